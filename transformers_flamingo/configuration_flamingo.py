@@ -1,0 +1,259 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Configuration of a Flamingo model: numbers and names only.
+
+This file, `modeling_flamingo.py` and `processing_flamingo.py` travel with a checkpoint as remote code. They stay flat
+siblings and import nothing from the rest of the package.
+"""
+
+import copy
+from typing import ClassVar, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+
+
+# Keywords that are no fields of the dataclass but that transformers itself writes into, or passes with, a config.
+_STOCK_KEYWORDS = frozenset(
+    {
+        "attn_implementation",
+        "auto_map",
+        "custom_pipelines",
+        "experts_implementation",
+        "gradient_checkpointing",
+        "model_type",
+        "name_or_path",
+        "num_labels",
+        "output_attentions",
+        "quantization_config",
+        "torch_dtype",
+    }
+)
+
+
+@strict
+class FlamingoConfig(PreTrainedConfig):
+    r"""
+    Configuration of a [`FlamingoModel`]: a vision encoder and a causal language model joined by a Perceiver resampler
+    and tanh-gated cross-attention (Alayrac et al. 2022, "Flamingo: a Visual Language Model for Few-Shot Learning").
+
+    The defaults of resampler and gated blocks are those of OpenFlamingo. A keyword that is no field raises `TypeError`:
+    a misspelt field would otherwise silently leave the default in place.
+
+    Args:
+        vision_config (`PreTrainedConfig` or `dict`, *optional*):
+            Configuration of any vision encoder that `AutoModel` knows and that returns a sequence of features (CLIP,
+            SigLIP, DINOv2, ViT, ...). A two-tower configuration (`CLIPConfig`) gives its vision tower. Defaults to
+            a CLIP vision tower, or to no vision encoder at all if `vision_hidden_size` is set: the model then takes
+            features instead of pixels.
+        text_config (`PreTrainedConfig` or `dict`, *optional*):
+            Configuration of any causal language model. Defaults to GPT-2.
+        vision_hidden_size (`int`, *optional*):
+            Width `Dv` of the vision features. Taken from `vision_config` if that is given.
+        cross_attention_every_n_layers (`int`, *optional*, defaults to 1):
+            A gated cross-attention block stands before decoder layer `i` (from 0) if `(i + 1) %
+            cross_attention_every_n_layers == 0`, as in OpenFlamingo.
+        cross_attention_layers (`list[int]`, *optional*):
+            The decoder layers with a gated block before them, as indices from 0. Wins over the interval.
+        cross_attention_num_heads (`int`, *optional*, defaults to 8): Heads of the gated cross-attention.
+        cross_attention_head_dim (`int`, *optional*, defaults to 64): Width of one of its heads.
+        cross_attention_ffn_mult (`int`, *optional*, defaults to 4):
+            Width of the hidden layer of its feed-forward network, as a multiple of the text width `D`.
+        cross_attention_activation (`str`, *optional*, defaults to `"gelu"`): Its activation function.
+        resampler_num_layers (`int`, *optional*, defaults to 6): Layers of the Perceiver resampler.
+        resampler_num_latents (`int`, *optional*, defaults to 64):
+            `L`, the number of vectors that stand for one image or one video in the language model.
+        resampler_num_heads (`int`, *optional*, defaults to 8): Attention heads of the resampler.
+        resampler_head_dim (`int`, *optional*, defaults to 64): Width of one of its heads.
+        resampler_ffn_mult (`int`, *optional*, defaults to 4):
+            Width of the hidden layer of its feed-forward network, as a multiple of the vision width `Dv`.
+        resampler_activation (`str`, *optional*, defaults to `"gelu"`): Its activation function.
+        resampler_num_frames (`int`, *optional*, defaults to 8):
+            Number of learned frame embeddings; longer videos interpolate between them (paper, section 3.1.1 and
+            appendix A.3.2). With 0 there are none, and frames are told apart by their content alone.
+        vision_feature_select_strategy (`"default"` or `"full"`, *optional*, defaults to `"default"`):
+            `"default"` keeps the patch tokens of the vision encoder, `"full"` its class and register tokens too.
+        image_token_id (`int`, *optional*):
+            Id of `<image>`, which marks the place of one image or one video in the text.
+        end_of_chunk_token_id (`int`, *optional*):
+            Id of `<|endofchunk|>` (the paper's `<EOC>`), at which generation stops by default. If neither this nor
+            `image_token_id` is given, two rows are added to the vocabulary of (a copy of) `text_config` for them.
+        use_cache (`bool`, *optional*, defaults to `True`): Whether `forward` returns a cache when not told.
+        pad_token_id, bos_token_id, eos_token_id (`int`, *optional*):
+            Written here by `Trainer`, which copies them from the tokenizer; [`FlamingoModel.generate`] reads the
+            generation config.
+
+    Raises:
+        TypeError: a keyword is no field.
+        ValueError: a field has an impossible value; the message names it.
+
+    Example:
+
+    ```python
+    >>> from transformers import CLIPVisionConfig, GPT2Config
+    >>> from transformers_flamingo import FlamingoConfig, FlamingoModel
+
+    >>> config = FlamingoConfig.from_vision_text_configs(CLIPVisionConfig(), GPT2Config(), resampler_num_layers=2)
+    >>> model = FlamingoModel(config)
+    ```
+    """
+
+    model_type = "flamingo"
+    sub_configs_defaults = {
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="clip_vision_model", optional=True),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="gpt2"),
+    }
+    # The base class's plan names modules of a plain decoder. The backbones bring their own plans; frozen and trained
+    # parameters never share a unit.
+    base_model_fsdp_plan: ClassVar[dict] = {
+        "gated_cross_attention.*": "free_full_weight",
+        "resampler": "free_full_weight",
+    }
+
+    vision_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    vision_hidden_size: int | None = None
+    cross_attention_every_n_layers: int = 1
+    cross_attention_layers: list[int] | tuple[int, ...] | None = None
+    cross_attention_num_heads: int = 8
+    cross_attention_head_dim: int = 64
+    cross_attention_ffn_mult: int = 4
+    cross_attention_activation: str = "gelu"
+    resampler_num_layers: int = 6
+    resampler_num_latents: int = 64
+    resampler_num_heads: int = 8
+    resampler_head_dim: int = 64
+    resampler_ffn_mult: int = 4
+    resampler_activation: str = "gelu"
+    resampler_num_frames: int = 8
+    vision_feature_select_strategy: Literal["default", "full"] = "default"
+    image_token_id: int | None = None
+    end_of_chunk_token_id: int | None = None
+    use_cache: bool = True
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+
+    def __post_init__(self, **kwargs):
+        generation_keywords = GenerationConfig._get_default_generation_params().keys()
+        unknown = sorted(
+            key
+            for key in kwargs
+            if not key.startswith("_") and key not in _STOCK_KEYWORDS and key not in generation_keywords
+        )
+        if unknown:
+            known = sorted(name for name in type(self).__annotations__ if name != "base_model_fsdp_plan")
+            raise TypeError(
+                f"FlamingoConfig got unknown keywords {unknown}. They would have no effect, so a misspelt field would "
+                f"silently keep its default. Known fields are {known}."
+            )
+
+        if self.vision_config is None and self.vision_hidden_size is None:
+            self.vision_config = {"model_type": "clip_vision_model"}
+        super().__post_init__(**kwargs)
+
+        # A two-tower model (CLIPConfig, SiglipConfig) stands for its vision tower.
+        if getattr(self.vision_config, "vision_config", None) is not None:
+            self.vision_config = self.vision_config.vision_config
+        if self.vision_hidden_size is None:
+            self.vision_hidden_size = getattr(self.vision_config, "hidden_size", None)
+        if self.image_token_id is None and self.end_of_chunk_token_id is None:
+            self.text_config = copy.deepcopy(self.text_config)
+            self.end_of_chunk_token_id = self.text_config.vocab_size
+            self.image_token_id = self.text_config.vocab_size + 1
+            self.text_config.vocab_size += 2
+
+        # Where `save_pretrained` puts the code, for those who load without this package installed. Set anew each
+        # time: a config that came from the Hub carries the name of the repository in front of each entry.
+        self.auto_map = {
+            "AutoConfig": "configuration_flamingo.FlamingoConfig",
+            "AutoModel": "modeling_flamingo.FlamingoModel",
+            "AutoModelForImageTextToText": "modeling_flamingo.FlamingoModel",
+            "AutoModelForMultimodalLM": "modeling_flamingo.FlamingoModel",
+        }
+
+    @classmethod
+    def from_vision_text_configs(
+        cls, vision_config: PreTrainedConfig | dict | None, text_config: PreTrainedConfig | dict, **kwargs
+    ) -> "FlamingoConfig":
+        """Join the configurations of two backbones; `kwargs` are the other fields of [`FlamingoConfig`]."""
+        return cls(vision_config=vision_config, text_config=text_config, **kwargs)
+
+    @property
+    def cross_attention_layer_indices(self) -> list[int]:
+        """The decoder layers, from 0, that have a gated cross-attention block before them, in order."""
+        if self.cross_attention_layers is not None:
+            return sorted(self.cross_attention_layers)
+        n = self.cross_attention_every_n_layers
+        return [i for i in range(self.text_config.num_hidden_layers) if (i + 1) % n == 0]
+
+    def validate_sizes(self):
+        """Sizes are positive; the frame embeddings may be absent."""
+        for name in (
+            "cross_attention_every_n_layers",
+            "cross_attention_num_heads",
+            "cross_attention_head_dim",
+            "cross_attention_ffn_mult",
+            "resampler_num_latents",
+            "resampler_num_heads",
+            "resampler_head_dim",
+            "resampler_ffn_mult",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}, but it is a size: it must be at least 1.")
+        for name in ("resampler_num_layers", "resampler_num_frames"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}, but it is a count: it must be at least 0.")
+
+    def validate_cross_attention_layers(self):
+        """Gated blocks stand before decoder layers that exist, at most one before each, and at least one in all."""
+        num_layers = self.text_config.num_hidden_layers
+        layers = self.cross_attention_layer_indices
+        wrong = [i for i in layers if not 0 <= i < num_layers]
+        if wrong or len(set(layers)) != len(layers):
+            raise ValueError(
+                f"`cross_attention_layers` is {self.cross_attention_layers}, but the language model has decoder layers "
+                f"0 to {num_layers - 1}, and each can have one gated block before it: list each index at most once."
+            )
+        if not layers:
+            raise ValueError(
+                f"No decoder layer gets a gated cross-attention block (cross_attention_every_n_layers="
+                f"{self.cross_attention_every_n_layers}, cross_attention_layers={self.cross_attention_layers}, "
+                f"{num_layers} decoder layers), so no token could see an image. Lower the interval."
+            )
+
+    def validate_vision_hidden_size(self):
+        """The width of the vision features is known and is the vision encoder's."""
+        if self.vision_hidden_size is None:
+            raise ValueError(
+                f"The width of the vision features is unknown: {type(self.vision_config).__name__} has no "
+                "`hidden_size`. Set `vision_hidden_size` to the last dimension of its `last_hidden_state`."
+            )
+        encoder_size = getattr(self.vision_config, "hidden_size", None)
+        if encoder_size is not None and encoder_size != self.vision_hidden_size:
+            raise ValueError(
+                f"`vision_hidden_size` is {self.vision_hidden_size}, but the vision encoder's features have width "
+                f"{encoder_size}. Leave `vision_hidden_size` out when there is a vision encoder."
+            )
+
+    def validate_token_ids(self):
+        """Both special tokens have an id of their own inside the vocabulary."""
+        ids = {"image_token_id": self.image_token_id, "end_of_chunk_token_id": self.end_of_chunk_token_id}
+        for name, token_id in ids.items():
+            if token_id is None:
+                raise ValueError(
+                    f"`{name}` is missing although the other one is set ({ids}). Take both from the processor: "
+                    "`image_token_id=processor.image_token_id, end_of_chunk_token_id=processor.end_of_chunk_token_id`."
+                )
+            if token_id < 0:
+                raise ValueError(f"`{name}` is {token_id}, but a token id is at least 0.")
+        if self.image_token_id == self.end_of_chunk_token_id:
+            raise ValueError(f"`image_token_id` and `end_of_chunk_token_id` are both {self.image_token_id}.")
+
+
+FlamingoConfig.register_for_auto_class()
+# `transformers serve` takes a model for multimodal only if its type stands in this table of names.
+MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.setdefault("flamingo", "FlamingoModel")
+
+__all__ = ["FlamingoConfig"]

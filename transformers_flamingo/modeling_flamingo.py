@@ -1,0 +1,1526 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""The Flamingo model: Perceiver resampler, tanh-gated cross-attention, and the composite that joins two backbones.
+
+Shapes, in this file and everywhere: `B` batch, `N` images or videos per sample, `F` frames, `C, H, W` pixels,
+`P` patches, `L` latents, `T` text length, `D` text width, `Dv` vision width, `V` vocabulary.
+
+How an image reaches a token. The vision encoder and the resampler turn each image into `L` latents that depend on
+that image alone. Before some decoder layers of the stock, unmodified language model stands a gated block, in which
+token `t` attends to the latents of one image: the last one marked at or before it. A stateless forward pre-hook on
+the decoder layer applies the block to the `FlamingoContext` that the composite's `forward` passes down through the
+language model as a keyword. Nothing is stored on a module between calls.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    GenerationMixin,
+    PreTrainedModel,
+    initialization as init,
+)
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache, CacheLayerMixin, StaticLayer
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, logging
+
+from .configuration_flamingo import FlamingoConfig
+
+
+logger = logging.get_logger(__name__)
+
+# The keyword under which a FlamingoContext travels down to the decoder layers.
+_CONTEXT_KEYWORD = "flamingo_context"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Which image a token sees
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def compute_media_index(markers: torch.BoolTensor) -> torch.LongTensor:
+    """
+    The paper's phi (section 3.1.3): for each token, how many images are marked at or before it.
+
+    Token `t` sees image `phi(t)`, counted from 1, and no other; with `phi(t) = 0` it sees none.
+
+        text      This  is  <image>  a   cat  .  <image>  <image>  two  dogs
+        markers   0     0   1        0   0    0  1        1        0    0
+        phi       0     0   1        1   1    1  2        3        3    3
+
+    The paper's figure 7 draws the same rule as a mask. An image directly followed by another is seen by its own
+    marker alone.
+
+    Args:
+        markers (`torch.BoolTensor` of shape `(B, T)`): where the `<image>` tokens are, padding aside.
+
+    Returns:
+        `torch.LongTensor` of shape `(B, T)`.
+    """
+    return markers.long().cumsum(dim=-1)
+
+
+@dataclass
+class SegmentLayout:
+    """
+    The tokens of a batch, regrouped by the image they see, so that each token scores `L` keys and not `N * L`.
+
+    The tokens that see one image form a segment. Segments are cut into `R` rows of `c` slots; a row is attended to the
+    latents of its one image, without any mask. `c` is the longest segment, or the mean one where lengths differ so
+    much that most slots would be empty: at most about twice as many slots as tokens, however many images there are.
+
+    Key-value rows are numbered: first, if a cache holds earlier images, the `B` rows of the cache; then the `S` images
+    of this call that some token sees.
+    """
+
+    token_index: torch.LongTensor  # (R * c,)  for each slot, the token b * T + t in it; 0 where the slot is empty
+    slot_index: torch.LongTensor  # (B * T,)  for each token, its slot; R * c if it sees no image
+    key_value_index: torch.LongTensor | None  # (R,)  for each row, its key-value row; None: row r has key-value row r
+    last_index: torch.LongTensor  # (B,)  for each sample, the key-value row of its last image; 0 if it has none
+    has_media: torch.BoolTensor  # (B,)  whether the sample has an image at all
+    last_media_position: int  # position in the sequence of the last marker of the batch
+
+    def to(self, device: torch.device) -> "SegmentLayout":
+        return _to_device(self, device)
+
+
+@dataclass
+class MaskLayout:
+    """
+    The same rule as a mask over the latents of all images: static shapes, for `torch.compile`, at `(N + 1) * L` keys.
+
+    Image 0 is the one the cache holds, or, without one, keys and values of 0, whose attention output is 0.
+    """
+
+    attention_mask: torch.Tensor  # (B, 1, T, (N + 1) * L)  additive
+    last_index: torch.LongTensor  # (B,)  for each sample, its last image, in 0..N
+
+    def to(self, device: torch.device) -> "MaskLayout":
+        return _to_device(self, device)
+
+
+def _to_device(layout, device: torch.device):
+    """A layout on another device: with `device_map` the blocks of one model may stand on several."""
+    tensors = {f.name: getattr(layout, f.name) for f in fields(layout)}
+    tensors = {k: v.to(device) for k, v in tensors.items() if isinstance(v, torch.Tensor)}
+    return replace(layout, **tensors)
+
+
+def _build_segment_layout(
+    media_index: torch.LongTensor, is_cached: bool, num_past_tokens: int
+) -> tuple[SegmentLayout | None, torch.LongTensor]:
+    """
+    Group tokens by the image they see.
+
+    Args:
+        media_index (`torch.LongTensor` of shape `(B, T)`):
+            For each token the image it sees: 1..N those of this call, 0 the one in the cache, if any, -1 none.
+        is_cached (`bool`): Whether a cache holds earlier images.
+        num_past_tokens (`int`): Length of the text in the cache.
+
+    Returns:
+        The layout, `None` if no token sees an image of this call, and a `torch.LongTensor` of shape `(S,)`: the images
+        of this call that are seen, as `b * N_max + (n - 1)` with `N_max = media_index.max()`.
+    """
+    batch_size, length = media_index.shape
+    device = media_index.device
+    num_media = int(media_index.max())
+    if num_media <= 0:
+        return None, media_index.new_empty(0)
+
+    sample = torch.arange(batch_size, device=device)[:, None].expand(-1, length)
+    sees = (media_index >= (0 if is_cached else 1)).flatten()
+    tokens = sees.nonzero().squeeze(-1)  # (M,) flat positions of the tokens that see an image
+    media = (sample * (num_media + 1) + media_index.clamp(min=0)).flatten()[tokens]  # (M,) which one, over the batch
+
+    # Segments: runs of consecutive tokens that see the same image.
+    starts = torch.ones_like(media, dtype=torch.bool)
+    starts[1:] = (media[1:] != media[:-1]) | (tokens[1:] != tokens[:-1] + 1)
+    segment = starts.cumsum(0) - 1  # (M,)
+    segment_start = starts.nonzero().squeeze(-1)
+    lengths = torch.bincount(segment)
+    segment_media = media[segment_start]
+
+    # Rows of c slots.
+    width = int(lengths.max())
+    if len(lengths) * width > 2 * len(tokens):
+        width = -(-len(tokens) // len(lengths))
+    rows_per_segment = -(-lengths // width)
+    first_row = rows_per_segment.cumsum(0) - rows_per_segment
+    offset = torch.arange(len(tokens), device=device) - segment_start[segment]
+    slot = first_row[segment] * width + offset
+    num_slots = int(rows_per_segment.sum()) * width
+    token_index = tokens.new_zeros(num_slots).index_copy_(0, slot, tokens)
+    slot_index = tokens.new_full((batch_size * length,), num_slots).index_copy_(0, tokens, slot)
+
+    # Key-value rows: the cache's, then one for each distinct image.
+    is_new = segment_media % (num_media + 1) > 0
+    seen, seen_index = segment_media[is_new].unique(return_inverse=True)
+    num_cached = batch_size if is_cached else 0
+    key_value_row = segment_media // (num_media + 1)
+    key_value_row[is_new] = num_cached + seen_index
+    key_value_index = key_value_row.repeat_interleave(rows_per_segment)
+    is_identity = len(key_value_index) == num_cached + len(seen) and bool(
+        (key_value_index == torch.arange(len(key_value_index), device=device)).all()
+    )
+
+    # The last image of each sample, which is the one the next token will see.
+    last_media = media_index.amax(dim=1).clamp(min=0)
+    last_key = sample[:, 0] * (num_media + 1) + last_media
+    last_index = torch.where(
+        last_media > 0,
+        num_cached + torch.searchsorted(seen, last_key),
+        sample[:, 0] if is_cached else torch.zeros_like(last_media),
+    )
+    first_seen = (media_index == last_media[:, None]).long().argmax(dim=1)
+    last_position = int(torch.where(last_media > 0, first_seen, -1).max())
+
+    layout = SegmentLayout(
+        token_index=token_index,
+        slot_index=slot_index,
+        key_value_index=None if is_identity else key_value_index,
+        last_index=last_index,
+        has_media=(last_media > 0) | is_cached,
+        last_media_position=num_past_tokens + last_position,
+    )
+    # b * (N_max + 1) + n  ->  b * N_max + (n - 1)
+    return layout, seen - seen // (num_media + 1) - 1
+
+
+def _build_mask_layout(media_index: torch.LongTensor, latents: torch.Tensor, dtype: torch.dtype) -> MaskLayout:
+    """The mask form for `media_index` `(B, T)` and latents `(B, N, L, Dv)`."""
+    num_media, num_latents = latents.shape[1:3]
+    sees = media_index[:, :, None] == torch.arange(num_media + 1, device=media_index.device)  # (B, T, N + 1)
+    # A padding token sees nothing of use; it looks at image 0 so that no row of the softmax is empty.
+    sees[:, :, 0] |= media_index < 0
+    mask = torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)
+    # (B, T, N + 1) -> (B, 1, T, (N + 1) * L)
+    mask = mask.repeat_interleave(num_latents, dim=-1)[:, None]
+    return MaskLayout(attention_mask=mask, last_index=media_index.amax(dim=1).clamp(min=0))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The cache of the last image
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class MediaCacheLayer(CacheLayerMixin):
+    """
+    Keys and values of the last image of each sample, for one gated block: `(B, heads, L, head_dim)`.
+
+    After the prompt, a token can only see the last image, so this is all that a gated block needs: its size and the
+    time of a step do not depend on the number of images before. A sample without an image has keys and values of 0,
+    whose attention output is exactly 0.
+
+    These layers stand behind the language model's own in one `Cache`, so that beam reordering, batch repetition, deep
+    copies, resets and static caches reach them through the stock methods.
+    """
+
+    is_compileable = True
+    is_croppable = True
+    is_sliding = False
+    # Its shape is the gated block's, not that of the language model's layers, which `early_initialization` knows.
+    supports_early_init = False
+
+    def __init__(self, text_layer: CacheLayerMixin):
+        super().__init__()
+        # A layer of the language model in the same cache, which knows the length of the text.
+        self.text_layer = text_layer
+        self.last_media_position: int | None = None
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.keys, self.values = key_states, value_states
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Replace the image by a newer one: `(B, heads, L, head_dim)` both."""
+        if self.is_initialized and self._is_static and self.keys.shape == key_states.shape:
+            # Compiled code and CUDA graphs hold on to the address.
+            self.keys.copy_(key_states)
+            self.values.copy_(value_states)
+        else:
+            self.lazy_initialization(key_states, value_states)
+        return self.keys, self.values
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return (self.keys.shape[-2] if self.is_initialized else 0), 0
+
+    def get_seq_length(self) -> int:
+        """An image takes no place in the text."""
+        return 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+    @property
+    def _is_static(self) -> bool:
+        return isinstance(self.text_layer, StaticLayer)
+
+    def reset(self) -> None:
+        self.last_media_position = None
+        if self._is_static:
+            super().reset()
+        else:
+            self.keys = self.values = None
+            self.is_initialized = False
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        self.batch_select_indices(beam_idx)
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        if self.is_initialized:
+            self.keys = self.keys[indices.to(self.keys.device)]
+            self.values = self.values[indices.to(self.values.device)]
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        if self.is_initialized:
+            self.keys = self.keys.repeat_interleave(repeats, dim=0)
+            self.values = self.values.repeat_interleave(repeats, dim=0)
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """
+        Nothing to remove while the last image's marker stays in the text.
+
+        Raises:
+            ValueError: the marker goes too. The image before it is no longer known, and what stays would be a wrong
+                image.
+        """
+        if tokens_to_remove == 0 or not self.is_initialized or self.last_media_position is None:
+            return
+        # The language model's layers come first in the cache and are cropped already.
+        length = self.text_layer.get_seq_length()
+        if length <= self.last_media_position:
+            raise ValueError(
+                f"The cache was cropped to {length} tokens, but the last image is marked at position "
+                f"{self.last_media_position}. A Flamingo cache keeps one image, the last, so the one before it is gone "
+                "and this cache can no longer be used. Copy the cache (`copy.deepcopy`) before adding an image to "
+                "which you want to return."
+            )
+
+
+def _prepare_media_cache(cache: Cache, num_text_layers: int, num_blocks: int) -> list[MediaCacheLayer]:
+    """The media layers of `cache`, one for each gated block, appended behind the language model's where missing."""
+    media_layers = [layer for layer in cache.layers if isinstance(layer, MediaCacheLayer)]
+    if not media_layers:
+        # A cache made without a config creates its layers when they are first used. They must be there before ours.
+        while len(cache.layers) < num_text_layers and cache.layer_class_to_replicate is not None:
+            cache.layers.append(cache.layer_class_to_replicate())
+        text_layer = next(layer for layer in cache.layers if isinstance(layer, CacheLayerMixin))
+        media_layers = [MediaCacheLayer(text_layer) for _ in range(num_blocks)]
+        cache.layers.extend(media_layers)
+    return media_layers
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Modules
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class FlamingoAttention(nn.Module):
+    """Multi-head attention of one sequence to another, without biases, as in both peers."""
+
+    def __init__(self, config: FlamingoConfig, query_size: int, context_size: int, num_heads: int, head_dim: int):
+        super().__init__()
+        self.config = config
+        self.head_dim = head_dim
+        self.scaling = head_dim**-0.5
+        self.is_causal = False
+        self.q_proj = nn.Linear(query_size, num_heads * head_dim, bias=False)
+        self.k_proj = nn.Linear(context_size, num_heads * head_dim, bias=False)
+        self.v_proj = nn.Linear(context_size, num_heads * head_dim, bias=False)
+        self.o_proj = nn.Linear(num_heads * head_dim, query_size, bias=False)
+
+    def split_heads(self, states: torch.Tensor) -> torch.Tensor:
+        """`(B, S, heads * head_dim)` -> `(B, heads, S, head_dim)`."""
+        return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+    def project_context(self, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of `context` `(B, S, context_size)`: two of `(B, heads, S, head_dim)`."""
+        return self.split_heads(self.k_proj(context)), self.split_heads(self.v_proj(context))
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """`(B, heads, T, head_dim)` attends to `(B, heads, S, head_dim)`; the result is `(B, T, heads * head_dim)`."""
+        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        output, _ = attention_interface(
+            self, query, key, value, attention_mask, scaling=self.scaling, dropout=0.0, is_causal=False
+        )
+        return output.flatten(-2)
+
+
+class FlamingoMLP(nn.Module):
+    """Feed-forward network with its layer norm in front, without biases."""
+
+    def __init__(self, hidden_size: int, multiplier: int, activation: str):
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden_size)
+        self.fc1 = nn.Linear(hidden_size, hidden_size * multiplier, bias=False)
+        self.act = ACT2FN[activation]
+        self.fc2 = nn.Linear(hidden_size * multiplier, hidden_size, bias=False)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.act(self.fc1(self.norm(hidden_states))))
+
+
+class FlamingoResamplerLayer(GradientCheckpointingLayer):
+    """One layer of the resampler: the latents attend to the features and to themselves, then a feed-forward."""
+
+    def __init__(self, config: FlamingoConfig):
+        super().__init__()
+        size = config.vision_hidden_size
+        self.norm_features = nn.LayerNorm(size)
+        self.norm_latents = nn.LayerNorm(size)
+        self.attention = FlamingoAttention(config, size, size, config.resampler_num_heads, config.resampler_head_dim)
+        self.mlp = FlamingoMLP(size, config.resampler_ffn_mult, config.resampler_activation)
+
+    def forward(
+        self, latents: torch.Tensor, features: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Latents `(M, L, Dv)`, features `(M, F * P, Dv)`, additive mask `(M, 1, 1, F * P + L)`: `(M, L, Dv)`."""
+        normed = self.norm_latents(latents)
+        query = self.attention.split_heads(self.attention.q_proj(normed))
+        key, value = self.attention.project_context(torch.cat([self.norm_features(features), normed], dim=1))
+        latents = latents + self.attention.o_proj(self.attention.attend(query, key, value, attention_mask))
+        return latents + self.mlp(latents)
+
+
+class FlamingoPerceiverResampler(nn.Module):
+    """
+    Turns any number of visual features into `L` latents (paper, section 3.1.1 and figure 5).
+
+    Keys and values come from the features and the latents together. A learned embedding is added to each frame; a
+    video with more frames than embeddings gets them by linear interpolation, first to first and last to last (paper,
+    appendix A.3.2: "30 frames at test time").
+    """
+
+    def __init__(self, config: FlamingoConfig):
+        super().__init__()
+        size = config.vision_hidden_size
+        self.latents = nn.Parameter(torch.empty(config.resampler_num_latents, size))
+        self.frame_embeddings = None
+        if config.resampler_num_frames > 0:
+            self.frame_embeddings = nn.Parameter(torch.empty(config.resampler_num_frames, size))
+        self.layers = nn.ModuleList(FlamingoResamplerLayer(config) for _ in range(config.resampler_num_layers))
+        self.norm = nn.LayerNorm(size)
+
+    def forward(self, features: torch.Tensor, frame_mask: torch.BoolTensor | None = None) -> torch.Tensor:
+        """
+        Args:
+            features (`torch.Tensor` of shape `(M, F, P, Dv)`): The features of `M` images or videos.
+            frame_mask (`torch.BoolTensor` of shape `(M, F)`, *optional*): True at real frames; all are without it.
+
+        Returns:
+            `torch.Tensor` of shape `(M, L, Dv)`.
+        """
+        num_media, num_frames, num_patches, _ = features.shape
+        features = features.to(self.latents.dtype)
+        if self.frame_embeddings is not None:
+            features = features + self._frame_embeddings(num_media, num_frames, frame_mask)[:, :, None]
+        features = features.flatten(1, 2)  # (M, F, P, Dv) -> (M, F * P, Dv)
+
+        attention_mask = None
+        if frame_mask is not None:
+            # (M, F) -> (M, 1, 1, F * P + L); the latents are always there
+            visible = frame_mask.repeat_interleave(num_patches, dim=1)
+            visible = nn.functional.pad(visible, (0, len(self.latents)), value=True)
+            attention_mask = torch.zeros(visible.shape, dtype=features.dtype, device=features.device)
+            attention_mask = attention_mask.masked_fill(~visible, torch.finfo(features.dtype).min)[:, None, None]
+
+        latents = self.latents.expand(num_media, -1, -1)
+        for layer in self.layers:
+            latents = layer(latents, features, attention_mask)
+        return self.norm(latents)
+
+    def _frame_embeddings(
+        self, num_media: int, num_frames: int, frame_mask: torch.BoolTensor | None
+    ) -> torch.Tensor:
+        """Frame embeddings `(M, F, Dv)`, interpolated for each video by its own number of real frames."""
+        known = len(self.frame_embeddings)
+        device = self.frame_embeddings.device
+        if frame_mask is None:
+            frame_mask = torch.ones(num_media, num_frames, dtype=torch.bool, device=device)
+        frame = (frame_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+        count = frame_mask.sum(dim=1, keepdim=True)
+        position = torch.where(count > known, frame * ((known - 1) / (count - 1).clamp(min=1)), frame.float())
+        low = position.floor().long().clamp(max=known - 1)
+        high = (low + 1).clamp(max=known - 1)
+        weight = (position - low)[..., None].to(self.frame_embeddings.dtype)
+        return self.frame_embeddings[low] * (1 - weight) + self.frame_embeddings[high] * weight
+
+
+class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
+    """
+    Tanh-gated cross-attention and feed-forward, before a decoder layer (paper, section 3.1.2 and figure 4).
+
+    `x += tanh(attn_gate) * attention(LN(x), latents)`, then `x += tanh(ffn_gate) * ffn(x)`. Both gates start at 0, so
+    that at first the language model is exactly what it was.
+    """
+
+    def __init__(self, config: FlamingoConfig):
+        super().__init__()
+        size = config.text_config.hidden_size
+        self.norm = nn.LayerNorm(size)
+        self.attention = FlamingoAttention(
+            config,
+            size,
+            config.vision_hidden_size,
+            config.cross_attention_num_heads,
+            config.cross_attention_head_dim,
+        )
+        self.attn_gate = nn.Parameter(torch.empty(1))
+        self.mlp = FlamingoMLP(size, config.cross_attention_ffn_mult, config.cross_attention_activation)
+        self.ffn_gate = nn.Parameter(torch.empty(1))
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        latents: torch.Tensor | None,
+        layout: SegmentLayout | MaskLayout | None = None,
+        past_key_values: MediaCacheLayer | None = None,
+    ) -> torch.Tensor:
+        """
+        Args:
+            hidden_states (`torch.Tensor` of shape `(B, T, D)`): The input of the decoder layer.
+            latents (`torch.Tensor`, *optional*):
+                Latents of the images of this call: `(S, L, Dv)` with a `SegmentLayout`, `(B, N, L, Dv)` with a
+                `MaskLayout`, `None` if there are none.
+            layout (`SegmentLayout` or `MaskLayout`, *optional*): Which token sees which of them.
+            past_key_values (`MediaCacheLayer`, *optional*):
+                Read for the image before this call; the last image of this call is written. Named as gradient
+                checkpointing expects it, which leaves it out.
+
+        Returns:
+            `torch.Tensor` of shape `(B, T, D)`.
+        """
+        attended = self._cross_attend(hidden_states, latents, layout, past_key_values)
+        # No image at all: the attention branch adds exactly 0, the feed-forward branch still runs.
+        if attended is not None:
+            hidden_states = hidden_states + self.attn_gate.tanh() * attended
+        return hidden_states + self.ffn_gate.tanh() * self.mlp(hidden_states)
+
+    def _cross_attend(
+        self,
+        hidden_states: torch.Tensor,
+        latents: torch.Tensor | None,
+        layout: SegmentLayout | MaskLayout | None,
+        cache_layer: MediaCacheLayer | None,
+    ) -> torch.Tensor | None:
+        is_cached = cache_layer is not None and cache_layer.is_initialized
+        if latents is None and not is_cached:
+            return None
+
+        query = self.attention.q_proj(self.norm(hidden_states))  # (B, T, heads * head_dim)
+        if latents is None:
+            query = self.attention.split_heads(query)
+            attended = self.attention.attend(query, cache_layer.keys, cache_layer.values)
+            return self.attention.o_proj(attended)
+
+        latents, layout = latents.to(hidden_states.device), layout.to(hidden_states.device)
+        past = (cache_layer.keys, cache_layer.values) if is_cached else None
+        attend = self._attend_segments if isinstance(layout, SegmentLayout) else self._attend_masked
+        attended, last_key, last_value = attend(query, latents, layout, past)
+        if cache_layer is not None:
+            cache_layer.update(last_key, last_value)
+        return self.attention.o_proj(attended)
+
+    def _attend_segments(
+        self, query: torch.Tensor, latents: torch.Tensor, layout: SegmentLayout, past: tuple | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Each row of tokens attends to the one image it sees. Also returns keys and values of the last images."""
+        key, value = self.attention.project_context(latents)  # (S, heads, L, head_dim)
+        if past is not None:
+            key, value = torch.cat([past[0], key]), torch.cat([past[1], value])
+        # Multiplied, not indexed: a sample without an image gets keys and values of 0.
+        has_media = layout.has_media[:, None, None, None]
+        last_key, last_value = key[layout.last_index] * has_media, value[layout.last_index] * has_media
+        if layout.key_value_index is not None:
+            key, value = key[layout.key_value_index], value[layout.key_value_index]
+
+        # (B, T, ...) -> (R, c, ...) -> attention -> (R * c, ...) -> (B, T, ...); a token without an image gets 0
+        rows = query.flatten(0, 1)[layout.token_index].unflatten(0, (len(key), -1))
+        attended = self.attention.attend(self.attention.split_heads(rows), key, value).flatten(0, 1)
+        attended = torch.cat([attended, attended.new_zeros(1, attended.shape[-1])])
+        return attended[layout.slot_index].view_as(query), last_key, last_value
+
+    def _attend_masked(
+        self, query: torch.Tensor, latents: torch.Tensor, layout: MaskLayout, past: tuple | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """All tokens attend to all images under a mask. Also returns keys and values of the last images."""
+        batch_size, num_media, num_latents, _ = latents.shape
+        key, value = self.attention.project_context(latents.flatten(1, 2))  # (B, heads, N * L, head_dim)
+        if past is None:
+            past_key = past_value = key.new_zeros(*key.shape[:2], num_latents, key.shape[-1])
+        else:
+            past_key, past_value = past
+        key, value = torch.cat([past_key, key], dim=2), torch.cat([past_value, value], dim=2)
+
+        attended = self.attention.attend(self.attention.split_heads(query), key, value, layout.attention_mask)
+        # (B, heads, (N + 1) * L, head_dim) -> (B, heads, N + 1, L, head_dim) -> the last image of each sample
+        samples = torch.arange(batch_size, device=key.device)
+        last_key, last_value = (
+            states.unflatten(2, (num_media + 1, num_latents))[samples, :, layout.last_index] for states in (key, value)
+        )
+        return attended, last_key, last_value
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Conditioning a stock language model
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class FlamingoContext:
+    """What the gated blocks of one forward pass need. An argument of that pass, never state of a module."""
+
+    blocks: nn.ModuleList
+    latents: torch.Tensor | None
+    layout: SegmentLayout | MaskLayout | None
+    cache_layers: list[MediaCacheLayer] | None
+    applied: list[int] = field(default_factory=list)
+
+
+def _apply_gated_block(block_index: int | None, layer: nn.Module, args: tuple, kwargs: dict) -> tuple | None:
+    """
+    Forward pre-hook of a decoder layer: its gated block, if it has one, transforms the layer's input.
+
+    Stateless: everything comes from the context. Without one (someone calls the language model itself) it does
+    nothing. The context is taken out of the keywords, which go on to attention functions that may not know it.
+    """
+    context = kwargs.pop(_CONTEXT_KEYWORD, None)
+    if context is None:
+        return None
+    if block_index is None:
+        return args, kwargs
+    cache_layer = context.cache_layers[block_index] if context.cache_layers is not None else None
+    context.applied.append(block_index)
+    if args:
+        hidden_states, *args = args
+    else:
+        hidden_states = kwargs.pop("hidden_states")
+    hidden_states = context.blocks[block_index](
+        hidden_states, context.latents, layout=context.layout, past_key_values=cache_layer
+    )
+    return (hidden_states, *args), kwargs
+
+
+def _accepts_keywords(function: Callable) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
+
+
+def _is_padding_mask(attention_mask: Any) -> bool:
+    """Whether it is `(B, T)`. For compilable caches `generate()` passes finished masks, one or a dict of them."""
+    return isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2
+
+
+def _find_decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
+    """
+    The decoder layers of a causal language model.
+
+    Raises:
+        ValueError: there are none, or the model does not pass keywords down to them.
+    """
+    num_layers = language_model.config.num_hidden_layers
+    name = type(language_model).__name__
+    for module in language_model.modules():
+        if (
+            isinstance(module, nn.ModuleList)
+            and len(module) == num_layers
+            and all(isinstance(layer, GradientCheckpointingLayer) for layer in module)
+        ):
+            if not all(_accepts_keywords(type(layer).forward) for layer in module):
+                raise ValueError(
+                    f"{name} cannot be conditioned on images: its decoder layers ({type(module[0]).__name__}) take no "
+                    "further keywords, so the images would never reach them and the model would silently ignore "
+                    "them. Use a language model whose layers do, such as GPT-2, OPT, Llama, GPT-NeoX, Qwen3, SmolLM3, "
+                    "Gemma or Mistral."
+                )
+            return module
+    raise ValueError(
+        f"No list of {num_layers} decoder layers was found in {name}, so there is no place for the gated "
+        "cross-attention blocks. A language model needs a `ModuleList` of `GradientCheckpointingLayer`s, as the causal "
+        "language models of transformers have."
+    )
+
+
+class TokenRows(nn.Module):
+    """
+    Trainable rows of a frozen embedding matrix.
+
+    Each parameter shares its memory with one row, so an optimizer that is given these parameters changes those rows of
+    the matrix and no other number, weight decay included, and holds state for them alone. They have no place in the
+    state dict: the matrix is there already.
+    """
+
+    def __init__(self, weight: torch.Tensor, token_ids: list[int]):
+        super().__init__()
+        self.token_ids = token_ids
+        for token_id in token_ids:
+            self.register_parameter(f"token_{token_id}", nn.Parameter(weight.data[token_id]))
+
+    def items(self) -> list[tuple[int, nn.Parameter]]:
+        return [(token_id, getattr(self, f"token_{token_id}")) for token_id in self.token_ids]
+
+    @torch.no_grad()
+    def share_memory_with(self, weight: torch.Tensor) -> None:
+        """Moving, casting or copying a model gives each parameter memory of its own: share it again."""
+        for token_id, row in self.items():
+            if row.data_ptr() != weight[token_id].data_ptr():
+                row.data = weight.data[token_id]
+
+    def _save_to_state_dict(self, *args, **kwargs):
+        pass
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        pass
+
+
+def _input_rows_hook(rows: TokenRows, embedding: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+    """Forward hook of a frozen input embedding: adds nothing to the values, and gradients of the rows."""
+    if torch.is_grad_enabled():
+        scale = getattr(embedding, "embed_scale", 1.0)  # Gemma's embedding multiplies by it
+        for token_id, row in rows.items():
+            output = output + (args[0] == token_id)[..., None] * ((row - row.detach()) * scale)
+    return output
+
+
+def _output_rows_hook(rows: TokenRows, head: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+    """Forward hook of a frozen output embedding: adds nothing to the values, and gradients of the rows."""
+    if torch.is_grad_enabled():
+        hidden_states = args[0].detach()
+        for token_id, row in rows.items():
+            logits = hidden_states @ row
+            output[..., token_id] += logits - logits.detach()
+    return output
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The model
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class FlamingoImageFeatures(BaseModelOutputWithPooling):
+    """
+    What [`FlamingoModel.get_image_features`] returns.
+
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(B, N, P, Dv)`, or `(B, N, F, P, Dv)` for video):
+            Features of the vision encoder; 0 at padding.
+        pooler_output (`torch.FloatTensor` of shape `(B, N, L, Dv)`): The resampled latents; 0 at padding.
+        image_attention_mask (`torch.BoolTensor` of shape `(B, N)`): True where there is a real image or video.
+        hidden_states, attentions (`tuple`, *optional*): Those of the vision encoder, over all real frames.
+    """
+
+    image_attention_mask: torch.BoolTensor | None = None
+
+
+@dataclass
+class FlamingoOutput(ModelOutput):
+    """
+    What [`FlamingoModel.forward`] returns.
+
+    Args:
+        loss (`torch.FloatTensor`, *optional*): Next-token loss, if `labels` were given.
+        logits (`torch.FloatTensor` of shape `(B, T, V)`): Scores of the next token; fewer with `logits_to_keep`.
+        past_key_values (`Cache`, *optional*):
+            The language model's cache, with one [`MediaCacheLayer`] for each gated block behind its own layers.
+        hidden_states, attentions (`tuple`, *optional*): Those of the language model.
+        image_hidden_states (`torch.FloatTensor` of shape `(B, N, L, Dv)`, *optional*): The latents of the images.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.FloatTensor] | None = None
+    attentions: tuple[torch.FloatTensor] | None = None
+    image_hidden_states: torch.FloatTensor | None = None
+
+
+class FlamingoModel(PreTrainedModel, GenerationMixin):
+    """
+    Flamingo: a vision encoder and a causal language model joined by a Perceiver resampler and gated cross-attention
+    (Alayrac et al. 2022). The language-model head is included, and `generate()` is the stock one.
+
+    The backbones are stock transformers models: their parameters keep their own names under `vision_model.` and
+    `language_model.`. The new parts are `resampler` and `gated_cross_attention`, one block for each decoder layer in
+    `config.cross_attention_layer_indices`.
+
+    Args:
+        config ([`FlamingoConfig`]): The configuration.
+        vision_model (`PreTrainedModel`, *optional*): An existing vision encoder; built from `config` without one.
+        language_model (`PreTrainedModel`, *optional*): An existing causal language model, likewise.
+
+    Raises:
+        ValueError: the language model cannot be conditioned, or its vocabulary lacks the special tokens.
+    """
+
+    config_class = FlamingoConfig
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["FlamingoGatedCrossAttentionBlock", "FlamingoPerceiverResampler"]
+    _skip_keys_device_placement = ["past_key_values", _CONTEXT_KEYWORD]
+    _supports_sdpa = True
+    # Flash and flex attention are refused for the gated blocks: neither was tried. A backbone may have its own:
+    # `attn_implementation={"text_config": "flash_attention_2", "": "sdpa"}`.
+    _supports_flash_attn = False
+    _supports_flex_attn = False
+
+    def __init__(
+        self,
+        config: FlamingoConfig,
+        vision_model: PreTrainedModel | None = None,
+        language_model: PreTrainedModel | None = None,
+    ):
+        super().__init__(config)
+        vocab_size = config.text_config.vocab_size
+        for name in ("image_token_id", "end_of_chunk_token_id"):
+            if getattr(config, name) >= vocab_size:
+                raise ValueError(
+                    f"`{name}` is {getattr(config, name)}, but the language model's vocabulary has {vocab_size} rows. "
+                    "Resize its embeddings first (`resize_token_embeddings`), or use "
+                    "`FlamingoModel.from_vision_text_pretrained`, which does it."
+                )
+        if vision_model is None and config.vision_config is not None:
+            vision_model = AutoModel.from_config(config.vision_config)
+        if language_model is None:
+            language_model = AutoModelForCausalLM.from_config(config.text_config)
+
+        self.vision_model = vision_model
+        self.language_model = language_model
+        self.resampler = FlamingoPerceiverResampler(config)
+        layer_indices = config.cross_attention_layer_indices
+        self.gated_cross_attention = nn.ModuleList(FlamingoGatedCrossAttentionBlock(config) for _ in layer_indices)
+        self.input_token_rows: TokenRows | None = None
+        self.output_token_rows: TokenRows | None = None
+
+        block_of_layer = {layer: block for block, layer in enumerate(layer_indices)}
+        for index, layer in enumerate(_find_decoder_layers(language_model)):
+            hook = functools.partial(_apply_gated_block, block_of_layer.get(index))
+            layer.register_forward_pre_hook(hook, with_kwargs=True)
+
+        # It is derived from the class name otherwise, and "FlamingoModel" names no loss.
+        self.loss_type = "ForCausalLM"
+        self._can_compile_fullgraph = language_model._can_compile_fullgraph
+        self._set_default_generation_config()
+        self.post_init()
+
+    def _set_default_generation_config(self) -> None:
+        """Stop at `<|endofchunk|>` or the language model's own end, and never generate `<image>`."""
+        text_config = self.config.text_config
+        eos = getattr(text_config, "eos_token_id", None)
+        eos = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+        pad = getattr(text_config, "pad_token_id", None)
+        self.generation_config.bos_token_id = getattr(text_config, "bos_token_id", None)
+        self.generation_config.pad_token_id = self.config.end_of_chunk_token_id if pad is None else pad
+        self.generation_config.eos_token_id = list(dict.fromkeys([self.config.end_of_chunk_token_id, *eos]))
+        self.generation_config.suppress_tokens = [self.config.image_token_id]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """
+        Initial values of the new parts; the backbones initialise themselves.
+
+        | parameter                          | value                                                                  |
+        |------------------------------------|------------------------------------------------------------------------|
+        | `attn_gate`, `ffn_gate`            | 0, so that the language model starts unchanged (paper, section 3.1.2)   |
+        | weights of linear maps             | uniform in +-1/sqrt(fan in), as `nn.Linear` and both peers have it     |
+        | layer norms                        | weight 1, bias 0                                                       |
+        | `latents`                          | standard normal, as both peers have it                                 |
+        | `frame_embeddings`                 | normal, 0.02: small beside features, as a single image gets one too    |
+        """
+        if isinstance(module, nn.Linear):
+            init.kaiming_uniform_(module.weight, a=5**0.5)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, FlamingoPerceiverResampler):
+            init.normal_(module.latents)
+            if module.frame_embeddings is not None:
+                init.normal_(module.frame_embeddings, std=0.02)
+        elif isinstance(module, FlamingoGatedCrossAttentionBlock):
+            init.zeros_(module.attn_gate)
+            init.zeros_(module.ffn_gate)
+
+    # Embeddings and decoder are the language model's.
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.language_model.set_output_embeddings(new_embeddings)
+
+    def get_decoder(self) -> nn.Module:
+        return self.language_model.get_decoder()
+
+    def set_decoder(self, decoder: nn.Module) -> None:
+        self.language_model.set_decoder(decoder)
+
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Module:
+        has_token_rows = self.input_token_rows is not None
+        self._remove_token_rows()
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        if has_token_rows:
+            self._add_token_rows()
+        return embeddings
+
+    # What is trained.
+
+    def freeze_backbones(self) -> None:
+        """
+        Freeze vision encoder and language model, except for the embeddings of `<image>` and `<|endofchunk|>`.
+
+        What stays trainable: resampler, gated blocks, and the two new rows of the input embedding (and of the output
+        embedding where it is not tied to it). The rows are parameters of their own that share memory with the
+        matrix ([`TokenRows`]), so every other number of the backbones stays bit-identical through training, weight
+        decay included. A frozen vision encoder runs without recording gradients.
+        """
+        if self.vision_model is not None:
+            self.vision_model.requires_grad_(False)
+        self.language_model.requires_grad_(False)
+        self.resampler.requires_grad_(True)
+        self.gated_cross_attention.requires_grad_(True)
+        self._remove_token_rows()
+        self._add_token_rows()
+
+    def unfreeze_backbones(self, vision_model: bool = True, language_model: bool = True) -> None:
+        """Make the backbones, or one of them, trainable again."""
+        if vision_model and self.vision_model is not None:
+            self.vision_model.requires_grad_(True)
+        if language_model:
+            self._remove_token_rows()
+            self.language_model.requires_grad_(True)
+
+    def _add_token_rows(self) -> None:
+        token_ids = sorted([self.config.image_token_id, self.config.end_of_chunk_token_id])
+        embedding, head = self.get_input_embeddings(), self.get_output_embeddings()
+        self.input_token_rows = TokenRows(embedding.weight, token_ids)
+        embedding.register_forward_hook(functools.partial(_input_rows_hook, self.input_token_rows))
+        if head.weight is embedding.weight:
+            output_rows = self.input_token_rows
+        else:
+            output_rows = self.output_token_rows = TokenRows(head.weight, token_ids)
+        head.register_forward_hook(functools.partial(_output_rows_hook, output_rows))
+
+    def _remove_token_rows(self) -> None:
+        self.input_token_rows = self.output_token_rows = None
+        for module in (self.get_input_embeddings(), self.get_output_embeddings()):
+            for key, hook in list(module._forward_hooks.items()):
+                if isinstance(hook, functools.partial) and hook.func in (_input_rows_hook, _output_rows_hook):
+                    del module._forward_hooks[key]
+
+    def _share_token_rows(self) -> None:
+        if self.input_token_rows is not None:
+            self.input_token_rows.share_memory_with(self.get_input_embeddings().weight)
+        if self.output_token_rows is not None:
+            self.output_token_rows.share_memory_with(self.get_output_embeddings().weight)
+
+    # Images.
+
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.FloatTensor,
+        frame_attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> FlamingoImageFeatures:
+        """
+        Encode images and videos. The latents of one depend on it alone, so they can be kept and passed again:
+        `model(..., mm_encoder_outputs={"image": features})`, and likewise to `generate`.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(B, N, C, H, W)`, or `(B, N, F, C, H, W)` with video):
+                The pixels.
+            frame_attention_mask (`torch.Tensor` of shape `(B, N)` or `(B, N, F)`, *optional*):
+                1 where there is a real image or frame, 0 at padding, which is not encoded. All are real without it.
+            kwargs: Passed to the vision encoder, such as `output_hidden_states`.
+
+        Returns:
+            [`FlamingoImageFeatures`]: the latents are its `pooler_output` `(B, N, L, Dv)`.
+
+        Raises:
+            ValueError: there is no vision encoder, or a shape is wrong.
+        """
+        if self.vision_model is None:
+            raise ValueError(
+                "`pixel_values` were given, but this model has no vision encoder (config.vision_config is None). Pass "
+                "the features of your own encoder instead: `mm_encoder_outputs={'image': {'last_hidden_state': "
+                "features}}` with features of shape (B, N, P, Dv), or (B, N, F, P, Dv) for video."
+            )
+        if pixel_values.ndim not in (5, 6):
+            raise ValueError(
+                f"`pixel_values` has shape {tuple(pixel_values.shape)}. It must be (B, N, C, H, W) for images or "
+                "(B, N, F, C, H, W) for videos: samples, images per sample, then each image. FlamingoProcessor makes it."
+            )
+        has_frames = pixel_values.ndim == 6
+        frames = pixel_values if has_frames else pixel_values[:, :, None]  # (B, N, F, C, H, W)
+        frame_mask = self._expand_frame_mask(frame_attention_mask, frames.shape[:3], has_frames)
+
+        flat = frames.flatten(0, 2)  # (B * N * F, C, H, W)
+        is_real = frame_mask.flatten() if frame_mask is not None else None
+        if is_real is not None and not torch.compiler.is_compiling():
+            flat = flat[is_real]
+        if len(flat) == 0:
+            raise ValueError(
+                f"`frame_attention_mask` has no 1, so none of the {frame_mask.numel()} images in `pixel_values` is "
+                "real. Leave `pixel_values` out for text alone."
+            )
+        trains_vision = any(p.requires_grad for p in self.vision_model.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trains_vision):
+            outputs = self.vision_model(pixel_values=flat.to(self.vision_model.dtype), return_dict=True, **kwargs)
+        features = self._select_features(outputs.last_hidden_state, flat.shape[-2:])
+        if is_real is not None and len(features) != len(is_real):
+            padded = features.new_zeros(len(is_real), *features.shape[1:])
+            features = padded.index_put((is_real.nonzero().squeeze(-1),), features)
+        features = features.unflatten(0, frames.shape[:3])  # (B, N, F, P, Dv)
+
+        result = self._resample(features, frame_mask)
+        result.last_hidden_state = features if has_frames else features.squeeze(2)
+        result.hidden_states = getattr(outputs, "hidden_states", None)
+        result.attentions = getattr(outputs, "attentions", None)
+        return result
+
+    @staticmethod
+    def _expand_frame_mask(
+        frame_attention_mask: torch.Tensor | None, shape: tuple[int, int, int], has_frames: bool
+    ) -> torch.BoolTensor | None:
+        """`frame_attention_mask` as `(B, N, F)`, for `shape = (B, N, F)`."""
+        if frame_attention_mask is None:
+            return None
+        mask = frame_attention_mask.bool()
+        if mask.ndim == 2 and mask.shape == shape[:2]:
+            return mask[:, :, None].expand(shape)
+        if has_frames and mask.shape == shape:
+            return mask
+        expected = f"{tuple(shape[:2])} or {tuple(shape)}" if has_frames else f"{tuple(shape[:2])}"
+        raise ValueError(
+            f"`frame_attention_mask` has shape {tuple(frame_attention_mask.shape)}, but the images or features given "
+            f"with it need {expected}: (B, N), or (B, N, F) for videos."
+        )
+
+    def _select_features(self, features: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
+        """The tokens of the vision encoder that `vision_feature_select_strategy` asks for: `(E, P, Dv)`."""
+        if features.ndim != 3:
+            raise ValueError(
+                f"{type(self.vision_model).__name__} returns features of shape {tuple(features.shape)}, but a sequence "
+                "(images, P, Dv) is needed. Use an encoder that returns one, or pass features yourself as "
+                "`mm_encoder_outputs`."
+            )
+        patch_size = getattr(self.config.vision_config, "patch_size", None)
+        if self.config.vision_feature_select_strategy == "full" or patch_size is None:
+            return features
+        # What stands before the patches: a class token (CLIP, ViT, DINOv2), registers too, or nothing (SigLIP).
+        height, width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+        num_patches = (image_size[0] // height) * (image_size[1] // width)
+        return features[:, max(features.shape[1] - num_patches, 0) :]
+
+    def _resample(self, features: torch.Tensor, frame_mask: torch.BoolTensor | None) -> FlamingoImageFeatures:
+        """Latents of features `(B, N, F, P, Dv)` with frames `(B, N, F)`; padding gets 0 and is not computed."""
+        shape = features.shape[:2]
+        if frame_mask is None:
+            latents = self.resampler(features.flatten(0, 1))
+            is_image = torch.ones(shape, dtype=torch.bool, device=features.device)
+        elif torch.compiler.is_compiling():
+            # Static shapes: padding is computed too, and then set to 0.
+            is_image = frame_mask.any(dim=2)
+            latents = self.resampler(features.flatten(0, 1), frame_mask.flatten(0, 1))
+            latents = latents * is_image.flatten()[:, None, None]
+        else:
+            is_image = frame_mask.any(dim=2)
+            index = is_image.flatten().nonzero().squeeze(-1)
+            real_frames = frame_mask.flatten(0, 1)[index]
+            resampled = self.resampler(features.flatten(0, 1)[index], None if real_frames.all() else real_frames)
+            latents = resampled.new_zeros(is_image.numel(), *resampled.shape[1:]).index_put((index,), resampled)
+        return FlamingoImageFeatures(pooler_output=latents.unflatten(0, shape), image_attention_mask=is_image)
+
+    def _as_image_features(
+        self, image_outputs: ModelOutput | dict, frame_attention_mask: torch.Tensor | None
+    ) -> FlamingoImageFeatures:
+        """
+        `mm_encoder_outputs["image"]` with its latents: either given as `pooler_output` `(B, N, L, Dv)`, or made from
+        features given as `last_hidden_state` `(B, N, P, Dv)` or `(B, N, F, P, Dv)`.
+        """
+        if not isinstance(image_outputs, dict):
+            raise ValueError(
+                f"`mm_encoder_outputs['image']` is a {type(image_outputs).__name__}, but it must be what "
+                "`get_image_features` returns, or a dict with `pooler_output` (latents, (B, N, L, Dv)) or "
+                "`last_hidden_state` (features, (B, N, P, Dv) or (B, N, F, P, Dv))."
+            )
+        latents, features = image_outputs.get("pooler_output"), image_outputs.get("last_hidden_state")
+        given, name = (features, "last_hidden_state") if latents is None else (latents, "pooler_output")
+        dims = (4, 5) if latents is None else (4,)
+        if given is None or given.ndim not in dims or given.shape[-1] != self.config.vision_hidden_size:
+            raise ValueError(
+                f"`mm_encoder_outputs['image']` has `{name}` of shape "
+                f"{None if given is None else tuple(given.shape)}. Needed is `pooler_output` (latents) of shape "
+                "(B, N, L, Dv), or `last_hidden_state` (features) of shape (B, N, P, Dv) or (B, N, F, P, Dv), with "
+                f"Dv = {self.config.vision_hidden_size}."
+            )
+        if latents is None:
+            has_frames = features.ndim == 5
+            features = features if has_frames else features[:, :, None]
+            return self._resample(
+                features, self._expand_frame_mask(frame_attention_mask, features.shape[:3], has_frames)
+            )
+        is_image = image_outputs.get("image_attention_mask")
+        if frame_attention_mask is not None:
+            is_image = frame_attention_mask.bool()
+            is_image = is_image.any(dim=2) if is_image.ndim == 3 else is_image
+        if is_image is None:
+            is_image = torch.ones(latents.shape[:2], dtype=torch.bool, device=latents.device)
+        if is_image.shape != latents.shape[:2]:
+            raise ValueError(
+                f"The mask of the images has shape {tuple(is_image.shape)}, but `pooler_output` has "
+                f"{tuple(latents.shape)}: they must agree in (B, N)."
+            )
+        return FlamingoImageFeatures(pooler_output=latents, image_attention_mask=is_image)
+
+    def _find_markers(
+        self,
+        input_ids: torch.LongTensor | None,
+        inputs_embeds: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+    ) -> torch.BoolTensor:
+        """Where the `<image>` tokens are, padding aside: `(B, T)`."""
+        if input_ids is not None:
+            markers = input_ids == self.config.image_token_id
+        else:
+            token = torch.tensor(self.config.image_token_id, device=inputs_embeds.device)
+            markers = (inputs_embeds == self.get_input_embeddings()(token)).all(dim=-1)
+        if _is_padding_mask(attention_mask):
+            markers = markers & attention_mask[:, -markers.shape[1] :].bool()
+        return markers
+
+    @staticmethod
+    def _check_image_counts(markers: torch.BoolTensor, image_features: FlamingoImageFeatures | None) -> None:
+        """Each sample has as many images as markers."""
+        num_markers = markers.sum(dim=1)
+        if image_features is None:
+            num_images = torch.zeros_like(num_markers)
+        else:
+            num_images = image_features.image_attention_mask.sum(dim=1).to(num_markers.device)
+        if len(num_images) != len(num_markers):
+            raise ValueError(
+                f"The text has {len(num_markers)} samples, but images were given for {len(num_images)}. Their first "
+                "dimension, B, must agree."
+            )
+        wrong = (num_images != num_markers).nonzero().flatten().tolist()
+        if wrong:
+            counts = "; ".join(f"sample {i}: {num_markers[i]} markers, {num_images[i]} images" for i in wrong[:8])
+            raise ValueError(
+                f"The number of `<image>` markers in the text differs from the number of images ({counts}). Each marker "
+                "stands for one image or video, so some text would see a wrong image or none. Give one image for each "
+                "marker, and mark padding among the images with 0 in `frame_attention_mask`."
+            )
+
+    # Forward.
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        frame_attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        mm_encoder_outputs: dict[str, Any] | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        media_index: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> FlamingoOutput:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(B, T)`, *optional*):
+                The text, with one `<image>` for each image or video of the sample, in their order.
+            attention_mask (`torch.Tensor` of shape `(B, T)`, or with a cache `(B, past + T)`, *optional*):
+                1 at text, 0 at padding. With padding on the left, positions are counted from the first real token,
+                as `generate()` does.
+            pixel_values (`torch.FloatTensor` of shape `(B, N, C, H, W)` or `(B, N, F, C, H, W)`, *optional*):
+                Images, or videos. With a cache, only those marked in the new text.
+            frame_attention_mask (`torch.Tensor` of shape `(B, N)` or `(B, N, F)`, *optional*):
+                1 where there is a real image or frame.
+            labels (`torch.LongTensor` of shape `(B, T)`, *optional*):
+                Ids to predict, shifted inside; -100 is not supervised.
+            past_key_values (`Cache`, *optional*):
+                What an earlier call returned. It holds the text so far and the last image.
+            inputs_embeds (`torch.FloatTensor` of shape `(B, T, D)`, *optional*):
+                Embeddings instead of `input_ids`. `<image>` is recognised by its embedding.
+            position_ids (`torch.LongTensor` of shape `(B, T)`, *optional*): Positions in the text.
+            mm_encoder_outputs (`dict`, *optional*):
+                `{"image": ...}` instead of `pixel_values`: what [`~FlamingoModel.get_image_features`] returned, or a
+                dict with `pooler_output`, the latents `(B, N, L, Dv)`, or with `last_hidden_state`, the features of
+                an encoder of your own, `(B, N, P, Dv)` or `(B, N, F, P, Dv)`.
+            use_cache (`bool`, *optional*): Whether to return a cache.
+            logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
+                Compute logits only at the last so many positions (0: at all), or at the positions in a tensor.
+            media_index (`torch.LongTensor` of shape `(B, T)`, *optional*):
+                The image of this call that each token sees, from 1; 0: the one in the cache, or none. Derived from
+                the `<image>` tokens without it, which are then checked against the number of images.
+
+        Returns:
+            [`FlamingoOutput`]
+
+        Raises:
+            ValueError: the number of markers differs from the number of images, or a shape is wrong.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass exactly one of `input_ids` and `inputs_embeds`.")
+        is_compiling = torch.compiler.is_compiling()
+        if not is_compiling:
+            self._share_token_rows()
+
+        image_features = (mm_encoder_outputs or {}).get("image")
+        if image_features is not None:
+            if pixel_values is not None:
+                raise ValueError("Pass `pixel_values` or `mm_encoder_outputs['image']`, not both: they say the same.")
+            image_features = self._as_image_features(image_features, frame_attention_mask)
+        elif pixel_values is not None:
+            image_features = self.get_image_features(pixel_values, frame_attention_mask, return_dict=True)
+
+        if media_index is None:
+            markers = self._find_markers(input_ids, inputs_embeds, attention_mask)
+            if not is_compiling:
+                self._check_image_counts(markers, image_features)
+            media_index = compute_media_index(markers)
+
+        if use_cache is None:
+            use_cache = self.config.use_cache and self.config.text_config.use_cache
+        if self.training and self.is_gradient_checkpointing:
+            use_cache = False
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config.text_config)
+
+        context = self._build_context(image_features, media_index, attention_mask, past_key_values)
+        outputs = self.language_model(
+            input_ids=input_ids,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=self._infer_position_ids(position_ids, attention_mask, media_index.shape[1]),
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            return_dict=True,
+            **{_CONTEXT_KEYWORD: context},
+            **kwargs,
+        )
+        if not context.applied:
+            raise RuntimeError(
+                f"{type(self.language_model).__name__} did not pass the keyword `{_CONTEXT_KEYWORD}` down to its "
+                "decoder layers, so it ignored the images. It cannot be used as the language model of a Flamingo."
+            )
+
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                outputs.logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs
+            )
+        return FlamingoOutput(
+            loss=loss,
+            logits=outputs.logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=None if image_features is None else image_features.pooler_output,
+        )
+
+    def _build_context(
+        self,
+        image_features: FlamingoImageFeatures | None,
+        media_index: torch.LongTensor,
+        attention_mask: torch.Tensor | None,
+        cache: Cache | None,
+    ) -> FlamingoContext:
+        """Sort out, once for all gated blocks, which token sees which image."""
+        cache_layers = None
+        if cache is not None:
+            num_text_layers = self.config.text_config.num_hidden_layers
+            cache_layers = _prepare_media_cache(cache, num_text_layers, len(self.gated_cross_attention))
+        context = FlamingoContext(self.gated_cross_attention, latents=None, layout=None, cache_layers=cache_layers)
+        if image_features is None:
+            return context
+
+        latents = image_features.pooler_output.to(self.gated_cross_attention[0].norm.weight.dtype)
+        media_index = media_index.to(latents.device)
+        if _is_padding_mask(attention_mask):
+            is_text = attention_mask[:, -media_index.shape[1] :].bool().to(latents.device)
+            media_index = media_index.masked_fill(~is_text, -1)
+        if torch.compiler.is_compiling():
+            context.latents = latents
+            context.layout = _build_mask_layout(media_index, latents, latents.dtype)
+            # Where the last marker stands is not known without leaving the graph: let no crop pass it.
+            last_position = None if cache is None else cache.get_seq_length() + media_index.shape[1]
+        else:
+            is_cached = cache_layers is not None and cache_layers[0].is_initialized
+            num_past_tokens = int(cache.get_seq_length()) if cache is not None else 0
+            context.layout, seen = _build_segment_layout(media_index, is_cached, num_past_tokens)
+            if context.layout is None:
+                return context
+            num_media = int(media_index.max())
+            context.latents = latents[:, :num_media].flatten(0, 1)[seen]  # (B, N, L, Dv) -> (S, L, Dv)
+            last_position = context.layout.last_media_position
+        for cache_layer in cache_layers or ():
+            cache_layer.last_media_position = last_position
+        return context
+
+    @staticmethod
+    def _infer_position_ids(
+        position_ids: torch.LongTensor | None, attention_mask: torch.Tensor | None, length: int
+    ) -> torch.LongTensor | None:
+        """
+        Positions `(B, T)` that do not count padding on the left, as `generate()` has them.
+
+        Several language models count from the left edge whatever the mask says, so that a sample would give other
+        logits in a padded batch than alone. Rows without padding on the left keep the language model's positions.
+        """
+        if position_ids is not None or not _is_padding_mask(attention_mask):
+            return position_ids
+        real = attention_mask.long()
+        counted = (real.cumsum(dim=1) - 1).masked_fill(real == 0, 0)
+        plain = torch.arange(real.shape[1], device=real.device).expand_as(real)
+        return torch.where(real[:, :1] == 0, counted, plain)[:, -length:]
+
+    # Generation.
+
+    def _maybe_prepare_encoder_kwargs_for_generation(
+        self,
+        inputs_tensor: torch.Tensor,
+        model_kwargs: dict[str, Any],
+        model_input_name: str | None,
+        generation_config,
+    ) -> dict[str, Any]:
+        """Encode each image once for the whole of `generate()`, and check the prompt against the images."""
+        frame_attention_mask = model_kwargs.get("frame_attention_mask")
+        # A copy: the stock method writes into the caller's dict.
+        model_kwargs["mm_encoder_outputs"] = dict(model_kwargs.get("mm_encoder_outputs") or {})
+        model_kwargs = super()._maybe_prepare_encoder_kwargs_for_generation(
+            inputs_tensor, model_kwargs, model_input_name, generation_config
+        )
+        image_features = model_kwargs["mm_encoder_outputs"].get("image")
+        if image_features is not None:
+            if generation_config.prefill_chunk_size is not None:
+                raise ValueError(
+                    "`prefill_chunk_size` is not supported together with images: generate() would cut the images at "
+                    "the same places as the text. Leave it out."
+                )
+            if getattr(image_features, "image_attention_mask", None) is None:
+                image_features = self._as_image_features(image_features, frame_attention_mask)
+
+        input_ids, inputs_embeds = inputs_tensor, None
+        if model_input_name == "inputs_embeds":
+            input_ids, inputs_embeds = None, inputs_tensor
+        attention_mask = model_kwargs.get("attention_mask")
+        markers = self._find_markers(input_ids, inputs_embeds, attention_mask)
+        cache = model_kwargs.get("past_key_values")
+        num_past_tokens = int(cache.get_seq_length()) if cache is not None else 0
+        if num_past_tokens > 0:
+            # The text may be the whole conversation or only what is new, told apart by the mask, as `_prefill` does.
+            num_mask = generation_config._mask_length if attention_mask is None else attention_mask.shape[1]
+            if inputs_embeds is not None or num_mask == markers.shape[1]:
+                image_features = self._drop_cached_images(image_features, markers, num_past_tokens)
+                markers = markers[:, num_past_tokens:]
+        self._check_image_counts(markers, image_features)
+        model_kwargs["mm_encoder_outputs"] = {} if image_features is None else {"image": image_features}
+        return model_kwargs
+
+    @staticmethod
+    def _drop_cached_images(
+        image_features: FlamingoImageFeatures | None, markers: torch.BoolTensor, num_past_tokens: int
+    ) -> FlamingoImageFeatures | None:
+        """Given the whole conversation with all its images, leave those whose markers the cache holds already."""
+        if image_features is None:
+            return None
+        is_image = image_features.image_attention_mask.to(markers.device)
+        if len(is_image) != len(markers) or not torch.equal(is_image.sum(dim=1), markers.sum(dim=1)):
+            return image_features
+        num_cached = markers[:, :num_past_tokens].sum(dim=1, keepdim=True)
+        is_new = is_image & (is_image.cumsum(dim=1) > num_cached)
+        if not is_new.any():
+            return None
+        # New images move to the front, in their order; the mask says how many there are.
+        order = (~is_new).long().argsort(dim=1, stable=True)
+        latents = image_features.pooler_output
+        latents = latents.take_along_dim(order[:, :, None, None].to(latents.device), dim=1)
+        return FlamingoImageFeatures(pooler_output=latents, image_attention_mask=is_new.take_along_dim(order, dim=1))
+
+    def _expand_multimodal_outputs(
+        self,
+        input_ids: torch.LongTensor,
+        mm_encoder_output: dict,
+        expand_size: int = 1,
+        inputs_embeds: torch.FloatTensor | None = None,
+    ) -> dict[str, FlamingoImageFeatures]:
+        """Latents for each beam. The stock method takes one placeholder token for one row of features."""
+        return {
+            name: FlamingoImageFeatures(
+                pooler_output=features.pooler_output.repeat_interleave(expand_size, dim=0),
+                image_attention_mask=features.image_attention_mask.repeat_interleave(expand_size, dim=0),
+            )
+            for name, features in mm_encoder_output.items()
+        }
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.LongTensor,
+        next_sequence_length: int | None = None,
+        past_key_values: Cache | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs,
+    ) -> dict[str, Any]:
+        model_inputs = super().prepare_inputs_for_generation(
+            input_ids,
+            next_sequence_length=next_sequence_length,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
+        )
+        # The prompt is checked before the first step. From then on a marker may be a candidate of assisted decoding
+        # that will be rejected, or one that was asked for: without an image of its own it keeps the one before it.
+        markers = self._find_markers(model_inputs.get("input_ids"), model_inputs.get("inputs_embeds"), attention_mask)
+        media_index = compute_media_index(markers)
+        image_features = (model_inputs.get("mm_encoder_outputs") or {}).get("image")
+        if image_features is None:
+            media_index = torch.zeros_like(media_index)
+        else:
+            num_images = image_features.image_attention_mask.sum(dim=1, keepdim=True).to(media_index.device)
+            media_index = media_index.minimum(num_images)
+        model_inputs["media_index"] = media_index
+        return model_inputs
+
+    # Making one from two backbones.
+
+    @classmethod
+    def from_vision_text_pretrained(
+        cls,
+        vision_model_name_or_path: str | None,
+        text_model_name_or_path: str,
+        **kwargs,
+    ) -> "FlamingoModel":
+        """
+        Join two pretrained backbones. Resampler and gated blocks are new and must be trained; until then the model
+        is exactly the language model.
+
+        The embeddings of the language model are resized to hold `<|endofchunk|>` and `<image>`. New rows are drawn
+        around the mean of the old ones (the default of `resize_token_embeddings`).
+
+        Args:
+            vision_model_name_or_path (`str`, *optional*):
+                Name or directory of the vision encoder; a two-tower model gives its vision tower. `None` for a model
+                without one, which needs `vision_hidden_size`.
+            text_model_name_or_path (`str`): Name or directory of the causal language model.
+            kwargs:
+                `vision_*` and `text_*` go to the `from_pretrained` of that backbone without their prefix; `dtype` is
+                the dtype of the whole model (default: the language model's); the rest are fields of
+                [`FlamingoConfig`]. `image_token_id` and `end_of_chunk_token_id` are, if not given, those that
+                [`FlamingoProcessor`] adds to the tokenizer at `text_model_name_or_path`.
+
+        Returns:
+            [`FlamingoModel`] in evaluation mode. Nothing is frozen: see [`~FlamingoModel.freeze_backbones`].
+
+        Raises:
+            ValueError: a backbone does not fit.
+        """
+        config_fields = {f.name for f in fields(FlamingoConfig)}
+        dtype = kwargs.pop("dtype", None)
+        backbone_kwargs = {"vision_": {}, "text_": {}}
+        for key in list(kwargs):
+            for prefix, target in backbone_kwargs.items():
+                if key.startswith(prefix) and key not in config_fields:
+                    target[key.removeprefix(prefix)] = kwargs.pop(key)
+        for target in backbone_kwargs.values():
+            if dtype is not None:
+                target.setdefault("dtype", dtype)
+
+        vision_model, vision_config = None, None
+        if vision_model_name_or_path is not None:
+            vision_config = AutoConfig.from_pretrained(vision_model_name_or_path)
+            vision_config = getattr(vision_config, "vision_config", vision_config)
+            vision_model = AutoModel.from_pretrained(
+                vision_model_name_or_path, **{"config": vision_config, **backbone_kwargs["vision_"]}
+            )
+            vision_config = vision_model.config
+
+        if "image_token_id" not in kwargs and "end_of_chunk_token_id" not in kwargs:
+            kwargs.update(_special_token_ids(text_model_name_or_path))
+        language_model = AutoModelForCausalLM.from_pretrained(text_model_name_or_path, **backbone_kwargs["text_"])
+        text_config = language_model.config.get_text_config()
+        num_rows = 1 + max(kwargs.get("image_token_id") or 0, kwargs.get("end_of_chunk_token_id") or 0)
+        if num_rows > language_model.get_input_embeddings().weight.shape[0]:
+            language_model.resize_token_embeddings(num_rows)
+
+        config = FlamingoConfig.from_vision_text_configs(vision_config, text_config, **kwargs)
+        model = cls(config, vision_model=vision_model, language_model=language_model)
+        model = model.to(language_model.dtype)
+        return model.eval()
+
+
+def _special_token_ids(text_model_name_or_path: str) -> dict[str, int]:
+    """The ids that the processor gives to its two tokens: those of the tokenizer if it has them, else the next free."""
+    tokenizer = AutoTokenizer.from_pretrained(text_model_name_or_path)
+    vocabulary = tokenizer.get_vocab()
+    ids, free = {}, len(tokenizer)
+    # The order in which FlamingoProcessor adds them.
+    for name, token in (("end_of_chunk_token_id", "<|endofchunk|>"), ("image_token_id", "<image>")):
+        ids[name] = vocabulary.get(token, free)
+        free += token not in vocabulary
+    return ids
+
+
+FlamingoModel.register_for_auto_class("AutoModelForImageTextToText")
+
+__all__ = ["FlamingoModel"]
