@@ -86,7 +86,8 @@ class FlamingoConfig(PreTrainedConfig):
 
     Raises:
         TypeError: a keyword is no field.
-        ValueError: a field has an impossible value; the message names it.
+        huggingface_hub.errors.StrictDataclassError: a field has a wrong type or an impossible value; the message
+            names it.
 
     Example:
 
@@ -151,7 +152,14 @@ class FlamingoConfig(PreTrainedConfig):
 
         if self.vision_config is None and self.vision_hidden_size is None:
             self.vision_config = {"model_type": "clip_vision_model"}
+        # The base class sets the attention implementation of all sub-configs, to None if it is not told which. Those
+        # of living models keep theirs: without one they would build no causal mask.
+        sub_configs = [c for c in (self.vision_config, self.text_config) if isinstance(c, PreTrainedConfig)]
+        implementations = [config._attn_implementation for config in sub_configs]
         super().__post_init__(**kwargs)
+        if "attn_implementation" not in kwargs:
+            for config, implementation in zip(sub_configs, implementations):
+                config._attn_implementation = implementation
 
         # A two-tower model (CLIPConfig, SiglipConfig) stands for its vision tower.
         if getattr(self.vision_config, "vision_config", None) is not None:
@@ -208,6 +216,8 @@ class FlamingoConfig(PreTrainedConfig):
 
     def validate_cross_attention_layers(self):
         """Gated blocks stand before decoder layers that exist, at most one before each, and at least one in all."""
+        if self.cross_attention_every_n_layers < 1:
+            return  # `validate_sizes` says so
         num_layers = self.text_config.num_hidden_layers
         layers = self.cross_attention_layer_indices
         wrong = [i for i in layers if not 0 <= i < num_layers]

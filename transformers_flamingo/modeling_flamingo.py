@@ -1342,6 +1342,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
     ) -> dict[str, Any]:
         """Encode each image once for the whole of `generate()`, and check the prompt against the images."""
         frame_attention_mask = model_kwargs.get("frame_attention_mask")
+        if model_kwargs.get("pixel_values") is None:
+            model_kwargs.pop("pixel_values", None)  # the stock method takes its presence for images
         # A copy: the stock method writes into the caller's dict.
         model_kwargs["mm_encoder_outputs"] = dict(model_kwargs.get("mm_encoder_outputs") or {})
         model_kwargs = super()._maybe_prepare_encoder_kwargs_for_generation(
