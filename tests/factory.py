@@ -5,16 +5,19 @@ With closed gates a Flamingo is its language model, and most tests would prove n
 """
 
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoConfig,
     CLIPVisionConfig,
     Dinov2Config,
     PreTrainedConfig,
+    PreTrainedTokenizerFast,
     SiglipVisionConfig,
     ViTConfig,
 )
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from transformers_flamingo import FlamingoConfig, FlamingoModel
+from transformers_flamingo import FlamingoConfig, FlamingoModel, FlamingoProcessor
 
 
 VOCAB_SIZE = 99
@@ -141,3 +144,19 @@ def prompt(*rows: str, seed: int = 0) -> torch.LongTensor:
     """
     letters = {"I": IMAGE, "E": END_OF_CHUNK, "_": PAD}
     return torch.tensor([[letters.get(c, 3 + (ord(c) * 7 + seed) % 90) for c in row] for row in rows])
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Words `w3` to `w96`, each with its own number as id; `<|endofchunk|>` and `<image>` will be 97 and 98."""
+    words = ["<pad>", "<bos>", "<eos>", *(f"w{i}" for i in range(3, END_OF_CHUNK))]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="w3"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="w3"
+    )
+
+
+def tiny_processor() -> FlamingoProcessor:
+    """The processor of `tiny_flamingo`."""
+    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    return FlamingoProcessor(CLIPImageProcessorPil(size=size, crop_size=size), tiny_tokenizer())

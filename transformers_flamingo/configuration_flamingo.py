@@ -158,7 +158,7 @@ class FlamingoConfig(PreTrainedConfig):
         implementations = [config._attn_implementation for config in sub_configs]
         super().__post_init__(**kwargs)
         if "attn_implementation" not in kwargs:
-            for config, implementation in zip(sub_configs, implementations):
+            for config, implementation in zip(sub_configs, implementations, strict=True):
                 config._attn_implementation = implementation
 
         # A two-tower model (CLIPConfig, SiglipConfig) stands for its vision tower.

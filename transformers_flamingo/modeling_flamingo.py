@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import nn
-
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -28,6 +27,8 @@ from transformers import (
     DynamicCache,
     GenerationMixin,
     PreTrainedModel,
+)
+from transformers import (
     initialization as init,
 )
 from transformers.activations import ACT2FN
@@ -473,9 +474,7 @@ class FlamingoPerceiverResampler(nn.Module):
             latents = layer(latents, features, attention_mask)
         return self.norm(latents)
 
-    def _frame_embeddings(
-        self, num_media: int, num_frames: int, frame_mask: torch.BoolTensor | None
-    ) -> torch.Tensor:
+    def _frame_embeddings(self, num_media: int, num_frames: int, frame_mask: torch.BoolTensor | None) -> torch.Tensor:
         """Frame embeddings `(M, F, Dv)`, interpolated for each video by its own number of real frames."""
         known = len(self.frame_embeddings)
         device = self.frame_embeddings.device
@@ -1263,9 +1262,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
 
         loss = None
         if labels is not None:
-            loss = self.loss_function(
-                outputs.logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs
-            )
+            loss = self.loss_function(outputs.logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs)
         return FlamingoOutput(
             loss=loss,
             logits=outputs.logits,

@@ -1,0 +1,23 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Flamingo (Alayrac et al. 2022) for transformers. Importing this package registers it with the `Auto*` classes."""
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+)
+
+from .configuration_flamingo import FlamingoConfig
+from .modeling_flamingo import FlamingoModel
+from .processing_flamingo import FlamingoProcessor
+
+
+AutoConfig.register(FlamingoConfig.model_type, FlamingoConfig)
+AutoModel.register(FlamingoConfig, FlamingoModel)
+AutoModelForImageTextToText.register(FlamingoConfig, FlamingoModel)
+AutoModelForMultimodalLM.register(FlamingoConfig, FlamingoModel)
+AutoProcessor.register(FlamingoConfig, FlamingoProcessor)
+
+__all__ = ["FlamingoConfig", "FlamingoModel", "FlamingoProcessor"]

@@ -1,0 +1,805 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Processor of Flamingo: text, images and videos in, the tensors of `FlamingoModel` out.
+
+`transformers.ProcessorMixin` does what it does for every vision-language model: it routes keyword arguments,
+tokenises, refuses a truncation that would cut an image marker off, renders chats, saves and loads. This file adds what
+is Flamingo's own: pixels nested by sample, `(B, N, C, H, W)`, the mask of real frames, counts checked sample by
+sample, videos as lists of frames, and image files of every mode.
+
+Letters in shapes: `B` batch, `N` images or videos per sample, `F` frames, `C, H, W` pixels, `T` text length.
+
+The file travels with a checkpoint as remote code: it stays flat and imports nothing of its own package.
+"""
+
+import base64
+import json
+import os
+import struct
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import PIL.ExifTags
+import PIL.Image
+import PIL.ImageOps
+import torch
+from transformers import AutoImageProcessor, AutoTokenizer, BatchFeature
+from transformers.image_processing_utils import get_size_dict
+from transformers.image_transforms import convert_to_rgb
+from transformers.image_utils import (
+    ChannelDimension,
+    ImageInput,
+    infer_channel_dimension_format,
+    is_pil_image,
+    is_scaled_image,
+    is_valid_image,
+    load_image,
+    to_numpy_array,
+    torch_pil_interpolation_mapping,
+)
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.video_utils import VideoInput
+
+
+PAD_TOKEN = "<PAD>"
+
+# An image whose short side is resized to 224 becomes 224 x 1,120,000 if it is 1 x 5000. Above this many resized pixels
+# only the part that the centre crop keeps is resized; below it, every image goes through the stock image processor
+# untouched.
+MAX_RESIZED_PIXELS = 2**24
+
+# A few-shot prompt as a chat: what the user says is the prompt, what the assistant says is a completed chunk. There
+# are no role headers, because a base language model has never seen any. One space stands between a question and its
+# answer, and belongs to the answer: a byte-level tokenizer then splits the prompt alike with and without the answer
+# behind it.
+CHAT_TEMPLATE = """\
+{%- macro render(content) -%}
+    {%- if content is string -%}
+        {{- content -}}
+    {%- elif content -%}
+        {%- for part in content -%}
+            {%- if part['type'] in ['image', 'video'] -%}
+                {{- image_token -}}
+            {%- elif part['type'] == 'text' -%}
+                {{- part['text'] -}}
+            {%- else -%}
+                {{- raise_exception("Flamingo reads content of type text, image and video, not " + part['type']) -}}
+            {%- endif -%}
+        {%- endfor -%}
+    {%- endif -%}
+{%- endmacro -%}
+{%- set state = namespace(open='') -%}
+{%- for message in messages -%}
+    {%- set text = render(message['content']) -%}
+    {%- if message['role'] == 'assistant' -%}
+        {%- set bare = not state.open or state.open.endswith(image_token) or state.open[-1].isspace() -%}
+        {%- set gap = '' if bare or text[:1].isspace() else ' ' -%}
+        {%- generation -%}{{- gap + text + end_of_chunk_token -}}{%- endgeneration -%}
+        {%- set state.open = '' -%}
+    {%- else -%}
+        {%- if state.open and not state.open[-1].isspace() -%}{{- '\\n' -}}{%- endif -%}
+        {{- text -}}
+        {%- set state.open = text -%}
+    {%- endif -%}
+{%- endfor -%}
+"""
+
+
+def _is_array(value: Any, *ndims: int) -> bool:
+    return isinstance(value, np.ndarray | torch.Tensor) and value.ndim in ndims
+
+
+def _is_video(value: Any) -> bool:
+    """Whether `value` can only be one video: an array `(F, H, W, C)` or `(F, C, H, W)`, or a list of frames."""
+    if isinstance(value, list | tuple):
+        return len(value) > 0 and all(is_pil_image(frame) or _is_array(frame, 2, 3) for frame in value)
+    return _is_array(value, 4)
+
+
+def _shorten(source: Any) -> str:
+    text = os.fspath(source)
+    return repr(text if len(text) <= 120 else f"{text[:80]}... ({len(text)} characters)")
+
+
+def _check_pixel_count(image: PIL.Image.Image, name: str) -> None:
+    if image.width * image.height == 0:
+        raise ValueError(f"{name} is {image.width} x {image.height}: it has no pixels. Leave it and its marker out.")
+    limit = PIL.Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise ValueError(
+            f"{name} has {image.width} x {image.height} = {image.width * image.height} pixels, more than the limit of "
+            f"{limit} (`PIL.Image.MAX_IMAGE_PIXELS`). Decoding it could exhaust the memory: it may be a decompression "
+            "bomb. Shrink it first, or raise `PIL.Image.MAX_IMAGE_PIXELS` if you trust where it comes from."
+        )
+
+
+def _open_image(source: str | os.PathLike, name: str) -> PIL.Image.Image:
+    """
+    Open what `transformers.image_utils.load_image` opens: a URL, a path, a `data:image/` URI or bare base64.
+
+    Only URLs go through `load_image`. It ends in `convert("RGB")`, which drops an alpha channel (what lies under full
+    transparency is often black) and clips 16 bits to white, so files and base64 are opened here and converted by
+    [`_as_8_bit_rgb`].
+
+    Raises:
+        `ValueError`: nothing is there, it is no image, or it has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+    """
+    source = os.fspath(source)
+    try:
+        if source.startswith(("http://", "https://")):
+            return load_image(source)
+        if os.path.isfile(source):
+            # Pillow keeps the file open until the pixels are read; `_decode_image` reads them at once
+            return PIL.Image.open(source)
+        encoded = source.partition(",")[2] if source.startswith("data:image/") else source
+        return PIL.Image.open(BytesIO(base64.b64decode("".join(encoded.split()), validate=True)))
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+        raise ValueError(
+            f"{name} has more pixels than the limit of {PIL.Image.MAX_IMAGE_PIXELS} (`PIL.Image.MAX_IMAGE_PIXELS`): "
+            f"{error} Shrink it first, or raise `PIL.Image.MAX_IMAGE_PIXELS` if you trust where it comes from."
+        ) from error
+    except ValueError as error:  # of b64decode
+        raise ValueError(
+            f"{name} is not an image: there is no such file, and it is neither a URL starting with `http://` or "
+            "`https://` nor base64. Check the path; a relative one is relative to the working directory."
+        ) from error
+    except OSError as error:
+        raise ValueError(
+            f"{name} is not an image that Pillow can read: {error}. Remove or replace it; a download may have stored "
+            "an error page in its place."
+        ) from error
+
+
+def _to_8_bit(values: np.ndarray, name: str) -> np.ndarray:
+    """
+    Scale pixel values that are not 8-bit to `uint8`, keeping black and white where they are.
+
+    `PIL.Image.convert` clips instead: a 16-bit X-ray becomes a white square. 16-bit modes and `uint16` always span
+    0..65535. Other integers and mode "F" carry no range, so the values decide: up to 1 (floats only), up to 255, up to
+    65535. Anything else is refused rather than guessed.
+    """
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255)
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= 65535):  # also catches NaN
+        raise ValueError(
+            f"{name} has pixel values from {low} to {high} ({values.dtype}). Only 0..1 (floats), 0..255 and 0..65535 "
+            "say which value is white. Scale it to `uint8` first, with the range you want to see."
+        )
+    if high > 255 or (values.dtype.kind == "u" and values.dtype.itemsize == 2):
+        white = 65535
+    elif values.dtype.kind == "f" and high <= 1:
+        white = 1
+    else:
+        white = 255
+    return np.rint(values * (255 / white)).astype(np.uint8)
+
+
+def _as_8_bit_rgb(image: PIL.Image.Image, name: str, to_rgb: bool) -> PIL.Image.Image:
+    """Upright, 8 bits per channel and, if `to_rgb`, RGB, with transparency blended onto white by `convert_to_rgb`."""
+    try:
+        orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
+    except (KeyError, SyntaxError, TypeError, ValueError, struct.error):
+        # Unreadable EXIF says nothing about the pixels, which are sound. Pillow, reading a JPEG, ignores it likewise.
+        orientation = 1
+    if orientation != 1:
+        image = PIL.ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = PIL.Image.fromarray(_to_8_bit(np.asarray(image), name))
+    if not to_rgb or (image.mode == "RGB" and "transparency" not in image.info):
+        return image
+    try:
+        return PIL.Image.fromarray(convert_to_rgb(image, return_numpy=True))
+    except ValueError as error:
+        raise ValueError(
+            f"{name} has the mode {image.mode!r}, which Pillow cannot convert to RGB ({error}). Convert it first, for "
+            "example with `PIL.ImageCms`."
+        ) from error
+
+
+class FlamingoProcessor(ProcessorMixin):
+    r"""
+    Turns text with `<image>` markers, images and videos into the inputs of [`FlamingoModel`], with any Hugging Face
+    image processor and any tokenizer.
+
+    The tokenizer is completed in place, in OpenFlamingo's order, so that the ids equal those of its checkpoints
+    (50277, 50278 and 50279 on the GPT-NeoX tokenizer): `end_of_chunk_token` (the paper's `<EOC>`, section 2.4),
+    `image_token`, and `<PAD>` if it has no pad token. A token that exists keeps its id, so saving and loading moves
+    none. All are special: `skip_special_tokens=True` removes them. Resize the model's embeddings to
+    `len(processor.tokenizer)`.
+
+    The tokenizer is also set to pad on the left, which batched generation needs. Pass `padding_side="right"` in a
+    training collator, or set `processor.tokenizer.padding_side` for all calls. A class-level `text_kwargs` would do
+    neither: it hides the tokenizer's attribute, and it loses to the padding side that `tokenizer.json` keeps from the
+    last padded call, so that a checkpoint saved by a `Trainer` would generate with right padding.
+
+    Args:
+        image_processor ([`BaseImageProcessor`]):
+            Image processor of the vision encoder. It must give one `(C, H, W)` array of the same size for each image.
+            With precomputed features it is never called; then any will do.
+        tokenizer ([`PreTrainedTokenizerBase`]):
+            Tokenizer of the language model. It is completed in place, see above.
+        chat_template (`str`, *optional*):
+            Jinja template for [`~FlamingoProcessor.apply_chat_template`]. By default a conversation is rendered as a
+            few-shot prompt: user and system turns as they are, `<image>` for each image or video, and each assistant
+            turn closed by `<|endofchunk|>`. The tokenizer's own template is not used: it knows no images.
+        image_token (`str`, *optional*, defaults to `"<image>"`):
+            Marks the place of an image or a video in the text. One token each, whatever the number of frames.
+        end_of_chunk_token (`str`, *optional*, defaults to `"<|endofchunk|>"`):
+            Ends the text that belongs to an image.
+
+    Example:
+
+    ```python
+    >>> processor = FlamingoProcessor.from_vision_text_pretrained("openai/clip-vit-large-patch14", "facebook/opt-125m")
+    >>> inputs = processor(images=[[cat, dog]], text=["<image>a cat<|endofchunk|><image>"], return_tensors="pt")
+    >>> inputs["pixel_values"].shape, inputs["frame_attention_mask"]
+    (torch.Size([1, 2, 3, 224, 224]), tensor([[1, 1]]))
+    ```
+    """
+
+    def __init__(
+        self,
+        image_processor,
+        tokenizer,
+        chat_template: str | dict[str, str] | None = None,
+        image_token: str = "<image>",
+        end_of_chunk_token: str = "<|endofchunk|>",
+    ):
+        if not image_token or not end_of_chunk_token or image_token == end_of_chunk_token:
+            raise ValueError(
+                f"`image_token` is {image_token!r} and `end_of_chunk_token` is {end_of_chunk_token!r}: they must be "
+                "two different, non-empty strings, because each has its own id and its own meaning."
+            )
+        if chat_template is None:
+            tokens = {"image_token": image_token, "end_of_chunk_token": end_of_chunk_token}
+            chat_template = (
+                "".join(f"{{%- set {k} = {json.dumps(v)} -%}}\n" for k, v in tokens.items()) + CHAT_TEMPLATE
+            )
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+
+        missing = [token for token in (end_of_chunk_token, image_token) if token not in tokenizer.all_special_tokens]
+        if missing:
+            tokenizer.add_special_tokens({"extra_special_tokens": missing}, replace_extra_special_tokens=False)
+        # Not `tokenizer.pad_token is None`, which logs an error
+        if "pad_token" not in tokenizer.special_tokens_map:
+            tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
+        tokenizer.padding_side = "left"
+
+        self.image_token = image_token
+        self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
+        self.end_of_chunk_token = end_of_chunk_token
+        self.end_of_chunk_token_id = tokenizer.convert_tokens_to_ids(end_of_chunk_token)
+
+    @classmethod
+    def from_vision_text_pretrained(
+        cls, vision_name_or_path: str | os.PathLike, text_name_or_path: str | os.PathLike, **kwargs
+    ) -> "FlamingoProcessor":
+        r"""
+        Build a processor from the image processor of a vision encoder and the tokenizer of a language model, as
+        [`FlamingoModel.from_vision_text_pretrained`] builds a model from the two.
+
+        Args:
+            vision_name_or_path (`str` or `os.PathLike`):
+                Hub id or folder with an image processor, for [`AutoImageProcessor`].
+            text_name_or_path (`str` or `os.PathLike`):
+                Hub id or folder with a tokenizer, for [`AutoTokenizer`].
+            kwargs:
+                `chat_template`, `image_token` and `end_of_chunk_token` go to the processor. An argument that starts
+                with `vision_` or `text_` goes to that side, without the prefix (`vision_revision="main"`); any other
+                (`token`, `cache_dir`, `local_files_only`, ...) goes to both.
+        """
+        own = {k: kwargs.pop(k) for k in ("chat_template", "image_token", "end_of_chunk_token") if k in kwargs}
+        vision = {k.removeprefix("vision_"): v for k, v in kwargs.items() if not k.startswith("text_")}
+        text = {k.removeprefix("text_"): v for k, v in kwargs.items() if not k.startswith("vision_")}
+        image_processor = AutoImageProcessor.from_pretrained(vision_name_or_path, **vision)
+        return cls(image_processor, AutoTokenizer.from_pretrained(text_name_or_path, **text), **own)
+
+    def __call__(
+        self,
+        images: ImageInput | None = None,
+        text: str | list[str] | None = None,
+        videos: VideoInput | None = None,
+        **kwargs: Unpack[ProcessingKwargs],
+    ) -> BatchFeature:
+        r"""
+        Tokenise `text` and preprocess the images and videos that it marks.
+
+        Args:
+            images (image, list of images, or list of lists, *optional*):
+                An image is a PIL image, a numpy array or torch tensor (channels first or last, `uint8` 0..255; floats
+                in 0..1 need `do_rescale=False`), a path, a URL, a `data:image/` URI or base64. A list of lists holds
+                one list per sample, `[]` for a sample without images. A flat list is dealt out to the texts by
+                counting `<image>` in each. Inside a sample's list, an inner list of frames or a 4-D array is a video:
+                so `images=[[photo, [frame, frame], photo]]` gives the order of mixed media.
+            text (`str` or `list[str]`, *optional*):
+                One text or a batch, with one `<image>` for each image or video. Without `images` and `videos` the
+                markers are not checked: with precomputed features the images go to the model directly, and it refuses
+                markers that have none. Without `text` only pixels are returned, and a flat list is one sample.
+            videos (*optional*):
+                A video is a list of frames (PIL or arrays) or an array `(F, H, W, C)` or `(F, C, H, W)`. One video, a
+                flat list, a 5-D array, or one list per sample, as for images. A video takes one `<image>` marker.
+                Frames may be paths where the nesting leaves no doubt: `videos=[[["frame0.png", "frame1.png"]]]`. A
+                sample with both images and videos must give them in order in `images`.
+            kwargs:
+                Arguments of the tokenizer (`padding`, `truncation`, `max_length`, `padding_side`, ...), of the image
+                processor (`size`, `do_resize`, ...) and `return_tensors`, see [`ProcessorMixin.__call__`].
+
+        Returns:
+            [`BatchFeature`]: with these fields; lists unless `return_tensors` is given.
+
+            - **input_ids**, **attention_mask** of shape `(B, T)` -- if `text` is given.
+            - **pixel_values** of shape `(B, N, C, H, W)`, or `(B, N, F, C, H, W)` if any sample has a video -- if
+              there is any image. Samples with fewer images, and videos with fewer frames, are padded with zeros at the
+              end.
+            - **frame_attention_mask** of shape `(B, N)` or `(B, N, F)` -- with `pixel_values`: 1 for a real image or
+              frame, 0 for padding. An image beside a video is a video of one frame.
+
+        Raises:
+            `ValueError`: markers and images of a sample differ in number; truncation would cut off a marker; the order
+            of images and videos is unknown; an image cannot be read, has too many pixels or values of unknown range.
+        """
+        return super().__call__(images=images, text=text, videos=videos, **kwargs)
+
+    @property
+    def unused_input_names(self) -> list[str]:
+        # Some tokenizers of causal language models return them; no forward of such a model takes them
+        return ["token_type_ids"]
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return [*super().model_input_names, "frame_attention_mask"]
+
+    def few_shot_prompt(
+        self,
+        demonstrations: list[tuple[Any, str]],
+        query_image: Any = None,
+        query_text: str = "",
+        prefix: str = "",
+    ) -> dict[str, list]:
+        r"""
+        The few-shot prompt of the paper (section 2.5): each demonstration is an image, its text and the
+        end of the chunk; the query is an image and the beginning of its text, left open for the model to complete.
+
+        ```
+        <image>{prefix}{text}<|endofchunk|> ... <image>{prefix}{text}<|endofchunk|><image>{prefix}{query_text}
+        ```
+
+        Args:
+            demonstrations (`list[tuple[image, str]]`):
+                Pairs of an image and its complete text. The image may be anything that `images` of a call takes, a
+                video as a list of frames included, or `None` for a text-only demonstration: two of them make the
+                "0-shot" prompt of the paper and of OpenFlamingo, which shows the format of the answer and no image.
+            query_image (*optional*):
+                The image asked about; `None` asks about text alone.
+            query_text (`str`, *optional*, defaults to `""`):
+                The beginning of the query's text, such as `"Question:What is it? Short answer:"`.
+            prefix (`str`, *optional*, defaults to `""`):
+                Stands before the text of each demonstration and of the query: `"Output:"` for captions, as
+                OpenFlamingo evaluates them.
+
+        Returns:
+            `dict` with `text` and `images`, both a batch of one, for `processor(**prompt)`. For a larger batch, add
+            the lists of several prompts.
+
+        Example:
+
+        ```python
+        >>> prompt = processor.few_shot_prompt([(cat, "a cat."), (dog, "a dog.")], bird, prefix="Output:")
+        >>> prompt["text"]
+        ['<image>Output:a cat.<|endofchunk|><image>Output:a dog.<|endofchunk|><image>Output:']
+        >>> inputs = processor(**prompt, return_tensors="pt")
+        ```
+        """
+        chunks, images = [], []
+        for index, demonstration in enumerate([*demonstrations, (query_image, query_text)]):
+            name = "the query" if index == len(demonstrations) else f"demonstration {index}"
+            if not isinstance(demonstration, list | tuple) or len(demonstration) != 2:
+                raise ValueError(
+                    f"{name} is a {type(demonstration).__name__}, not a pair (image, text). For a text-only "
+                    "demonstration give (None, text)."
+                )
+            image, text = demonstration
+            if not isinstance(text, str) or self.image_token in text:
+                raise ValueError(
+                    f"The text of {name} is {text!r}. It must be a string without `{self.image_token}`: the marker is "
+                    "set here, once for each image, so that their numbers agree."
+                )
+            if image is not None:
+                images.append(image)
+            chunks.append(("" if image is None else self.image_token) + prefix + text)
+        return {"images": [images], "text": [self.end_of_chunk_token.join(chunks)]}
+
+    # What follows fills the hooks of `ProcessorMixin.__call__`, in the order in which it calls them.
+
+    def prepare_inputs_layout(
+        self,
+        images: ImageInput | None = None,
+        text: str | list[str] | None = None,
+        videos: VideoInput | None = None,
+        audio: Any = None,
+        **kwargs,
+    ) -> tuple[list[list[Any]] | None, list[str] | None, None, Any]:
+        """
+        Nest images and videos as one list per sample, in the order of the markers.
+
+        Returns `(images, text, videos, audio)` where `images` is a list of `B` lists whose elements are images or, for
+        a video, lists of frames, and `videos` is `None`: there is no video processor, frames are images. Nothing is
+        opened or decoded yet, so that wrong counts are reported at once.
+        """
+        _, text, _, audio = super().prepare_inputs_layout(text=text, audio=audio)
+        if text is not None and (not text or not all(isinstance(sample, str) for sample in text)):
+            types = sorted({type(sample).__name__ for sample in text})
+            raise ValueError(
+                f"`text` must be a string or a non-empty list of strings. Got a list of {types or 'nothing'}."
+            )
+        if images is None and videos is None:
+            return None, text, None, audio
+
+        media = self._nest(self._split_images(images), text, "images", videos is None)
+        clips = self._nest(self._split_videos(videos), text, "videos", images is None)
+        if media is None or clips is None:
+            return (clips if media is None else media), text, None, audio
+
+        if len(media) != len(clips):
+            raise ValueError(
+                f"`images` is for {len(media)} samples and `videos` for {len(clips)}. Give both one list per sample, "
+                "`[]` where there is none."
+            )
+        for index, (sample_images, sample_videos) in enumerate(zip(media, clips, strict=True)):
+            if sample_images and sample_videos:
+                raise ValueError(
+                    f"Sample {index} has {len(sample_images)} images and {len(sample_videos)} videos in two "
+                    f"arguments, so it is unknown which `{self.image_token}` marks which. Give them in the order of "
+                    "the text in `images`, a video as a list of frames: `images=[[image, [frame, frame], image]]`."
+                )
+        media = [sample_images or sample_videos for sample_images, sample_videos in zip(media, clips, strict=True)]
+        return media, text, None, audio
+
+    @staticmethod
+    def _split_images(images: Any) -> tuple[list, bool] | None:
+        """`images` as a list and whether it is nested by sample. As in the stock processors, a 4-D array is a batch of
+        images: all of them if it is alone, those of a sample if it stands in a list."""
+        if images is None:
+            return None
+        if _is_array(images, 4):
+            return list(images), False
+        if not isinstance(images, list | tuple):
+            return [images], False
+        nested = [isinstance(sample, list | tuple) or _is_array(sample, 4) for sample in images]
+        if not any(nested):
+            return list(images), False
+        if not all(nested):
+            index = nested.index(False)
+            raise ValueError(
+                f"`images` mixes lists with single images: element {index} is a {type(images[index]).__name__}. It "
+                "must be a flat list of images or one list per sample, `[]` for a sample without images."
+            )
+        return [list(sample) for sample in images], True
+
+    @staticmethod
+    def _split_videos(videos: Any) -> tuple[list, bool] | None:
+        """`videos` as a list and whether it is nested by sample."""
+        if videos is None:
+            return None
+        if _is_video(videos):
+            return [videos], False
+        if _is_array(videos, 5):
+            return list(videos), False
+        if isinstance(videos, list | tuple):
+            if all(_is_video(video) for video in videos):
+                return list(videos), False
+            if all(isinstance(sample, list | tuple) for sample in videos):
+                for index, sample in enumerate(videos):
+                    for position, video in enumerate(sample):
+                        if not isinstance(video, list | tuple) and not _is_array(video, 4):
+                            raise _not_frames(f"Video {position} of sample {index}", video)
+                return [list(sample) for sample in videos], True
+        raise _not_frames("`videos`", videos)
+
+    def _nest(
+        self, split: tuple[list, bool] | None, text: list[str] | None, name: str, alone: bool
+    ) -> list[list] | None:
+        """Deal a flat list out to the samples by counting markers; `alone` if no other argument brings media."""
+        if split is None:
+            return None
+        flat, nested = split
+        if nested:
+            return flat
+        if text is None or len(text) == 1:
+            return [flat]
+        counts = [sample.count(self.image_token) for sample in text]
+        if not alone or sum(counts) != len(flat):
+            raise ValueError(
+                f"`{name}` is a flat list of {len(flat)} for {len(text)} texts with {counts} `{self.image_token}` "
+                f"markers{'' if alone else ', and `images` and `videos` are both given'}. The number of "
+                f"`{self.image_token}` tokens in the prompts should be the same as the number of images or videos, so "
+                "that each marker gets its own. Correct the markers, or give one list per sample."
+            )
+        rest = iter(flat)
+        return [[next(rest) for _ in range(count)] for count in counts]
+
+    def validate_inputs(
+        self,
+        images: list[list[Any]] | None = None,
+        text: list[str] | None = None,
+        videos: None = None,
+        audio: Any = None,
+        **kwargs,
+    ) -> None:
+        """
+        Check that each sample has as many markers as images and videos. The stock check counts over the whole batch,
+        so that `text=["<image> a", "b"], images=[[], [image]]` passes it.
+        """
+        if audio is not None:
+            raise ValueError("`audio` was given, but Flamingo reads text, images and videos only. Leave it out.")
+        if images is None and text is None:
+            raise ValueError(f"{self.__class__.__name__} was called without input. Give `text`, `images` or `videos`.")
+
+        sampling = {**kwargs.get("videos_kwargs", {}), **kwargs}
+        sampling = {key: sampling[key] for key in ("num_frames", "fps") if sampling.get(key) is not None}
+        if sampling and any(not self._is_single_image(medium) for sample in images or [] for medium in sample):
+            raise ValueError(
+                f"{sampling} was given with a video, but frames are taken as they come: they carry no times to sample "
+                "by. Choose the frames before the call, for example `frames[::10]`."
+            )
+        if images is None or text is None:
+            return
+
+        rule = (
+            f"The number of `{self.image_token}` tokens in the prompts should be the same as the number of images or "
+            "videos, sample by sample"
+        )
+        if len(images) != len(text):
+            raise ValueError(
+                f"Images or videos were given for {len(images)} samples, but there are {len(text)} texts. {rule}: "
+                "give one list per text, `[]` for a text without images."
+            )
+        for index, (sample, media) in enumerate(zip(text, images, strict=True)):
+            count = sample.count(self.image_token)
+            if count != len(media):
+                raise ValueError(
+                    f"Sample {index} has {count} `{self.image_token}` in its text but {len(media)} images or videos. "
+                    f"{rule}, because each word looks at the last image marked before it. Add or remove markers or "
+                    "images."
+                )
+
+    def _process_images(self, images: list[list[Any]], **kwargs) -> tuple[dict[str, Any], list[str]]:
+        """
+        Decode all frames of the batch, run the image processor over them once, and set them into
+        `(B, N, C, H, W)` or `(B, N, F, C, H, W)` with zeros for padding.
+
+        Returns the tensors (none if no sample has an image) and, for each image or video in order, the text that
+        replaces its marker: the marker itself.
+        """
+        return_tensors = kwargs.pop("return_tensors", None)
+        shape = len(images), max(len(sample) for sample in images), 1
+        videos = [medium for sample in images for medium in sample if not self._is_single_image(medium)]
+        if videos:
+            shape = *shape[:2], max(1, *(len(video) for video in videos))
+
+        frames, mask = [], torch.zeros(shape, dtype=torch.int64)
+        for index, sample in enumerate(images):
+            for position, medium in enumerate(sample):
+                name = f"of sample {index}"
+                if self._is_single_image(medium):
+                    frames.append(self._decode_image(medium, f"Image {position} {name}", kwargs))
+                    mask[index, position, 0] = 1
+                    continue
+                if len(medium) == 0:
+                    raise ValueError(
+                        f"Video {position} {name} has no frames. Give at least one, or leave the video out."
+                    )
+                for number, frame in enumerate(medium):
+                    frames.append(self._decode_image(frame, f"Frame {number} of video {position} {name}", kwargs))
+                mask[index, position, : len(medium)] = 1
+        if not frames:
+            return {}, []
+
+        if any(isinstance(frame, np.ndarray) for frame in frames):
+            kwargs["input_data_format"] = ChannelDimension.FIRST
+        pixels = self.image_processor(frames, **kwargs)["pixel_values"]
+        shapes = sorted({tuple(frame.shape) for frame in pixels})
+        if len(shapes) != 1 or len(shapes[0]) != 3 or len(pixels) != len(frames):
+            raise ValueError(
+                f"{type(self.image_processor).__name__} gave {len(pixels)} arrays of shapes {shapes} for "
+                f"{len(frames)} images. Flamingo needs one (C, H, W) for each, all of one size, to stack them. Set "
+                "its `size`, `crop_size` and `do_center_crop` for a fixed size, and no tiling."
+            )
+        pixels = (
+            torch.stack(list(pixels)) if isinstance(pixels[0], torch.Tensor) else torch.from_numpy(np.stack(pixels))
+        )
+        if len(frames) < mask.numel():
+            padded = pixels.new_zeros((mask.numel(), *shapes[0]))
+            padded[mask.flatten() == 1] = pixels
+            pixels = padded
+        if not videos:
+            mask = mask.squeeze(2)
+        pixels = pixels.view(*mask.shape, *shapes[0])
+
+        replacements = [self.replace_image_token({}, index) for index in range(sum(map(len, images)))]
+        if return_tensors is None:
+            return {"pixel_values": list(pixels.cpu().numpy()), "frame_attention_mask": mask.tolist()}, replacements
+        return {"pixel_values": pixels, "frame_attention_mask": mask}, replacements
+
+    @staticmethod
+    def _is_single_image(medium: Any) -> bool:
+        return not isinstance(medium, list | tuple) and not _is_array(medium, 4)
+
+    def _decode_image(self, image: Any, name: str, kwargs: dict[str, Any]) -> PIL.Image.Image | np.ndarray:
+        """
+        One image as the image processor takes it: a PIL image, or for floats an array `(C, H, W)`.
+
+        Stock image processors differ in which of them convert to RGB, and infer the channel order of each array again
+        at every step: an array `(3, 200, 3)` changes its meaning on the way. An 8-bit array therefore becomes a PIL
+        image here, as it would inside `resize` anyway.
+        """
+        to_rgb = self._image_setting("do_convert_rgb", kwargs) is not False
+        if isinstance(image, str | os.PathLike):
+            name = f"{name} ({_shorten(image)})"
+            image = _open_image(image, name)
+        elif is_pil_image(image) and getattr(image, "filename", ""):
+            name = f"{name} ({_shorten(image.filename)})"
+
+        if is_pil_image(image):
+            _check_pixel_count(image, name)
+            try:
+                image.load()
+            except Exception as error:  # each of Pillow's decoders has its own
+                raise ValueError(
+                    f"{name} cannot be decoded: {error}. The file is truncated or damaged. Fetch it again or leave it "
+                    "out."
+                ) from error
+            image = _as_8_bit_rgb(image, name, to_rgb)
+        elif is_valid_image(image):
+            image = self._array_to_image(image, name, to_rgb, kwargs)
+        else:
+            raise ValueError(
+                f"{name} is {'None' if image is None else f'a {type(image).__name__}'}, not an image. Give a PIL "
+                "image, an array, a path, a URL or base64; for a sample without images give an empty list and no "
+                "marker."
+            )
+        return self._crop_extreme_aspect(image, name, kwargs)
+
+    def _image_setting(self, key: str, kwargs: dict[str, Any]) -> Any:
+        value = kwargs.get(key)
+        return getattr(self.image_processor, key, None) if value is None else value
+
+    def _array_to_image(
+        self, image: np.ndarray | torch.Tensor, name: str, to_rgb: bool, kwargs: dict[str, Any]
+    ) -> PIL.Image.Image | np.ndarray:
+        """An array `(H, W)`, `(H, W, C)` or `(C, H, W)` as a PIL image or, for floats, as an array `(C, H, W)`."""
+        array = to_numpy_array(image)
+        if array.ndim not in (2, 3) or array.size == 0:
+            raise ValueError(
+                f"{name} is an array of shape {array.shape}. An image has the shape (H, W), (H, W, C) or (C, H, W), "
+                "none of them 0."
+            )
+        if array.ndim == 2:
+            array = array[..., None]
+        else:
+            layout = kwargs.get("input_data_format")
+            try:
+                layout = layout or infer_channel_dimension_format(array, num_channels=(1, 3, 4))
+            except ValueError as error:
+                raise ValueError(
+                    f"{name} is an array of shape {array.shape}, with 1, 3 or 4 channels neither first nor last. "
+                    "Convert it to RGB."
+                ) from error
+            if ChannelDimension(layout) == ChannelDimension.FIRST:
+                array = np.moveaxis(array, 0, -1)
+
+        if array.dtype.kind != "f":
+            array = np.ascontiguousarray(_to_8_bit(array, name))
+            return _as_8_bit_rgb(PIL.Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array), name, to_rgb)
+        factor = self._image_setting("rescale_factor", kwargs) or 0
+        # 1 / 255 and 1 / 127.5 are in use. A black frame is in 0..1 as well, and is black either way.
+        if self._image_setting("do_rescale", kwargs) and 0 < factor < 0.01 and is_scaled_image(array) and array.any():
+            raise ValueError(
+                f"{name} has floats in 0..1, and the image processor would divide them by {1 / factor:g} once more: "
+                "the model would see a black image. Pass `do_rescale=False`, or give `uint8`."
+            )
+        if to_rgb:
+            array = convert_to_rgb(array, return_numpy=True, input_data_format=ChannelDimension.LAST)
+        return np.moveaxis(array, -1, 0)
+
+    def _crop_extreme_aspect(
+        self, image: PIL.Image.Image | np.ndarray, name: str, kwargs: dict[str, Any]
+    ) -> PIL.Image.Image | np.ndarray:
+        """
+        Keep "resize the short side, then crop the centre" within memory for an image that is very long and thin.
+
+        Only the window that the crop keeps is resized, from its place in the source. It has the short side already, so
+        the image processor's own resize leaves it alone, and it is shorter than the whole by an even number, so the
+        centre crop lands on the same pixels. They are those of the whole image resized, within one step of 255.
+        """
+        size = self._image_setting("size", kwargs)
+        if not size or not self._image_setting("do_resize", kwargs):
+            return image
+        size = get_size_dict(size, default_to_square=getattr(self.image_processor, "default_to_square", True))
+        if not size.get("shortest_edge") or size.get("longest_edge"):
+            return image
+        is_array = isinstance(image, np.ndarray)
+        height, width = image.shape[1:] if is_array else (image.height, image.width)
+        long, short = max(height, width), min(height, width)
+        # `long` after the resize, as `get_resize_output_image_size` rounds it
+        new_short, new_long = size["shortest_edge"], int(size["shortest_edge"] * long / short)
+        if new_short * new_long <= MAX_RESIZED_PIXELS:
+            return image
+        if is_array or not self._image_setting("do_center_crop", kwargs):
+            raise ValueError(
+                f"{name} is {width} x {height} (width x height): with its short side resized to {new_short} it would "
+                f"have {new_short} x {new_long} pixels. Crop it first."
+            )
+        crop = get_size_dict(self._image_setting("crop_size", kwargs), param_name="crop_size")
+        window = max(crop["width" if width > height else "height"], new_short)
+        start = (new_long - window) // 2
+        window = new_long - 2 * start
+        resample = self._image_setting("resample", kwargs)
+        resample = torch_pil_interpolation_mapping.get(resample, resample)
+        scale = long / new_long
+        first, last = start * scale, (start + window) * scale
+        # No filter of Pillow looks further than 3 pixels, or 3 times the scale when it shrinks
+        margin = 3 * max(scale, 1) + 1
+        near, far = max(0, int(first - margin)), min(long, int(last + margin) + 1)
+        first, last = first - near, last - near
+        # Width first, as Pillow does for an image that grows: it rounds and clips between its two passes
+        if width > height:
+            image = image.crop((near, 0, far, height))
+            image = image.resize((window, height), resample=resample, box=(first, 0, last, height))
+            return image.resize((window, new_short), resample=resample)
+        image = image.crop((0, near, width, far)).resize((new_short, far - near), resample=resample)
+        return image.resize((new_short, window), resample=resample, box=(0, first, new_short, last))
+
+    def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs) -> str:
+        """One image or video is one token: its latents reach the text by cross-attention, not through placeholders."""
+        return self.image_token
+
+    def _multimodal_inputs_from_conversations(
+        self,
+        conversations: list[list[dict[str, Any]]],
+        audio_loading_params: dict,
+        load_audio_from_video: bool = False,
+    ) -> tuple[list[list[Any]], list[list[Any]], list[Any], dict[str, Any]]:
+        """
+        Collect images and videos of each conversation in their order. The stock method keeps two lists, which loses
+        it.
+
+        A block without data, or with `None` as `datasets` fills missing columns, is a bare marker.
+        """
+        batch = []
+        for conversation in conversations:
+            media = []
+            for index, message in enumerate(conversation):
+                content = message.get("content") or []
+                for block in [] if isinstance(content, str) else content:
+                    kind = block["type"]
+                    if kind == "audio" or load_audio_from_video:
+                        raise ValueError(
+                            f"Message {index} asks for audio, but Flamingo reads text, images and videos only."
+                        )
+                    # The keys that the stock method reads
+                    keys = (kind, "url", "path", "base64") if kind in ("image", "video") else ()
+                    for data in (block[key] for key in keys if block.get(key) is not None):
+                        if kind == "video":
+                            if not isinstance(data, list | tuple) and not _is_array(data, 4):
+                                raise _not_frames(f"The video in message {index}", data)
+                            data = list(data)
+                        media.append(data)
+            batch.append(media)
+        return batch, [[] for _ in batch], [], {}
+
+
+def _not_frames(name: str, value: Any) -> ValueError:
+    given = _shorten(value) if isinstance(value, str | os.PathLike) else f"a {type(value).__name__}"
+    return ValueError(
+        f"{name} is {given}, not frames. Video files are not decoded here. Give each video as a list of frames (PIL "
+        "images or arrays) or as an array (F, H, W, C)."
+    )
+
+
+FlamingoProcessor.register_for_auto_class()
+
+__all__ = ["FlamingoProcessor"]
