@@ -13,7 +13,9 @@ language model as a keyword. Nothing is stored on a module between calls.
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -613,14 +615,31 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
 class FlamingoContext:
     """What the gated blocks of one forward pass need. An argument of that pass, never state of a module."""
 
-    blocks: nn.ModuleList
+    blocks: dict[int, nn.Module]  # decoder layer -> the block before it
     latents: torch.Tensor | None
     layout: SegmentLayout | MaskLayout | None
-    cache_layers: list[MediaCacheLayer] | None
+    cache_layers: dict[int, MediaCacheLayer]  # decoder layer -> the cache of its block; empty without a cache
     applied: list[int] = field(default_factory=list)
 
 
-def _apply_gated_block(block_index: int | None, layer: nn.Module, args: tuple, kwargs: dict) -> tuple | None:
+# The way down for language models that drop keywords before they call their layers (MPT, BLOOM, Falcon, GPT-J,
+# GPT-Neo). Set around one call of the language model, in the thread of that call.
+_current_context: ContextVar[FlamingoContext | None] = ContextVar("flamingo_context", default=None)
+
+
+@contextmanager
+def _current(context: FlamingoContext) -> Iterator[None]:
+    if torch.compiler.is_compiling():
+        yield  # the graph has no context variables; a compiled model must pass the keyword
+        return
+    token = _current_context.set(context)
+    try:
+        yield
+    finally:
+        _current_context.reset(token)
+
+
+def _apply_gated_block(layer_index: int, layer: nn.Module, args: tuple, kwargs: dict) -> tuple | None:
     """
     Forward pre-hook of a decoder layer: its gated block, if it has one, transforms the layer's input.
 
@@ -628,24 +647,21 @@ def _apply_gated_block(block_index: int | None, layer: nn.Module, args: tuple, k
     nothing. The context is taken out of the keywords, which go on to attention functions that may not know it.
     """
     context = kwargs.pop(_CONTEXT_KEYWORD, None)
+    if context is None and not torch.compiler.is_compiling():
+        context = _current_context.get()
     if context is None:
         return None
-    if block_index is None:
+    context.applied.append(layer_index)
+    if layer_index not in context.blocks:
         return args, kwargs
-    cache_layer = context.cache_layers[block_index] if context.cache_layers is not None else None
-    context.applied.append(block_index)
     if args:
         hidden_states, *args = args
     else:
         hidden_states = kwargs.pop("hidden_states")
-    hidden_states = context.blocks[block_index](
-        hidden_states, context.latents, layout=context.layout, past_key_values=cache_layer
+    hidden_states = context.blocks[layer_index](
+        hidden_states, context.latents, layout=context.layout, past_key_values=context.cache_layers.get(layer_index)
     )
     return (hidden_states, *args), kwargs
-
-
-def _accepts_keywords(function: Callable) -> bool:
-    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
 
 
 def _is_padding_mask(attention_mask: Any) -> bool:
@@ -654,33 +670,28 @@ def _is_padding_mask(attention_mask: Any) -> bool:
 
 
 def _find_decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
-    """
-    The decoder layers of a causal language model.
-
-    Raises:
-        ValueError: there are none, or the model does not pass keywords down to them.
-    """
+    """The decoder layers of a causal language model; a `ValueError` if there are none."""
     num_layers = language_model.config.num_hidden_layers
-    name = type(language_model).__name__
     for module in language_model.modules():
         if (
             isinstance(module, nn.ModuleList)
             and len(module) == num_layers
             and all(isinstance(layer, GradientCheckpointingLayer) for layer in module)
         ):
-            if not all(_accepts_keywords(type(layer).forward) for layer in module):
-                raise ValueError(
-                    f"{name} cannot be conditioned on images: its decoder layers ({type(module[0]).__name__}) take no "
-                    "further keywords, so the images would never reach them and the model would silently ignore "
-                    "them. Use a language model whose layers do, such as GPT-2, OPT, Llama, GPT-NeoX, Qwen3, SmolLM3, "
-                    "Gemma or Mistral."
-                )
             return module
     raise ValueError(
-        f"No list of {num_layers} decoder layers was found in {name}, so there is no place for the gated "
-        "cross-attention blocks. A language model needs a `ModuleList` of `GradientCheckpointingLayer`s, as the causal "
-        "language models of transformers have."
+        f"{type(language_model).__name__} cannot be conditioned on images: no list of {num_layers} decoder layers was "
+        "found in it, so there is no place for the gated cross-attention blocks. A language model needs a `ModuleList` "
+        "of `GradientCheckpointingLayer`s, as the causal language models of transformers have."
     )
+
+
+def _condition(language_model: PreTrainedModel) -> None:
+    """Give each decoder layer its hook, once: two Flamingos may share one language model."""
+    for index, layer in enumerate(_find_decoder_layers(language_model)):
+        hooks = layer._forward_pre_hooks.values()
+        if not any(getattr(hook, "func", None) is _apply_gated_block for hook in hooks):
+            layer.register_forward_pre_hook(functools.partial(_apply_gated_block, index), with_kwargs=True)
 
 
 class TokenRows(nn.Module):
@@ -830,15 +841,16 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         self.vision_model = vision_model
         self.language_model = language_model
         self.resampler = FlamingoPerceiverResampler(config)
-        layer_indices = config.cross_attention_layer_indices
-        self.gated_cross_attention = nn.ModuleList(FlamingoGatedCrossAttentionBlock(config) for _ in layer_indices)
+        self.gated_cross_attention = nn.ModuleList(
+            FlamingoGatedCrossAttentionBlock(config) for _ in config.cross_attention_layer_indices
+        )
         self.input_token_rows: TokenRows | None = None
         self.output_token_rows: TokenRows | None = None
 
-        block_of_layer = {layer: block for block, layer in enumerate(layer_indices)}
-        for index, layer in enumerate(_find_decoder_layers(language_model)):
-            hook = functools.partial(_apply_gated_block, block_of_layer.get(index))
-            layer.register_forward_pre_hook(hook, with_kwargs=True)
+        _condition(language_model)
+        parameters = inspect.signature(type(language_model).forward).parameters
+        self._takes_position_ids = "position_ids" in parameters
+        self._takes_keywords = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
         # It is derived from the class name otherwise, and "FlamingoModel" names no loss.
         self.loss_type = "ForCausalLM"
@@ -1080,6 +1092,16 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             latents = resampled.new_zeros(is_image.numel(), *resampled.shape[1:]).index_put((index,), resampled)
         return FlamingoImageFeatures(pooler_output=latents.unflatten(0, shape), image_attention_mask=is_image)
 
+    @staticmethod
+    def _real_images_first(features: FlamingoImageFeatures, is_wanted: torch.BoolTensor) -> FlamingoImageFeatures:
+        """The wanted images of each sample `(B, N)` in front, in their order: marker k is image k whatever pads."""
+        latents = features.pooler_output
+        if torch.compiler.is_compiling() or bool((is_wanted[:, 1:] & ~is_wanted[:, :-1]).any()):
+            order = (~is_wanted).long().argsort(dim=1, stable=True)
+            latents = latents.take_along_dim(order[:, :, None, None], dim=1)
+            is_wanted = is_wanted.take_along_dim(order, dim=1)
+        return FlamingoImageFeatures(pooler_output=latents, image_attention_mask=is_wanted)
+
     def _as_image_features(
         self, image_outputs: ModelOutput | dict, frame_attention_mask: torch.Tensor | None
     ) -> FlamingoImageFeatures:
@@ -1227,6 +1249,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             image_features = self._as_image_features(image_features, frame_attention_mask)
         elif pixel_values is not None:
             image_features = self.get_image_features(pixel_values, frame_attention_mask, return_dict=True)
+        if image_features is not None:
+            image_features = self._real_images_first(image_features, image_features.image_attention_mask)
 
         if media_index is None:
             markers = self._find_markers(input_ids, inputs_embeds, attention_mask)
@@ -1242,26 +1266,30 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             past_key_values = DynamicCache(config=self.config.text_config)
 
         context = self._build_context(image_features, media_index, attention_mask, past_key_values)
-        outputs = self.language_model(
-            input_ids=input_ids,
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=self._infer_position_ids(position_ids, attention_mask, media_index.shape[1]),
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            logits_to_keep=logits_to_keep,
-            return_dict=True,
-            **{_CONTEXT_KEYWORD: context},
-            **kwargs,
-        )
+        if self._takes_position_ids:
+            kwargs["position_ids"] = self._infer_position_ids(position_ids, attention_mask, media_index.shape[1])
+        keywords = {_CONTEXT_KEYWORD: context} if self._takes_keywords else {}
+        with _current(context):
+            outputs = self.language_model(
+                input_ids=input_ids,
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                logits_to_keep=logits_to_keep,
+                return_dict=True,
+                **keywords,
+                **kwargs,
+            )
         if not context.applied:
             raise RuntimeError(
-                f"{type(self.language_model).__name__} did not pass the keyword `{_CONTEXT_KEYWORD}` down to its "
-                "decoder layers, so it ignored the images. It cannot be used as the language model of a Flamingo."
+                f"{type(self.language_model).__name__} did not pass the images down to its decoder layers. Used as "
+                "the language model of a compiled Flamingo it would silently ignore them: do not compile it."
             )
 
         loss = None
         if labels is not None:
+            kwargs.pop("position_ids", None)
             loss = self.loss_function(outputs.logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs)
         return FlamingoOutput(
             loss=loss,
@@ -1280,11 +1308,16 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         cache: Cache | None,
     ) -> FlamingoContext:
         """Sort out, once for all gated blocks, which token sees which image."""
-        cache_layers = None
+        layer_indices = self.config.cross_attention_layer_indices
+        cache_layers = []
         if cache is not None:
-            num_text_layers = self.config.text_config.num_hidden_layers
-            cache_layers = _prepare_media_cache(cache, num_text_layers, len(self.gated_cross_attention))
-        context = FlamingoContext(self.gated_cross_attention, latents=None, layout=None, cache_layers=cache_layers)
+            cache_layers = _prepare_media_cache(cache, self.config.text_config.num_hidden_layers, len(layer_indices))
+        context = FlamingoContext(
+            blocks=dict(zip(layer_indices, self.gated_cross_attention, strict=True)),
+            latents=None,
+            layout=None,
+            cache_layers=dict(zip(layer_indices, cache_layers, strict=False)),
+        )
         if image_features is None:
             return context
 
@@ -1299,7 +1332,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             # Where the last marker stands is not known without leaving the graph: let no crop pass it.
             last_position = None if cache is None else cache.get_seq_length() + media_index.shape[1]
         else:
-            is_cached = cache_layers is not None and cache_layers[0].is_initialized
+            is_cached = bool(cache_layers) and cache_layers[0].is_initialized
             num_past_tokens = int(cache.get_seq_length()) if cache is not None else 0
             context.layout, seen = _build_segment_layout(media_index, is_cached, num_past_tokens)
             if context.layout is None:
@@ -1307,7 +1340,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             num_media = int(media_index.max())
             context.latents = latents[:, :num_media].flatten(0, 1)[seen]  # (B, N, L, Dv) -> (S, L, Dv)
             last_position = context.layout.last_media_position
-        for cache_layer in cache_layers or ():
+        for cache_layer in cache_layers:
             cache_layer.last_media_position = last_position
         return context
 
@@ -1387,11 +1420,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         is_new = is_image & (is_image.cumsum(dim=1) > num_cached)
         if not is_new.any():
             return None
-        # New images move to the front, in their order; the mask says how many there are.
-        order = (~is_new).long().argsort(dim=1, stable=True)
-        latents = image_features.pooler_output
-        latents = latents.take_along_dim(order[:, :, None, None].to(latents.device), dim=1)
-        return FlamingoImageFeatures(pooler_output=latents, image_attention_mask=is_new.take_along_dim(order, dim=1))
+        return FlamingoModel._real_images_first(image_features, is_new.to(image_features.pooler_output.device))
 
     def _expand_multimodal_outputs(
         self,
