@@ -73,7 +73,40 @@ TEXT_CONFIGS: dict[str, tuple[str, dict]] = {
     "gemma": ("gemma", _LLAMA_LIKE),
     "gemma3": ("gemma3_text", {**_LLAMA_LIKE, "sliding_window": 8}),
     "mistral": ("mistral", {**_LLAMA_LIKE, "sliding_window": None}),
+    # Families that do not pass keywords down to their layers.
+    "mpt": (
+        "mpt",
+        {"vocab_size": VOCAB_SIZE, "d_model": 32, "n_layers": 3, "n_heads": 4, "max_seq_len": 128, **_SPECIAL},
+    ),
+    "bloom": ("bloom", {"vocab_size": VOCAB_SIZE, "hidden_size": 32, "n_layer": 3, "n_head": 4, **_SPECIAL}),
+    "falcon": (
+        "falcon",
+        {
+            "vocab_size": VOCAB_SIZE,
+            "hidden_size": 32,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 128,
+            **_SPECIAL,
+        },
+    ),
+    "gptj": ("gptj", {**_GPT2, "rotary_dim": 4}),
+    "gpt_neo": (
+        "gpt_neo",
+        {
+            "vocab_size": VOCAB_SIZE,
+            "hidden_size": 32,
+            "num_layers": 3,
+            "num_heads": 4,
+            "attention_types": [[["global", "local", "global"], 1]],
+            "window_size": 8,
+            "max_position_embeddings": 128,
+            **_SPECIAL,
+        },
+    ),
 }
+# They cannot be compiled: a graph has no context variable.
+DROPS_KEYWORDS = ("mpt", "bloom", "falcon", "gptj", "gpt_neo")
 
 _VISION = {
     "hidden_size": 24,

@@ -6,6 +6,7 @@ siblings and import nothing from the rest of the package.
 """
 
 import copy
+from dataclasses import fields
 from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -112,6 +113,9 @@ class FlamingoConfig(PreTrainedConfig):
         "resampler": "free_full_weight",
     }
 
+    # What `Trainer` need not gather in evaluation.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "image_hidden_states"]
+
     vision_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
     vision_hidden_size: int | None = None
@@ -144,7 +148,7 @@ class FlamingoConfig(PreTrainedConfig):
             if not key.startswith("_") and key not in _STOCK_KEYWORDS and key not in generation_keywords
         )
         if unknown:
-            known = sorted(name for name in type(self).__annotations__ if name != "base_model_fsdp_plan")
+            known = sorted(field.name for field in fields(self))
             raise TypeError(
                 f"FlamingoConfig got unknown keywords {unknown}. They would have no effect, so a misspelt field would "
                 f"silently keep its default. Known fields are {known}."

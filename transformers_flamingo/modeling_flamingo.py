@@ -847,8 +847,13 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         self.input_token_rows: TokenRows | None = None
         self.output_token_rows: TokenRows | None = None
 
-        _condition(language_model)
         parameters = inspect.signature(type(language_model).forward).parameters
+        if "past_key_values" not in parameters:
+            raise ValueError(
+                f"{type(language_model).__name__} cannot be conditioned on images: it keeps no `past_key_values`, in which "
+                "the image has its place. Use a language model with attention."
+            )
+        _condition(language_model)
         self._takes_position_ids = "position_ids" in parameters
         self._takes_keywords = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
@@ -1260,7 +1265,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
 
         if use_cache is None:
             use_cache = self.config.use_cache and self.config.text_config.use_cache
-        if self.training and self.is_gradient_checkpointing:
+        if self.training and self.is_activation_checkpointing:
             use_cache = False
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config.text_config)

@@ -1,0 +1,92 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+import pytest
+import torch
+from factory import END_OF_CHUNK, IMAGE, IMAGE_SIZE, PAD, tiny_flamingo, tiny_processor
+from PIL import Image
+
+from transformers_flamingo.training import FlamingoDataCollator
+
+
+PICTURE = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (200, 30, 30))
+
+
+@pytest.fixture(scope="module")
+def collator() -> FlamingoDataCollator:
+    return FlamingoDataCollator(tiny_processor())
+
+
+def test_only_the_completion_is_supervised(collator):
+    batch = collator(
+        [
+            {"image": PICTURE, "prompt": "<image>w5 w6", "completion": " w7 w8<|endofchunk|>"},
+            {"image": PICTURE, "prompt": "<image>", "completion": "w9<|endofchunk|>"},
+        ]
+    )
+    assert batch["input_ids"].tolist() == [
+        [IMAGE, 5, 6, 7, 8, END_OF_CHUNK],
+        [IMAGE, 9, END_OF_CHUNK, PAD, PAD, PAD],
+    ]
+    assert batch["labels"].tolist() == [
+        [-100, -100, -100, 7, 8, END_OF_CHUNK],
+        [-100, 9, END_OF_CHUNK, -100, -100, -100],
+    ]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]]
+    assert batch["pixel_values"].shape == (2, 1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    assert batch["frame_attention_mask"].tolist() == [[1], [1]]
+
+
+def test_text_is_supervised_except_for_markers_and_padding(collator):
+    batch = collator(
+        [
+            {"images": [PICTURE, PICTURE], "text": "w5<image>w6<|endofchunk|><image>w7"},
+            {"text": "w8 <pad>"},  # the pad token as text: the mask decides, not the id
+        ]
+    )
+    assert batch["labels"].tolist() == [
+        [5, -100, 6, END_OF_CHUNK, -100, 7],
+        [8, PAD, -100, -100, -100, -100],
+    ]
+    assert batch["frame_attention_mask"].tolist() == [[1, 1], [0, 0]]
+
+
+def test_a_batch_of_text_alone_has_no_pixels(collator):
+    batch = collator([{"text": "w5 w6"}, {"prompt": None, "completion": "w7"}])
+    assert set(batch) == {"input_ids", "attention_mask", "labels"}
+    assert batch["labels"].tolist() == [[5, 6], [7, -100]]
+
+
+def test_the_batch_is_what_the_model_trains_on(collator):
+    model = tiny_flamingo()
+    rows = [{"image": PICTURE, "prompt": "<image>", "completion": f"w{i}<|endofchunk|>"} for i in (5, 6)]
+    together = model(**collator(rows)).loss
+    alone = torch.stack([model(**collator([row])).loss for row in rows]).mean()
+    torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"image": PICTURE}, "Row 0 .* needs either `text`, or `completion`"),
+        ({"text": "w5", "completion": "w6"}, "needs either `text`, or `completion`"),
+        ({"prompt": "w5", "completion": ""}, "Row 0 of the batch has no token to learn from"),
+        ({"text": "<image>", "image": PICTURE}, "no token to learn from"),
+        ({"text": "<image>w5"}, ""),
+        ({"text": "w5", "image": PICTURE}, "image"),
+    ],
+)
+def test_bad_rows_are_errors(collator, row, message):
+    if row == {"text": "<image>w5"}:
+        # Without any image in the batch the model itself refuses the marker.
+        with pytest.raises(ValueError, match="sample 0: 1 markers, 0 images"):
+            tiny_flamingo()(**collator([row]))
+        return
+    with pytest.raises(ValueError, match=message):
+        collator([row])
+
+
+def test_a_completion_that_is_cut_off_is_an_error():
+    collator = FlamingoDataCollator(tiny_processor(), max_length=3)
+    kept = collator([{"prompt": "w5", "completion": " w6 w7 w8"}])
+    assert kept["labels"].tolist() == [[-100, 6, 7]]
+    with pytest.raises(ValueError, match="max_length 3"):
+        collator([{"prompt": "w5 w6 w7", "completion": " w8"}])

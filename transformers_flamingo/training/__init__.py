@@ -1,0 +1,8 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Training on the stock `Trainer`."""
+
+from .callbacks import GateHistoryCallback
+from .data_collator import FlamingoDataCollator
+
+
+__all__ = ["FlamingoDataCollator", "GateHistoryCallback"]

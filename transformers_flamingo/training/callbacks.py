@@ -1,0 +1,33 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""What to watch while a Flamingo trains."""
+
+from transformers import TrainerCallback
+
+
+class GateHistoryCallback(TrainerCallback):
+    """
+    Records how far the gates are open, every `logging_steps` steps.
+
+    `history` is a list of `{"step": int, "attn": [...], "ffn": [...]}` with `tanh(gate)` of each gated block, in the
+    order of the layers (paper, figure 6). A gate that stays at 0 is a block the model does not use.
+    """
+
+    def __init__(self):
+        self.history: list[dict] = []
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self._record(state.global_step, model)
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if state.global_step % args.logging_steps == 0 or state.global_step == state.max_steps:
+            self._record(state.global_step, model)
+
+    def _record(self, step: int, model) -> None:
+        blocks = getattr(model, "module", model).gated_cross_attention
+        self.history.append(
+            {
+                "step": step,
+                "attn": [block.attn_gate.detach().float().tanh().item() for block in blocks],
+                "ffn": [block.ffn_gate.detach().float().tanh().item() for block in blocks],
+            }
+        )

@@ -1,0 +1,94 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""From rows of images and text to a training batch. Labels are made here and nowhere else."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.data.data_collator import DataCollatorMixin
+
+from ..processing_flamingo import FlamingoProcessor
+
+
+@dataclass
+class FlamingoDataCollator(DataCollatorMixin):
+    """
+    Collates rows of images and text into what [`FlamingoModel`] trains on.
+
+    A row is a dict with
+
+    - `image`, one image, or `images`, a list of them; neither for text alone;
+    - `text`, of which every token is supervised, or `prompt` and `completion`, of which only the completion is.
+
+    The text holds one `<image>` for each image and ends its chunks with `<|endofchunk|>` itself: nothing is added.
+    Use it with `TrainingArguments(remove_unused_columns=False)`, because these columns are no arguments of the model.
+
+    The batch has `input_ids`, `attention_mask` and `labels` `(B, T)`, padded on the right, and with images
+    `pixel_values` `(B, N, C, H, W)` and `frame_attention_mask` `(B, N)`. A row `{"image": ..., "prompt": "<image>",
+    "completion": "a red circle<|endofchunk|>"}` beside a shorter one gives, with a word-level tokenizer,
+
+        tokens   <image>  a  red  circle  <|endofchunk|>        <image>  two  bars  <|endofchunk|>  <PAD>
+        labels   -100     a  red  circle  <|endofchunk|>        -100     two  bars  <|endofchunk|>  -100
+
+    Not supervised are padding (by the mask: `<PAD>` may be a token that the text uses), `<image>`, which is given and
+    never predicted, and the prompt. A token belongs to the completion if it starts in it.
+
+    Args:
+        processor ([`FlamingoProcessor`]): Makes the tensors. Needs a fast tokenizer, for the offsets.
+        max_length (`int`, *optional*):
+            Rows with more tokens raise an error of the processor if an image would be cut off, and lose text otherwise.
+
+    Raises:
+        ValueError: a row has no text, both kinds of text, or no supervised token.
+    """
+
+    processor: FlamingoProcessor
+    max_length: int | None = None
+    return_tensors: str = "pt"
+
+    def torch_call(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        prompts, completions = zip(*(self._split(row, index) for index, row in enumerate(rows)), strict=True)
+        images = [self._images(row) for row in rows]
+        batch = self.processor(
+            images=images if any(images) else None,
+            text=[prompt + completion for prompt, completion in zip(prompts, completions, strict=True)],
+            padding=True,
+            padding_side="right",
+            truncation=self.max_length is not None,
+            max_length=self.max_length,
+            return_offsets_mapping=True,
+            return_tensors="pt",
+        )
+        starts = torch.as_tensor(batch.pop("offset_mapping"))[..., 0]  # (B, T) where each token starts in the text
+        is_prompt = starts < torch.tensor([len(prompt) for prompt in prompts])[:, None]
+        labels = batch["input_ids"].clone()
+        labels[(batch["attention_mask"] == 0) | is_prompt | (labels == self.processor.image_token_id)] = -100
+        unsupervised = (labels == -100).all(dim=1).nonzero().flatten().tolist()
+        if unsupervised:
+            index = unsupervised[0]
+            raise ValueError(
+                f"Row {index} of the batch has no token to learn from (prompt {prompts[index]!r}, completion "
+                f"{completions[index]!r}, max_length {self.max_length}): its completion is empty or was cut off. "
+                "Leave the row out, or raise `max_length`."
+            )
+        batch["labels"] = labels
+        return dict(batch)
+
+    @staticmethod
+    def _split(row: dict[str, Any], index: int) -> tuple[str, str]:
+        """The text of a row as prompt and completion."""
+        has_text, has_completion = row.get("text") is not None, row.get("completion") is not None
+        if has_text == has_completion:
+            raise ValueError(
+                f"Row {index} of the batch has columns {sorted(row)}. It needs either `text`, or `completion` with an "
+                "optional `prompt`."
+            )
+        if has_text:
+            return "", row["text"]
+        return row.get("prompt") or "", row["completion"]
+
+    @staticmethod
+    def _images(row: dict[str, Any]) -> list:
+        if row.get("images") is not None:
+            return list(row["images"])
+        return [row["image"]] if row.get("image") is not None else []
