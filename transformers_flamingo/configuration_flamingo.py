@@ -6,14 +6,19 @@ siblings and import nothing from the rest of the package.
 """
 
 import copy
+import os
+from collections.abc import Iterable
 from dataclasses import fields
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+from transformers.utils import logging
 
+
+logger = logging.get_logger(__name__)
 
 # Keywords that are no fields of the dataclass but that transformers itself writes into, or passes with, a config.
 _STOCK_KEYWORDS = frozenset(
@@ -141,12 +146,7 @@ class FlamingoConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
 
     def __post_init__(self, **kwargs):
-        generation_keywords = GenerationConfig._get_default_generation_params().keys()
-        unknown = sorted(
-            key
-            for key in kwargs
-            if not key.startswith("_") and key not in _STOCK_KEYWORDS and key not in generation_keywords
-        )
+        unknown = self._unknown_names(kwargs)
         if unknown:
             known = sorted(field.name for field in fields(self))
             raise TypeError(
@@ -184,6 +184,31 @@ class FlamingoConfig(PreTrainedConfig):
             "AutoModelForImageTextToText": "modeling_flamingo.FlamingoModel",
             "AutoModelForMultimodalLM": "modeling_flamingo.FlamingoModel",
         }
+
+    @classmethod
+    def _unknown_names(cls, names: Iterable[str]) -> list[str]:
+        """Those that are neither a field nor something that transformers itself puts into a config."""
+        known = {field.name for field in fields(cls)} | _STOCK_KEYWORDS
+        known |= GenerationConfig._get_default_generation_params().keys()
+        return sorted(name for name in names if name not in known and not name.startswith("_"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        The fields. An attribute that some tool has put on this config is left out, as a file with it could not be
+        loaded; `save_pretrained` names what it leaves out.
+        """
+        result = super().to_dict()
+        for name in self._unknown_names(result):
+            del result[name]
+        return result
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> None:
+        if unknown := self._unknown_names(vars(self)):
+            logger.warning(
+                f"Not saved with the FlamingoConfig: {unknown}. These attributes are no fields of it and have no effect on "
+                "the model; perhaps they belong to its `text_config` or `vision_config`, or to the generation config."
+            )
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     @classmethod
     def from_vision_text_configs(
