@@ -133,7 +133,14 @@ def tiny_vision_config(name: str = "clip", **kwargs) -> PreTrainedConfig:
     return VISION_CONFIGS[name](**{**_VISION, **kwargs})
 
 
-def tiny_config(text: str = "gpt2", vision: str = "clip", *, text_kwargs: dict | None = None, **kwargs):
+def tiny_config(
+    text: str = "gpt2",
+    vision: str = "clip",
+    *,
+    text_kwargs: dict | None = None,
+    vision_kwargs: dict | None = None,
+    **kwargs,
+):
     fields = {
         "cross_attention_num_heads": 2,
         "cross_attention_head_dim": 8,
@@ -146,7 +153,9 @@ def tiny_config(text: str = "gpt2", vision: str = "clip", *, text_kwargs: dict |
         "end_of_chunk_token_id": END_OF_CHUNK,
     }
     return FlamingoConfig.from_vision_text_configs(
-        tiny_vision_config(vision), tiny_text_config(text, **(text_kwargs or {})), **{**fields, **kwargs}
+        tiny_vision_config(vision, **(vision_kwargs or {})),
+        tiny_text_config(text, **(text_kwargs or {})),
+        **{**fields, **kwargs},
     )
 
 

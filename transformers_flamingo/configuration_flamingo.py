@@ -146,6 +146,7 @@ class FlamingoConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
 
     def __post_init__(self, **kwargs):
+        tie_word_embeddings = kwargs.pop("tie_word_embeddings", None)
         unknown = self._unknown_names(kwargs)
         if unknown:
             known = sorted(field.name for field in fields(self))
@@ -165,6 +166,8 @@ class FlamingoConfig(PreTrainedConfig):
             for config, implementation in zip(sub_configs, implementations, strict=True):
                 config._attn_implementation = implementation
 
+        if tie_word_embeddings is not None:
+            self.tie_word_embeddings = tie_word_embeddings
         # A two-tower model (CLIPConfig, SiglipConfig) stands for its vision tower.
         if getattr(self.vision_config, "vision_config", None) is not None:
             self.vision_config = self.vision_config.vision_config
@@ -216,6 +219,15 @@ class FlamingoConfig(PreTrainedConfig):
     ) -> "FlamingoConfig":
         """Join the configurations of two backbones; `kwargs` are the other fields of [`FlamingoConfig`]."""
         return cls(vision_config=vision_config, text_config=text_config, **kwargs)
+
+    @property
+    def tie_word_embeddings(self) -> bool:
+        """Whether the language model's input and output embeddings are one: that of `text_config`."""
+        return getattr(self.text_config, "tie_word_embeddings", False)
+
+    @tie_word_embeddings.setter
+    def tie_word_embeddings(self, value: bool) -> None:
+        self.text_config.tie_word_embeddings = value
 
     @property
     def cross_attention_layer_indices(self) -> list[int]:

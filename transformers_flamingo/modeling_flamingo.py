@@ -152,7 +152,7 @@ def _build_segment_layout(
 
     # Segments: runs of consecutive tokens that see the same image.
     starts = torch.ones_like(media, dtype=torch.bool)
-    starts[1:] = (media[1:] != media[:-1]) | (tokens[1:] != tokens[:-1] + 1)
+    starts[1:] = media[1:] != media[:-1]
     segment = starts.cumsum(0) - 1  # (M,)
     segment_start = starts.nonzero().squeeze(-1)
     lengths = torch.bincount(segment)
@@ -1218,7 +1218,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             frame_attention_mask (`torch.Tensor` of shape `(B, N)` or `(B, N, F)`, *optional*):
                 1 where there is a real image or frame.
             labels (`torch.LongTensor` of shape `(B, T)`, *optional*):
-                Ids to predict, shifted inside; -100 is not supervised.
+                Ids to predict, shifted inside; -100 is not supervised. In training mode logits are computed at
+                supervised positions only, and are 0 elsewhere.
             past_key_values (`Cache`, *optional*):
                 What an earlier call returned. It holds the text so far and the last image.
             inputs_embeds (`torch.FloatTensor` of shape `(B, T, D)`, *optional*):
@@ -1274,6 +1275,20 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         if self._takes_position_ids:
             kwargs["position_ids"] = self._infer_position_ids(position_ids, attention_mask, media_index.shape[1])
         keywords = {_CONTEXT_KEYWORD: context} if self._takes_keywords else {}
+
+        # Training needs logits where something is to be predicted, and nowhere else: the head is a large part of the
+        # cost. A graph of static shapes computes all of them.
+        supervised = None
+        if (
+            labels is not None
+            and self.training
+            and not is_compiling
+            and isinstance(logits_to_keep, int)
+            and logits_to_keep == 0
+            and "shift_labels" not in kwargs
+        ):
+            shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+            logits_to_keep = supervised = shift_labels != -100  # (B, T)
         with _current(context):
             outputs = self.language_model(
                 input_ids=input_ids,
@@ -1292,13 +1307,18 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 "the language model of a compiled Flamingo it would silently ignore them: do not compile it."
             )
 
-        loss = None
+        loss, logits = None, outputs.logits
         if labels is not None:
             kwargs.pop("position_ids", None)
-            loss = self.loss_function(outputs.logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs)
+            if supervised is not None:
+                kwargs["shift_labels"] = shift_labels[supervised]
+            loss = self.loss_function(logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs)
+        if supervised is not None:
+            # (supervised, V) -> (B, T, V), 0 elsewhere: callbacks and other trainers look at logits beside labels
+            logits = logits.new_zeros(*supervised.shape, logits.shape[-1]).index_put((supervised,), logits)
         return FlamingoOutput(
             loss=loss,
-            logits=outputs.logits,
+            logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,

@@ -1,0 +1,765 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""`generate()`: every way of decoding gives with a cache what it gives without one, each image is encoded once, and a
+conversation continues from a returned cache.
+
+The models here have large random weights, so that what they generate varies from step to step and from image to image.
+"""
+
+import copy
+import functools
+
+import pytest
+import torch
+from factory import (
+    END_OF_CHUNK,
+    EOS,
+    IMAGE,
+    TEXT_CONFIGS,
+    VOCAB_SIZE,
+    open_gates,
+    prompt,
+    random_images,
+    tiny_flamingo,
+    tiny_text_config,
+)
+from transformers import (
+    AutoModelForCausalLM,
+    Cache,
+    CompileConfig,
+    DynamicCache,
+    StaticCache,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    set_seed,
+)
+from transformers.cache_utils import QuantizedLayer
+from transformers.generation.streamers import BaseStreamer
+
+from transformers_flamingo import FlamingoConfig, FlamingoModel
+from transformers_flamingo.modeling_flamingo import MediaCacheLayer
+
+
+families = pytest.mark.parametrize("text", TEXT_CONFIGS)
+NEW = 6
+LENGTH = {"max_new_tokens": NEW, "min_new_tokens": NEW}  # no early end: all comparisons over the same steps
+
+
+def lively(text: str = "gpt2", **kwargs) -> FlamingoModel:
+    std = "init_std" if text.startswith("opt") else "initializer_range"
+    return tiny_flamingo(text, text_kwargs={std: 0.3, **kwargs.pop("text_kwargs", {})}, **kwargs)
+
+
+@functools.cache
+def shared_model(text: str = "gpt2") -> FlamingoModel:
+    """Built once for all tests that only read it."""
+    return lively(text)
+
+
+def assert_close(a: torch.Tensor, b: torch.Tensor, atol: float = 1e-3) -> None:
+    # Logits are of the order of 10 here.
+    torch.testing.assert_close(a, b, atol=atol, rtol=1e-3)
+
+
+def uncached_greedy(model: FlamingoModel, ids: torch.Tensor, images: torch.Tensor | None, steps: int = NEW, **kwargs):
+    """Greedy decoding by forward passes over the whole text, without `generate` and without a cache."""
+    logits = []
+    mask = kwargs.pop("attention_mask", torch.ones_like(ids))
+    for _ in range(steps):
+        with torch.no_grad():
+            step = model(input_ids=ids, pixel_values=images, attention_mask=mask, use_cache=False, **kwargs).logits
+        step = step[:, -1].clone()
+        logits.append(step.clone())
+        step[:, [IMAGE, END_OF_CHUNK, EOS]] = float("-inf")
+        ids = torch.cat([ids, step.argmax(-1, keepdim=True)], dim=1)
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+    return ids, torch.stack(logits, dim=1)
+
+
+def left_padded() -> dict[str, torch.Tensor]:
+    """Two images, one, and none."""
+    ids = prompt("aIbcdIef", "___Iabcd", "__abcdef")
+    pixels = random_images(3, 2)
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.tensor([[1] * 8, [0] * 3 + [1] * 5, [0] * 2 + [1] * 6]),
+        "pixel_values": pixels,
+        "frame_attention_mask": torch.tensor([[1, 1], [1, 0], [0, 0]]),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Ways of decoding
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@families
+def test_greedy_equals_forward_passes_over_the_whole_text(text):
+    model = shared_model(text)
+    ids, images = prompt("aIbcdIef", "IabIcdef"), random_images(2, 2)
+    expected, expected_logits = uncached_greedy(model, ids, images)
+    output = model.generate(
+        input_ids=ids, pixel_values=images, return_dict_in_generate=True, output_logits=True, **LENGTH
+    )
+    assert output.sequences.tolist() == expected.tolist()
+    assert_close(torch.stack(output.logits, dim=1), expected_logits)
+    # The images matter, also after the prompt.
+    blank = model.generate(
+        input_ids=ids, pixel_values=-images, return_dict_in_generate=True, output_logits=True, **LENGTH
+    )
+    assert (torch.stack(blank.logits, dim=1) - expected_logits).abs().amax((0, 2)).min() > 1e-2
+
+
+@families
+def test_a_left_padded_batch_equals_its_samples_one_by_one(text):
+    model = shared_model(text)
+    inputs = left_padded()
+    batch = model.generate(**inputs, return_dict_in_generate=True, output_logits=True, **LENGTH)
+    for b in range(3):
+        real = inputs["attention_mask"][b].bool()
+        n = int(inputs["frame_attention_mask"][b].sum())
+        images = inputs["pixel_values"][b : b + 1, :n] if n else None
+        expected, logits = uncached_greedy(model, inputs["input_ids"][b : b + 1, real], images)
+        assert batch.sequences[b, 8:].tolist() == expected[0, -NEW:].tolist()
+        assert_close(torch.stack(batch.logits, dim=1)[b], logits[0])
+
+
+MODES = {
+    "greedy": {},
+    "beam": {"num_beams": 3, "num_return_sequences": 2},
+    "top_k": {"do_sample": True, "top_k": 10},
+    "top_p": {"do_sample": True, "top_p": 0.8, "temperature": 2.0, "num_return_sequences": 2},
+    "beam_sample": {"do_sample": True, "num_beams": 3},
+    "penalties": {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2},
+    "prompt_lookup": {"prompt_lookup_num_tokens": 3},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("text", ["gpt2", "opt_350m", "llama", "gemma3"])
+def test_cached_equals_uncached(mode, text):
+    model = shared_model(text)
+    inputs = left_padded()
+    if mode == "prompt_lookup":  # one sample at a time
+        inputs = {name: value[:1] for name, value in inputs.items()}
+    results = []
+    for use_cache in (True, False):
+        if mode == "prompt_lookup" and not use_cache:
+            # Assisted decoding needs a cache; it must not change what greedy gives.
+            mode = "greedy"
+        set_seed(0)
+        results.append(
+            model.generate(
+                **inputs,
+                **MODES[mode],
+                **LENGTH,
+                use_cache=use_cache,
+                return_dict_in_generate=True,
+                output_scores=True,
+                output_logits=True,
+            )
+        )
+    cached, uncached = results
+    assert cached.sequences.tolist() == uncached.sequences.tolist()
+    assert cached.sequences.shape == (
+        len(inputs["input_ids"]) * MODES[mode].get("num_return_sequences", 1),
+        8 + NEW,
+    )
+    for a, b in zip(cached.scores, uncached.scores, strict=True):
+        finite = b > -1e30
+        assert torch.equal(a > -1e30, finite)
+        assert_close(a[finite], b[finite])
+    for a, b in zip(cached.logits, uncached.logits, strict=True):
+        assert_close(a, b)
+
+
+def test_a_seed_decides_a_sample():
+    model = shared_model()
+    inputs = left_padded()
+    draws = []
+    for seed in (0, 0, 1):
+        set_seed(seed)
+        draws.append(model.generate(**inputs, do_sample=True, temperature=3.0, **LENGTH).tolist())
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_beams_beat_greedy():
+    """The score of the best beam is the log-probability that forward passes give to it, and no worse than greedy's."""
+    model = shared_model()
+    ids, images = prompt("aIbcI"), random_images(1, 2)
+
+    def score(sequence):
+        with torch.no_grad():
+            logits = model(input_ids=sequence, pixel_values=images).logits[:, 4:-1]
+        logits[..., [IMAGE, END_OF_CHUNK, EOS]] = float("-inf")
+        return logits.log_softmax(-1).gather(2, sequence[:, 5:, None]).sum().item()
+
+    kwargs = {"input_ids": ids, "pixel_values": images, **LENGTH}
+    greedy = model.generate(**kwargs)
+    beam = model.generate(**kwargs, num_beams=4, length_penalty=0.0, return_dict_in_generate=True, output_scores=True)
+    assert score(beam.sequences) >= score(greedy) - 1e-4
+    # The same beams, each sample of a batch its own.
+    twice = model.generate(
+        input_ids=torch.cat([ids, prompt("IIabc")]),
+        pixel_values=torch.cat([images, random_images(1, 2, seed=5)]),
+        num_beams=4, length_penalty=0.0, **LENGTH,
+    )  # fmt: skip
+    assert twice[0].tolist() == beam.sequences[0].tolist()
+
+
+@pytest.mark.parametrize("text", ["gpt2", "opt", "llama"])
+@pytest.mark.parametrize("num_assistant_tokens", [2, 5])
+def test_assisted_decoding_equals_greedy(text, num_assistant_tokens):
+    model = shared_model(text)
+    torch.manual_seed(7)
+    ids, images = prompt("aIbcdI"), random_images(1, 2)
+    length = {"max_new_tokens": 12, "min_new_tokens": 12}
+    expected = model.generate(input_ids=ids, pixel_values=images, **length)
+    # A stranger, whose candidates are nearly all refused, and the model's own language model.
+    for assistant in (AutoModelForCausalLM.from_config(tiny_text_config(text)).eval(), model.language_model):
+        assistant.generation_config.num_assistant_tokens = num_assistant_tokens
+        got = model.generate(input_ids=ids, pixel_values=images, assistant_model=assistant, **length)
+        assert got.tolist() == expected.tolist()
+
+
+def test_prompt_lookup_equals_greedy_where_it_finds_images():
+    """Candidates are copied from the prompt, `<image>` among them: they are refused and leave nothing behind."""
+    model = shared_model()
+    # An n-gram of what is generated stands before `<image>` in the prompt.
+    ids, images = prompt("aIbIcI"), random_images(1, 3)
+    length = {"max_new_tokens": 14, "min_new_tokens": 14}
+    expected = model.generate(input_ids=ids, pixel_values=images, **length)
+    token = expected[0, 6].item()
+    ids = torch.cat([torch.tensor([[token, IMAGE, token, IMAGE]]), ids], dim=1)
+    images = random_images(1, 5)
+    expected = model.generate(input_ids=ids, pixel_values=images, **length)
+    got = model.generate(
+        input_ids=ids, pixel_values=images, prompt_lookup_num_tokens=4, max_matching_ngram_size=1, **length
+    )
+    assert got.tolist() == expected.tolist()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Special tokens
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def biased(token_id: int, bias: float = 1e4, text: str = "llama") -> FlamingoModel:
+    """A model whose largest logit is always that of `token_id`."""
+    model = lively(text, text_kwargs={"tie_word_embeddings": False})
+    head = model.get_output_embeddings()
+    head.bias = torch.nn.Parameter(torch.zeros(VOCAB_SIZE).index_fill_(0, torch.tensor([token_id]), bias))
+    return model
+
+
+@pytest.mark.parametrize("mode", ["greedy", "beam", "top_k"])
+def test_image_is_never_generated_by_default(mode):
+    model = biased(IMAGE)
+    kwargs = {"input_ids": prompt("aIb"), "pixel_values": random_images(1, 1), **LENGTH}
+    assert IMAGE not in model.generate(**kwargs, **MODES[mode])[:, 3:]
+    assert IMAGE not in model.generate(input_ids=prompt("abc"), **MODES[mode], **LENGTH)
+
+
+@pytest.mark.parametrize("nothing", [None, []])
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_image_is_generated_when_asked_for_and_keeps_the_last_image_in_view(nothing, use_cache):
+    model = biased(IMAGE, bias=0.0)
+    ids, images = prompt("aIbc"), random_images(1, 1)
+
+    def processor(ids, scores):  # `<image>` in the second step
+        if ids.shape[1] == 5:
+            scores = torch.full_like(scores, -1e9).index_fill_(1, torch.tensor([IMAGE]), 0.0)
+        return scores
+
+    def logits(images):
+        output = model.generate(
+            input_ids=ids, pixel_values=images, suppress_tokens=nothing, logits_processor=[processor],
+            use_cache=use_cache, return_dict_in_generate=True, output_logits=True, do_sample=False, **LENGTH,
+        )  # fmt: skip
+        assert output.sequences[0, 5] == IMAGE
+        return torch.stack(output.logits), output.sequences
+
+    first, sequence = logits(images)
+    second, _ = logits(-images)
+    assert (first - second)[2:].abs().amax((1, 2)).min() > 1e-3
+    # What follows the generated marker is as if the marker were a word: by hand, with the image's latents.
+    latents = model.get_image_features(images).pooler_output
+    with torch.no_grad():
+        by_hand = model(
+            input_ids=sequence[:, :-1],
+            mm_encoder_outputs={"image": {"pooler_output": latents}},
+            media_index=torch.tensor([[0] + [1] * (sequence.shape[1] - 2)]),
+        ).logits
+    assert_close(first[:, 0], by_hand[0, 3:])
+
+
+@pytest.mark.parametrize("token_id", [END_OF_CHUNK, EOS])
+def test_stops_at_the_end_of_a_chunk_and_at_the_end_of_text(token_id):
+    model = biased(token_id)
+    kwargs = {"input_ids": prompt("aIb"), "pixel_values": random_images(1, 1)}
+    assert model.generate(**kwargs, max_new_tokens=NEW)[0, 3:].tolist() == [token_id]
+    assert model.generate(**kwargs, max_new_tokens=NEW, num_beams=2)[0, 3:].tolist() == [token_id]
+    # A user's own end wins.
+    assert model.generate(**kwargs, max_new_tokens=NEW, eos_token_id=5)[0, 3:].tolist() == [token_id] * NEW
+
+
+def test_default_generation_config_survives_a_save(tmp_path):
+    model = biased(IMAGE)
+    model.get_output_embeddings().bias = None
+    model.save_pretrained(tmp_path)
+    loaded = FlamingoModel.from_pretrained(tmp_path)
+    assert loaded.generation_config.eos_token_id == [END_OF_CHUNK, EOS]
+    assert loaded.generation_config.suppress_tokens == [IMAGE]
+    assert loaded.generation_config.pad_token_id == 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Inputs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@families
+def test_text_only_prompts(text):
+    model = shared_model(text)
+    ids = prompt("abcdef", "fedcba")
+    expected, expected_logits = uncached_greedy(model, ids, None)
+    output = model.generate(input_ids=ids, return_dict_in_generate=True, output_logits=True, **LENGTH)
+    assert output.sequences.tolist() == expected.tolist()
+    assert_close(torch.stack(output.logits, dim=1), expected_logits)
+
+
+def test_without_attention_mask_pad_tokens_in_the_prompt_are_no_problem():
+    model = shared_model()
+    ids, images = prompt("aIbcd"), random_images(1, 1)
+    with_mask = model.generate(input_ids=ids, pixel_values=images, attention_mask=torch.ones_like(ids), **LENGTH)
+    assert model.generate(input_ids=ids, pixel_values=images, **LENGTH).tolist() == with_mask.tolist()
+    assert model.generate(ids, pixel_values=images, **LENGTH).tolist() == with_mask.tolist()
+
+
+@pytest.mark.parametrize("text", ["gpt2", "opt_350m", "llama", "gemma"])
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_inputs_embeds(text, use_cache, num_beams):
+    model = shared_model(text)
+    ids, images = prompt("aIbIc", "IIabc"), random_images(2, 2)
+    expected = model.generate(input_ids=ids, pixel_values=images, num_beams=num_beams, **LENGTH)
+    embeds = model.get_input_embeddings()(ids)
+    kwargs = {"pixel_values": images, "num_beams": num_beams, "use_cache": use_cache, **LENGTH}
+    got = model.generate(inputs_embeds=embeds, **kwargs)
+    assert got.tolist() == expected[:, 5:].tolist()
+    both = model.generate(input_ids=ids, inputs_embeds=embeds, **kwargs)
+    assert both.tolist() == expected.tolist()
+
+
+def test_video():
+    model = shared_model()
+    ids = prompt("aIbIc", "___Ia")
+    mask = torch.tensor([[1] * 5, [0] * 3 + [1] * 2])
+    video = random_images(2, 2, 6)
+    frames = torch.tensor([[[1] * 6, [1] + [0] * 5], [[1, 1] + [0] * 4, [0] * 6]])
+    batch = model.generate(
+        input_ids=ids, attention_mask=mask, pixel_values=video, frame_attention_mask=frames, num_beams=2, **LENGTH
+    )
+    second = model.generate(input_ids=ids[1:, 3:], pixel_values=video[1:, :1, :2], num_beams=2, **LENGTH)
+    assert batch[1, 5:].tolist() == second[0, 2:].tolist()
+    expected, _ = uncached_greedy(model, ids[:1], video[:1], frame_attention_mask=frames[:1])
+    assert model.generate(
+        input_ids=ids[:1], pixel_values=video[:1], frame_attention_mask=frames[:1], **LENGTH
+    ).tolist() == expected.tolist()  # fmt: skip
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"num_beams": 3, "num_return_sequences": 3}, {"use_cache": False}])
+def test_precomputed_features_and_latents(kwargs):
+    model = shared_model()
+    inputs = left_padded()
+    expected = model.generate(**inputs, **kwargs, **LENGTH).tolist()
+    pixels, frames = inputs.pop("pixel_values"), inputs.pop("frame_attention_mask")
+    features = model.get_image_features(pixels, frames)
+    for image, extra in (
+        (features, {}),
+        ({"pooler_output": features.pooler_output}, {"frame_attention_mask": frames}),
+        ({"last_hidden_state": features.last_hidden_state}, {"frame_attention_mask": frames}),
+    ):
+        given = {"image": image}
+        got = model.generate(**inputs, mm_encoder_outputs=given, **extra, **kwargs, **LENGTH)
+        assert got.tolist() == expected
+        # The caller's own are as they were, for the next call.
+        assert list(given) == ["image"] and given["image"] is image
+        assert features.pooler_output.shape[0] == 3
+    given = {"image": None}
+    got = model.generate(
+        **inputs, pixel_values=pixels, frame_attention_mask=frames, mm_encoder_outputs=given, **kwargs, **LENGTH
+    )
+    assert got.tolist() == expected and given == {"image": None}
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_a_model_without_a_vision_encoder(num_beams):
+    torch.manual_seed(0)
+    config = FlamingoConfig(
+        vision_hidden_size=20,
+        text_config=tiny_text_config(initializer_range=0.3),
+        resampler_num_layers=1,
+        resampler_num_latents=5,
+    )
+    model = open_gates(FlamingoModel(config)).eval()
+    image_id = config.image_token_id
+    ids = torch.tensor([[5, image_id, 6, 7], [image_id, 5, 9, 8]])
+    features = torch.randn(2, 1, 11, 20)
+    kwargs = {"num_beams": num_beams, "return_dict_in_generate": True, "output_logits": True, **LENGTH}
+    cached, uncached = (
+        model.generate(
+            input_ids=ids,
+            mm_encoder_outputs={"image": {"last_hidden_state": features}},
+            use_cache=use_cache,
+            **kwargs,
+        )
+        for use_cache in (True, False)
+    )
+    assert cached.sequences.tolist() == uncached.sequences.tolist()
+    other = model.generate(input_ids=ids, mm_encoder_outputs={"image": {"last_hidden_state": -features}}, **kwargs)
+    assert (torch.stack(cached.logits) - torch.stack(other.logits)).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"num_beams": 4},
+        {"do_sample": True, "num_return_sequences": 3},
+        {"use_cache": False},
+        {"use_cache": False, "num_beams": 3},
+        {"prompt_lookup_num_tokens": 2},
+    ],
+    ids=str,
+)
+def test_each_image_is_encoded_once(kwargs):
+    model = lively()
+    encoded, resampled = [], []
+    model.vision_model.register_forward_pre_hook(
+        lambda m, args, kwargs: encoded.append(len(kwargs["pixel_values"])), with_kwargs=True
+    )
+    model.resampler.register_forward_pre_hook(lambda m, args: resampled.append(len(args[0])))
+    inputs = left_padded()
+    if "prompt_lookup_num_tokens" in kwargs:
+        inputs = {name: value[:1] for name, value in inputs.items()}
+    model.generate(**inputs, **kwargs, **LENGTH)
+    num_images = int(inputs["frame_attention_mask"].sum())
+    assert (encoded, resampled) == ([num_images], [num_images])
+
+
+def test_chunked_prefill_with_images_is_refused_and_works_for_text():
+    model = shared_model()
+    with pytest.raises(ValueError, match="prefill_chunk_size"):
+        model.generate(
+            input_ids=prompt("aIbcd"), pixel_values=random_images(1, 1), prefill_chunk_size=2, max_new_tokens=2
+        )
+    ids = prompt("abcdef")
+    assert (
+        model.generate(input_ids=ids, prefill_chunk_size=4, **LENGTH).tolist()
+        == model.generate(input_ids=ids, **LENGTH).tolist()
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Outputs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_streamers_get_what_generate_returns():
+    class Collect(BaseStreamer):
+        def __init__(self):
+            self.tokens, self.ended = [], False
+
+        def put(self, value):
+            self.tokens += value.flatten().tolist()
+
+        def end(self):
+            self.ended = True
+
+    model, streamer = shared_model(), Collect()
+    ids = prompt("aIbc")
+    output = model.generate(input_ids=ids, pixel_values=random_images(1, 1), streamer=streamer, **LENGTH)
+    assert streamer.ended and streamer.tokens == output[0].tolist()
+
+
+def test_attentions_and_hidden_states():
+    model = lively()
+    model.set_attn_implementation("eager")
+    output = model.generate(
+        input_ids=prompt("aIbc"), pixel_values=random_images(1, 1), return_dict_in_generate=True,
+        output_attentions=True, output_hidden_states=True, **LENGTH,
+    )  # fmt: skip
+    assert len(output.attentions) == len(output.hidden_states) == NEW
+    assert [len(step) for step in output.hidden_states] == [4] * NEW
+    assert output.attentions[0][0].shape == (1, 4, 4, 4)
+    assert output.attentions[-1][0].shape == (1, 4, 1, 4 + NEW - 1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The cache
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def media_layers(cache) -> list[MediaCacheLayer]:
+    return [layer for layer in cache.layers if isinstance(layer, MediaCacheLayer)]
+
+
+@pytest.mark.parametrize("num_images", [1, 2, 5])
+def test_the_media_cache_has_one_image_however_many_there_were(num_images):
+    model = shared_model()
+    ids, images = prompt("aI" * num_images + "b"), random_images(1, num_images)
+    output = model.generate(input_ids=ids, pixel_values=images, return_dict_in_generate=True, **LENGTH)
+    layers = media_layers(output.past_key_values)
+    assert [tuple(layer.keys.shape) for layer in layers] == [(1, 2, 5, 8)] * 3
+    assert [tuple(layer.values.shape) for layer in layers] == [(1, 2, 5, 8)] * 3
+    # It is the last image, and only that.
+    last = model.get_image_features(images[:, -1:]).pooler_output
+    for layer, block in zip(layers, model.gated_cross_attention, strict=True):
+        key, value = block.attention.project_context(last[:, 0])
+        assert_close(layer.keys, key, atol=1e-4)
+        assert_close(layer.values, value, atol=1e-4)
+    # It holds no more memory than it shows, such as a view of all images would.
+    assert layers[0].keys.untyped_storage().nbytes() <= 2 * layers[0].keys.numel() * 4
+    assert output.past_key_values.get_seq_length() == ids.shape[1] + NEW - 1
+
+
+@pytest.mark.parametrize("text", ["gpt2", "opt", "llama", "gemma3"])
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_a_static_cache(text, num_beams):
+    model = shared_model(text)
+    inputs = left_padded()
+    expected = model.generate(**inputs, num_beams=num_beams, **LENGTH)
+    got = model.generate(**inputs, num_beams=num_beams, cache_implementation="static", **LENGTH)
+    assert got.tolist() == expected.tolist()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="an offloaded cache needs a GPU to move its layers to")
+@pytest.mark.parametrize("implementation", ["offloaded", "offloaded_static"])
+def test_an_offloaded_cache(implementation):
+    model = lively("llama").cuda()
+    inputs = {name: value.cuda() for name, value in left_padded().items()}
+    expected = model.generate(**inputs, **LENGTH)
+    got = model.generate(**inputs, cache_implementation=implementation, disable_compile=True, **LENGTH)
+    assert got.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("text", ["gpt2", "llama"])
+def test_static_cache_with_compiled_steps(text):
+    model = lively(text)
+    inputs = left_padded()
+    expected = model.generate(**inputs, **LENGTH)
+    compile_config = CompileConfig(fullgraph=True, dynamic=False, backend="eager", mode=None)
+    compile_config._compile_all_devices = True
+    torch._dynamo.reset()
+    got = model.generate(**inputs, cache_implementation="static", compile_config=compile_config, **LENGTH)
+    torch._dynamo.reset()
+    assert got.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("text", ["gpt2", "opt_350m", "llama"])
+def test_a_static_cache_can_be_used_again(text):
+    model = shared_model(text)
+    cache = StaticCache(config=model.config.get_text_config(), max_cache_len=32)
+    for seed in (1, 2):
+        ids, images = prompt("aIbcd"), random_images(1, 1, seed=seed)
+        expected = model.generate(input_ids=ids, pixel_values=images, **LENGTH)
+        assert model.generate(input_ids=ids, pixel_values=images, past_key_values=cache, **LENGTH).tolist() == (
+            expected.tolist()
+        )
+        cache.reset()
+    # Nothing of the last image is left for a prompt without one.
+    text_only = prompt("abcde")
+    expected = model.generate(input_ids=text_only, **LENGTH)
+    assert model.generate(input_ids=text_only, past_key_values=cache, **LENGTH).tolist() == expected.tolist()
+
+
+class RoundedLayer(QuantizedLayer):
+    """A quantized layer that needs no quantization library: it rounds, finely enough for equal tokens."""
+
+    def _quantize(self, tensor, axis):
+        return tensor.to(torch.float32).mul(2**16).round()
+
+    def _dequantize(self, tensor):
+        return tensor / 2**16
+
+
+@pytest.mark.parametrize("text", ["gpt2", "llama"])
+def test_a_quantized_cache(text):
+    """The image is kept as it is beside the quantized text."""
+    model = shared_model(text)
+    inputs = left_padded()
+    cache = Cache(layers=[RoundedLayer(residual_length=4) for _ in range(3)])
+    expected = model.generate(**inputs, **LENGTH)
+    assert model.generate(**inputs, past_key_values=cache, **LENGTH).tolist() == expected.tolist()
+    assert [type(layer) for layer in cache.layers] == [RoundedLayer] * 3 + [MediaCacheLayer] * 3
+
+
+@pytest.mark.parametrize("make_cache", [DynamicCache, lambda: DynamicCache(config=tiny_text_config())])
+def test_a_cache_of_ones_own(make_cache):
+    model, cache = shared_model(), make_cache()
+    ids, images = prompt("aIbcd"), random_images(1, 1)
+    expected = model.generate(input_ids=ids, pixel_values=images, **LENGTH)
+    got = model.generate(input_ids=ids, pixel_values=images, past_key_values=cache, **LENGTH)
+    assert got.tolist() == expected.tolist()
+    assert len(media_layers(cache)) == 3
+
+
+def first_turn(model: FlamingoModel, num_images: int = 2):
+    rows = {0: "abcde", 1: "aIbcd", 2: "aIbIc"}[num_images]
+    images = random_images(1, num_images) if num_images else None
+    output = model.generate(
+        input_ids=prompt(rows), pixel_values=images, return_dict_in_generate=True, max_new_tokens=4, min_new_tokens=4
+    )
+    return output.sequences, images, output.past_key_values
+
+
+@pytest.mark.parametrize("text", ["gpt2", "opt_350m", "llama", "gemma3"])
+@pytest.mark.parametrize("num_old", [0, 1, 2])
+@pytest.mark.parametrize("new_text", ["efg", "eIf", "IIe"])
+@pytest.mark.parametrize("what", ["all", "new_images", "new_text_and_images"])
+def test_a_conversation_continues_from_its_cache(text, num_old, new_text, what):
+    model = shared_model(text)
+    sequence, old_images, cache = first_turn(model, num_old)
+    num_new = new_text.count("I")
+    new_images = random_images(1, num_new, seed=9) if num_new else None
+    ids = torch.cat([sequence, prompt(new_text)], dim=1)
+    all_images = [images for images in (old_images, new_images) if images is not None]
+    all_images = torch.cat(all_images, dim=1) if all_images else None
+    expected, expected_logits = uncached_greedy(model, ids, all_images)
+
+    inputs = {"input_ids": ids, "pixel_values": all_images if what == "all" else new_images}
+    if what == "new_text_and_images":
+        # What the cache lacks: the last generated token, and the new text. The mask tells that there is more.
+        num_past = cache.get_seq_length()
+        inputs["input_ids"] = ids[:, num_past:]
+        inputs["attention_mask"] = torch.ones_like(ids)
+    output = model.generate(
+        **inputs, past_key_values=cache, return_dict_in_generate=True, output_logits=True, **LENGTH
+    )
+    assert output.sequences[0, -NEW:].tolist() == expected[0, -NEW:].tolist()
+    assert_close(torch.stack(output.logits, dim=1), expected_logits)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_a_padded_conversation_continues_with_images_for_some(num_beams):
+    model = shared_model()
+    inputs = left_padded()
+    first = model.generate(**inputs, return_dict_in_generate=True, **LENGTH)
+    new = prompt("eIf", "efg", "fIe")
+    ids = torch.cat([first.sequences, new], dim=1)
+    mask = torch.cat([inputs["attention_mask"], torch.ones(3, NEW + 3, dtype=torch.long)], dim=1)
+    new_images, new_mask = random_images(3, 1, seed=9), torch.tensor([[1], [0], [1]])
+    all_images = torch.zeros(3, 3, *new_images.shape[2:])
+    all_mask = torch.tensor([[1, 1, 1], [1, 0, 0], [1, 0, 0]])
+    all_images[0] = torch.cat([inputs["pixel_values"][0], new_images[0]])
+    all_images[1, 0] = inputs["pixel_values"][1, 0]
+    all_images[2, 0] = new_images[2, 0]
+    kwargs = {"input_ids": ids, "attention_mask": mask, "num_beams": num_beams, **LENGTH}
+    expected = model.generate(
+        pixel_values=all_images, frame_attention_mask=all_mask, use_cache=False, **kwargs
+    ).tolist()
+    for images, images_mask in ((new_images, new_mask), (all_images, all_mask)):
+        cache = copy.deepcopy(first.past_key_values)
+        if num_beams > 1:
+            cache.batch_repeat_interleave(num_beams)
+        got = model.generate(pixel_values=images, frame_attention_mask=images_mask, past_key_values=cache, **kwargs)
+        assert got.tolist() == expected
+
+
+def test_continuing_with_the_wrong_number_of_images_is_an_error():
+    model = shared_model()
+    sequence, _, cache = first_turn(model, 2)
+    ids = torch.cat([sequence, prompt("eIf")], dim=1)
+    for images in (None, random_images(1, 2)):
+        with pytest.raises(ValueError, match="sample 0: 1 markers, [02] images"):
+            model.generate(input_ids=ids, pixel_values=images, past_key_values=copy.deepcopy(cache), max_new_tokens=2)
+
+
+def test_a_prefix_is_used_again_by_deep_copies_of_its_cache():
+    """The shots of a few-shot prompt are run once; each query continues from a copy, and leaves the prefix as it was."""
+    model = shared_model()
+    shots, shot_images = prompt("IabEIbaE"), random_images(1, 2)
+    with torch.no_grad():
+        prefix = model(input_ids=shots, pixel_values=shot_images, use_cache=True, logits_to_keep=1).past_key_values
+    for seed in (3, 4, 3):
+        query = random_images(1, 1, seed=seed)
+        ids = torch.cat([shots, prompt("Ic")], dim=1)
+        expected = model.generate(input_ids=ids, pixel_values=torch.cat([shot_images, query], dim=1), **LENGTH)
+        got = model.generate(input_ids=ids, pixel_values=query, past_key_values=copy.deepcopy(prefix), **LENGTH)
+        assert got.tolist() == expected.tolist()
+    assert prefix.get_seq_length() == 8
+
+
+@pytest.mark.parametrize("text", ["gpt2", "opt", "llama"])
+def test_a_cache_follows_its_batch(text):
+    model = shared_model(text)
+    ids, images = prompt("aIbcd", "Iabcd", "abcde"), random_images(3, 1)
+    mask = torch.tensor([[1], [1], [0]])
+    with torch.no_grad():
+        cache = model(input_ids=ids, pixel_values=images, frame_attention_mask=mask, use_cache=True).past_key_values
+        next_ids = prompt("e", "f", "g")
+        expected = model(input_ids=next_ids, past_key_values=copy.deepcopy(cache)).logits
+
+        for order, change in (
+            ([2, 0], lambda c: c.batch_select_indices(torch.tensor([2, 0]))),
+            ([0, 0, 1, 1, 2, 2], lambda c: c.batch_repeat_interleave(2)),
+            ([1, 1, 0], lambda c: c.reorder_cache(torch.tensor([1, 1, 0]))),
+        ):
+            changed = copy.deepcopy(cache)
+            change(changed)
+            assert {len(layer.keys) for layer in media_layers(changed)} == {len(order)}
+            got = model(input_ids=next_ids[order], past_key_values=changed).logits
+            assert_close(got, expected[order])
+        # A sample without an image sees exactly nothing, also in a batch of others that have one.
+        alone = model(input_ids=ids[2:], use_cache=True).past_key_values
+        assert_close(expected[2:], model(input_ids=next_ids[2:], past_key_values=alone).logits)
+
+
+def test_a_crop_keeps_the_image_or_is_an_error():
+    model = shared_model()
+    ids, images = prompt("aIbcIdefg"), random_images(1, 2)
+    with torch.no_grad():
+        full = model(input_ids=ids, pixel_values=images, use_cache=True)
+        cropped = copy.deepcopy(full.past_key_values)
+        cropped.crop(-3)  # "efg" goes
+        assert cropped.get_seq_length() == 6
+        again = model(input_ids=prompt("efg"), past_key_values=cropped).logits
+        assert_close(again, full.logits[:, 6:])
+        whole = copy.deepcopy(full.past_key_values)
+        whole.crop(-4)  # all that follows the last marker, which itself stays
+        assert whole.get_seq_length() == 5
+        with pytest.raises(ValueError, match="cropped to 4 tokens.*marked at position 4.*deepcopy"):
+            copy.deepcopy(full.past_key_values).crop(-5)
+        # After the crop of a text-only continuation the image is still known.
+        longer = model(input_ids=prompt("hij"), past_key_values=full.past_key_values).past_key_values
+        longer.crop(-6)
+        assert_close(model(input_ids=prompt("efg"), past_key_values=longer).logits, full.logits[:, 6:])
+        # Without images any crop will do.
+        text = model(input_ids=prompt("abcd"), use_cache=True).past_key_values
+        text.crop(-4)
+        assert text.get_seq_length() == 0
+
+
+def test_a_reset_cache_holds_no_image():
+    model = shared_model()
+    with torch.no_grad():
+        cache = model(input_ids=prompt("aIb"), pixel_values=random_images(1, 1), use_cache=True).past_key_values
+        assert all(layer.is_initialized for layer in media_layers(cache))
+        cache.reset()
+    assert all(layer.keys is None and not layer.is_initialized for layer in media_layers(cache))
+
+
+def test_interrupted_generation_leaves_the_model_as_it_was():
+    class Stop(StoppingCriteria):
+        def __call__(self, ids, scores, **kwargs):
+            raise KeyboardInterrupt
+
+    model = shared_model()
+    kwargs = {"input_ids": prompt("aIbc"), "pixel_values": random_images(1, 1), **LENGTH}
+    expected = model.generate(**kwargs)
+    with pytest.raises(KeyboardInterrupt):
+        model.generate(**kwargs, stopping_criteria=StoppingCriteriaList([Stop()]))
+    assert model.generate(**kwargs).tolist() == expected.tolist()
+    # Text alone, afterwards, sees no image.
+    ids = prompt("abcd")
+    assert model.generate(ids, **LENGTH).tolist() == uncached_greedy(model, ids, None)[0].tolist()

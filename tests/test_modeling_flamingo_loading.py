@@ -1,0 +1,378 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Making, saving and loading a model: initial values, files, dtypes, devices, and two backbones joined."""
+
+import json
+
+import pytest
+import torch
+from factory import (
+    END_OF_CHUNK,
+    IMAGE,
+    TEXT_CONFIGS,
+    VISION_CONFIGS,
+    open_gates,
+    prompt,
+    random_images,
+    tiny_config,
+    tiny_flamingo,
+    tiny_text_config,
+    tiny_vision_config,
+)
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    PreTrainedTokenizerFast,
+)
+
+from transformers_flamingo import FlamingoConfig, FlamingoModel
+
+
+def logits(model: FlamingoModel) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=prompt("aIbcI", "IIabc"), pixel_values=random_images(2, 2)).logits
+
+
+def assert_whole(info: dict) -> None:
+    for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        assert not info[key], (key, info[key])
+    assert not info.get("error_msgs")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Initial values
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def assert_initial(model: FlamingoModel) -> None:
+    for block in model.gated_cross_attention:
+        assert block.attn_gate.item() == 0.0 and block.ffn_gate.item() == 0.0
+    for part in (model.resampler, model.gated_cross_attention):
+        for module in part.modules():
+            if isinstance(module, torch.nn.Linear):
+                bound = module.in_features**-0.5
+                largest = module.weight.abs().max().item()
+                assert 0.9 * bound < largest <= bound
+            elif isinstance(module, torch.nn.LayerNorm):
+                assert (module.weight == 1).all() and (module.bias == 0).all()
+    assert 0.6 < model.resampler.latents.std() < 1.4
+    assert 0.01 < model.resampler.frame_embeddings.std() < 0.03
+
+
+def test_initial_values_are_those_of_the_table():
+    torch.manual_seed(0)
+    assert_initial(FlamingoModel(tiny_config()))
+
+
+def test_parts_that_a_checkpoint_lacks_get_their_initial_values(tmp_path):
+    """Models are built without memory; what is not in the file must still be what the table says."""
+    model = tiny_flamingo()
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    kept = {k: v for k, v in load_file(file).items() if k.startswith(("language_model.", "vision_model."))}
+    save_file(kept, file, metadata={"format": "pt"})
+    torch.manual_seed(0)
+    loaded, info = FlamingoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert {key.split(".")[0] for key in info["missing_keys"]} == {"resampler", "gated_cross_attention"}
+    assert_initial(loaded)
+
+
+def test_parameter_names_are_the_backbones_own():
+    model = tiny_flamingo()
+    keys = set(model.state_dict())
+    assert {key.split(".")[0] for key in keys} == {
+        "vision_model",
+        "language_model",
+        "resampler",
+        "gated_cross_attention",
+    }
+    text = AutoModelForCausalLM.from_config(tiny_text_config())
+    vision = AutoModel.from_config(tiny_vision_config())
+    assert {key for key in keys if key.startswith("language_model.")} == {
+        f"language_model.{key}" for key in text.state_dict()
+    }
+    assert {key for key in keys if key.startswith("vision_model.")} == {
+        f"vision_model.{key}" for key in vision.state_dict()
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", TEXT_CONFIGS)
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_saved_and_loaded_it_is_the_same(text, tied, tmp_path):
+    model = tiny_flamingo(text, text_kwargs={"tie_word_embeddings": tied})
+    model.save_pretrained(tmp_path)
+    loaded, info = FlamingoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert_whole(info)
+    assert not loaded.training
+    assert torch.equal(logits(loaded), logits(model))
+    head, embeddings = loaded.get_output_embeddings(), loaded.get_input_embeddings()
+    assert (head.weight is embeddings.weight) == tied
+
+
+@pytest.mark.parametrize("vision", VISION_CONFIGS)
+def test_vision_encoders_are_saved_and_loaded(vision, tmp_path):
+    model = tiny_flamingo(vision=vision)
+    model.save_pretrained(tmp_path)
+    loaded, info = FlamingoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert_whole(info)
+    assert torch.equal(logits(loaded), logits(model))
+
+
+@pytest.mark.parametrize("auto", [AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM])
+def test_auto_classes(auto, tmp_path):
+    model = tiny_flamingo()
+    model.save_pretrained(tmp_path)
+    loaded, info = auto.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(loaded) is FlamingoModel
+    assert_whole(info)
+    assert torch.equal(logits(loaded), logits(model))
+    assert type(auto.from_config(AutoConfig.from_pretrained(tmp_path))) is FlamingoModel
+
+
+def test_shards(tmp_path):
+    model = tiny_flamingo()
+    model.save_pretrained(tmp_path, max_shard_size="50KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    loaded, info = FlamingoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert_whole(info)
+    assert torch.equal(logits(loaded), logits(model))
+
+
+def test_saving_twice_writes_the_same(tmp_path):
+    tiny_flamingo("llama").save_pretrained(tmp_path / "a")
+    FlamingoModel.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    first, second = (json.loads((tmp_path / name / "config.json").read_text()) for name in "ab")
+    for config in (first, second):  # loading writes the dtype into the backbones' configs too
+        for name in ("vision_config", "text_config"):
+            config[name].pop("dtype", None)
+    assert first == second
+
+
+def test_a_model_without_vision_encoder_or_frame_embeddings(tmp_path):
+    config = FlamingoConfig(vision_hidden_size=20, text_config=tiny_text_config(), resampler_num_frames=0)
+    model = open_gates(FlamingoModel(config)).eval()
+    model.save_pretrained(tmp_path)
+    loaded, info = FlamingoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert_whole(info)
+    assert loaded.vision_model is None
+    inputs = {
+        "input_ids": torch.tensor([[3, config.image_token_id, 4]]),
+        "mm_encoder_outputs": {"image": {"last_hidden_state": torch.randn(1, 1, 7, 20)}},
+    }
+    with torch.no_grad():
+        assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Dtypes and devices
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["gpt2", "opt_350m", "llama", "gemma3"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(text, dtype, tmp_path):
+    model = tiny_flamingo(text)
+    expected = logits(model)
+    model.save_pretrained(tmp_path / "full")
+    half = FlamingoModel.from_pretrained(tmp_path / "full", dtype=dtype)
+    assert {p.dtype for p in half.parameters()} == {dtype}
+    got = logits(half)  # from float32 pixels
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.float(), expected, atol=0.05, rtol=0.1)
+    ids, images = prompt("aIbc"), random_images(1, 1)
+    assert half.generate(input_ids=ids, pixel_values=images, max_new_tokens=3).shape[0] == 1
+    half.save_pretrained(tmp_path / "half")
+    again = FlamingoModel.from_pretrained(tmp_path / "half")  # the dtype of the file
+    assert again.dtype == dtype and torch.equal(logits(again), got)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_autocast(frozen):
+    model = tiny_flamingo()
+    if frozen:
+        model.freeze_backbones()
+    expected = logits(model)
+    ids = prompt("aIbcI", "IIabc")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(input_ids=ids, pixel_values=random_images(2, 2), labels=ids)
+    output.loss.backward()
+    torch.testing.assert_close(output.logits.float(), expected, atol=0.05, rtol=0.1)
+    assert model.resampler.latents.grad.dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        generated = model.generate(input_ids=ids, pixel_values=random_images(2, 2), max_new_tokens=3)
+    assert generated.shape[0] == 2
+
+
+def test_meta_device():
+    with torch.device("meta"):
+        model = FlamingoModel(tiny_config("llama"))
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+    # From there to memory, as accelerate does it for models larger than memory.
+    real = tiny_flamingo()
+    with torch.device("meta"):
+        empty = FlamingoModel(tiny_config())
+    empty.to_empty(device="cpu")
+    empty.load_state_dict(real.state_dict())
+    for name, buffer in real.named_buffers():  # not in the state dict
+        empty.get_buffer(name).copy_(buffer)
+    assert torch.equal(logits(empty.eval()), logits(real))
+
+
+@pytest.mark.parametrize(
+    "device_map",
+    [
+        "auto",
+        {"": "cpu"},
+        {"vision_model": "disk", "resampler": "cpu", "gated_cross_attention": "disk", "language_model": "cpu"},
+        {"vision_model": "cpu", "resampler": "disk", "gated_cross_attention": "cpu", "language_model": "disk"},
+    ],
+    ids=str,
+)
+def test_device_map(device_map, tmp_path):
+    model = tiny_flamingo("llama")
+    model.save_pretrained(tmp_path / "model")
+    loaded = FlamingoModel.from_pretrained(
+        tmp_path / "model", device_map=device_map, offload_folder=tmp_path / "offload"
+    )
+    assert torch.equal(logits(loaded), logits(model))
+    ids, images = prompt("aIbc"), random_images(1, 1)
+    kwargs = {"input_ids": ids, "pixel_values": images, "max_new_tokens": 4, "num_beams": 2}
+    assert loaded.generate(**kwargs).tolist() == model.generate(**kwargs).tolist()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Two backbones
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def save_text(path, text: str = "gpt2", vocab_size: int = 97):
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(tiny_text_config(text, vocab_size=vocab_size)).eval()
+    model.save_pretrained(path)
+    return model
+
+
+def save_vision(path, vision: str = "clip"):
+    torch.manual_seed(2)
+    model = AutoModel.from_config(tiny_vision_config(vision)).eval()
+    model.save_pretrained(path)
+    return model
+
+
+SMALL = {
+    "resampler_num_layers": 1,
+    "resampler_num_latents": 4,
+    "resampler_num_heads": 2,
+    "cross_attention_num_heads": 2,
+}
+IDS = {"image_token_id": IMAGE, "end_of_chunk_token_id": END_OF_CHUNK}
+
+
+@pytest.mark.parametrize(("text", "vision"), [("gpt2", "clip"), ("opt_350m", "siglip"), ("llama", "dinov2")])
+def test_two_pretrained_backbones_are_the_language_model_until_trained(text, vision, tmp_path):
+    language_model, vision_model = save_text(tmp_path / "text", text), save_vision(tmp_path / "vision", vision)
+    model = FlamingoModel.from_vision_text_pretrained(tmp_path / "vision", tmp_path / "text", **IDS, **SMALL)
+    assert not model.training and all(p.requires_grad for p in model.parameters())
+    assert model.get_input_embeddings().weight.shape[0] == model.config.text_config.vocab_size == 99
+    assert model.config.resampler_num_latents == 4
+    for name, tensor in vision_model.state_dict().items():
+        assert torch.equal(model.vision_model.state_dict()[name], tensor)
+    with torch.no_grad():
+        expected = language_model(prompt("abcd")).logits
+        got = model(input_ids=prompt("abcdI"), pixel_values=random_images(1, 1)).logits
+    torch.testing.assert_close(got[:, :4, :97], expected, atol=1e-5, rtol=1e-5)
+    assert_initial_gates(model)
+    # The way home.
+    open_gates(model).save_pretrained(tmp_path / "model")
+    loaded, info = FlamingoModel.from_pretrained(tmp_path / "model", output_loading_info=True)
+    assert_whole(info)
+    assert torch.equal(logits(loaded), logits(model))
+
+
+def assert_initial_gates(model: FlamingoModel) -> None:
+    assert all(b.attn_gate.item() == b.ffn_gate.item() == 0.0 for b in model.gated_cross_attention)
+
+
+def test_a_two_tower_model_gives_its_vision_tower(tmp_path):
+    torch.manual_seed(0)
+    config = CLIPConfig(
+        text_config=CLIPTextConfig(
+            hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=9
+        ).to_dict(),
+        vision_config=tiny_vision_config().to_dict(),
+    )
+    clip = CLIPModel(config)
+    clip.save_pretrained(tmp_path / "clip")
+    save_text(tmp_path / "text")
+    model = FlamingoModel.from_vision_text_pretrained(tmp_path / "clip", tmp_path / "text", **IDS, **SMALL)
+    own = {k: v for k, v in clip.state_dict().items() if k.startswith("vision_model.")}
+    assert own
+    for name, tensor in own.items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+
+
+def test_token_ids_are_those_the_tokenizer_has_or_will_get(tmp_path):
+    save_text(tmp_path / "text", vocab_size=5)
+    save_vision(tmp_path / "vision")
+    words = {"<unk>": 0, "a": 1, "b": 2}
+    for extra, expected in (
+        ({}, (3, 4)),
+        ({"<image>": 3}, (4, 3)),
+        ({"<image>": 3, "<|endofchunk|>": 4}, (4, 3)),
+    ):
+        tokenizer = Tokenizer(models.WordLevel({**words, **extra}, unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(tmp_path / "text")
+        model = FlamingoModel.from_vision_text_pretrained(tmp_path / "vision", tmp_path / "text", **SMALL)
+        assert (model.config.end_of_chunk_token_id, model.config.image_token_id) == expected
+
+
+def test_keywords_for_one_backbone_and_for_the_whole(tmp_path):
+    save_text(tmp_path / "text")
+    save_vision(tmp_path / "vision")
+    model = FlamingoModel.from_vision_text_pretrained(
+        tmp_path / "vision",
+        tmp_path / "text",
+        dtype=torch.bfloat16,
+        text_attn_implementation="eager",
+        vision_feature_select_strategy="full",
+        cross_attention_layers=[0],
+        **IDS,
+        **SMALL,
+    )
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert model.language_model.config._attn_implementation == "eager"
+    assert model.config.vision_feature_select_strategy == "full"
+    assert len(model.gated_cross_attention) == 1
+    with pytest.raises(TypeError, match="resampler_num_latent'"):
+        FlamingoModel.from_vision_text_pretrained(
+            tmp_path / "vision", tmp_path / "text", resampler_num_latent=3, **IDS
+        )
+
+
+def test_without_a_vision_encoder(tmp_path):
+    save_text(tmp_path / "text")
+    model = FlamingoModel.from_vision_text_pretrained(None, tmp_path / "text", vision_hidden_size=20, **IDS, **SMALL)
+    assert model.vision_model is None
+    assert model.resampler.latents.shape == (4, 20)
+
+
+def test_a_gate_opened_and_saved_stays_open(tmp_path):
+    model = open_gates(FlamingoModel(tiny_config()), 0.25)
+    model.save_pretrained(tmp_path)
+    loaded = FlamingoModel.from_pretrained(tmp_path)
+    assert [b.attn_gate.item() for b in loaded.gated_cross_attention] == [0.25] * 3

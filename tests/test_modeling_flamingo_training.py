@@ -1,0 +1,332 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""What `freeze_backbones()` leaves trainable, and that a training step changes no other number."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from factory import (
+    END_OF_CHUNK,
+    IMAGE,
+    TEXT_CONFIGS,
+    VOCAB_SIZE,
+    prompt,
+    random_images,
+    tiny_flamingo,
+)
+from transformers import Trainer, TrainingArguments
+
+from transformers_flamingo import FlamingoModel
+
+
+ROWS = [END_OF_CHUNK, IMAGE]
+families = pytest.mark.parametrize("text", TEXT_CONFIGS)
+tied_or_not = pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+
+
+def frozen_flamingo(text: str = "gpt2", tied: bool = True, **kwargs) -> FlamingoModel:
+    model = tiny_flamingo(text, text_kwargs={"tie_word_embeddings": tied}, **kwargs)
+    model.freeze_backbones()
+    return model
+
+
+def batch() -> dict[str, torch.Tensor]:
+    ids = prompt("aIbcE", "IabEd")
+    return {"input_ids": ids, "pixel_values": random_images(2, 1), "labels": ids}
+
+
+def snapshot(model: FlamingoModel) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def embedding_names(model: FlamingoModel) -> set[str]:
+    weights = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
+    return {
+        name for name, tensor in model.state_dict().items() if any(tensor.data_ptr() == w.data_ptr() for w in weights)
+    }
+
+
+def assert_only_the_new_parts_changed(model: FlamingoModel, before: dict[str, torch.Tensor]) -> None:
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    embeddings = embedding_names(model)
+    assert embeddings
+    for name, old in before.items():
+        new = after[name]
+        if name in embeddings:
+            changed = (new != old).any(dim=1).nonzero().flatten().tolist()
+            assert changed == ROWS, f"{name}: rows {changed}"
+        elif name.startswith(("resampler.", "gated_cross_attention.")):
+            # A single number may come back to where it was in bfloat16.
+            assert not torch.equal(new, old) or new.numel() == 1, name
+        else:
+            assert torch.equal(new, old), name
+
+
+def train(model: FlamingoModel, steps: int = 3, **inputs) -> torch.optim.Optimizer:
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=1e-2, weight_decay=0.1)
+    model.train()
+    torch.manual_seed(0)  # dropout
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(**{**batch(), **inputs}).loss.backward()
+        optimizer.step()
+    model.eval()
+    return optimizer
+
+
+@tied_or_not
+def test_what_is_trainable(tied):
+    model = frozen_flamingo(tied=tied)
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    new_parts = {name for name, _ in model.named_parameters() if name.startswith(("resampler", "gated_cross"))}
+    rows = trainable - new_parts
+    assert new_parts <= trainable
+    # Two rows of the input embedding; two more of the head if it is a matrix of its own.
+    shapes = [tuple(dict(model.named_parameters())[name].shape) for name in rows]
+    assert shapes == [(32,)] * (2 if tied else 4)
+    assert not any(name.startswith(("language_model", "vision_model")) for name in trainable)
+    # The state dict knows nothing of it.
+    assert model.state_dict().keys() == tiny_flamingo(text_kwargs={"tie_word_embeddings": tied}).state_dict().keys()
+
+
+@families
+@tied_or_not
+def test_weight_decay_changes_no_other_number(text, tied):
+    model = frozen_flamingo(text, tied)
+    before = snapshot(model)
+    optimizer = train(model)
+    assert_only_the_new_parts_changed(model, before)
+    # The optimizer holds state for what is trained and for nothing else.
+    num_trained = sum(p.numel() for p in model.resampler.parameters())
+    num_trained += sum(p.numel() for p in model.gated_cross_attention.parameters())
+    width = model.get_input_embeddings().weight.shape[1]
+    num_trained += 2 * width * (1 if tied else 2)
+    assert sum(state["exp_avg"].numel() for state in optimizer.state.values()) == num_trained
+
+
+@families
+@tied_or_not
+def test_gradients_of_the_rows_are_those_of_the_whole_matrix(text, tied):
+    frozen = frozen_flamingo(text, tied)
+    whole = copy.deepcopy(frozen)
+    whole.unfreeze_backbones()
+    for model in (frozen, whole):
+        model(**batch()).loss.backward()
+
+    pairs = [(frozen.input_token_rows, whole.get_input_embeddings().weight.grad)]
+    if not tied:
+        pairs.append((frozen.output_token_rows, whole.get_output_embeddings().weight.grad))
+    for rows, gradient in pairs:
+        for token_id, row in rows.items():
+            torch.testing.assert_close(row.grad, gradient[token_id], atol=1e-6, rtol=1e-4)
+            assert row.grad.abs().max() > 0
+    others = dict(whole.named_parameters())
+    for part in ("resampler", "gated_cross_attention"):
+        for name, parameter in frozen.get_submodule(part).named_parameters():
+            torch.testing.assert_close(parameter.grad, others[f"{part}.{name}"].grad, atol=1e-6, rtol=1e-4)
+    for part in (frozen.language_model, frozen.vision_model):
+        assert all(p.grad is None for p in part.parameters())
+
+
+def test_freezing_changes_no_logit():
+    model = tiny_flamingo(text_kwargs={"tie_word_embeddings": False})
+    inputs = batch()
+    with torch.no_grad():
+        before = model(**inputs)
+    model.freeze_backbones()
+    after = model(**inputs)  # with gradients: the hooks of the rows are at work
+    assert torch.equal(after.logits, before.logits) and torch.equal(after.loss, before.loss)
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).logits, before.logits)
+
+
+@tied_or_not
+def test_the_stock_trainer_changes_no_other_number(tied, tmp_path):
+    model = frozen_flamingo(tied=tied)
+    before = snapshot(model)
+    inputs = batch()
+    data = [{name: value[i % 2] for name, value in inputs.items()} for i in range(8)]
+    arguments = TrainingArguments(
+        tmp_path, max_steps=4, per_device_train_batch_size=2, gradient_accumulation_steps=2, learning_rate=1e-2,
+        weight_decay=0.1, use_cpu=True, report_to=[], save_strategy="steps", save_steps=2, logging_strategy="no",
+        remove_unused_columns=False, disable_tqdm=True, dataloader_pin_memory=False,
+    )  # fmt: skip
+    trainer = Trainer(model, arguments, train_dataset=data)
+    trainer.train()
+    assert_only_the_new_parts_changed(model, before)
+
+    # A checkpoint goes on as if there had been no interruption.
+    resumed = frozen_flamingo(tied=tied)
+    Trainer(resumed, arguments, train_dataset=data).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], tensor, msg=name)
+    # And can be loaded.
+    loaded = FlamingoModel.from_pretrained(tmp_path / "checkpoint-4")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+@tied_or_not
+@pytest.mark.parametrize("how", ["deepcopy", "pickle"])
+def test_freezing_survives_a_copy(tied, how):
+    model = frozen_flamingo(tied=tied)
+    before = snapshot(model)
+    other = copy.deepcopy(model) if how == "deepcopy" else pickle.loads(pickle.dumps(model))
+    train(other)
+    assert_only_the_new_parts_changed(other, before)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    train(model)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, other.state_dict()[name])
+
+
+@tied_or_not
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_freezing_survives_a_change_of_dtype(tied, dtype):
+    model = frozen_flamingo(tied=tied).to(dtype)
+    before = snapshot(model)
+    train(model)
+    assert_only_the_new_parts_changed(model, before)
+
+
+def test_freezing_survives_a_resize():
+    model = frozen_flamingo(tied=False)
+    model.resize_token_embeddings(VOCAB_SIZE + 5)
+    assert not model.get_input_embeddings().weight.requires_grad
+    before = snapshot(model)
+    train(model)
+    assert_only_the_new_parts_changed(model, before)
+
+
+def test_freezing_survives_loading_a_state_dict():
+    model, trained = frozen_flamingo(), frozen_flamingo()
+    train(trained)
+    model.load_state_dict(trained.state_dict())
+    before = snapshot(model)
+    train(model)
+    assert_only_the_new_parts_changed(model, before)
+
+
+def test_a_trained_model_is_saved_and_loaded_whole(tmp_path):
+    model = frozen_flamingo(tied=False)
+    train(model)
+    model.save_pretrained(tmp_path)
+    loaded, info = FlamingoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    # Frozen again, it trains on.
+    loaded.freeze_backbones()
+    train(loaded)
+    train(model)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+@tied_or_not
+def test_unfreezing(tied):
+    model = frozen_flamingo(tied=tied)
+    model.unfreeze_backbones()
+    names = [name for name, _ in model.named_parameters()]
+    assert names == [name for name, _ in tiny_flamingo(text_kwargs={"tie_word_embeddings": tied}).named_parameters()]
+    assert all(p.requires_grad for p in model.parameters())
+    before = snapshot(model)
+    train(model)
+    weight = model.get_input_embeddings().weight
+    assert (weight != before[next(iter(embedding_names(model)))]).any(dim=1).all()
+
+
+def test_unfreezing_one_backbone():
+    model = frozen_flamingo()
+    model.unfreeze_backbones(language_model=False)
+    assert all(p.requires_grad for p in model.vision_model.parameters())
+    assert not any(p.requires_grad for p in model.language_model.parameters())
+    model(**batch()).loss.backward()
+    encoder = [p for name, p in model.vision_model.named_parameters() if "layers.0" in name]
+    assert encoder and all(p.grad is not None for p in encoder)
+
+    model.freeze_backbones()
+    model.unfreeze_backbones(vision_model=False)
+    assert not any(p.requires_grad for p in model.vision_model.parameters())
+    assert all(p.requires_grad for p in model.language_model.parameters())
+    # Frozen twice is frozen once.
+    model.freeze_backbones()
+    model.freeze_backbones()
+    before = snapshot(model)
+    train(model)
+    assert_only_the_new_parts_changed(model, before)
+
+
+def test_construction_freezes_nothing():
+    assert all(p.requires_grad for p in tiny_flamingo().parameters())
+
+
+def test_a_frozen_vision_encoder_records_no_graph():
+    model = frozen_flamingo()
+    grad_modes = []
+    model.vision_model.register_forward_pre_hook(lambda m, args: grad_modes.append(torch.is_grad_enabled()))
+    model(**batch())
+    model.unfreeze_backbones()
+    model(**batch())
+    assert grad_modes == [False, True]
+
+
+def test_training_on_text_alone_and_on_images_in_one_batch():
+    """A sample without an image trains what text reaches; nothing is NaN."""
+    model = frozen_flamingo()
+    ids = prompt("aIbcE", "abcdE")
+    mask = torch.tensor([[1], [0]])
+    train(model, input_ids=ids, labels=ids, frame_attention_mask=mask)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    model.zero_grad()
+    model(input_ids=prompt("abcdE"), labels=prompt("abcdE")).loss.backward()
+    assert all(block.ffn_gate.grad.abs() > 0 for block in model.gated_cross_attention)
+
+
+def test_one_batch_is_learned_by_heart():
+    torch.manual_seed(0)
+    # A frozen head with the usual tiny weights could not express a certain answer.
+    model = tiny_flamingo(gates=0.0, text_kwargs={"initializer_range": 0.3})
+    model.freeze_backbones()
+    # The same words before, other words after: only the image can tell.
+    ids = prompt("IabcE", "IxyzE")
+    inputs = {"input_ids": ids, "pixel_values": random_images(2, 1), "labels": ids}
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = model(**inputs).loss
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1
+    generated = model.eval().generate(input_ids=ids[:, :1], pixel_values=inputs["pixel_values"], max_new_tokens=6)
+    assert generated[:, :5].tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("text", ["gpt2", "opt_350m", "llama", "mpt"])
+def test_in_training_logits_are_computed_where_a_token_is_supervised(text):
+    """Same loss as with all logits, also over several micro-batches; the head sees the supervised positions alone."""
+    model = tiny_flamingo(text)
+    ids, images = prompt("abIcdEIef", "aIbcdefIg"), random_images(2, 2)
+    labels = ids.clone()
+    labels[:, :4] = labels[0, 6] = -100
+    expected = model(input_ids=ids, pixel_values=images, labels=labels)
+
+    rows = []
+    model.get_output_embeddings().register_forward_hook(lambda head, args, output: rows.append(args[0].shape[:-1]))
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    model.language_model.eval()  # functional dropouts
+    output = model(input_ids=ids, pixel_values=images, labels=labels)
+    assert rows == [(9,)]  # 4 and 5 of 18 positions: labels are shifted by one
+    torch.testing.assert_close(output.loss, expected.loss)
+    is_supervised = torch.nn.functional.pad(labels[:, 1:] != -100, (0, 1), value=False)
+    torch.testing.assert_close(output.logits[is_supervised], expected.logits[is_supervised])
+    assert (output.logits[~is_supervised] == 0).all()
+    summed = model(input_ids=ids, pixel_values=images, labels=labels, num_items_in_batch=torch.tensor(27))
+    torch.testing.assert_close(summed.loss * 3, expected.loss)
