@@ -90,3 +90,30 @@ def test_a_completion_that_is_cut_off_is_an_error():
     assert kept["labels"].tolist() == [[-100, 6, 7]]
     with pytest.raises(ValueError, match="max_length 3"):
         collator([{"prompt": "w5 w6 w7", "completion": " w8"}])
+
+
+def test_features_take_the_place_of_images(collator):
+    model = tiny_flamingo()
+    rows = [
+        {"images": [PICTURE, PICTURE], "text": "<image>w5<image>w6"},
+        {"text": "w7"},
+        {"image": PICTURE, "text": "w8<image>w9"},
+    ]
+    pixels = collator(rows)
+    features = model.get_image_features(pixels["pixel_values"], pixels["frame_attention_mask"]).last_hidden_state
+    counts = (2, 0, 1)
+    with_features = collator(
+        [
+            {"text": row["text"], "image_features": features[i, :n] if n else None}
+            for i, (row, n) in enumerate(zip(rows, counts, strict=True))
+        ]
+    )
+    assert "pixel_values" not in with_features
+    assert with_features["frame_attention_mask"].tolist() == [[1, 1], [0, 0], [1, 0]]
+    torch.testing.assert_close(model(**with_features).loss, model(**pixels).loss)
+
+
+def test_images_and_features_in_one_batch_are_an_error(collator):
+    rows = [{"image": PICTURE, "text": "<image>w5"}, {"image_features": torch.zeros(1, 4, 24), "text": "<image>w5"}]
+    with pytest.raises(ValueError, match="one kind at a time"):
+        collator(rows)

@@ -3,6 +3,7 @@
 
 from .callbacks import GateHistoryCallback
 from .data_collator import FlamingoDataCollator
+from .optimization import parameter_groups
 
 
-__all__ = ["FlamingoDataCollator", "GateHistoryCallback"]
+__all__ = ["FlamingoDataCollator", "GateHistoryCallback", "parameter_groups"]

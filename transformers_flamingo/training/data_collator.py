@@ -17,14 +17,16 @@ class FlamingoDataCollator(DataCollatorMixin):
 
     A row is a dict with
 
-    - `image`, one image, or `images`, a list of them; neither for text alone;
+    - `image`, one image, or `images`, a list of them, or `image_features`, what the vision encoder made of them,
+      `(N, P, Dv)`, so that a frozen encoder need not run again; none of these for text alone;
     - `text`, of which every token is supervised, or `prompt` and `completion`, of which only the completion is.
 
     The text holds one `<image>` for each image and ends its chunks with `<|endofchunk|>` itself: nothing is added.
     Use it with `TrainingArguments(remove_unused_columns=False)`, because these columns are no arguments of the model.
 
     The batch has `input_ids`, `attention_mask` and `labels` `(B, T)`, padded on the right, and with images
-    `pixel_values` `(B, N, C, H, W)` and `frame_attention_mask` `(B, N)`. A row `{"image": ..., "prompt": "<image>",
+    `pixel_values` `(B, N, C, H, W)` and `frame_attention_mask` `(B, N)`; with features `mm_encoder_outputs` and
+    `frame_attention_mask`. A row `{"image": ..., "prompt": "<image>",
     "completion": "a red circle<|endofchunk|>"}` beside a shorter one gives, with a word-level tokenizer,
 
         tokens   <image>  a  red  circle  <|endofchunk|>        <image>  two  bars  <|endofchunk|>  <PAD>
@@ -39,7 +41,8 @@ class FlamingoDataCollator(DataCollatorMixin):
             Rows with more tokens raise an error of the processor if an image would be cut off, and lose text otherwise.
 
     Raises:
-        ValueError: a row has no text, both kinds of text, or no supervised token.
+        ValueError: a row has no text, both kinds of text, or no supervised token, or the batch has both images and
+            features.
     """
 
     processor: FlamingoProcessor
@@ -49,6 +52,7 @@ class FlamingoDataCollator(DataCollatorMixin):
     def torch_call(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         prompts, completions = zip(*(self._split(row, index) for index, row in enumerate(rows)), strict=True)
         images = [self._images(row) for row in rows]
+        features = self._features(rows, any(images))
         batch = self.processor(
             images=images if any(images) else None,
             text=[prompt + completion for prompt, completion in zip(prompts, completions, strict=True)],
@@ -72,7 +76,7 @@ class FlamingoDataCollator(DataCollatorMixin):
                 "Leave the row out, or raise `max_length`."
             )
         batch["labels"] = labels
-        return dict(batch)
+        return {**batch, **features}
 
     @staticmethod
     def _split(row: dict[str, Any], index: int) -> tuple[str, str]:
@@ -86,6 +90,27 @@ class FlamingoDataCollator(DataCollatorMixin):
         if has_text:
             return "", row["text"]
         return row.get("prompt") or "", row["completion"]
+
+    @staticmethod
+    def _features(rows: list[dict[str, Any]], has_images: bool) -> dict[str, Any]:
+        """Features in place of pixels, padded to the row with most images."""
+        given = [row.get("image_features") for row in rows]
+        if all(features is None for features in given):
+            return {}
+        if has_images:
+            raise ValueError(
+                "Some rows of the batch have images and some `image_features`. The model takes one kind at a time: give "
+                "all rows the same."
+            )
+        given = [None if features is None else torch.as_tensor(features) for features in given]
+        sample = next(features for features in given if features is not None)
+        counts = [0 if features is None else len(features) for features in given]
+        padded = sample.new_zeros(len(rows), max(counts), *sample.shape[1:])
+        for index, features in enumerate(given):
+            if features is not None:
+                padded[index, : len(features)] = features
+        mask = (torch.arange(max(counts)) < torch.tensor(counts)[:, None]).long()
+        return {"mm_encoder_outputs": {"image": {"last_hidden_state": padded}}, "frame_attention_mask": mask}
 
     @staticmethod
     def _images(row: dict[str, Any]) -> list:

@@ -1,0 +1,33 @@
+"""
+A Flamingo without a vision encoder: features of your own (a medical scan, a sound) take the place of pixels.
+
+    python examples/own_encoder.py
+
+The features of one "image" are any sequence of `P` vectors of width `Dv`.
+"""
+
+import torch
+
+from transformers_flamingo import FlamingoModel, FlamingoProcessor
+from transformers_flamingo.miniature import text_backbone_path, vision_backbone_path
+
+
+def main() -> torch.Tensor:
+    width = 40  # Dv, of your encoder
+    model = FlamingoModel.from_vision_text_pretrained(None, text_backbone_path(), vision_hidden_size=width)
+    # The image processor is never called: any will do.
+    processor = FlamingoProcessor.from_vision_text_pretrained(vision_backbone_path(), text_backbone_path())
+
+    inputs = processor(text=["<image>a red circle<|endofchunk|><image>"], return_tensors="pt")
+    features = torch.randn(1, 2, 30, width)  # (B, N, P, Dv): one sample, two scans, 30 vectors each
+    given = {"image": {"last_hidden_state": features}}
+
+    loss = model(**inputs, labels=inputs["input_ids"], mm_encoder_outputs=given).loss
+    loss.backward()  # trains the resampler and the gates like pixels would
+    generated = model.generate(**inputs, mm_encoder_outputs=given, max_new_tokens=8)
+    print(processor.batch_decode(generated)[0])
+    return generated
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""The code of the README and the examples runs as it stands there."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from transformers_flamingo.miniature.demo import build_miniature_flamingo
+
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.M | re.S)
+
+
+def test_python_blocks_run_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # What `flamingo demo` leaves there, but for the training.
+    model, processor = build_miniature_flamingo()
+    model.save_pretrained("flamingo-demo/model")
+    processor.save_pretrained("flamingo-demo/model")
+    Image.new("RGB", (64, 64), "red").save("flamingo-demo/example.png")
+    code = blocks("python")
+    assert len(code) == 4
+    namespace: dict = {}
+    for block in code:
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert (tmp_path / "my-flamingo" / "modeling_flamingo.py").is_file()
+    assert namespace["prompt"]["text"] == ["<image>red<|endofchunk|><image>blue<|endofchunk|><image>"]
+
+
+def test_the_first_screen_runs():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert any("flamingo demo" in line for line in lines[:25])
+    assert [block.strip() for block in blocks("bash")] == [
+        'pip install -c constraints.txt -e ".[demo]" && flamingo demo',
+        'pip install -c constraints.txt -e ".[dev]" && python -m pytest',
+    ]
+
+
+def test_links_and_the_tree_name_what_is_there():
+    text = (ROOT / "README.md").read_text()
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        assert (ROOT / target).exists(), target
+    for name in re.findall(r"^    {4}([a-z_]+(?:\.py|/))", text, flags=re.M):
+        assert (ROOT / "transformers_flamingo" / name).exists(), name
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_run(path, monkeypatch):
+    assert len(path.read_text().splitlines()) < 60
+    assert f"python examples/{path.name}" in path.read_text()
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setattr(sys, "argv", [str(path)])
+    spec.loader.exec_module(module)
+    assert module.main() is not None
+
+
+def test_there_are_examples():
+    assert len(EXAMPLES) == 3

@@ -1,0 +1,112 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+The `flamingo` command. Each subcommand is a thin function over what the package offers in Python.
+
+    flamingo demo                                     # train a small Flamingo, offline, in minutes
+    flamingo caption PICTURE... --model DIRECTORY     # caption pictures
+    flamingo miniature-backbones vision DIRECTORY     # train the demo's backbones again
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+# Imports are inside the subcommands: `flamingo --help` should not wait for torch, and the core must not need extras.
+
+
+def demo(arguments: argparse.Namespace) -> None:
+    from .miniature.demo import DemoArguments, run_demo
+
+    given = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(DemoArguments)}
+    run_demo(DemoArguments(**{name: value for name, value in given.items() if value is not None}))
+
+
+def caption(arguments: argparse.Namespace) -> None:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    import transformers_flamingo  # noqa: F401  registers the model with the Auto classes
+
+    missing = [path for path in arguments.images if not Path(path).is_file() and "://" not in path]
+    if missing:
+        raise FileNotFoundError(f"No such picture: {', '.join(missing)}. Nothing was captioned.")
+    processor = AutoProcessor.from_pretrained(arguments.model)
+    model = AutoModelForImageTextToText.from_pretrained(arguments.model)
+    text = processor.image_token + arguments.prompt
+    for path in arguments.images:
+        inputs = processor(images=[[path]], text=[text], return_tensors="pt").to(model.device)
+        generated = model.generate(
+            **inputs, max_new_tokens=arguments.max_new_tokens, num_beams=arguments.num_beams, do_sample=False
+        )
+        new = generated[:, inputs["input_ids"].shape[1] :]
+        print(f"{path}: {processor.batch_decode(new, skip_special_tokens=True)[0].strip()}", flush=True)
+
+
+def miniature_backbones(arguments: argparse.Namespace) -> None:
+    from .miniature.backbones import read_training_record
+    from .model_card import write_model_card
+
+    if arguments.backbone == "vision":
+        from .miniature.vision_backbone import train_vision_backbone as train
+
+        kind = "miniature-clip"
+    else:
+        from .miniature.text_backbone import train_text_backbone as train
+
+        kind = "miniature-gpt2"
+    train(arguments.output_dir, seed=arguments.seed)
+    record = read_training_record(arguments.output_dir)
+    write_model_card(kind, record, Path(arguments.output_dir) / "README.md")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="flamingo", description="Flamingo, the few-shot visual language model.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], None], summary: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        command.set_defaults(run=run)
+        return command
+
+    command = add("demo", demo, "Train a small Flamingo on drawn pictures, offline, and report what it learned.")
+    command.add_argument("--output-dir", help="folder of the report and the model (default: flamingo-demo)")
+    command.add_argument("--seed", type=int, help="seed of pictures, weights and order (default: 0)")
+    for name in ("max-steps", "batch-size", "train-size", "test-size", "num-captions"):
+        command.add_argument(f"--{name}", type=int, help=argparse.SUPPRESS)
+    for name in ("learning-rate", "gate-learning-rate-multiplier"):
+        command.add_argument(f"--{name}", type=float, help=argparse.SUPPRESS)
+
+    command = add("caption", caption, "Caption pictures with a saved Flamingo.")
+    command.add_argument("images", nargs="+", metavar="PICTURE", help="files or URLs")
+    command.add_argument("--model", required=True, help="directory or Hub name of the model")
+    command.add_argument("--prompt", default="", help="text after the image, such as 'Output:'")
+    command.add_argument("--max-new-tokens", type=int, default=32, help="tokens at most")
+    command.add_argument("--num-beams", type=int, default=1, help="beams of beam search")
+
+    command = add("miniature-backbones", miniature_backbones, "Train one of the demo's two backbones from scratch.")
+    command.add_argument("backbone", choices=["vision", "text"], help="which one")
+    command.add_argument("output_dir", metavar="DIRECTORY", help="where to write it")
+    command.add_argument("--seed", type=int, default=0, help="seed of data and weights")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = make_parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (ImportError, OSError, ValueError) as error:
+        # What a user can mend is a message, not a traceback.
+        hint = ""
+        if isinstance(error, ModuleNotFoundError):
+            hint = '\nInstall what this command needs: pip install "transformers-flamingo[demo]"'
+        print(f"flamingo {arguments.command}: {error}{hint}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Parameter groups for the optimizer of a Flamingo."""
+
+from typing import Any
+
+from ..modeling_flamingo import FlamingoModel
+
+
+def parameter_groups(
+    model: FlamingoModel, learning_rate: float, weight_decay: float = 0.1, gate_learning_rate_multiplier: float = 1.0
+) -> list[dict[str, Any]]:
+    """
+    Groups for an optimizer such as `torch.optim.AdamW`. Frozen parameters are in none.
+
+    Weight decay acts on the matrices of the gated blocks alone, as in OpenFlamingo. The gates have a learning rate of
+    their own: they start at 0, where the gradient of everything behind them is 0 too, so that a short training spends
+    most of its steps on opening them.
+
+    Args:
+        model ([`FlamingoModel`]): The model, frozen as it will be trained.
+        learning_rate (`float`): Of all parameters but the gates.
+        weight_decay (`float`): Of the matrices of the gated blocks.
+        gate_learning_rate_multiplier (`float`): The gates learn so many times faster.
+
+    Returns:
+        `list[dict]`: the gates, the matrices of the gated blocks, and the rest, where there are any. Pass them on as
+        `Trainer(..., optimizers=(AdamW(parameter_groups(model, 1e-4)), None))`.
+
+    Raises:
+        ValueError: nothing is trainable.
+    """
+    gates, matrices, rest = [], [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.endswith(("attn_gate", "ffn_gate")):
+            gates.append(parameter)
+        elif name.startswith("gated_cross_attention.") and parameter.ndim == 2:
+            matrices.append(parameter)
+        else:
+            rest.append(parameter)
+    groups = [
+        {"params": gates, "lr": learning_rate * gate_learning_rate_multiplier, "weight_decay": 0.0},
+        {"params": matrices, "lr": learning_rate, "weight_decay": weight_decay},
+        {"params": rest, "lr": learning_rate, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise ValueError("No parameter of the model requires a gradient, so there is nothing to train.")
+    return groups
