@@ -1054,3 +1054,12 @@ def test_bos_and_pad_are_ordinary_text():
         run(model, ids, random_images(1, 1)).logits,
         run(model, ids, random_images(1, 1), attention_mask=torch.ones_like(ids)).logits,
     )
+
+
+def test_a_compiled_forward_refuses_a_wrong_number_of_images():
+    model = torch.compile(tiny_flamingo(), fullgraph=True, backend="eager")
+    images = random_images(2, 1)
+    with torch.no_grad():
+        assert model(input_ids=prompt("aIbc", "Iabc"), pixel_values=images).logits.isfinite().all()
+        with pytest.raises(RuntimeError, match="`<image>` markers in the text differs"):
+            model(input_ids=prompt("aIbc", "abcd"), pixel_values=images)

@@ -1178,6 +1178,13 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 f"The text has {len(num_markers)} samples, but images were given for {len(num_images)}. Their first "
                 "dimension, B, must agree."
             )
+        if torch.compiler.is_compiling():
+            # A graph cannot tell which sample it is, but it must not run on with a wrong image.
+            torch._assert_async(
+                (num_images == num_markers).all(),
+                "The number of `<image>` markers in the text differs from the number of images.",
+            )
+            return
         wrong = (num_images != num_markers).nonzero().flatten().tolist()
         if wrong:
             counts = "; ".join(f"sample {i}: {num_markers[i]} markers, {num_images[i]} images" for i in wrong[:8])
@@ -1260,8 +1267,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
 
         if media_index is None:
             markers = self._find_markers(input_ids, inputs_embeds, attention_mask)
-            if not is_compiling:
-                self._check_image_counts(markers, image_features)
+            self._check_image_counts(markers, image_features)
             media_index = compute_media_index(markers)
 
         if use_cache is None:
