@@ -110,8 +110,6 @@ def test_an_unknown_keyword_is_an_error_that_names_the_known_ones():
     # The same from a file: a checkpoint of another version is not loaded with silent defaults.
     with pytest.raises(TypeError, match="perceiver_depth"):
         FlamingoConfig.from_dict({**tiny_config().to_dict(), "perceiver_depth": 2})
-    with pytest.raises(ValueError, match="only keyword arguments"):
-        FlamingoConfig(tiny_vision_config(), tiny_text_config())
 
 
 def test_what_a_tool_leaves_on_a_config_does_not_make_its_file_unloadable(tmp_path, caplog):
@@ -189,3 +187,14 @@ def test_get_text_config_and_token_ids():
     config = tiny_config()
     assert config.get_text_config() is config.text_config
     assert (config.image_token_id, config.end_of_chunk_token_id) == (IMAGE, END_OF_CHUNK)
+
+
+def test_the_two_backbones_may_be_given_by_position():
+    vision, text = tiny_vision_config(), tiny_text_config()
+    config = FlamingoConfig(vision, text, resampler_num_layers=1)
+    assert config.vision_config.hidden_size == vision.hidden_size
+    assert config.text_config.vocab_size == text.vocab_size + 2
+    assert config.resampler_num_layers == 1
+    for args, kwargs in (((vision, text, 1), {}), ((vision,), {"vision_config": vision})):
+        with pytest.raises(TypeError, match="by position"):
+            FlamingoConfig(*args, **kwargs)

@@ -10,12 +10,15 @@ from factory import (
     IMAGE,
     TEXT_CONFIGS,
     VISION_CONFIGS,
+    VOCAB_SIZE,
     open_gates,
     prompt,
     random_images,
     tiny_config,
     tiny_flamingo,
+    tiny_processor,
     tiny_text_config,
+    tiny_tokenizer,
     tiny_vision_config,
 )
 from safetensors.torch import load_file, save_file
@@ -26,13 +29,14 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
+    AutoTokenizer,
     CLIPConfig,
     CLIPModel,
     CLIPTextConfig,
     PreTrainedTokenizerFast,
 )
 
-from transformers_flamingo import FlamingoConfig, FlamingoModel
+from transformers_flamingo import FlamingoConfig, FlamingoModel, FlamingoProcessor
 
 
 def logits(model: FlamingoModel) -> torch.Tensor:
@@ -376,3 +380,38 @@ def test_a_gate_opened_and_saved_stays_open(tmp_path):
     model.save_pretrained(tmp_path)
     loaded = FlamingoModel.from_pretrained(tmp_path)
     assert [b.attn_gate.item() for b in loaded.gated_cross_attention] == [0.25] * 3
+
+
+def save_text_backbone(directory, tokenizer=None):
+    language_model = AutoModelForCausalLM.from_config(tiny_text_config(vocab_size=97))
+    language_model.save_pretrained(directory)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(directory)
+
+
+def test_ids_and_rows_agree_with_the_processor_of_the_same_directory(tmp_path):
+    """With a pad token and without: every id that the processor can give has a row."""
+    for name, pad in (("with", "<pad>"), ("without", None)):
+        tokenizer = tiny_tokenizer()
+        tokenizer.pad_token = pad
+        save_text_backbone(tmp_path / name, tokenizer)
+        model = FlamingoModel.from_vision_text_pretrained(None, tmp_path / name, vision_hidden_size=24)
+        processor = FlamingoProcessor(tiny_processor().image_processor, AutoTokenizer.from_pretrained(tmp_path / name))
+        assert model.config.image_token_id == processor.image_token_id == 98
+        assert model.config.end_of_chunk_token_id == processor.end_of_chunk_token_id == 97
+        assert len(processor.tokenizer) == model.config.text_config.vocab_size == (99 if pad else 100)
+        batch = processor(text=["w5 w6 w7", "w5"], padding=True, return_tensors="pt")
+        assert model(**batch).logits.isfinite().all()
+        explicit = FlamingoModel.from_vision_text_pretrained(
+            None, tmp_path / name, vision_hidden_size=24, image_token_id=98, end_of_chunk_token_id=97
+        )
+        assert explicit.config.text_config.vocab_size == model.config.text_config.vocab_size
+
+
+@pytest.mark.parametrize("text", ["gpt2", "llama"])
+def test_without_a_tokenizer_the_special_tokens_come_after_all_rows(tmp_path, text):
+    """For GPT-2 transformers makes an empty tokenizer where there are no files, whose next free id is 1."""
+    AutoModelForCausalLM.from_config(tiny_text_config(text)).save_pretrained(tmp_path)
+    model = FlamingoModel.from_vision_text_pretrained(None, tmp_path, vision_hidden_size=24)
+    assert (model.config.end_of_chunk_token_id, model.config.image_token_id) == (VOCAB_SIZE, VOCAB_SIZE + 1)
+    assert model.get_input_embeddings().weight.shape[0] == VOCAB_SIZE + 2

@@ -6,6 +6,7 @@ siblings and import nothing from the rest of the package.
 """
 
 import copy
+import functools
 import os
 from collections.abc import Iterable
 from dataclasses import fields
@@ -38,6 +39,25 @@ _STOCK_KEYWORDS = frozenset(
 )
 
 
+def _with_positional_backbones(cls: type) -> type:
+    """Let `cls(vision_config, text_config)` work: the configs of transformers take keywords alone."""
+    keyword_init = cls.__init__
+
+    @functools.wraps(keyword_init)
+    def __init__(self, *args, **kwargs):
+        names = ("vision_config", "text_config")
+        if len(args) > len(names) or any(name in kwargs for name in names[: len(args)]):
+            raise TypeError(
+                f"FlamingoConfig takes {' and '.join(names)} by position, once each, and everything else by keyword: got "
+                f"{len(args)} positional arguments and the keywords {sorted(kwargs)}."
+            )
+        keyword_init(self, **dict(zip(names, args, strict=False)), **kwargs)
+
+    cls.__init__ = __init__
+    return cls
+
+
+@_with_positional_backbones
 @strict
 class FlamingoConfig(PreTrainedConfig):
     r"""

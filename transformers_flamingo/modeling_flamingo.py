@@ -868,7 +868,9 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         text_config = self.config.text_config
         eos = getattr(text_config, "eos_token_id", None)
         eos = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
-        pad = getattr(text_config, "pad_token_id", None)
+        pad = self.config.pad_token_id
+        if pad is None:
+            pad = getattr(text_config, "pad_token_id", None)
         self.generation_config.bos_token_id = getattr(text_config, "bos_token_id", None)
         self.generation_config.pad_token_id = self.config.end_of_chunk_token_id if pad is None else pad
         self.generation_config.eos_token_id = list(dict.fromkeys([self.config.end_of_chunk_token_id, *eos]))
@@ -1514,8 +1516,9 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         Join two pretrained backbones. Resampler and gated blocks are new and must be trained; until then the model
         is exactly the language model.
 
-        The embeddings of the language model are resized to hold `<|endofchunk|>` and `<image>`. New rows are drawn
-        around the mean of the old ones (the default of `resize_token_embeddings`).
+        The embeddings of the language model are resized to hold `<|endofchunk|>` and `<image>`, and the `<PAD>` that
+        [`FlamingoProcessor`] adds to a tokenizer without one. New rows are drawn around the mean of the old ones (the
+        default of `resize_token_embeddings`).
 
         Args:
             vision_model_name_or_path (`str`, *optional*):
@@ -1526,7 +1529,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 `vision_*` and `text_*` go to the `from_pretrained` of that backbone without their prefix; `dtype` is
                 the dtype of the whole model (default: the language model's); the rest are fields of
                 [`FlamingoConfig`]. `image_token_id` and `end_of_chunk_token_id` are, if not given, those that
-                [`FlamingoProcessor`] adds to the tokenizer at `text_model_name_or_path`.
+                [`FlamingoProcessor`] adds to the tokenizer at `text_model_name_or_path`; without a tokenizer there,
+                they come after the last row of the embeddings.
 
         Returns:
             [`FlamingoModel`] in evaluation mode. Nothing is frozen: see [`~FlamingoModel.freeze_backbones`].
@@ -1554,11 +1558,11 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             )
             vision_config = vision_model.config
 
-        if "image_token_id" not in kwargs and "end_of_chunk_token_id" not in kwargs:
-            kwargs.update(_special_token_ids(text_model_name_or_path))
         language_model = AutoModelForCausalLM.from_pretrained(text_model_name_or_path, **backbone_kwargs["text_"])
         text_config = language_model.config.get_text_config()
-        num_rows = 1 + max(kwargs.get("image_token_id") or 0, kwargs.get("end_of_chunk_token_id") or 0)
+        kwargs = {**_special_token_ids(text_model_name_or_path, text_config.vocab_size, kwargs), **kwargs}
+        ids = [kwargs.get(name) for name in ("image_token_id", "end_of_chunk_token_id", "pad_token_id")]
+        num_rows = 1 + max(token_id or 0 for token_id in ids)
         if num_rows > language_model.get_input_embeddings().weight.shape[0]:
             language_model.resize_token_embeddings(num_rows)
 
@@ -1568,15 +1572,34 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         return model.eval()
 
 
-def _special_token_ids(text_model_name_or_path: str) -> dict[str, int]:
-    """The ids that the processor gives to its two tokens: those of the tokenizer if it has them, else the next free."""
-    tokenizer = AutoTokenizer.from_pretrained(text_model_name_or_path)
-    vocabulary = tokenizer.get_vocab()
-    ids, free = {}, len(tokenizer)
+def _special_token_ids(text_model_name_or_path: str, vocab_size: int, given: dict[str, Any]) -> dict[str, int]:
+    """
+    The ids that the processor gives to `<|endofchunk|>`, `<image>` and, where there is none, `<PAD>`: those of the
+    tokenizer if it has them, else the next free ones. The model needs a row for each. Nothing for those in `given`.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(text_model_name_or_path)
+        vocabulary, free = tokenizer.get_vocab(), len(tokenizer)
+        needs_pad = "pad_token" not in tokenizer.special_tokens_map
+    except (OSError, ValueError):
+        vocabulary, free, needs_pad = {}, 0, False
+    has_ids = "image_token_id" in given or "end_of_chunk_token_id" in given
+    # Where there are no tokenizer files, some tokenizer classes start with an empty vocabulary instead of failing.
+    if 2 * free < vocab_size:
+        vocabulary, free, needs_pad = {}, vocab_size, False
+        if not has_ids:
+            logger.warning(
+                f"No tokenizer was found at {text_model_name_or_path}, so `<|endofchunk|>` and `<image>` get the ids "
+                f"{free} and {free + 1}, after all rows of the language model. If your tokenizer has other ids for "
+                "them, pass `image_token_id` and `end_of_chunk_token_id`."
+            )
+    ids = {}
     # The order in which FlamingoProcessor adds them.
     for name, token in (("end_of_chunk_token_id", "<|endofchunk|>"), ("image_token_id", "<image>")):
-        ids[name] = vocabulary.get(token, free)
-        free += token not in vocabulary
+        ids[name] = given.get(name) if has_ids else vocabulary.get(token, free)
+        free = max(free, 1 + (ids[name] or 0))
+    if needs_pad:
+        ids["pad_token_id"] = free
     return ids
 
 
