@@ -44,7 +44,7 @@ def _with_positional_backbones(cls: type) -> type:
     keyword_init = cls.__init__
 
     @functools.wraps(keyword_init)
-    def __init__(self, *args, **kwargs):
+    def init(self, *args, **kwargs):
         names = ("vision_config", "text_config")
         if len(args) > len(names) or any(name in kwargs for name in names[: len(args)]):
             raise TypeError(
@@ -53,7 +53,7 @@ def _with_positional_backbones(cls: type) -> type:
             )
         keyword_init(self, **dict(zip(names, args, strict=False)), **kwargs)
 
-    cls.__init__ = __init__
+    cls.__init__ = init
     return cls
 
 
