@@ -814,6 +814,7 @@ def test_round_trip(tmp_path):
     saved = processor.save_pretrained(tmp_path / "one")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
         "chat_template.jinja",
+        "processing_flamingo.py",
         "processor_config.json",
         "tokenizer.json",
         "tokenizer_config.json",
@@ -825,7 +826,7 @@ def test_round_trip(tmp_path):
     again = FlamingoProcessor.from_pretrained(tmp_path / "one")
     again.save_pretrained(tmp_path / "two")
     again = FlamingoProcessor.from_pretrained(tmp_path / "two")
-    assert again.to_dict() == processor.to_dict()
+    assert again.to_dict() == make_processor().to_dict()  # saving notes the travelling code on the saved one
     assert again.chat_template == processor.chat_template
     for name in ("image_token_id", "end_of_chunk_token_id", "image_token", "end_of_chunk_token"):
         assert getattr(again, name) == getattr(processor, name)
