@@ -826,7 +826,8 @@ def test_round_trip(tmp_path):
     again = FlamingoProcessor.from_pretrained(tmp_path / "one")
     again.save_pretrained(tmp_path / "two")
     again = FlamingoProcessor.from_pretrained(tmp_path / "two")
-    assert again.to_dict() == make_processor().to_dict()  # saving notes the travelling code on the saved one
+    # Saving notes the travelling code on the saved object.
+    assert {**again.to_dict(), "auto_map": None} == {**processor.to_dict(), "auto_map": None}
     assert again.chat_template == processor.chat_template
     for name in ("image_token_id", "end_of_chunk_token_id", "image_token", "end_of_chunk_token"):
         assert getattr(again, name) == getattr(processor, name)
