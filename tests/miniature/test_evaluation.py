@@ -80,9 +80,14 @@ def test_texts_that_are_right_score_one_and_texts_of_other_scenes_do_not(miniatu
     assert all(values["image"] == 1.0 for values in captions.values())
     assert all(values["blank"] == 0.0 for values in captions.values())
     assert np.mean([values["permuted"] for values in captions.values()]) < 0.6
-    assert scores["caption/single/color_and_shape"]["chance"] == 1 / 48
     assert scores["caption/single/color_and_shape"]["n"] == 12
-    assert scores["question/count/count"]["chance"] == 0.25
+    assert scores["question/pair/position"]["chance"] == 0.5
+
+
+def test_chance_is_how_often_two_scenes_agree():
+    assert evaluation._chance(["red", "red", "blue", "blue"]) == 0.5
+    assert evaluation._chance([("red", "bar"), ("red", "ring"), ("blue", "bar"), ("blue", "ring")]) == 0.25
+    assert evaluation._chance(["red"]) == 1.0
 
 
 def test_an_untrained_model_sees_nothing(miniature):

@@ -51,12 +51,12 @@ class DemoArguments:
 
     output_dir: str = "flamingo-demo"
     seed: int = 0
-    max_steps: int = 1500
+    max_steps: int = 2000
     batch_size: int = 48
     learning_rate: float = 2e-3
     gate_learning_rate_multiplier: float = 20.0
-    train_size: int = 6000
-    test_size: int = 400
+    train_size: int = 8000
+    test_size: int = 500
     num_captions: int = 16
 
     def __post_init__(self):
@@ -252,7 +252,7 @@ def _train(
             warmup_steps=min(50, arguments.max_steps // 10),
             logging_steps=min(50, arguments.max_steps),
             eval_strategy="steps",
-            eval_steps=max(arguments.max_steps // 3, 1),
+            eval_steps=max(arguments.max_steps // 4, 1),
             save_strategy="no",
             report_to="none",
             remove_unused_columns=False,

@@ -6,7 +6,7 @@ scenes, and with one blank image for all. A model that looks falls to chance in 
 guesses well does not.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +22,6 @@ from ..processing_flamingo import FlamingoProcessor
 from .world import (
     BACKGROUNDS,
     COLORS,
-    COUNTS,
     IMAGE_SIZE,
     NUMBER_WORDS,
     PLURALS,
@@ -47,14 +46,6 @@ _CAPTION_ATTRIBUTES = {
     "single": ("color", "shape", "size", "background"),
     "count": ("count", "color", "shape"),
     "pair": ("color", "shape", "right_color", "right_shape"),
-}
-_CHANCE = {
-    "color": 1 / len(COLORS),
-    "shape": 1 / len(SHAPES),
-    "size": 1 / len(SIZES),
-    "background": 1 / len(BACKGROUNDS),
-    "count": 1 / len(COUNTS),
-    "position": 1 / 2,
 }
 
 
@@ -183,7 +174,7 @@ def evaluate_miniature(
 
     Returns:
         For each score, such as `"caption/single/shape"` or `"question/count/color"`: `n`, the number of cases, the
-        accuracy under each of [`CONDITIONS`], and `chance`. `caption/single/color_and_shape` is right if both are.
+        accuracy under each of [`CONDITIONS`], and `chance`, how often two random scenes agree. `caption/single/color_and_shape` is right if both are.
     """
     model.eval()
     images = list(scenes["image"])
@@ -198,6 +189,10 @@ def evaluate_miniature(
     prompts = list(_prompts(scenes, processor.image_token))
     scene_of = torch.tensor([prompt.scene for prompt in prompts])
     rows = scenes.remove_columns("image").to_list()
+    truths: dict[str, list[object]] = defaultdict(list)
+    for prompt in prompts:
+        for name, truth in _truths(prompt, rows[prompt.scene]).items():
+            truths[name].append(truth)
     scores: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for condition in CONDITIONS:
         texts = generate_texts(
@@ -214,7 +209,7 @@ def evaluate_miniature(
         name: {
             "n": len(values["image"]),
             **{condition: float(np.mean(values[condition])) for condition in CONDITIONS},
-            "chance": _chance_of(name),
+            "chance": _chance(truths[name]),
         }
         for name, values in sorted(scores.items())
     }
@@ -230,11 +225,19 @@ def _score(prompt: _Prompt, text: str, scene: dict) -> dict[str, bool]:
     return right
 
 
-def _chance_of(name: str) -> float:
-    attribute = name.rsplit("/", 1)[1].removeprefix("right_")
-    if attribute == "color_and_shape":
-        return _CHANCE["color"] * _CHANCE["shape"]
-    return _CHANCE[attribute]
+def _truths(prompt: _Prompt, scene: dict) -> dict[str, object]:
+    """The right value of each score of a prompt."""
+    if prompt.expected is not None:
+        return {prompt.score_names[0]: prompt.expected}
+    truths = {name: scene[name.rsplit("/", 1)[1]] for name in prompt.score_names}
+    truths[f"caption/{scene['kind']}/color_and_shape"] = scene["color"], scene["shape"]
+    return truths
+
+
+def _chance(truths: list[object]) -> float:
+    """How often two random scenes agree: what a model that sees the picture of another scene can reach."""
+    counts = Counter(truths)
+    return sum((count / len(truths)) ** 2 for count in counts.values())
 
 
 def _derangement(size: int, rng: np.random.Generator) -> np.ndarray:
