@@ -1273,7 +1273,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             media_index = compute_media_index(markers)
 
         if use_cache is None:
-            use_cache = self.config.use_cache and self.config.text_config.use_cache
+            use_cache = self.config.use_cache and getattr(self.config.text_config, "use_cache", True)
         if self.training and self.is_activation_checkpointing:
             use_cache = False
         if use_cache and past_key_values is None:
