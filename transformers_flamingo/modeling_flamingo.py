@@ -1028,8 +1028,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             flat = flat[is_real]
         if len(flat) == 0:
             raise ValueError(
-                f"`frame_attention_mask` has no 1, so none of the {frame_mask.numel()} images in `pixel_values` is "
-                "real. Leave `pixel_values` out for text alone."
+                f"`pixel_values` of shape {tuple(pixel_values.shape)} holds no real image: `frame_attention_mask` has no 1, "
+                "or there are no images at all. Leave `pixel_values` out for text alone."
             )
         trains_vision = any(p.requires_grad for p in self.vision_model.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains_vision):
@@ -1419,8 +1419,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                     "`prefill_chunk_size` is not supported together with images: generate() would cut the images at "
                     "the same places as the text. Leave it out."
                 )
-            if getattr(image_features, "image_attention_mask", None) is None:
-                image_features = self._as_image_features(image_features, frame_attention_mask)
+            image_features = self._as_image_features(image_features, frame_attention_mask)
 
         input_ids, inputs_embeds = inputs_tensor, None
         if model_input_name == "inputs_embeds":
@@ -1539,7 +1538,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             ValueError: a backbone does not fit.
         """
         config_fields = {f.name for f in fields(FlamingoConfig)}
-        dtype = kwargs.pop("dtype", None)
+        dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
         backbone_kwargs = {"vision_": {}, "text_": {}}
         for key in list(kwargs):
             for prefix, target in backbone_kwargs.items():

@@ -19,7 +19,8 @@ class GateHistoryCallback(TrainerCallback):
         self._record(state.global_step, model)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        if state.global_step % args.logging_steps == 0 or state.global_step == state.max_steps:
+        every = state.logging_steps
+        if (every and state.global_step % every == 0) or state.global_step == state.max_steps:
             self._record(state.global_step, model)
 
     def _record(self, step: int, model) -> None:
