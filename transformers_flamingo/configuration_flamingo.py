@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
+from transformers.activations import ACT2FN
 from transformers.configuration_utils import SubConfigSpec
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 from transformers.utils import logging
@@ -105,6 +106,10 @@ class FlamingoConfig(PreTrainedConfig):
         end_of_chunk_token_id (`int`, *optional*):
             Id of `<|endofchunk|>` (the paper's `<EOC>`), at which generation stops by default. If neither this nor
             `image_token_id` is given, two rows are added to the vocabulary of (a copy of) `text_config` for them.
+        image_token_ids (`list[int]`, *optional*):
+            For converted flamingo-mini checkpoints only: the ids of ordinary text tokens (`<`, with and without a
+            space before it) each of which marks an image if any image is given. `image_token_id` is one of them. They
+            may be generated, and [`~FlamingoModel.freeze_backbones`] leaves their embeddings frozen.
         use_cache (`bool`, *optional*, defaults to `True`): Whether `forward` returns a cache when not told.
         pad_token_id, bos_token_id, eos_token_id (`int`, *optional*):
             Written here by `Trainer`, which copies them from the tokenizer; [`FlamingoModel.generate`] reads the
@@ -160,6 +165,7 @@ class FlamingoConfig(PreTrainedConfig):
     vision_feature_select_strategy: Literal["default", "full"] = "default"
     image_token_id: int | None = None
     end_of_chunk_token_id: int | None = None
+    image_token_ids: list[int] | tuple[int, ...] | None = None
     use_cache: bool = True
     pad_token_id: int | None = None
     bos_token_id: int | None = None
@@ -186,6 +192,12 @@ class FlamingoConfig(PreTrainedConfig):
             for config, implementation in zip(sub_configs, implementations, strict=True):
                 config._attn_implementation = implementation
 
+        if self.text_config.get_text_config() is not self.text_config:
+            raise ValueError(
+                f"`text_config` is a {type(self.text_config).__name__}, which joins a language model and other models. "
+                "Give the configuration of the language model alone (`text_config.get_text_config()`), and load the "
+                "language model alone."
+            )
         if tie_word_embeddings is not None:
             self.tie_word_embeddings = tie_word_embeddings
         # A two-tower model (CLIPConfig, SiglipConfig) stands for its vision tower.
@@ -271,9 +283,17 @@ class FlamingoConfig(PreTrainedConfig):
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but it is a size: it must be at least 1.")
+        if self.vision_hidden_size is not None and self.vision_hidden_size < 1:
+            raise ValueError(f"`vision_hidden_size` is {self.vision_hidden_size}, but a width is at least 1.")
         for name in ("resampler_num_layers", "resampler_num_frames"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but it is a count: it must be at least 0.")
+
+    def validate_activations(self):
+        """The activation functions are ones that transformers has."""
+        for name in ("cross_attention_activation", "resampler_activation"):
+            if getattr(self, name) not in ACT2FN:
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}, but it must be one of {sorted(ACT2FN)}.")
 
     def validate_cross_attention_layers(self):
         """Gated blocks stand before decoder layers that exist, at most one before each, and at least one in all."""
@@ -321,6 +341,13 @@ class FlamingoConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` is {token_id}, but a token id is at least 0.")
         if self.image_token_id == self.end_of_chunk_token_id:
             raise ValueError(f"`image_token_id` and `end_of_chunk_token_id` are both {self.image_token_id}.")
+        text_ids = self.image_token_ids
+        if text_ids is not None and (self.image_token_id not in text_ids or self.end_of_chunk_token_id in text_ids):
+            raise ValueError(
+                f"`image_token_ids` is {list(text_ids)}. It lists all tokens that mark an image, so `image_token_id` "
+                f"({self.image_token_id}) must be among them and `end_of_chunk_token_id` ({self.end_of_chunk_token_id}) "
+                "must not."
+            )
 
 
 FlamingoConfig.register_for_auto_class()

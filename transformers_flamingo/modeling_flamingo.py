@@ -694,6 +694,52 @@ def _condition(language_model: PreTrainedModel) -> None:
             layer.register_forward_pre_hook(functools.partial(_apply_gated_block, index), with_kwargs=True)
 
 
+class MptNormalisedQKV(nn.Linear):
+    """
+    The projection to queries, keys and values of an MPT attention, with a layer norm of queries and of keys over their
+    full width, before they are split into heads.
+
+    MPT's option `qk_ln`, which `mpt-1b-redpajama-200b`, the language model of OpenFlamingo-3B, needs. transformers has
+    the option in its config and nothing behind it. Here the norms are part of the projection, so everything else of
+    the stock model stays as it is.
+    """
+
+    def __init__(self, projection: nn.Linear, eps: float):
+        size = projection.in_features
+        kwargs = {"bias": False, "device": projection.weight.device, "dtype": projection.weight.dtype}
+        super().__init__(size, 3 * size, **kwargs)
+        self.weight = projection.weight
+        self.q_ln = nn.LayerNorm(size, eps=eps, **kwargs)
+        self.k_ln = nn.LayerNorm(size, eps=eps, **kwargs)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        query, key, value = super().forward(hidden_states).chunk(3, dim=-1)
+        return torch.cat([self.q_ln(query), self.k_ln(key), value], dim=-1)
+
+
+def _mpt_attentions(language_model: PreTrainedModel) -> list[nn.Module]:
+    """The attention modules of an MPT whose queries and keys must be normalised; of any other model none."""
+    attn_config = getattr(language_model.config, "attn_config", None)
+    if language_model.config.model_type != "mpt" or not attn_config.qk_ln:
+        return []
+    if attn_config.clip_qkv:
+        raise ValueError(
+            f"`text_config.attn_config` has both `qk_ln` and `clip_qkv={attn_config.clip_qkv}`. Clipping stands before "
+            "the norm there, and after it here, so the numbers would be wrong. No released model has both."
+        )
+    return [module for module in language_model.modules() if hasattr(module, "Wqkv")]
+
+
+def _normalise_mpt_queries_and_keys(language_model: PreTrainedModel) -> None:
+    """Do what MPT's option `qk_ln` says; nothing for other models."""
+    for attention in _mpt_attentions(language_model):
+        attention.Wqkv = MptNormalisedQKV(attention.Wqkv, language_model.config.layer_norm_epsilon)
+
+
+def _lacks_query_key_norm(language_model: PreTrainedModel) -> bool:
+    return any(not isinstance(module.Wqkv, MptNormalisedQKV) for module in _mpt_attentions(language_model))
+
+
 class TokenRows(nn.Module):
     """
     Trainable rows of a frozen embedding matrix.
@@ -837,6 +883,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             vision_model = AutoModel.from_config(config.vision_config)
         if language_model is None:
             language_model = AutoModelForCausalLM.from_config(config.text_config)
+            _normalise_mpt_queries_and_keys(language_model)
 
         self.vision_model = vision_model
         self.language_model = language_model
@@ -847,6 +894,12 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         self.input_token_rows: TokenRows | None = None
         self.output_token_rows: TokenRows | None = None
 
+        if _lacks_query_key_norm(language_model):
+            raise ValueError(
+                "`text_config.attn_config.qk_ln` is set, but transformers' MPT has no layer norm of queries and keys: it "
+                "would give wrong numbers without a word. Build the model from its config, or convert the checkpoint "
+                "with `transformers_flamingo.checkpoints`."
+            )
         parameters = inspect.signature(type(language_model).forward).parameters
         if "past_key_values" not in parameters:
             raise ValueError(
@@ -864,7 +917,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         self.post_init()
 
     def _set_default_generation_config(self) -> None:
-        """Stop at `<|endofchunk|>` or the language model's own end, and never generate `<image>`."""
+        """Stop at `<|endofchunk|>` or the language model's own end, and never generate an `<image>` token."""
         text_config = self.config.text_config
         eos = getattr(text_config, "eos_token_id", None)
         eos = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
@@ -874,7 +927,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         self.generation_config.bos_token_id = getattr(text_config, "bos_token_id", None)
         self.generation_config.pad_token_id = self.config.end_of_chunk_token_id if pad is None else pad
         self.generation_config.eos_token_id = list(dict.fromkeys([self.config.end_of_chunk_token_id, *eos]))
-        self.generation_config.suppress_tokens = [self.config.image_token_id]
+        if self.config.image_token_ids is None:  # those are ordinary text
+            self.generation_config.suppress_tokens = [self.config.image_token_id]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -921,11 +975,18 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
 
     def set_decoder(self, decoder: nn.Module) -> None:
         self.language_model.set_decoder(decoder)
+        _condition(self.language_model)
 
-    def resize_token_embeddings(self, *args, **kwargs) -> nn.Module:
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args, **kwargs) -> nn.Module:
+        num_rows = 1 + max(self.config.image_token_id, self.config.end_of_chunk_token_id)
+        if new_num_tokens is not None and new_num_tokens < num_rows:
+            raise ValueError(
+                f"{new_num_tokens} rows would cut off the embeddings of `<image>` ({self.config.image_token_id}) or "
+                f"`<|endofchunk|>` ({self.config.end_of_chunk_token_id}). Keep at least {num_rows}."
+            )
         has_token_rows = self.input_token_rows is not None
         self._remove_token_rows()
-        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        embeddings = super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
         if has_token_rows:
             self._add_token_rows()
         return embeddings
@@ -958,7 +1019,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             self.language_model.requires_grad_(True)
 
     def _add_token_rows(self) -> None:
-        token_ids = sorted([self.config.image_token_id, self.config.end_of_chunk_token_id])
+        token_ids = {self.config.image_token_id, self.config.end_of_chunk_token_id}
+        token_ids = sorted(token_ids - set(self.config.image_token_ids or ()))
         embedding, head = self.get_input_embeddings(), self.get_output_embeddings()
         self.input_token_rows = TokenRows(embedding.weight, token_ids)
         embedding.register_forward_hook(functools.partial(_input_rows_hook, self.input_token_rows))
@@ -969,10 +1031,12 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         head.register_forward_hook(functools.partial(_output_rows_hook, output_rows))
 
     def _remove_token_rows(self) -> None:
+        own = [rows for rows in (self.input_token_rows, self.output_token_rows) if rows is not None]
         self.input_token_rows = self.output_token_rows = None
         for module in (self.get_input_embeddings(), self.get_output_embeddings()):
             for key, hook in list(module._forward_hooks.items()):
-                if isinstance(hook, functools.partial) and hook.func in (_input_rows_hook, _output_rows_hook):
+                # Its own only: another Flamingo may share the language model.
+                if isinstance(hook, functools.partial) and any(hook.args[:1] == (rows,) for rows in own):
                     del module._forward_hooks[key]
 
     def _share_token_rows(self) -> None:
@@ -1158,18 +1222,20 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         attention_mask: torch.Tensor | None,
     ) -> torch.BoolTensor:
         """Where the `<image>` tokens are, padding aside: `(B, T)`."""
+        token_ids = self.config.image_token_ids or [self.config.image_token_id]
         if input_ids is not None:
-            markers = input_ids == self.config.image_token_id
+            markers = torch.stack([input_ids == token_id for token_id in token_ids]).any(dim=0)
         else:
-            token = torch.tensor(self.config.image_token_id, device=inputs_embeds.device)
-            markers = (inputs_embeds == self.get_input_embeddings()(token)).all(dim=-1)
+            tokens = self.get_input_embeddings()(torch.tensor(token_ids, device=inputs_embeds.device))
+            markers = torch.stack([(inputs_embeds == token).all(dim=-1) for token in tokens]).any(dim=0)
         if _is_padding_mask(attention_mask):
             markers = markers & attention_mask[:, -markers.shape[1] :].bool()
         return markers
 
-    @staticmethod
-    def _check_image_counts(markers: torch.BoolTensor, image_features: FlamingoImageFeatures | None) -> None:
+    def _check_image_counts(self, markers: torch.BoolTensor, image_features: FlamingoImageFeatures | None) -> None:
         """Each sample has as many images as markers."""
+        if image_features is None and self.config.image_token_ids is not None:
+            return  # ordinary text, as long as there is no image
         num_markers = markers.sum(dim=1)
         if image_features is None:
             num_images = torch.zeros_like(num_markers)
@@ -1311,8 +1377,9 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             )
         if not context.applied:
             raise RuntimeError(
-                f"{type(self.language_model).__name__} did not pass the images down to its decoder layers. Used as "
-                "the language model of a compiled Flamingo it would silently ignore them: do not compile it."
+                f"{type(self.language_model).__name__} did not pass the images down to its decoder layers, so it would "
+                "silently ignore them. If this model is compiled, do not compile it: this language model drops "
+                "keywords. If its decoder or layers were replaced, use `set_decoder`."
             )
 
         loss, logits = None, outputs.logits
@@ -1363,7 +1430,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             context.latents = latents
             context.layout = _build_mask_layout(media_index, latents, latents.dtype)
             # Where the last marker stands is not known without leaving the graph: let no crop pass it.
-            last_position = None if cache is None else cache.get_seq_length() + media_index.shape[1]
+            last_position = None if cache is None else cache.get_seq_length() + media_index.shape[1] - 1
         else:
             is_cached = bool(cache_layers) and cache_layers[0].is_initialized
             num_past_tokens = int(cache.get_seq_length()) if cache is not None else 0

@@ -229,6 +229,10 @@ class FlamingoProcessor(ProcessorMixin):
             Marks the place of an image or a video in the text. One token each, whatever the number of frames.
         end_of_chunk_token (`str`, *optional*, defaults to `"<|endofchunk|>"`):
             Ends the text that belongs to an image.
+        image_token_is_text (`bool`, *optional*, defaults to `False`):
+            For converted flamingo-mini checkpoints only. `image_token` is not made a token but stays ordinary text, and
+            every token `<`, with or without a space before it, marks an image. What it costs: a text that is given
+            together with images cannot hold any other `<`.
 
     Example:
 
@@ -247,6 +251,7 @@ class FlamingoProcessor(ProcessorMixin):
         chat_template: str | dict[str, str] | None = None,
         image_token: str = "<image>",
         end_of_chunk_token: str = "<|endofchunk|>",
+        image_token_is_text: bool = False,
     ):
         if not image_token or not end_of_chunk_token or image_token == end_of_chunk_token:
             raise ValueError(
@@ -260,7 +265,8 @@ class FlamingoProcessor(ProcessorMixin):
             )
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
 
-        missing = [token for token in (end_of_chunk_token, image_token) if token not in tokenizer.all_special_tokens]
+        special_tokens = [end_of_chunk_token] if image_token_is_text else [end_of_chunk_token, image_token]
+        missing = [token for token in special_tokens if token not in tokenizer.all_special_tokens]
         if missing:
             tokenizer.add_special_tokens({"extra_special_tokens": missing}, replace_extra_special_tokens=False)
         # Not `tokenizer.pad_token is None`, which logs an error
@@ -269,7 +275,12 @@ class FlamingoProcessor(ProcessorMixin):
         tokenizer.padding_side = "left"
 
         self.image_token = image_token
-        self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
+        self.image_token_is_text = image_token_is_text
+        if image_token_is_text:
+            self.image_token_ids = [tokenizer.encode(text, add_special_tokens=False)[-1] for text in ("<", " <")]
+            self.image_token_id = self.image_token_ids[0]
+        else:
+            self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
         self.end_of_chunk_token = end_of_chunk_token
         self.end_of_chunk_token_id = tokenizer.convert_tokens_to_ids(end_of_chunk_token)
 
@@ -510,7 +521,7 @@ class FlamingoProcessor(ProcessorMixin):
             return flat
         if text is None or len(text) == 1:
             return [flat]
-        counts = [sample.count(self.image_token) for sample in text]
+        counts = [self._count_markers(sample) for sample in text]
         if not alone or sum(counts) != len(flat):
             raise ValueError(
                 f"`{name}` is a flat list of {len(flat)} for {len(text)} texts with {counts} `{self.image_token}` "
@@ -520,6 +531,25 @@ class FlamingoProcessor(ProcessorMixin):
             )
         rest = iter(flat)
         return [[next(rest) for _ in range(count)] for count in counts]
+
+    def _count_markers(self, text: str) -> int:
+        """How many images `text` marks."""
+        if self.image_token_is_text:
+            token_ids = self.tokenizer.encode(text, add_special_tokens=False)
+            return sum(token_id in self.image_token_ids for token_id in token_ids)
+        return text.count(self.image_token)
+
+    def _check_special_mm_tokens(self, text: list[str], text_inputs: BatchFeature, modalities: list[str]) -> None:
+        if not self.image_token_is_text:
+            super()._check_special_mm_tokens(text, text_inputs, modalities)
+            return
+        counts = [sum(int(i) in self.image_token_ids for i in token_ids) for token_ids in text_inputs["input_ids"]]
+        expected = [self._count_markers(sample) for sample in text]
+        if counts != expected:
+            raise ValueError(
+                f"The texts mark {expected} images, but after tokenization {counts} markers are left: truncation cut "
+                "some off. Raise `max_length` or shorten the text."
+            )
 
     def validate_inputs(
         self,
@@ -558,7 +588,7 @@ class FlamingoProcessor(ProcessorMixin):
                 "give one list per text, `[]` for a text without images."
             )
         for index, (sample, media) in enumerate(zip(text, images, strict=True)):
-            count = sample.count(self.image_token)
+            count = self._count_markers(sample)
             if count != len(media):
                 raise ValueError(
                     f"Sample {index} has {count} `{self.image_token}` in its text but {len(media)} images or videos. "
@@ -712,8 +742,8 @@ class FlamingoProcessor(ProcessorMixin):
         Keep "resize the short side, then crop the centre" within memory for an image that is very long and thin.
 
         Only the window that the crop keeps is resized, from its place in the source. It has the short side already, so
-        the image processor's own resize leaves it alone, and it is shorter than the whole by an even number, so the
-        centre crop lands on the same pixels. They are those of the whole image resized, within one step of 255.
+        the image processor's own resize leaves it alone, and it is shorter than the whole by a multiple of 4, so
+        the centre crop lands on the same pixels. They are those of the whole image resized, within one step of 255.
         """
         size = self._image_setting("size", kwargs)
         if not size or not self._image_setting("do_resize", kwargs):
@@ -735,7 +765,8 @@ class FlamingoProcessor(ProcessorMixin):
             )
         crop = get_size_dict(self._image_setting("crop_size", kwargs), param_name="crop_size")
         window = max(crop["width" if width > height else "height"], new_short)
-        start = (new_long - window) // 2
+        # Even: the centre crop that follows may round half of an odd number down, up, or to even.
+        start = (new_long - window) // 4 * 2
         window = new_long - 2 * start
         resample = self._image_setting("resample", kwargs)
         resample = torch_pil_interpolation_mapping.get(resample, resample)

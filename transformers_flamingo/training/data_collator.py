@@ -66,7 +66,8 @@ class FlamingoDataCollator(DataCollatorMixin):
         starts = torch.as_tensor(batch.pop("offset_mapping"))[..., 0]  # (B, T) where each token starts in the text
         is_prompt = starts < torch.tensor([len(prompt) for prompt in prompts])[:, None]
         labels = batch["input_ids"].clone()
-        labels[(batch["attention_mask"] == 0) | is_prompt | (labels == self.processor.image_token_id)] = -100
+        is_marker = torch.isin(labels, torch.tensor(self.processor.image_token_ids))
+        labels[(batch["attention_mask"] == 0) | is_prompt | is_marker] = -100
         unsupervised = (labels == -100).all(dim=1).nonzero().flatten().tolist()
         if unsupervised:
             index = unsupervised[0]
