@@ -1,12 +1,16 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from factory import tiny_flamingo, tiny_processor
 from PIL import Image
 
 from transformers_flamingo.cli import main
+
+
+GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +21,7 @@ def model_directory(tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["caption"], ["miniature-backbones"]])
+@pytest.mark.parametrize("command", [[], ["demo"], ["caption"], ["convert"], ["miniature-backbones"]])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
@@ -64,3 +68,34 @@ def test_caption_with_a_missing_model_is_a_message(tmp_path, capsys):
 def test_demo_with_an_impossible_argument_is_a_message(tmp_path, capsys):
     assert main(["demo", "--output-dir", str(tmp_path), "--max-steps", "0"]) == 1
     assert "`max_steps` is 0" in capsys.readouterr().err
+
+
+def test_convert_writes_a_model_that_captions(tmp_path, capsys):
+    source = GOLDEN / "flamingo_mini" / "gpt2_every1"
+    options = [
+        f"--vision={source / 'vision_base'}",
+        f"--text={source / 'lm_base'}",
+        f"--tokenizer={source / 'tokenizer'}",
+    ]
+    out = tmp_path / "out"
+    assert main(["convert", "flamingo-mini", str(source / "hf"), str(out), *options]) == 0
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (40, 30), "red").save(picture)
+    assert main(["caption", str(picture), "--model", str(out), "--max-new-tokens", "3"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{picture}: ")
+    assert main(["convert", "flamingo-mini", str(source / "hf"), str(out), *options]) == 1
+    assert "not empty" in capsys.readouterr().err
+
+
+def test_convert_dry_run_prints_the_table_and_writes_nothing(tmp_path, capsys):
+    source = GOLDEN / "open_flamingo" / "gpt_neox_every2"
+    command = ["convert", "open-flamingo", str(source / "checkpoint.pt"), str(tmp_path / "out"), "--dry-run"]
+    command += ["--vision", str(source / "vision_hf"), "--text", str(source / "lm_frozen")]
+    command += ["--tokenizer", str(source / "tokenizer")]
+    assert main([*command, "--cross-attention-every-n-layers", "2"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["SOURCE", "TARGET", "SHAPE"]
+    assert ["lang_encoder.embed_out.weight", "language_model.lm_head.weight", "1012x48"] in lines
+    assert not (tmp_path / "out").exists()
+    assert main(command) == 1
+    assert "give cross_attention_every_n_layers" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 
 from transformers import (
     AutoConfig,
+    AutoImageProcessor,
     AutoModel,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
@@ -10,6 +11,7 @@ from transformers import (
 )
 
 from .configuration_flamingo import FlamingoConfig
+from .image_processing_flamingo import FlamingoImageProcessor
 from .modeling_flamingo import FlamingoModel
 from .processing_flamingo import FlamingoProcessor
 
@@ -18,6 +20,7 @@ AutoConfig.register(FlamingoConfig.model_type, FlamingoConfig)
 AutoModel.register(FlamingoConfig, FlamingoModel)
 AutoModelForImageTextToText.register(FlamingoConfig, FlamingoModel)
 AutoModelForMultimodalLM.register(FlamingoConfig, FlamingoModel)
+AutoImageProcessor.register(FlamingoConfig, image_processor_classes={"pil": FlamingoImageProcessor})
 AutoProcessor.register(FlamingoConfig, FlamingoProcessor)
 
-__all__ = ["FlamingoConfig", "FlamingoModel", "FlamingoProcessor"]
+__all__ = ["FlamingoConfig", "FlamingoImageProcessor", "FlamingoModel", "FlamingoProcessor"]

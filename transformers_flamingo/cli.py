@@ -4,6 +4,7 @@ The `flamingo` command. Each subcommand is a thin function over what the package
 
     flamingo demo                                     # train a small Flamingo, offline, in minutes
     flamingo caption PICTURE... --model DIRECTORY     # caption pictures
+    flamingo convert open-flamingo CHECKPOINT DIRECTORY   # a checkpoint of OpenFlamingo or flamingo-mini
     flamingo miniature-backbones vision DIRECTORY     # train the demo's backbones again
 """
 
@@ -44,6 +45,25 @@ def caption(arguments: argparse.Namespace) -> None:
         print(f"{path}: {processor.batch_decode(new, skip_special_tokens=True)[0].strip()}", flush=True)
 
 
+def convert(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from .checkpoints import conversion, convert_flamingo_mini, convert_open_flamingo
+
+    options = {"vision": arguments.vision, "text": arguments.text, "tokenizer": arguments.tokenizer}
+    options |= {"dtype": getattr(torch, arguments.dtype), "dry_run": arguments.dry_run}
+    if arguments.peer == "open-flamingo":
+        options["cross_attention_every_n_layers"] = arguments.cross_attention_every_n_layers
+        convert_peer = convert_open_flamingo
+    else:
+        convert_peer = convert_flamingo_mini
+    table = convert_peer(arguments.checkpoint, arguments.output_dir, **options)
+    if arguments.dry_run:
+        print(conversion.format_table(table))
+    else:
+        print(f"{arguments.output_dir}: a Flamingo for AutoModelForImageTextToText.from_pretrained")
+
+
 def miniature_backbones(arguments: argparse.Namespace) -> None:
     from .miniature.backbones import read_training_record
     from .model_card import write_model_card
@@ -66,9 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, run: Callable[[argparse.Namespace], None], summary: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(
-            name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+        command = commands.add_parser(name, help=summary, description=summary)
         command.set_defaults(run=run)
         return command
 
@@ -84,13 +102,35 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("images", nargs="+", metavar="PICTURE", help="files or URLs")
     command.add_argument("--model", required=True, help="directory or Hub name of the model")
     command.add_argument("--prompt", default="", help="text after the image, such as 'Output:'")
-    command.add_argument("--max-new-tokens", type=int, default=32, help="tokens at most")
-    command.add_argument("--num-beams", type=int, default=1, help="beams of beam search")
+    command.add_argument("--max-new-tokens", type=int, default=32, help="tokens at most (default: %(default)s)")
+    command.add_argument("--num-beams", type=int, default=1, help="beams of beam search (default: %(default)s)")
+
+    command = add("convert", convert, "Convert a checkpoint of OpenFlamingo or flamingo-mini.")
+    command.add_argument("peer", choices=["open-flamingo", "flamingo-mini"], help="whose checkpoint it is")
+    command.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="file (open-flamingo), directory (flamingo-mini), or released Hub name",
+    )
+    command.add_argument("output_dir", metavar="DIRECTORY", help="where to write it; must not exist, or be empty")
+    command.add_argument("--vision", help="name or directory of the vision encoder (a released name fills it in)")
+    command.add_argument("--text", help="name or directory of the language model (likewise)")
+    command.add_argument("--tokenizer", help="name or directory of its tokenizer (default: that of --text)")
+    command.add_argument(
+        "--cross-attention-every-n-layers", type=int, help="interval of the gated blocks (open-flamingo; likewise)"
+    )
+    command.add_argument(
+        "--dtype",
+        default="float32",
+        choices=["float32", "bfloat16", "float16"],
+        help="what to write (default: %(default)s)",
+    )
+    command.add_argument("--dry-run", action="store_true", help="check, print the mapping table, and write nothing")
 
     command = add("miniature-backbones", miniature_backbones, "Train one of the demo's two backbones from scratch.")
     command.add_argument("backbone", choices=["vision", "text"], help="which one")
     command.add_argument("output_dir", metavar="DIRECTORY", help="where to write it")
-    command.add_argument("--seed", type=int, default=0, help="seed of data and weights")
+    command.add_argument("--seed", type=int, default=0, help="seed of data and weights (default: %(default)s)")
     return parser
 
 

@@ -669,7 +669,7 @@ def _is_padding_mask(attention_mask: Any) -> bool:
     return isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2
 
 
-def _find_decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
+def find_decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
     """The decoder layers of a causal language model; a `ValueError` if there are none."""
     num_layers = language_model.config.num_hidden_layers
     for module in language_model.modules():
@@ -688,7 +688,7 @@ def _find_decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
 
 def _condition(language_model: PreTrainedModel) -> None:
     """Give each decoder layer its hook, once: two Flamingos may share one language model."""
-    for index, layer in enumerate(_find_decoder_layers(language_model)):
+    for index, layer in enumerate(find_decoder_layers(language_model)):
         hooks = layer._forward_pre_hooks.values()
         if not any(getattr(hook, "func", None) is _apply_gated_block for hook in hooks):
             layer.register_forward_pre_hook(functools.partial(_apply_gated_block, index), with_kwargs=True)
@@ -730,7 +730,7 @@ def _mpt_attentions(language_model: PreTrainedModel) -> list[nn.Module]:
     return [module for module in language_model.modules() if hasattr(module, "Wqkv")]
 
 
-def _normalise_mpt_queries_and_keys(language_model: PreTrainedModel) -> None:
+def normalise_mpt_queries_and_keys(language_model: PreTrainedModel) -> None:
     """Do what MPT's option `qk_ln` says; nothing for other models."""
     for attention in _mpt_attentions(language_model):
         attention.Wqkv = MptNormalisedQKV(attention.Wqkv, language_model.config.layer_norm_epsilon)
@@ -883,7 +883,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             vision_model = AutoModel.from_config(config.vision_config)
         if language_model is None:
             language_model = AutoModelForCausalLM.from_config(config.text_config)
-            _normalise_mpt_queries_and_keys(language_model)
+            normalise_mpt_queries_and_keys(language_model)
 
         self.vision_model = vision_model
         self.language_model = language_model

@@ -1,0 +1,8 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Readers of the checkpoints of OpenFlamingo and flamingo-mini: each turns one into a directory for `from_pretrained`."""
+
+from .flamingo_mini import convert_flamingo_mini
+from .open_flamingo import convert_open_flamingo
+
+
+__all__ = ["convert_flamingo_mini", "convert_open_flamingo"]

@@ -1,0 +1,68 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+MosaicGPT, the first form of MPT: `mpt-1b-redpajama-200b` and its `-dolly`, the language models of OpenFlamingo-3B.
+
+It is an MPT with layer norm of queries and keys, under other names. transformers does not know it, and its own code on
+the Hub no longer runs.
+"""
+
+import re
+from typing import Any
+
+from transformers import MptConfig
+
+
+_RENAMED_MODULES = {
+    "ln_1": "norm_1",
+    "ln_2": "norm_2",
+    "attn.q_ln": "attn.Wqkv.q_ln",
+    "attn.k_ln": "attn.Wqkv.k_ln",
+    "mlp.mlp_up": "ffn.up_proj",
+    "mlp.mlp_down": "ffn.down_proj",
+}
+
+
+def is_mosaic_gpt(config: dict[str, Any]) -> bool:
+    return config.get("model_type") == "mosaic_gpt"
+
+
+def mosaic_gpt_config(values: dict[str, Any]) -> MptConfig:
+    """
+    The config of the MPT that has the numbers of this MosaicGPT.
+
+    Raises:
+        ValueError: it has a setting that transformers' MPT lacks, so it would give other numbers.
+    """
+    needed = {
+        "alibi": True,
+        "attn_clip_qkv": None,
+        "embedding_fraction": 1.0,
+        "logit_scale": None,
+        "mlp_ratio": 4,
+        "no_bias": True,
+    }
+    given = {name: values.get(name, value) for name, value in needed.items()}
+    if given != needed:
+        raise ValueError(f"This MosaicGPT has {given}, but transformers' MPT can only be {needed}.")
+    return MptConfig(
+        d_model=values["d_model"],
+        n_heads=values["n_heads"],
+        n_layers=values["n_layers"],
+        max_seq_len=values["max_seq_len"],
+        vocab_size=values["vocab_size"],
+        attn_config={
+            "alibi": True,
+            "alibi_bias_max": values.get("alibi_bias_max", 8),
+            "qk_ln": values.get("attn_qk_ln", False),
+            "softmax_scale": values.get("softmax_scale"),
+        },
+    )
+
+
+def mosaic_gpt_key(key: str) -> str:
+    """The name of a weight in transformers' MPT, with the norms where [`MptNormalisedQKV`] has them."""
+    key = key.removeprefix("model.")  # as MosaicML's own training writes it
+    key = key.replace("transformer.ln_f.", "transformer.norm_f.")
+    if match := re.fullmatch(r"(transformer\.blocks\.\d+)\.(.+)\.(weight|bias)", key):
+        return f"{match[1]}.{_RENAMED_MODULES.get(match[2], match[2])}.{match[3]}"
+    return key
