@@ -86,8 +86,7 @@ def render(
     Args:
         document (`list[Chunk]`): What a reader's `read` returned.
         processor ([`FlamingoProcessor`]): For its markers and, if `max_length` is given, its fast tokenizer.
-        rng (`numpy.random.Generator`): The only source of chance. How much is drawn depends on the document and on
-            nothing else.
+        rng (`numpy.random.Generator`): The only source of chance. What is drawn does not depend on the budgets.
         where (`str`): File and row of the document, for error messages: [`origin`] of its row.
         max_length (`int`, *optional*): Token budget, with the special tokens that the tokenizer adds.
         max_images (`int`, *optional*): Budget of images and videos.

@@ -191,8 +191,8 @@ def _suffix(file: str) -> str:
 
 def _stream(files: list[str]) -> Iterator[dict[str, Any]]:
     for file in files:
-        # `iter` and not iteration: in a DataLoader's worker that would deal this file out among the workers, although it
-        # is this worker's own shard, and rows would be lost
+        # `iter` and not iteration: in a DataLoader's worker that would deal this file out among the workers, although
+        # it is this worker's own shard, and rows would be lost
         for number, batch in enumerate(_open(file, streaming=True).iter(batch_size=1)):
             yield {**{name: values[0] for name, values in batch.items()}, FILE: file, ROW: number}
 
