@@ -49,6 +49,32 @@ def test_text_is_supervised_except_for_markers_and_padding(collator):
     assert batch["frame_attention_mask"].tolist() == [[1, 1], [0, 0]]
 
 
+def test_supervised_parts_of_a_text_hold_the_tokens_that_start_in_them(collator):
+    row = {
+        "text": "w5 w6<|endofchunk|><image>w7 w8<|endofchunk|>",
+        "images": [PICTURE],
+        "supervised": [(3, 5), (26, 45)],
+    }
+    batch = collator([row, {"text": "w9"}])
+    assert batch["labels"].tolist() == [
+        [-100, 6, -100, -100, 7, 8, END_OF_CHUNK],
+        [9, -100, -100, -100, -100, -100, -100],
+    ]
+
+
+def test_a_video_is_a_list_of_frames_among_the_images(collator):
+    batch = collator([{"images": [PICTURE, [PICTURE, PICTURE]], "text": "<image>w5<image>w6"}])
+    assert batch["frame_attention_mask"].tolist() == [[[1, 0], [1, 1]]]
+    assert batch["pixel_values"].shape == (1, 2, 2, 3, IMAGE_SIZE, IMAGE_SIZE)
+
+
+def test_rows_without_features_are_text(collator):
+    rows = [{"text": "w5", "image_features": torch.zeros(0, 4, 24)}, {"text": "w6", "image_features": None}]
+    assert set(collator(rows)) == {"input_ids", "attention_mask", "labels"}
+    mixed = collator([rows[0], {"text": "<image>w7", "image_features": torch.ones(1, 4, 24)}])
+    assert mixed["frame_attention_mask"].tolist() == [[0], [1]]
+
+
 def test_a_batch_of_text_alone_has_no_pixels(collator):
     batch = collator([{"text": "w5 w6"}, {"prompt": None, "completion": "w7"}])
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
@@ -66,8 +92,13 @@ def test_the_batch_is_what_the_model_trains_on(collator):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"image": PICTURE}, "Row 0 .* needs either `text`, or `completion`"),
-        ({"text": "w5", "completion": "w6"}, "needs either `text`, or `completion`"),
+        ({"image": PICTURE}, "Row 0 .* needs either `text`, .*or `completion`"),
+        ({"text": "w5", "completion": "w6"}, "needs either `text`, .*or `completion`"),
+        ({"prompt": "w5", "text": "w6"}, r"with text \['prompt', 'text'\]"),
+        ({"supervised": [(0, 2)], "completion": "w6"}, r"with text \['completion', 'supervised'\]"),
+        ({"image": PICTURE, "images": [PICTURE], "text": "<image>w6"}, "Row 0 of the batch has `image` and `images`"),
+        ({"image": PICTURE, "image_features": torch.zeros(1, 4, 24), "text": "<image>w6"}, "`image_features`"),
+        ({"text": "w5", "supervised": []}, "Row 0 of the batch has no token to learn from"),
         ({"prompt": "w5", "completion": ""}, "Row 0 of the batch has no token to learn from"),
         ({"text": "<image>", "image": PICTURE}, "no token to learn from"),
         ({"text": "<image>w5"}, ""),

@@ -18,8 +18,11 @@ class FlamingoDataCollator(DataCollatorMixin):
     A row is a dict with
 
     - `image`, one image, or `images`, a list of them, or `image_features`, what the vision encoder made of them,
-      `(N, P, Dv)`, so that a frozen encoder need not run again; none of these for text alone;
-    - `text`, of which every token is supervised, or `prompt` and `completion`, of which only the completion is.
+      `(N, P, Dv)`, so that a frozen encoder need not run again; none of these, or none in them, for text alone. A
+      video is a list of frames in the place of an image;
+    - `text`, of which every token is supervised, or only those in `supervised`, a list of `[start, end)` in
+      characters;
+      or `prompt` and `completion`, of which only the completion is. [`~data.render`] makes such rows.
 
     The text holds one `<image>` for each image and ends its chunks with `<|endofchunk|>` itself: nothing is added.
     Use it with `TrainingArguments(remove_unused_columns=False)`, because these columns are no arguments of the model.
@@ -33,16 +36,18 @@ class FlamingoDataCollator(DataCollatorMixin):
         labels   -100     a  red  circle  <|endofchunk|>        -100     two  bars  <|endofchunk|>  -100
 
     Not supervised are padding (by the mask: `<PAD>` may be a token that the text uses), `<image>`, which is given and
-    never predicted, and the prompt. A token belongs to the completion if it starts in it.
+    never predicted, and the prompt. A token belongs to the part of the text in which it starts.
 
     Args:
         processor ([`FlamingoProcessor`]): Makes the tensors. Needs a fast tokenizer, for the offsets.
         max_length (`int`, *optional*):
-            Rows with more tokens raise an error of the processor if an image would be cut off, and lose text otherwise.
+            Rows with more tokens raise an error of the processor if an image would be cut off, and lose text
+            otherwise.
 
     Raises:
-        ValueError: a row has no text, both kinds of text, or no supervised token, or the batch has both images and
-            features.
+        ValueError: a row has no text, columns that contradict each other, or no supervised token, or the batch has
+        both
+            images and features.
     """
 
     processor: FlamingoProcessor
@@ -50,12 +55,12 @@ class FlamingoDataCollator(DataCollatorMixin):
     return_tensors: str = "pt"
 
     def torch_call(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        prompts, completions = zip(*(self._split(row, index) for index, row in enumerate(rows)), strict=True)
-        images = [self._images(row) for row in rows]
+        texts, spans = zip(*(self._text(row, index) for index, row in enumerate(rows)), strict=True)
+        images = [self._images(row, index) for index, row in enumerate(rows)]
         features = self._features(rows, any(images))
         batch = self.processor(
             images=images if any(images) else None,
-            text=[prompt + completion for prompt, completion in zip(prompts, completions, strict=True)],
+            text=list(texts),
             padding=True,
             padding_side="right",
             truncation=self.max_length is not None,
@@ -64,44 +69,51 @@ class FlamingoDataCollator(DataCollatorMixin):
             return_tensors="pt",
         )
         starts = torch.as_tensor(batch.pop("offset_mapping"))[..., 0]  # (B, T) where each token starts in the text
-        is_prompt = starts < torch.tensor([len(prompt) for prompt in prompts])[:, None]
+        supervised = torch.zeros_like(starts, dtype=torch.bool)
+        for index, row_spans in enumerate(spans):
+            for start, end in row_spans:
+                supervised[index] |= (start <= starts[index]) & (starts[index] < end)
         labels = batch["input_ids"].clone()
         is_marker = torch.isin(labels, torch.tensor(self.processor.image_token_ids))
-        labels[(batch["attention_mask"] == 0) | is_prompt | is_marker] = -100
+        labels[(batch["attention_mask"] == 0) | ~supervised | is_marker] = -100
         unsupervised = (labels == -100).all(dim=1).nonzero().flatten().tolist()
         if unsupervised:
             index = unsupervised[0]
             raise ValueError(
-                f"Row {index} of the batch has no token to learn from (prompt {prompts[index]!r}, completion "
-                f"{completions[index]!r}, max_length {self.max_length}): its completion is empty or was cut off. "
-                "Leave the row out, or raise `max_length`."
+                f"Row {index} of the batch has no token to learn from (text {texts[index]!r}, supervised characters "
+                f"{spans[index]}, max_length {self.max_length}): what is supervised is empty or was cut off. Leave "
+                "the row out, or raise `max_length`."
             )
         batch["labels"] = labels
         return {**batch, **features}
 
     @staticmethod
-    def _split(row: dict[str, Any], index: int) -> tuple[str, str]:
-        """The text of a row as prompt and completion."""
-        has_text, has_completion = row.get("text") is not None, row.get("completion") is not None
-        if has_text == has_completion:
-            raise ValueError(
-                f"Row {index} of the batch has columns {sorted(row)}. It needs either `text`, or `completion` with an "
-                "optional `prompt`."
-            )
-        if has_text:
-            return "", row["text"]
-        return row.get("prompt") or "", row["completion"]
+    def _text(row: dict[str, Any], index: int) -> tuple[str, list[tuple[int, int]]]:
+        """The text of a row, and what of it is supervised, as `[start, end)` in characters."""
+        given = {name for name in ("text", "supervised", "prompt", "completion") if row.get(name) is not None}
+        if given in ({"text"}, {"text", "supervised"}):
+            return row["text"], row["supervised"] if "supervised" in given else [(0, len(row["text"]))]
+        if given in ({"completion"}, {"prompt", "completion"}):
+            prompt = row.get("prompt") or ""
+            text = prompt + row["completion"]
+            return text, [(len(prompt), len(text))]
+        raise ValueError(
+            f"Row {index} of the batch has the columns {sorted(row)}, of them with text {sorted(given)}. It needs "
+            "either `text`, with an optional `supervised`, or `completion`, with an optional `prompt`: anything else "
+            "does not say what to learn. Rename or remove columns."
+        )
 
     @staticmethod
     def _features(rows: list[dict[str, Any]], has_images: bool) -> dict[str, Any]:
         """Features in place of pixels, padded to the row with most images."""
         given = [row.get("image_features") for row in rows]
+        given = [None if features is None or len(features) == 0 else features for features in given]
         if all(features is None for features in given):
             return {}
         if has_images:
             raise ValueError(
-                "Some rows of the batch have images and some `image_features`. The model takes one kind at a time: give "
-                "all rows the same."
+                "Some rows of the batch have images and some `image_features`. The model takes one kind at a time: "
+                "give all rows the same."
             )
         given = [None if features is None else torch.as_tensor(features) for features in given]
         sample = next(features for features in given if features is not None)
@@ -114,7 +126,13 @@ class FlamingoDataCollator(DataCollatorMixin):
         return {"mm_encoder_outputs": {"image": {"last_hidden_state": padded}}, "frame_attention_mask": mask}
 
     @staticmethod
-    def _images(row: dict[str, Any]) -> list:
+    def _images(row: dict[str, Any], index: int) -> list:
+        given = [name for name in ("image", "images", "image_features") if row.get(name) is not None]
+        if len(given) > 1:
+            raise ValueError(
+                f"Row {index} of the batch has {' and '.join(f'`{name}`' for name in given)}. It is unknown which of "
+                "them its markers mark: give one."
+            )
         if row.get("images") is not None:
             return list(row["images"])
         return [row["image"]] if row.get("image") is not None else []

@@ -1,0 +1,64 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Pictures, files and a processor for the tests of the data sets."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import torch
+from factory import IMAGE_SIZE
+from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from transformers_flamingo import FlamingoProcessor
+from transformers_flamingo.training import FlamingoDataCollator
+
+
+def bpe_processor() -> FlamingoProcessor:
+    """Byte-level BPE, as GPT-2's: any text round-trips, and words have spaces in front of them."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, special_tokens=["<eos>"])
+    tokenizer.train_from_iterator(["a red cat, a blue dog. Question:what is it? Short answer:"] * 5, trainer)
+    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>")
+    return FlamingoProcessor(CLIPImageProcessorPil(size=size, crop_size=size), fast)
+
+
+def picture(number: int) -> Image.Image:
+    """A picture that [`number_of`] recognises."""
+    return Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (number, 0, 0))
+
+
+def number_of(image: Image.Image) -> int:
+    return image.getpixel((0, 0))[0]
+
+
+def png(number: int) -> bytes:
+    buffer = io.BytesIO()
+    picture(number).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def learned(row: dict, processor: FlamingoProcessor) -> list[str]:
+    """What the collator's labels teach, one string for each run of supervised tokens."""
+    labels = FlamingoDataCollator(processor)([row])["labels"][0]
+    runs = torch.tensor_split(labels, (labels.ne(-100).diff().nonzero().flatten() + 1).tolist())
+    return [processor.decode(run) for run in runs if run[0] != -100]
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def write_jsonl(path: Path, records: list) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))

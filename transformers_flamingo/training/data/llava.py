@@ -1,0 +1,58 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Conversations in LLaVA's layout (Liu et al. 2023)."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from .documents import Chunk
+from .media import BadSampleError
+from .messages import converse
+from .sources import Reader, column, origin, record
+
+
+_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
+_PLACEHOLDER = re.compile(r"\s*<image>\s*")
+
+
+@dataclass(frozen=True)
+class Llava(Reader):
+    r"""
+    Conversations as LLaVA publishes them, in `.json`, `.jsonl` or `.parquet`:
+
+        image           a path relative to `media_root`, a list of them, or none for text alone
+        conversations   [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cat."}, ...]
+
+    Each `<image>` in a human's value is the place of one image. The line break that sets it off is not kept, because
+    Flamingo's marker needs none. What `gpt` says is learned.
+
+    Args:
+        media_root (`str`, *optional*): Folder of the images. The folder of the file with the row by default.
+    """
+
+    def read(self, row: dict[str, Any]) -> list[Chunk]:
+        row = record(row)
+        images = row.get("image")
+        images = [] if images is None else images if isinstance(images, list) else [images]
+        messages, count = [], 0
+        for message in column(row, "conversations"):
+            role = _ROLES.get(message.get("from"))
+            if role is None or not isinstance(message.get("value"), str):
+                raise BadSampleError(
+                    f"{origin(row)}: a message {message!r}. It needs 'from' ({', '.join(_ROLES)}) and a text in "
+                    "'value'."
+                )
+            first, *rest = [message["value"]] if role == "assistant" else _PLACEHOLDER.split(message["value"])
+            parts = [first.strip()] if first.strip() else []
+            for text in rest:
+                parts += [self.locate(image, row) for image in images[count : count + 1]] + [text.strip()] * bool(
+                    text.strip()
+                )
+                count += 1
+            messages.append((role, parts))
+        if count != len(images):
+            raise BadSampleError(
+                f"{origin(row)}: {count} `<image>` in 'conversations' and {len(images)} in 'image'. Which image "
+                "stands where is unknown."
+            )
+        return converse(messages, origin(row))

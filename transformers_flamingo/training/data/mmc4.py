@@ -1,0 +1,94 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Interleaved web pages of Multimodal C4 (Zhu et al. 2023)."""
+
+import binascii
+import os
+from base64 import b64decode
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset, IterableDataset, Json
+
+from .documents import Chunk, interleave
+from .media import BadSampleError
+from .sources import Reader, column, origin, record
+
+
+@dataclass(frozen=True)
+class MMC4(Reader):
+    """
+    A web page as a list of sentences and a list of images, in `.jsonl` or `.jsonl.zip` as published, or as the member
+    `json` of a `.tar` as OpenFlamingo's conversion writes it:
+
+        text_list    ["sentence 0", "sentence 1", ...]
+        image_info   [{"image_name": "db1c.jpg", "matched_text_index": 1, "matched_sim": 0.32, ...}, ...]
+
+    **Which sentence an image belongs to** is `matched_text_index`, which MMC4 computed from its `similarity_matrix`
+    by linear assignment: at most one image for a sentence, and where there are more images than sentences, the best
+    sentence for each left over. An image stands before its sentence, and several before one sentence in the order of
+    `image_info`.
+
+    Pixels are `image_base64` in `image_info`, as in OpenFlamingo's shards, or the file `image_name` under
+    `media_root`. Left out, while their sentences stay, are images below `min_similarity` and those that were never
+    fetched. `load` leaves out pages that then have no image. Beyond that OpenFlamingo drops images below 10 KB and
+    every second page with a single image; this reader does not.
+
+    Args:
+        media_root (`str`, *optional*): Folder of the image files. The folder of the file with the row by default.
+        min_similarity (`float`, *optional*, defaults to 0.24):
+            Least `matched_sim`, a cosine of CLIP ViT-L/14. OpenFlamingo's 0.24.
+    """
+
+    min_similarity: float = 0.24
+
+    tar_members = {"json": Json()}
+
+    def load(self, path: str, *, split: str | None = None, streaming: bool = False) -> Dataset | IterableDataset:
+        return super().load(path, split=split, streaming=streaming).filter(self._has_image)
+
+    def read(self, row: dict[str, Any]) -> list[Chunk]:
+        row = record(row)
+        sentences, images = column(row, "text_list"), self._images(row)
+        parts = []
+        for index, sentence in enumerate(sentences):
+            parts += [self._pixels(image, row) for image in images if image["matched_text_index"] == index]
+            parts.append(sentence)
+        return interleave(parts, separator=" ")
+
+    def _has_image(self, row: dict[str, Any]) -> bool:
+        try:
+            return bool(self._images(record(row)))
+        except BadSampleError:
+            return True  # `read` will report it, where bad samples can be counted
+
+    def _images(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        """The `image_info` of the images to use."""
+        used, sentences = [], column(row, "text_list")
+        for number, image in enumerate(column(row, "image_info")):
+            if not {"matched_text_index", "matched_sim"} <= image.keys():
+                raise BadSampleError(
+                    f"{origin(row)}: image {number} has only {sorted(image)}. It needs 'matched_text_index' and "
+                    "'matched_sim', the assignment that MMC4 publishes."
+                )
+            if not 0 <= image["matched_text_index"] < len(sentences):
+                raise BadSampleError(
+                    f"{origin(row)}: image {number} is matched to sentence {image['matched_text_index']} of "
+                    f"{len(sentences)}."
+                )
+            if image["matched_sim"] >= self.min_similarity and (image.get("image_base64") or self._file(image, row)):
+                used.append(image)
+        return used
+
+    def _file(self, image: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | None:
+        if not image.get("image_name"):
+            return None
+        file = self.locate(image["image_name"], row)
+        return file if os.path.isfile(file["path"]) else None
+
+    def _pixels(self, image: dict[str, Any], row: dict[str, Any]) -> Any:
+        if not image.get("image_base64"):
+            return self._file(image, row)
+        try:
+            return {"bytes": b64decode(image["image_base64"]), "path": image.get("image_name")}
+        except (binascii.Error, ValueError) as error:
+            raise BadSampleError(f"{origin(row)}: 'image_base64' of {image.get('image_name')!r}: {error}.") from error

@@ -1,0 +1,42 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Image-text pairs: one image with its caption."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Image, Value
+
+from .documents import Chunk
+from .sources import Reader, column, record, text_column
+
+
+_IMAGE_FILES = ("jpg", "jpeg", "png", "webp")
+
+
+@dataclass(frozen=True)
+class ImageTextPairs(Reader):
+    """
+    One image with its caption, in any of three layouts:
+
+    - WebDataset `.tar` files as `img2dataset` writes them: `000.jpg` (or `jpeg`, `png`, `webp`) and `000.txt`;
+    - `.parquet` with the columns `image` (embedded or a path) and `text`;
+    - a folder of images with `metadata.csv` or `metadata.jsonl`, as `datasets`' image folder: the columns
+      `file_name`, relative
+      to that file, and `text`.
+
+    The caption may also be called `caption`.
+
+    Args:
+        media_root (`str`, *optional*): Where relative paths start.
+        prompt (`str`, *optional*, defaults to `""`): Stands before each caption and is not learned, such as
+            `"Output:"`.
+    """
+
+    prompt: str = ""
+
+    tar_members = {**{name: Image(decode=False) for name in _IMAGE_FILES}, "txt": Value("string")}
+
+    def read(self, row: dict[str, Any]) -> list[Chunk]:
+        row = record(row)
+        image = column(row, "image", "file_name", *_IMAGE_FILES)
+        return [Chunk(text_column(row, "text", "caption", "txt"), self.locate(image, row), self.prompt)]

@@ -1,0 +1,42 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Questions about images."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from .documents import Chunk
+from .media import BadSampleError
+from .sources import Reader, column, origin, record, text_column
+
+
+@dataclass(frozen=True)
+class QuestionAnswering(Reader):
+    """
+    A question about an image, in `.parquet`, `.jsonl`, `.json`, or `.csv`: the columns
+
+        image      an embedded image or a path; also `file_name`
+        question   text
+        answers    a list of texts, or of {"answer": text} as in VQAv2; or `answer`, one text
+
+    Only the answer is learned: the one given most often, and of several the first.
+
+    Args:
+        media_root (`str`, *optional*): Where relative paths start.
+        template (`str`, *optional*, defaults to `"Question:{question} Short answer:"`):
+            What stands before the answer. OpenFlamingo's, for VQAv2, OK-VQA, TextVQA and VizWiz.
+    """
+
+    template: str = "Question:{question} Short answer:"
+
+    def read(self, row: dict[str, Any]) -> list[Chunk]:
+        row = record(row)
+        answers = column(row, "answers", "answer")
+        answers = [answers] if isinstance(answers, str) else list(answers)
+        answers = [answer.get("answer") if isinstance(answer, dict) else answer for answer in answers]
+        answers = [answer.strip() for answer in answers if isinstance(answer, str) and answer.strip()]
+        if not answers:
+            raise BadSampleError(f"{origin(row)}: no answer. Leave the row out.")
+        prompt = self.template.format(question=text_column(row, "question"))
+        image = self.locate(column(row, "image", "file_name"), row)
+        return [Chunk(Counter(answers).most_common(1)[0][0], image, prompt)]
