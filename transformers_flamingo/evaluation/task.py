@@ -1,0 +1,94 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""What an evaluation task is: examples, the text of a prompt, how it is answered, and how answers are scored."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Example:
+    """
+    One item of a benchmark, as query or as demonstration.
+
+    Args:
+        id (`str`): Its name in the benchmark, unique in its split.
+        media (`list`):
+            Images in order, each a path, URL, PIL image or an undecoded `{"bytes", "path"}` dict, or a video as a list
+            of frames. One `<image>` stands before `prompt` for each.
+        prompt (`str`): What stands before the answer: `"Question:What is it? Short answer:"`.
+        answer (`str`, *optional*): What completes the prompt when this is a demonstration; `None` if it cannot be one.
+        references (`Any`): What the metric compares a prediction with: captions, ten annotators' answers, a label.
+        candidates (`list[str]`, *optional*): The possible answers, where the task is answered by ranking them.
+        group (`str`, *optional*): The class, for class-balanced demonstrations.
+    """
+
+    id: str
+    media: list[Any]
+    prompt: str
+    answer: str | None = None
+    references: Any = None
+    candidates: list[str] | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """
+    What the model answered.
+
+    Args:
+        example (`Example`): The query.
+        text (`str`): The answer after [`Task.postprocess`]: generated, or the candidate that ranks first.
+        scores (`list[float]`, *optional*): Log-likelihood of each candidate, where they were ranked.
+    """
+
+    example: Example
+    text: str
+    scores: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """Stock `generate()` arguments; the defaults are OpenFlamingo's, with its `eos` (`<|endofchunk|>` alone)."""
+
+    max_new_tokens: int = 20
+    num_beams: int = 3
+    length_penalty: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Task(ABC):
+    """
+    A benchmark in its own layout on disk, and its protocol. A subclass is one small file in `tasks/`.
+
+    Attributes:
+        name (`str`): As the command line names it.
+        metric (`str`): The score that is the result, a key of what [`~Task.score`] returns.
+        demonstration_separator (`str`): Between the `<|endofchunk|>` of a demonstration and the next prompt.
+        generation (`GenerationSettings`, *optional*): How it is answered by generation; `None` if by ranking.
+        length_normalised (`bool`): Ranking by the mean over a candidate's tokens, not the sum.
+    """
+
+    name: ClassVar[str]
+    metric: ClassVar[str]
+    demonstration_separator: ClassVar[str] = ""
+    generation: ClassVar[GenerationSettings | None] = None
+    length_normalised: ClassVar[bool] = True
+
+    @abstractmethod
+    def queries(self) -> Sequence[Example]:
+        """The examples that are scored, in the benchmark's order. Images stay undecoded."""
+
+    @abstractmethod
+    def support(self) -> Sequence[Example]:
+        """The examples from which demonstrations are drawn; never one that is scored."""
+
+    def postprocess(self, text: str) -> str:
+        """The answer in a generated text."""
+        return text.strip()
+
+    @abstractmethod
+    def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Scores by name, `metric` among them, on the scale in which they are published."""
