@@ -35,7 +35,7 @@ def parameter_groups(
             continue
         if name.endswith(("attn_gate", "ffn_gate")):
             gates.append(parameter)
-        elif name.startswith("gated_cross_attention.") and parameter.ndim == 2:
+        elif "gated_cross_attention." in name and parameter.ndim == 2:
             matrices.append(parameter)
         else:
             rest.append(parameter)
