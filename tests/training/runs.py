@@ -141,6 +141,7 @@ class _KillWhileSaving(FlamingoTrainer):
 
 def train(result: str | Path, output_dir: str | Path, sources: list[DataSource], kill: str | None = None, **kwargs):
     """Begin a run, or go on with it, and leave losses and weights in a file; `kill` is a step or a moment in step 4."""
+    kwargs["flamingo"] = model(**kwargs.pop("model", {}))  # a model given to a process would share its memory
     if kill is not None and kill.isdigit():
         kwargs["callbacks"] = [_Kill(int(kill))]
     elif kill is not None:
@@ -168,6 +169,7 @@ def losses(logs: list[dict]) -> list[dict]:
 
 def _process(rank: int, world_size: int, port: int, function: str, args: tuple, kwargs: dict) -> None:
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of the loader's workers; else it is that of this process
     datasets.disable_progress_bars()
     if world_size > 1:
         os.environ.update(

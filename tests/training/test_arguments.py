@@ -14,7 +14,11 @@ from transformers_flamingo.training import DataSource, FlamingoTrainingArguments
         ("max_length", 1.5, "whole number"),
         ("max_images", -1, "at least 1"),
         ("next_image_probability", 1.5, "from 0 to 1"),
-        ("options", {"min_similarity": 0.2}, r"has no \['min_similarity'\]. Its options are \['media_root', 'prompt'\]"),
+        (
+            "options",
+            {"min_similarity": 0.2},
+            r"has no \['min_similarity'\]. Its options are \['media_root', 'prompt'\]",
+        ),
     ],
 )
 def test_a_source_refuses_a_value_and_names_itself_the_field_and_the_value(field, value, message):

@@ -44,11 +44,22 @@ def test_a_damaged_one_is_passed_over(tmp_path, damage, message):
     assert get_last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-8")
 
 
+def test_a_damaged_one_with_a_higher_step_does_not_cost_a_whole_one(tmp_path):
+    checkpoints(tmp_path, 8, 16)
+    (tmp_path / "checkpoint-16" / "manifest.json").unlink()
+    sources = [source("a", write_pairs(tmp_path / "pairs", 8))]
+    trainer(tmp_path, sources, max_steps=1, save_strategy="steps", save_steps=1, save_total_limit=1).train()
+    assert get_last_checkpoint(tmp_path) is not None
+    assert not (tmp_path / "checkpoint-16").exists()
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("trained")
     path = write_pairs(root / "pairs", 8)
-    run = trainer(root / "out", [source("a", path)], max_steps=2, save_strategy="steps", save_steps=2, save_trainable_only=True)
+    run = trainer(
+        root / "out", [source("a", path)], max_steps=2, save_strategy="steps", save_steps=2, save_trainable_only=True
+    )
     run.train()
     return run.model, root / "out" / "checkpoint-2", path
 
@@ -101,7 +112,9 @@ def test_another_set_of_parameters_is_refused_and_nothing_loaded(trained, tmp_pa
 def test_a_full_checkpoint_of_any_language_model_resumes_and_loads(tmp_path, text):
     """transformers saves some parameters under names of older releases, and a resuming Trainer leaves those out."""
     sources = [source("a", write_pairs(tmp_path / "pairs", 8))]
-    first = trainer(tmp_path / "out", sources, flamingo=model(text=text), max_steps=2, save_strategy="steps", save_steps=1)
+    first = trainer(
+        tmp_path / "out", sources, flamingo=model(text=text), max_steps=2, save_strategy="steps", save_steps=1
+    )
     first.train()
     other = model(text=text, seed=1)
     resumed = trainer(tmp_path / "out", sources, flamingo=other, max_steps=2)

@@ -80,9 +80,7 @@ def test_accumulating_equals_the_large_batch(tmp_path, paths):
 
 def test_round_robin_takes_one_source_per_step(tmp_path, paths):
     sources = [source("a", paths["pairs"], weight=0.5), source("b", paths["shards"])]
-    trained = run(
-        tmp_path, sources, mixture_strategy="round_robin", gradient_accumulation_steps=2, max_steps=4
-    )
+    trained = run(tmp_path, sources, mixture_strategy="round_robin", gradient_accumulation_steps=2, max_steps=4)
     entries = losses(trained.state.log_history)
     assert [sorted(name for name in entry if name.startswith("loss/")) for entry in entries] == [
         ["loss/a"],

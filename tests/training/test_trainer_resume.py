@@ -6,8 +6,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from runs import NO_DROPOUT, launch, losses, model, source, trainer, write_pairs, write_shards
+from runs import NO_DROPOUT, launch, losses, source, trainer, write_pairs, write_shards
 
+
+# There are more workers than cores in a test
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
 # With dropout, which shows whether the generators are restored; 4 shards for 2 processes times 2 workers; a bad row
 # in a stream; logs that do not fall on checkpoints.
@@ -23,7 +26,9 @@ def sources(tmp_path_factory) -> list:
     ]
 
 
-def train(root: Path, name: str, sources: list, *, world_size: int = 1, kill: str | None = None, **kwargs) -> dict | None:
+def train(
+    root: Path, name: str, sources: list, *, world_size: int = 1, kill: str | None = None, **kwargs
+) -> dict | None:
     """Its record, or `None` if it was killed."""
     result = root / f"{name}.json"
     codes = launch(
@@ -82,7 +87,7 @@ def test_two_processes_compute_what_one_computes(tmp_path, sources):
     pairs, _ = sources
     one = [source("a", pairs.path, weight=0.5, batch_size=4), source("b", pairs.path, batch_size=2)]
     two = [source("a", pairs.path, weight=0.5, batch_size=2), source("b", pairs.path, batch_size=1)]
-    kwargs = {"flamingo": model(text_kwargs=NO_DROPOUT), "logging_steps": 1, "max_steps": 3, "save_strategy": "no"}
+    kwargs = {"model": {"text_kwargs": NO_DROPOUT}, "logging_steps": 1, "max_steps": 3, "save_strategy": "no"}
     alone = losses(train(tmp_path, "alone", one, **kwargs)["logs"])
     record = train(tmp_path, "both", two, world_size=2, **kwargs)
     assert record["world_size"] == 2

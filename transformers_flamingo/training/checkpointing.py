@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import torch
@@ -79,6 +80,19 @@ def get_last_checkpoint(output_dir: str | os.PathLike) -> str | None:
             return str(path)
         logger.warning(f"{path} cannot be resumed from: {damage}. The checkpoint before it is used, if there is one.")
     return None
+
+
+def remove_damaged(output_dir: str | os.PathLike) -> None:
+    """
+    Delete the checkpoints that are not whole.
+
+    One that stays would be counted as a checkpoint when older ones are deleted, and a whole one could go in its place.
+    """
+    for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        damage = find_damage(path) if path.is_dir() else None
+        if damage is not None:
+            logger.warning(f"{path} is deleted, as `save_total_limit` asks: {damage}.")
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def save_trainable(model: nn.Module, directory: str | os.PathLike, state_dict: dict | None = None) -> None:

@@ -25,6 +25,7 @@ from .checkpointing import (
     find_damage,
     get_last_checkpoint,
     load_trainable,
+    remove_damaged,
     remove_manifest,
     save_trainable,
     write_manifest,
@@ -274,6 +275,8 @@ class FlamingoTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             write_manifest(directory)
+            if limit:
+                remove_damaged(run_dir)
             rotate_checkpoints(run_dir, limit, self.state.best_model_checkpoint, use_mtime=True)
 
     def _run_state_file(self, directory: Path) -> Path:
@@ -416,7 +419,9 @@ class _LogWindow:
         device = trainer.args.device
         names = [] if trainer.mixture is None else [source.name for source in trainer.mixture.sources]
         counts = [self.tokens, self.images, *(trainer._skipped.get(name, 0) for name in names)]
-        sums = torch.tensor([*counts, *map(float, self.losses)], dtype=torch.float32 if device.type == "mps" else torch.float64)
+        sums = torch.tensor(
+            [*counts, *map(float, self.losses)], dtype=torch.float32 if device.type == "mps" else torch.float64
+        )
         sums = trainer.accelerator.reduce(sums.to(device), reduction="sum").tolist()
         (tokens, images), skipped, losses = sums[:2], sums[2 : len(counts)], sums[len(counts) :]
         seconds = max(time.perf_counter() - self.start, 1e-9)
