@@ -1674,7 +1674,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
     def _take_over_quantization(self) -> None:
         """What says that the language model is quantised, where saving, loading, Trainer and peft look for it."""
         quantizer, text_config = self.language_model.hf_quantizer, self.config.text_config
-        quantizer.quantization_config = _quantize_only_the_decoder(quantizer.quantization_config)
+        quantizer.quantization_config = _quantize_only_the_decoder(quantizer.quantization_config, True)
         self.config.quantization_config = quantizer.quantization_config
         del text_config.quantization_config
         for name in ("hf_quantizer", "is_quantized", "quantization_method", "is_loaded_in_8bit", "is_loaded_in_4bit"):
@@ -1682,16 +1682,25 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 setattr(self, name, getattr(self.language_model, name))
 
 
-def _quantize_only_the_decoder(quantization_config: QuantizationConfigMixin | dict) -> QuantizationConfigMixin:
-    """A copy that skips all but the decoder of the language model, unless it has a list of what to skip."""
+def _quantize_only_the_decoder(
+    quantization_config: QuantizationConfigMixin | dict, is_of_language_model: bool = False
+) -> QuantizationConfigMixin:
+    """
+    A copy that skips all but the decoder of the language model, unless it has a list of what to skip. That of a
+    language model alone becomes one of the whole model.
+    """
     if isinstance(quantization_config, dict):
         quantization_config = AutoQuantizationConfig.from_dict(quantization_config)
     quantization_config = copy.deepcopy(quantization_config)
     for name in ("llm_int8_skip_modules", "modules_to_not_convert"):
-        if getattr(quantization_config, name, ()) is None:
-            # The last is a regular expression: what stands beside the decoder, that is, the head.
-            skipped = ["vision_model", "resampler", "gated_cross_attention", r"language_model\.[^.]+$"]
-            setattr(quantization_config, name, skipped)
+        given = getattr(quantization_config, name, ())
+        if given is None or (given and is_of_language_model):
+            # Names from the start, ends of names, or regular expressions. [^.]+$ is what stands beside the decoder:
+            # the head.
+            inside = (
+                [r"language_model\.[^.]+$"] if given is None else [*given, *(f"language_model.{k}" for k in given)]
+            )
+            setattr(quantization_config, name, ["vision_model", "resampler", "gated_cross_attention", *inside])
     return quantization_config
 
 

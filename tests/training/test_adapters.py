@@ -347,22 +347,26 @@ def test_only_the_language_model_is_quantised(bitsandbytes, text, bits, tmp_path
 
 
 @bits
-def test_a_quantised_language_model_is_joined_to_a_vision_encoder(bitsandbytes, bits, tmp_path):
+@pytest.mark.parametrize("skipped", [None, ["lm_head", "model.layers.0"]], ids=["default", "given"])
+def test_a_quantised_language_model_is_joined_to_a_vision_encoder(bitsandbytes, bits, skipped, tmp_path):
     source = tiny_flamingo("llama", text_kwargs=WIDE["llama"])
     source.vision_model.save_pretrained(tmp_path / "vision")
     source.language_model.save_pretrained(tmp_path / "text")
     model = FlamingoModel.from_vision_text_pretrained(
         tmp_path / "vision",
         tmp_path / "text",
-        text_quantization_config=BitsAndBytesConfig(**{f"load_in_{bits}bit": True}),
+        text_quantization_config=BitsAndBytesConfig(**{f"load_in_{bits}bit": True}, llm_int8_skip_modules=skipped),
         image_token_id=IMAGE,
         end_of_chunk_token_id=END_OF_CHUNK,
     )
     open_gates(model)
-    assert quantized_layers(model, bits) == decoder_layers(source, "llama")
+    expected = decoder_layers(source, "llama")
+    if skipped is not None:
+        expected = {name for name in expected if ".layers.0." not in name}
+    assert quantized_layers(model, bits) == expected
     model.save_pretrained(tmp_path / "joined")
     loaded = FlamingoModel.from_pretrained(tmp_path / "joined")
-    assert quantized_layers(loaded, bits) == decoder_layers(source, "llama")
+    assert quantized_layers(loaded, bits) == expected
     torch.testing.assert_close(logits(loaded), logits(model), rtol=0, atol=1e-6)
 
 
