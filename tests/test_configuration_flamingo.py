@@ -6,13 +6,18 @@ import logging
 
 import pytest
 from factory import END_OF_CHUNK, IMAGE, VOCAB_SIZE, tiny_config, tiny_text_config, tiny_vision_config
-from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
+from huggingface_hub.errors import (
+    StrictDataclassClassValidationError,
+    StrictDataclassError,
+    StrictDataclassFieldValidationError,
+)
 from transformers import (
     AutoConfig,
     CLIPConfig,
     CLIPTextConfig,
     CLIPVisionConfig,
     ConvNextConfig,
+    Gemma3Config,
     GPT2Config,
     SiglipConfig,
 )
@@ -198,3 +203,22 @@ def test_the_two_backbones_may_be_given_by_position():
     for args, kwargs in (((vision, text, 1), {}), ((vision,), {"vision_config": vision})):
         with pytest.raises(TypeError, match="by position"):
             FlamingoConfig(*args, **kwargs)
+
+
+def test_a_text_config_that_joins_several_models_is_refused():
+    with pytest.raises(ValueError, match=r"Gemma3Config.*get_text_config"):
+        FlamingoConfig(text_config=Gemma3Config())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("resampler_activation", "sqrelu", "must be one of"),
+        ("cross_attention_activation", "swish2", "must be one of"),
+        ("image_token_ids", [5], "`image_token_id` .98. must be among them"),
+        ("image_token_ids", [98, 97], "must not"),
+    ],
+)
+def test_impossible_values_of_names_and_ids(field, value, message):
+    with pytest.raises(StrictDataclassError, match=message):
+        tiny_config(**{field: value})

@@ -311,6 +311,17 @@ def assert_initial_gates(model: FlamingoModel) -> None:
     assert all(b.attn_gate.item() == b.ffn_gate.item() == 0.0 for b in model.gated_cross_attention)
 
 
+def test_no_path_of_this_machine_is_saved(tmp_path):
+    tiny_flamingo().language_model.save_pretrained(tmp_path / "text")
+    tiny_flamingo().vision_model.save_pretrained(tmp_path / "vision")
+    model = FlamingoModel.from_vision_text_pretrained(tmp_path / "vision", tmp_path / "text")
+    model.config.text_config._name_or_path = "gpt2"  # a name on the Hub
+    model.save_pretrained(tmp_path / "model")
+    saved = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert saved["text_config"]["_name_or_path"] == "gpt2"
+    assert str(tmp_path) not in (tmp_path / "model" / "config.json").read_text()
+
+
 def test_a_two_tower_model_gives_its_vision_tower(tmp_path):
     torch.manual_seed(0)
     config = CLIPConfig(

@@ -240,6 +240,24 @@ def test_unfreezing(tied):
     assert (weight != before[next(iter(embedding_names(model)))]).any(dim=1).all()
 
 
+def test_two_models_on_one_language_model_freeze_and_unfreeze_apart():
+    first = tiny_flamingo("gpt2")
+    second = FlamingoModel(first.config, first.vision_model, first.language_model)
+    first.freeze_backbones()
+    second.freeze_backbones()
+    second.unfreeze_backbones()
+    first.language_model.requires_grad_(False)
+    first(input_ids=prompt("aIbcE"), pixel_values=random_images(1, 1), labels=prompt("aIbcE")).loss.backward()
+    assert all(row.grad is not None and row.grad.abs().sum() > 0 for _, row in first.input_token_rows.items())
+
+
+def test_rows_of_the_special_tokens_are_not_cut_off():
+    model = tiny_flamingo()
+    with pytest.raises(ValueError, match="98 rows would cut off the embeddings of `<image>` .98."):
+        model.resize_token_embeddings(98)
+    assert model.get_input_embeddings().weight.shape[0] == 99
+
+
 def test_unfreezing_one_backbone():
     model = frozen_flamingo()
     model.unfreeze_backbones(language_model=False)

@@ -230,11 +230,17 @@ class FlamingoConfig(PreTrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         """
         The fields. An attribute that some tool has put on this config is left out, as a file with it could not be
-        loaded; `save_pretrained` names what it leaves out.
+        loaded; `save_pretrained` names what it leaves out. Of the backbones' names only those on the Hub are kept: a
+        path of this machine is nobody else's business. With them goes `tie_word_embeddings`, which tools look for here:
+        by it peft decides whether trained rows of the embedding are rows of the head too.
         """
         result = super().to_dict()
         for name in self._unknown_names(result):
             del result[name]
+        for name in ("vision_config", "text_config"):
+            if os.path.isdir((result[name] or {}).get("_name_or_path") or ""):
+                del result[name]["_name_or_path"]
+        result["tie_word_embeddings"] = self.tie_word_embeddings
         return result
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> None:

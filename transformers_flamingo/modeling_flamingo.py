@@ -11,6 +11,7 @@ the decoder layer applies the block to the `FlamingoContext` that the composite'
 language model as a keyword. Nothing is stored on a module between calls.
 """
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterator
@@ -39,7 +40,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
+from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, logging
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from .configuration_flamingo import FlamingoConfig
 
@@ -886,6 +889,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
     supports_gradient_checkpointing = True
     _no_split_modules = ["FlamingoGatedCrossAttentionBlock", "FlamingoPerceiverResampler"]
     _skip_keys_device_placement = ["past_key_values", _CONTEXT_KEYWORD]
+    # The language model ties its own head. Empty and not None: peft looks for tied modules in the submodules only then.
+    _tied_weights_keys = {}
     _supports_sdpa = True
     # Flash and flex attention are refused for the gated blocks: neither was tried. A backbone may have its own:
     # `attn_implementation={"text_config": "flash_attention_2", "": "sdpa"}`.
@@ -943,6 +948,16 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         self._can_compile_fullgraph = language_model._can_compile_fullgraph
         self._set_default_generation_config()
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, *args, quantization_config: QuantizationConfigMixin | dict | None = None, **kwargs):
+        """
+        As [`PreTrainedModel.from_pretrained`]. A `quantization_config` that names no modules to leave as they are
+        quantises the decoder of the language model alone: resampler and gated blocks are there to be trained.
+        """
+        if quantization_config is not None:
+            kwargs["quantization_config"] = _quantize_only_the_decoder(quantization_config)
+        return super().from_pretrained(*args, **kwargs)
 
     def _set_default_generation_config(self) -> None:
         """Stop at `<|endofchunk|>` or the language model's own end, and never generate an `<image>` token."""
@@ -1029,7 +1044,16 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         embedding where it is not tied to it). The rows are parameters of their own that share memory with the
         matrix ([`TokenRows`]), so every other number of the backbones stays bit-identical through training, weight
         decay included. A frozen vision encoder runs without recording gradients.
+
+        Raises:
+            ValueError: the model has adapters of peft.
         """
+        if getattr(self, "peft_config", None):
+            raise ValueError(
+                "This model has adapters of peft, which froze all that they do not train. `freeze_backbones()` would "
+                "freeze the adapters of the language model too, and make parameters of rows that peft has already: "
+                "leave it out."
+            )
         if self.vision_model is not None:
             self.vision_model.requires_grad_(False)
         self.language_model.requires_grad_(False)
@@ -1046,9 +1070,14 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             self._remove_token_rows()
             self.language_model.requires_grad_(True)
 
-    def _add_token_rows(self) -> None:
+    @property
+    def trained_token_ids(self) -> list[int]:
+        """The tokens whose embeddings are trained with frozen backbones: the special ones, not those that are text."""
         token_ids = {self.config.image_token_id, self.config.end_of_chunk_token_id}
-        token_ids = sorted(token_ids - set(self.config.image_token_ids or ()))
+        return sorted(token_ids - set(self.config.image_token_ids or ()))
+
+    def _add_token_rows(self) -> None:
+        token_ids = self.trained_token_ids
         embedding, head = self.get_input_embeddings(), self.get_output_embeddings()
         self.input_token_rows = TokenRows(embedding.weight, token_ids)
         embedding.register_forward_hook(functools.partial(_input_rows_hook, self.input_token_rows))
@@ -1671,8 +1700,9 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 without one, which needs `vision_hidden_size`.
             text_model_name_or_path (`str`): Name or directory of the causal language model.
             kwargs:
-                `vision_*` and `text_*` go to the `from_pretrained` of that backbone without their prefix; `dtype` is
-                the dtype of the whole model (default: the language model's); the rest are fields of
+                `vision_*` and `text_*` go to the `from_pretrained` of that backbone without their prefix, such as
+                `text_quantization_config`; `dtype` is the dtype of the whole model (default: the language model's);
+                the rest are fields of
                 [`FlamingoConfig`]. `image_token_id` and `end_of_chunk_token_id` are, if not given, those that
                 [`FlamingoProcessor`] adds to the tokenizer at `text_model_name_or_path`; without a tokenizer there,
                 they come after the last row of the embeddings.
@@ -1713,8 +1743,44 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
 
         config = FlamingoConfig.from_vision_text_configs(vision_config, text_config, **kwargs)
         model = cls(config, vision_model=vision_model, language_model=language_model)
-        model = model.to(language_model.dtype)
+        for part in model.children():
+            if part is not language_model:
+                part.to(language_model.device, language_model.dtype)
+        if getattr(language_model, "hf_quantizer", None) is not None:
+            model._take_over_quantization()
         return model.eval()
+
+    def _take_over_quantization(self) -> None:
+        """What says that the language model is quantised, where saving, loading, Trainer and peft look for it."""
+        quantizer, text_config = self.language_model.hf_quantizer, self.config.text_config
+        quantizer.quantization_config = _quantize_only_the_decoder(quantizer.quantization_config, True)
+        self.config.quantization_config = quantizer.quantization_config
+        del text_config.quantization_config
+        for name in ("hf_quantizer", "is_quantized", "quantization_method", "is_loaded_in_8bit", "is_loaded_in_4bit"):
+            if hasattr(self.language_model, name):
+                setattr(self, name, getattr(self.language_model, name))
+
+
+def _quantize_only_the_decoder(
+    quantization_config: QuantizationConfigMixin | dict, is_of_language_model: bool = False
+) -> QuantizationConfigMixin:
+    """
+    A copy that skips all but the decoder of the language model, unless it has a list of what to skip. That of a
+    language model alone becomes one of the whole model.
+    """
+    if isinstance(quantization_config, dict):
+        quantization_config = AutoQuantizationConfig.from_dict(quantization_config)
+    quantization_config = copy.deepcopy(quantization_config)
+    for name in ("llm_int8_skip_modules", "modules_to_not_convert"):
+        given = getattr(quantization_config, name, ())
+        if given is None or (given and is_of_language_model):
+            # Names from the start, ends of names, or regular expressions. [^.]+$ is what stands beside the decoder:
+            # the head.
+            inside = (
+                [r"language_model\.[^.]+$"] if given is None else [*given, *(f"language_model.{k}" for k in given)]
+            )
+            setattr(quantization_config, name, ["vision_model", "resampler", "gated_cross_attention", *inside])
+    return quantization_config
 
 
 def _special_token_ids(text_model_name_or_path: str, vocab_size: int, given: dict[str, Any]) -> dict[str, int]:

@@ -11,7 +11,6 @@ writes a report.
 import json
 import platform
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -183,7 +182,7 @@ def run_demo(arguments: DemoArguments) -> dict:
             for name, config in (("vision", model.config.vision_config), ("text", model.config.text_config))
         },
         "training_rows": len(trainer.train_dataset),
-        "final_train_loss": losses[-1][1] if losses else None,
+        "final_train_loss": losses[-1][1],
         "final_validation_loss": evals[-1][1] if evals else None,
         "scores": scores,
         "samples": [{key: sample[key] for key in ("caption", "truth")} for sample in samples],
@@ -209,7 +208,7 @@ def run_demo(arguments: DemoArguments) -> dict:
     write_model_card("demo", metrics, model_dir / "README.md")
 
     print(format_scores(scores), flush=True)
-    _say(f"Done in {metrics['seconds']['total']:.0f} s. The report is in {output_dir}{'/'}:")
+    _say(f"Done in {metrics['seconds']['total']:.0f} s. The report is in {output_dir}/:")
     print("   metrics.json, loss.png, gates.png, captions.png, and the model with its card in model/", flush=True)
     print(f"   Caption a picture: flamingo caption {output_dir / 'example.png'} --model {model_dir}", flush=True)
     return metrics
@@ -281,13 +280,6 @@ def _caption_samples(model_dir: Path, scenes: Dataset, count: int) -> list[dict]
         {"image": image, "caption": caption, "truth": truth}
         for image, caption, truth in zip(images, captions, chosen["caption"], strict=True)
     ]
-
-
-def score_rows(scores: dict[str, dict[str, dict[str, float]]]) -> Iterator[tuple[str, str, dict[str, float]]]:
-    """`(split, score name, values)` for all scores, captions first."""
-    for split, by_name in scores.items():
-        for name, values in by_name.items():
-            yield split, name, values
 
 
 def format_scores(scores: dict[str, dict[str, dict[str, float]]]) -> str:

@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Training on the stock `Trainer`."""
 
+from .adapters import lora_config
 from .arguments import DataSource, FlamingoTrainingArguments
 from .callbacks import GateHistoryCallback
 from .checkpointing import get_last_checkpoint, load_trainable
@@ -21,6 +22,7 @@ __all__ = [
     "full_state_dict",
     "get_last_checkpoint",
     "load_trainable",
+    "lora_config",
     "parameter_groups",
     "shard_model",
 ]

@@ -17,7 +17,7 @@ def parameter_groups(
     most of its steps on opening them.
 
     Args:
-        model ([`FlamingoModel`]): The model, frozen as it will be trained.
+        model ([`FlamingoModel`] or `PeftModel`): The model, frozen as it will be trained.
         learning_rate (`float`): Of all parameters but the gates.
         weight_decay (`float`): Of the matrices of the gated blocks.
         gate_learning_rate_multiplier (`float`): The gates learn so many times faster.

@@ -1,0 +1,83 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Adapters of peft for a Flamingo."""
+
+from typing import TYPE_CHECKING
+
+from transformers.utils import logging
+
+from ..modeling_flamingo import FlamingoModel
+
+
+logger = logging.get_logger(__name__)
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+
+def lora_config(model: FlamingoModel, **kwargs) -> "LoraConfig":
+    """
+    A `peft.LoraConfig` for `get_peft_model`: what [`~FlamingoModel.freeze_backbones`] trains, and LoRA on the language
+    model.
+
+    | part of the model                                          | what is trained                              |
+    |------------------------------------------------------------|----------------------------------------------|
+    | linear layers of the language model, but the head          | LoRA                                         |
+    | resampler, gated blocks                                    | in full                                      |
+    | rows of `<image>` and `<|endofchunk|>` of the embedding,   | in full                                      |
+    | and of the head where that is another matrix, without bias |                                              |
+    | all else                                                   | nothing                                      |
+
+    Do not call `freeze_backbones` as well: peft freezes, and has the rows as parameters of its own.
+
+    Args:
+        model ([`FlamingoModel`]): The model, quantised or not.
+        kwargs:
+            Fields of `LoraConfig`, such as `r` and `lora_alpha`. They win over those chosen here: `target_modules`
+            takes names in the language model (`["q_proj", "v_proj"]`), and reaches the other parts only with
+            `exclude_modules=None`.
+
+    Returns:
+        `peft.LoraConfig`
+
+    Raises:
+        ImportError: peft is not installed.
+        ValueError: the model was frozen by `freeze_backbones`.
+
+    Example:
+
+    ```python
+    >>> model = get_peft_model(model, lora_config(model, r=16, lora_alpha=32))
+    ```
+    """
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise ImportError("Adapters need peft: `pip install transformers-flamingo[train]`.") from error
+    if model.input_token_rows is not None:
+        raise ValueError(
+            "`freeze_backbones()` was called on this model, so the rows of `<image>` and `<|endofchunk|>` are trainable "
+            "parameters already, and peft would make others for them. peft freezes by itself: leave `freeze_backbones()` "
+            "out, or call `unfreeze_backbones()` first."
+        )
+    names = {module: name for name, module in model.named_modules()}
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    token_rows = {names[embedding]: model.trained_token_ids}
+    if head.weight is not embedding.weight:
+        if getattr(head, "bias", None) is None:
+            token_rows[names[head]] = model.trained_token_ids
+        else:
+            # The module that peft puts in its place computes without the bias.
+            logger.warning(
+                f"{names[head]} has a bias, so peft cannot train single rows of it: those of tokens "
+                f"{model.trained_token_ids} stay as they are in the head. They are trained in the embedding."
+            )
+    defaults = {
+        "target_modules": "all-linear",
+        "exclude_modules": r"(?!language_model\.).*",
+        "modules_to_save": [
+            "resampler",
+            *(f"gated_cross_attention.{index}" for index in range(len(model.gated_cross_attention))),
+        ],
+        "trainable_token_indices": token_rows,
+    }
+    return LoraConfig(**{**defaults, **kwargs})
