@@ -750,11 +750,16 @@ class TokenRows(nn.Module):
     Each parameter shares its memory with one row, so an optimizer that is given these parameters changes those rows of
     the matrix and no other number, weight decay included, and holds state for them alone. They have no place in the
     state dict: the matrix is there already.
+
+    A matrix that is sharded over processes has no rows to share memory with. After [`~TokenRows.separate`] the
+    parameters have memory of their own, their values replace what the matrix says, and they are in the state dict;
+    [`FlamingoModel.merge_token_rows`] puts them back.
     """
 
     def __init__(self, weight: torch.Tensor, token_ids: list[int]):
         super().__init__()
         self.token_ids = token_ids
+        self.shares_memory = True
         for token_id in token_ids:
             self.register_parameter(f"token_{token_id}", nn.Parameter(weight.data[token_id]))
 
@@ -764,34 +769,57 @@ class TokenRows(nn.Module):
     @torch.no_grad()
     def share_memory_with(self, weight: torch.Tensor) -> None:
         """Moving, casting or copying a model gives each parameter memory of its own: share it again."""
+        if not self.shares_memory:
+            return
         for token_id, row in self.items():
             if row.data_ptr() != weight[token_id].data_ptr():
                 row.data = weight.data[token_id]
 
+    @torch.no_grad()
+    def separate(self) -> None:
+        """Give each parameter memory of its own, for good."""
+        for _, row in self.items():
+            row.data = row.data.clone()
+        self.shares_memory = False
+
     def _save_to_state_dict(self, *args, **kwargs):
-        pass
+        if not self.shares_memory:
+            super()._save_to_state_dict(*args, **kwargs)
 
     def _load_from_state_dict(self, *args, **kwargs):
-        pass
+        if not self.shares_memory:
+            super()._load_from_state_dict(*args, **kwargs)
 
 
 def _input_rows_hook(rows: TokenRows, embedding: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
-    """Forward hook of a frozen input embedding: adds nothing to the values, and gradients of the rows."""
-    if torch.is_grad_enabled():
-        scale = getattr(embedding, "embed_scale", 1.0)  # Gemma's embedding multiplies by it
-        for token_id, row in rows.items():
-            output = output + (args[0] == token_id)[..., None] * ((row - row.detach()) * scale)
+    """Forward hook of a frozen input embedding: adds gradients of the rows, and their values if they are separate."""
+    scale = torch.as_tensor(getattr(embedding, "embed_scale", 1.0))  # Gemma's embedding multiplies by it
+    for token_id, row in rows.items():
+        is_token = (args[0] == token_id)[..., None]
+        if not rows.shares_memory:
+            output = torch.where(is_token, (row * scale.to(row.dtype)).to(output.dtype), output)
+        elif torch.is_grad_enabled():
+            output = output + is_token * ((row - row.detach()) * scale)
     return output
 
 
 def _output_rows_hook(rows: TokenRows, head: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
-    """Forward hook of a frozen output embedding: adds nothing to the values, and gradients of the rows."""
-    if torch.is_grad_enabled():
-        hidden_states = args[0].detach()
-        for token_id, row in rows.items():
-            logits = hidden_states @ row
+    """Forward hook of a frozen output embedding: adds gradients of the rows, and their values if they are separate."""
+    for token_id, row in rows.items():
+        if not rows.shares_memory:
+            # In place of the matrix's own column, gradient of the hidden states included
+            bias = getattr(head, "bias", None)
+            bias = None if bias is None else bias[token_id : token_id + 1]
+            output[..., token_id] = nn.functional.linear(args[0], row[None], bias).squeeze(-1).to(output.dtype)
+        elif torch.is_grad_enabled():
+            logits = args[0].detach() @ row
             output[..., token_id] += logits - logits.detach()
     return output
+
+
+def _gather(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that is sharded over processes, as a whole."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1073,6 +1101,57 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             self.input_token_rows.share_memory_with(self.get_input_embeddings().weight)
         if self.output_token_rows is not None:
             self.output_token_rows.share_memory_with(self.get_output_embeddings().weight)
+
+    def separate_token_rows(self) -> None:
+        """Give the trained rows of frozen embeddings memory of their own. Before sharding: see [`TokenRows`]."""
+        self._share_token_rows()
+        for rows in (self.input_token_rows, self.output_token_rows):
+            if rows is not None:
+                rows.separate()
+
+    @torch.no_grad()
+    def merge_token_rows(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """
+        A full state dict with separate token rows as one without: the rows are written into its matrices, in place
+        unless these are sharded. Other state dicts are returned as they are.
+        """
+        merged = dict(state_dict)
+        names = {module: name for name, module in self.named_modules()}
+        heads = [(self.get_input_embeddings(), "input_token_rows")]
+        heads.append(
+            (self.get_output_embeddings(), f"{'in' if self.output_token_rows is None else 'out'}put_token_rows")
+        )
+        for module, rows_name in heads:
+            rows, key = getattr(self, rows_name), f"{names[module]}.weight"
+            for token_id in [] if rows is None else rows.token_ids:
+                row = state_dict.get(f"{rows_name}.token_{token_id}")
+                merged.pop(f"{rows_name}.token_{token_id}", None)
+                if row is not None and key in merged:
+                    merged[key] = _gather(merged[key])
+                    merged[key][token_id] = _gather(row)
+        return merged
+
+    def save_pretrained(
+        self,
+        save_directory: str,
+        is_main_process: bool = True,
+        state_dict: dict[str, torch.Tensor] | None = None,
+        push_to_hub: bool = False,
+        **kwargs,
+    ) -> None:
+        """
+        As `PreTrainedModel.save_pretrained`, but parameters keep their own names.
+
+        The stock method gives those of some language models the names of older releases (GPT-NeoX: `embed_out`).
+        [`~FlamingoModel.from_pretrained`] reads either, but a `Trainer` that resumes would leave them out with a
+        warning.
+        """
+        if any(
+            rows is not None and not rows.shares_memory for rows in (self.input_token_rows, self.output_token_rows)
+        ):
+            state_dict = self.merge_token_rows(self.state_dict() if state_dict is None else state_dict)
+        kwargs.setdefault("save_original_format", False)
+        super().save_pretrained(save_directory, is_main_process, state_dict, push_to_hub, **kwargs)
 
     # Images.
 

@@ -2,9 +2,27 @@
 """Training on the stock `Trainer`."""
 
 from .adapters import lora_config
+from .arguments import DataSource, FlamingoTrainingArguments
 from .callbacks import GateHistoryCallback
+from .checkpointing import get_last_checkpoint, load_trainable
 from .data_collator import FlamingoDataCollator
+from .mixture import DataMixture
 from .optimization import parameter_groups
+from .sharding import full_state_dict, shard_model
+from .trainer import FlamingoTrainer
 
 
-__all__ = ["FlamingoDataCollator", "GateHistoryCallback", "lora_config", "parameter_groups"]
+__all__ = [
+    "DataMixture",
+    "DataSource",
+    "FlamingoDataCollator",
+    "FlamingoTrainer",
+    "FlamingoTrainingArguments",
+    "GateHistoryCallback",
+    "full_state_dict",
+    "get_last_checkpoint",
+    "load_trainable",
+    "lora_config",
+    "parameter_groups",
+    "shard_model",
+]

@@ -1,7 +1,22 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """What to watch while a Flamingo trains."""
 
+from torch import nn
 from transformers import TrainerCallback
+
+
+def gate_values(model: nn.Module) -> dict[str, list[float]]:
+    """`{"attn": [...], "ffn": [...]}`: tanh of the gates, in the order of the layers. Sharded gates are gathered."""
+    values = {}
+    for kind in ("attn", "ffn"):
+        gates = [
+            parameter.detach()
+            for name, parameter in model.named_parameters()
+            if name.endswith(f"{kind}_gate") and ".original_module." not in name  # peft keeps an untrained copy
+        ]
+        gates = [gate.full_tensor() if hasattr(gate, "full_tensor") else gate for gate in gates]
+        values[kind] = [gate.float().tanh().item() for gate in gates]
+    return values
 
 
 class GateHistoryCallback(TrainerCallback):
@@ -24,11 +39,4 @@ class GateHistoryCallback(TrainerCallback):
             self._record(state.global_step, model)
 
     def _record(self, step: int, model) -> None:
-        blocks = getattr(model, "module", model).gated_cross_attention
-        self.history.append(
-            {
-                "step": step,
-                "attn": [block.attn_gate.detach().float().tanh().item() for block in blocks],
-                "ffn": [block.ffn_gate.detach().float().tanh().item() for block in blocks],
-            }
-        )
+        self.history.append({"step": step, **gate_values(getattr(model, "module", model))})

@@ -1,0 +1,226 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Small training runs for the tests, in this process or in processes of their own that may be killed."""
+
+import contextlib
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import tarfile
+from pathlib import Path
+
+import datasets
+import torch
+from factory import IMAGE_SIZE, tiny_flamingo, tiny_processor
+from PIL import Image
+from transformers import TrainerCallback
+
+from transformers_flamingo import FlamingoModel
+from transformers_flamingo.training import (
+    DataMixture,
+    DataSource,
+    FlamingoTrainer,
+    FlamingoTrainingArguments,
+    get_last_checkpoint,
+)
+
+
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+
+
+def png(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (number * 20 % 256, number % 256, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_pairs(directory: Path, size: int, first: int = 0, broken: tuple[int, ...] = ()) -> str:
+    """Image-text pairs in a folder; the text of pair `i` is words that tell `i`. Returns its path."""
+    directory.mkdir(parents=True)
+    lines = []
+    for i in range(first, first + size):
+        (directory / f"{i}.png").write_bytes(b"broken" if i in broken else png(i))
+        lines.append(json.dumps({"file_name": f"{i}.png", "text": words(i)}))
+    (directory / "metadata.jsonl").write_text("\n".join(lines))
+    return str(directory / "metadata.jsonl")
+
+
+def write_shards(directory: Path, num_shards: int, size: int, broken: tuple[int, ...] = ()) -> str:
+    """WebDataset shards of such pairs, `size` in each. Returns a pattern."""
+    directory.mkdir(parents=True)
+    for shard in range(num_shards):
+        with tarfile.open(directory / f"{shard:03}.tar", "w") as tar:
+            for i in range(shard * size, (shard + 1) * size):
+                image = b"broken" if i in broken else png(i)
+                for suffix, data in (("png", image), ("txt", words(i).encode())):
+                    info = tarfile.TarInfo(f"{i:05}.{suffix}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    return str(directory / "*.tar")
+
+
+def words(number: int) -> str:
+    return f"w{10 + number // 40} w{50 + number % 40}" + " w7" * (number % 3)
+
+
+def numbers(input_ids: torch.Tensor) -> list[int]:
+    """The pairs in a batch."""
+    rows = [[int(token) for token in row if 10 <= token < 90] for row in input_ids]
+    return [(high - 10) * 40 + low - 50 for high, low in rows]
+
+
+def source(name: str, path: str, **kwargs) -> DataSource:
+    return DataSource(name=name, format="image_text_pairs", path=path, **{"batch_size": 2, **kwargs})
+
+
+def model(**kwargs) -> FlamingoModel:
+    flamingo = tiny_flamingo(**{"gates": 0.2, **kwargs})
+    flamingo.freeze_backbones()
+    return flamingo
+
+
+def digest(flamingo: FlamingoModel) -> str:
+    sums = hashlib.sha256()
+    for name, tensor in sorted(flamingo.state_dict().items()):
+        sums.update(name.encode() + tensor.numpy().tobytes())
+    return sums.hexdigest()
+
+
+def trainer(output_dir: str | Path, sources: list[DataSource], *, flamingo=None, cls=FlamingoTrainer, **kwargs):
+    callbacks = kwargs.pop("callbacks", [])
+    arguments = {
+        "output_dir": str(output_dir),
+        "max_steps": 6,
+        "learning_rate": 1e-2,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+    }
+    processor = tiny_processor()
+    return cls(
+        model() if flamingo is None else flamingo,
+        FlamingoTrainingArguments(**{**arguments, **kwargs}),
+        train_dataset=DataMixture(sources, processor),
+        processing_class=processor,
+        callbacks=callbacks,
+    )
+
+
+class _Kill(TrainerCallback):
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _KillWhileSaving(FlamingoTrainer):
+    """Killed at `step`, in the middle of a file (`"optimizer"`), or when all but the manifest is there."""
+
+    moment, step = "optimizer", 4
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.moment == "optimizer" and self.state.global_step == self.step and self.args.should_save:
+            file = Path(output_dir) / "optimizer.pt"
+            file.write_bytes(file.read_bytes()[:1000])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _save_run_state(self, directory: Path) -> None:
+        super()._save_run_state(directory)
+        if self.moment == "manifest" and self.state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train(result: str | Path, output_dir: str | Path, sources: list[DataSource], kill: str | None = None, **kwargs):
+    """Begin a run, or go on with it, and leave losses and weights in a file; `kill` is a step or a moment in step 4."""
+    kwargs["flamingo"] = model(**kwargs.pop("model", {}))  # a model given to a process would share its memory
+    if kill is not None and kill.isdigit():
+        kwargs["callbacks"] = [_Kill(int(kill))]
+    elif kill is not None:
+        kwargs["cls"] = type("_Killed", (_KillWhileSaving,), {"moment": kill})
+    run = trainer(output_dir, sources, **kwargs)
+    last = get_last_checkpoint(output_dir)
+    with contextlib.redirect_stdout(io.StringIO()):
+        run.train(resume_from_checkpoint=last)
+    if run.is_world_process_zero():
+        record = {
+            "begun_at": 0 if last is None else int(last.rpartition("-")[2]),
+            "world_size": run.args.world_size,
+            "logs": run.state.log_history,
+            "digest": digest(run.accelerator.unwrap_model(run.model)),
+        }
+        Path(result).write_text(json.dumps(record))
+
+
+def losses(logs: list[dict]) -> list[dict]:
+    """All losses and gates of the log, which must not differ by a bit."""
+    names = ("loss", "gate", "step", "grad_norm", "skipped")
+    kept = [{key: value for key, value in entry.items() if key.startswith(names)} for entry in logs]
+    return [entry for entry in kept if "loss" in entry]
+
+
+def _process(rank: int, world_size: int, port: int, function: str, args: tuple, kwargs: dict) -> None:
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of the loader's workers; else it is that of this process
+    datasets.disable_progress_bars()
+    if world_size > 1:
+        os.environ.update(
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            WORLD_SIZE=str(world_size),
+            LOCAL_WORLD_SIZE=str(world_size),
+            MASTER_ADDR="localhost",
+            MASTER_PORT=str(port),
+        )
+    globals()[function](*args, **kwargs)
+
+
+def launch(function: str, *args, world_size: int = 1, **kwargs) -> list[int | None]:
+    """
+    Call a function of this module in processes of their own, as `torchrun` would, and return their exit codes.
+
+    They are forked from a server that has imported everything, so that each takes a second and not ten.
+    """
+    context = multiprocessing.get_context("forkserver")
+    here = Path(__file__).parent
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [str(here), str(here.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    context.set_forkserver_preload([__name__])
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = [
+        context.Process(target=_process, args=(rank, world_size, port, function, args, kwargs))
+        for rank in range(world_size)
+    ]
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    try:
+        # Or each process would import pytest's main module first
+        main.__spec__ = None
+        if file is not None:
+            del main.__file__
+        for process in processes:
+            process.start()
+    finally:
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file
+    for process in processes:
+        process.join(timeout=120)
+        # One of two was killed: the other waits for it
+        if process.exitcode is None or process.exitcode < 0:
+            for other in processes:
+                other.kill()
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]

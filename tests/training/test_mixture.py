@@ -1,0 +1,197 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Which rows a mixture gives to whom."""
+
+from collections import Counter
+from itertools import islice
+
+import pytest
+import torch
+from factory import tiny_processor
+from runs import numbers, source, write_pairs, write_shards
+
+from transformers_flamingo.training import DataMixture
+from transformers_flamingo.training.data import BadSampleError
+
+
+# There are more workers than cores in a test
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("data")
+    return {
+        "pairs": write_pairs(root / "pairs", 12),
+        "other": write_pairs(root / "other", 7, first=100),
+        "shards": write_shards(root / "shards", 4, 6),
+        "odd_shards": write_shards(root / "odd", 3, 5),
+        "broken": write_pairs(root / "broken", 8, broken=(2, 5)),
+        "broken_shards": write_shards(root / "broken_shards", 2, 8, broken=(2, 3, 11)),
+        "all_broken": write_pairs(root / "all_broken", 3, broken=(0, 1, 2)),
+    }
+
+
+def mixture(*sources) -> DataMixture:
+    return DataMixture(list(sources), tiny_processor())
+
+
+def take(mixture: DataMixture, count: int, num_workers: int = 0, **kwargs) -> list:
+    return list(islice(mixture.configure(**kwargs).loader(num_workers), count))
+
+
+def same(a, b) -> bool:
+    return (
+        (a.source, len(a.skipped)) == (b.source, len(b.skipped))
+        and a.inputs.keys() == b.inputs.keys()
+        and all(torch.equal(a.inputs[name], b.inputs[name]) for name in a.inputs)
+    )
+
+
+@pytest.mark.parametrize(
+    ("strategy", "steps", "sources"),
+    [
+        ("accumulate", 1, [0, 1, 2, 0, 1, 2]),
+        ("accumulate", 2, [0, 1, 2, 0, 1, 2]),
+        ("round_robin", 1, [0, 1, 2, 0, 1, 2]),
+        ("round_robin", 2, [0, 0, 1, 1, 2, 2, 0, 0]),
+    ],
+)
+def test_the_strategy_says_which_source_makes_a_micro_batch(paths, strategy, steps, sources):
+    entries = [source(name, paths["pairs"]) for name in "abc"]
+    mixed = mixture(*entries).configure(strategy=strategy, gradient_accumulation_steps=steps)
+    located = [mixed.locate(b) for b in range(24)]
+    assert [index for index, _ in located][: len(sources)] == sources
+    for index in range(3):
+        assert [number for of, number in located if of == index] == list(range(8))
+
+
+def test_each_epoch_has_each_row_once_in_an_order_of_its_own(paths):
+    batches = take(mixture(source("a", paths["pairs"], batch_size=3)), 8)
+    rows = [number for batch in batches for number in numbers(batch.inputs["input_ids"])]
+    assert sorted(rows[:12]) == sorted(rows[12:]) == list(range(12))
+    assert rows[:12] != rows[12:]
+    assert rows[:12] != list(range(12))
+    assert all(batch.inputs["pixel_values"].shape[:2] == (3, 1) for batch in batches)
+
+
+def test_the_seed_decides(paths):
+    mixed = mixture(source("a", paths["pairs"], batch_size=12))
+    first, again, other = (take(mixed, 1, seed=seed)[0] for seed in (1, 1, 2))
+    assert same(first, again)
+    assert numbers(first.inputs["input_ids"]) != numbers(other.inputs["input_ids"])
+
+
+@pytest.mark.parametrize(("streaming", "num_workers"), [(False, 0), (True, 0), (True, 2)])
+@pytest.mark.parametrize("files", ["shards", "odd_shards"])
+def test_processes_share_a_source_without_overlap(paths, streaming, files, num_workers):
+    size = {"shards": 24, "odd_shards": 15}[files]
+    entry = source("a", paths[files], batch_size=1, streaming=streaming)
+    seen = Counter()
+    for process in range(2):
+        batches = take(mixture(entry), size // 2, num_workers, process=process, num_processes=2)
+        seen.update(number for batch in batches for number in numbers(batch.inputs["input_ids"]))
+    if files == "shards" or not num_workers:
+        # 15 rows for 2 processes: one process has a row more, and they take 7 each
+        assert set(seen.values()) == {1}
+    assert set(seen) <= set(range(size))
+    assert len(seen) >= size - 3
+
+
+def test_two_processes_take_the_rows_of_one_with_twice_the_batch(paths):
+    whole = take(mixture(source("a", paths["pairs"], batch_size=4)), 5)
+    halves = [
+        take(mixture(source("a", paths["pairs"], batch_size=2)), 5, process=rank, num_processes=2) for rank in (0, 1)
+    ]
+    for batch, *parts in zip(whole, *halves, strict=True):
+        rows = [number for part in parts for number in numbers(part.inputs["input_ids"])]
+        assert numbers(batch.inputs["input_ids"]) == rows
+
+
+def test_workers_change_nothing_but_who_does_the_work(paths):
+    mixed = mixture(source("a", paths["pairs"]), source("b", paths["other"]))
+    alone = take(mixed, 9)
+    for num_workers in (1, 2, 3):
+        assert all(same(a, b) for a, b in zip(alone, take(mixed, 9, num_workers), strict=True))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+@pytest.mark.parametrize("strategy", ["accumulate", "round_robin"])
+def test_it_goes_on_where_it_was_stopped(paths, num_workers, strategy):
+    kwargs = {"strategy": strategy, "gradient_accumulation_steps": 2, "skip_bad_samples": True}
+    mixed = mixture(
+        source("a", paths["pairs"]),
+        source("b", paths["broken_shards"], streaming=True),
+        source("c", paths["odd_shards"], streaming=True, batch_size=3),
+    )
+    whole = take(mixed, 40, num_workers, **kwargs)
+    for stop in (1, 2, 7, 25):
+        places = {}
+        for batch in whole[:stop]:
+            if batch.stream is not None:
+                places.setdefault(batch.source, {})[batch.stream[0]] = batch.stream[1]
+        rest = take(mixed, 40 - stop, num_workers, start=stop, streams=places, **kwargs)
+        assert all(same(a, b) for a, b in zip(whole[stop:], rest, strict=True)), stop
+
+
+@pytest.mark.parametrize("num_sources", [1, 2])
+def test_all_of_a_stream_is_read_whatever_the_number_of_workers(paths, num_sources):
+    # Of two sources, two workers make one each
+    entries = [source(f"s{i}", paths["shards"], streaming=True, batch_size=4) for i in range(num_sources)]
+    for num_workers in (0, 1, 2):
+        batches = take(mixture(*entries), 6 * num_sources, num_workers)
+        for index in range(num_sources):
+            rows = [n for b in batches if b.source == index for n in numbers(b.inputs["input_ids"])]
+            assert sorted(rows) == list(range(24)), num_workers
+
+
+def test_torch_draws_the_same_numbers_afterwards(paths):
+    mixed = mixture(source("a", paths["pairs"]), source("b", paths["shards"], streaming=True))
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    for num_workers in (0, 2):
+        torch.manual_seed(0)
+        take(mixed, 3, num_workers)
+        assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "streaming", "where"), [("broken", False, r"row [25]: "), ("broken_shards", True, "sample '00002': ")]
+)
+def test_a_bad_row_is_an_error_that_names_source_file_and_row(paths, name, streaming, where):
+    path = paths[name].replace("*", "000")
+    with pytest.raises(BadSampleError, match=where) as error:
+        take(mixture(source("laion", paths[name], streaming=streaming)), 4)
+    assert "Data source 'laion'" in str(error.value)
+    assert path in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "streaming", "bad"), [("broken", False, {2, 5}), ("broken_shards", True, {2, 3})])
+def test_bad_rows_are_replaced_and_reported_if_asked(paths, name, streaming, bad):
+    batches = take(mixture(source("a", paths[name], streaming=streaming)), 4, skip_bad_samples=True)
+    rows = [number for batch in batches for number in numbers(batch.inputs["input_ids"])]
+    messages = [message for batch in batches for message in batch.skipped]
+    assert len(rows) == 8
+    assert not bad & set(rows)
+    assert len(messages) >= 2
+    assert all("cannot be decoded" in message for message in messages)
+
+
+def test_a_source_of_nothing_but_bad_rows_is_an_error(paths):
+    with pytest.raises(BadSampleError, match="Data source 'a': 1000 rows one after the other"):
+        take(mixture(source("a", paths["all_broken"])), 1, skip_bad_samples=True)
+
+
+def test_budgets_are_those_of_the_source(paths):
+    (batch,) = take(mixture(source("a", paths["pairs"], batch_size=12, max_length=4)), 1)
+    assert batch.inputs["input_ids"].shape[1] == 4
+
+
+def test_names_are_unique(paths):
+    with pytest.raises(ValueError, match=r"\['a', 'a'\]"):
+        mixture(source("a", paths["pairs"]), source("a", paths["other"]))
+
+
+def test_more_readers_than_rows_is_an_error(paths):
+    entry = source("tiny", paths["odd_shards"], streaming=True)
+    with pytest.raises(ValueError, match="Data source 'tiny': there are fewer rows than processes"):
+        take(mixture(entry), 1, process=19, num_processes=20)

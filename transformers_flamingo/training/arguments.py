@@ -1,0 +1,169 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""What a training run can be told: the sources of its data, and the arguments of its trainer."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from datasets import Dataset, IterableDataset
+from transformers import TrainingArguments
+
+from .data import FORMATS, Reader
+
+
+MixtureStrategy = Literal["accumulate", "round_robin"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """
+    One entry of a data mixture.
+
+    Args:
+        name (`str`): Names the source in logs and errors.
+        format (`str`): The layout of its files, a key of `transformers_flamingo.training.data.FORMATS`.
+        path (`str`): A file, a glob pattern or a folder, as [`~data.Reader.load`] takes it.
+        weight (`float`, *optional*, defaults to 1):
+            The factor of its loss, the paper's lambda (Alayrac et al. 2022, section 2.4, equation 2).
+        batch_size (`int`, *optional*, defaults to 8): Rows per micro-batch and process.
+        max_length (`int`, *optional*): Token budget of a row.
+        max_images (`int`, *optional*): Budget of images and videos of a row.
+        streaming (`bool`, *optional*, defaults to `False`):
+            Whether rows are read when they are needed, in the order of the files. A source that is not streamed is
+            opened as a whole and shuffled anew in each of its epochs.
+        split (`str`, *optional*): Takes only files with this word in their name or folder.
+        options (`dict`, *optional*): Fields of the reader, such as `{"min_similarity": 0.24}` for `"mmc4"`.
+        leading_space_probability (`float`, *optional*, defaults to 0.5): See [`~data.render`].
+        next_image_probability (`float`, *optional*, defaults to 0): See [`~data.render`].
+        append_eos (`bool`, *optional*, defaults to `False`): See [`~data.render`].
+
+    Raises:
+        ValueError: a value is out of its range. The message names the source.
+    """
+
+    name: str
+    format: str
+    path: str
+    weight: float = 1.0
+    batch_size: int = 8
+    max_length: int | None = None
+    max_images: int | None = None
+    streaming: bool = False
+    split: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    leading_space_probability: float = 0.5
+    next_image_probability: float = 0.0
+    append_eos: bool = False
+
+    def __post_init__(self):
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"A data source has the name {self.name!r}: give it one, its losses are logged under it.")
+        if self.format not in FORMATS:
+            self._refuse("format", f"Known formats are {', '.join(FORMATS)}.")
+        if not self.weight > 0:
+            self._refuse("weight", "It multiplies the loss, so it must be above 0: leave the source out instead.")
+        for name in ("batch_size", "max_length", "max_images"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                self._refuse(name, "It counts rows, tokens or images: give a whole number of at least 1.")
+        for name in ("leading_space_probability", "next_image_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                self._refuse(name, "It is a probability: give a number from 0 to 1.")
+        known = [f.name for f in fields(FORMATS[self.format])]
+        unknown = sorted(set(self.options) - set(known))
+        if unknown:
+            self._refuse("options", f"Of these, {self.format!r} has no {unknown}. Its options are {known}.")
+
+    def _refuse(self, name: str, why: str) -> None:
+        raise ValueError(f"Data source {self.name!r}: `{name}` is {getattr(self, name)!r}. {why}")
+
+    @property
+    def reader(self) -> Reader:
+        return FORMATS[self.format](**self.options)
+
+    def load(self) -> Dataset | IterableDataset:
+        """
+        Open the files.
+
+        Raises:
+            ValueError: it fails, or there is no row. The message names the source.
+        """
+        try:
+            rows = self.reader.load(self.path, split=self.split, streaming=self.streaming)
+            is_empty = next(iter(rows), None) is None if self.streaming else len(rows) == 0
+        except Exception as error:  # each file format has its own
+            raise ValueError(
+                f"Data source {self.name!r} cannot be opened ({type(error).__name__}: {error}). Without it the mixture "
+                "would be another one, so the run stops. Check `path`, `format` and `split`, or leave the source out."
+            ) from error
+        if is_empty:
+            raise ValueError(
+                f"Data source {self.name!r}: there is no row in {self.path!r}. Without it the mixture would be another "
+                "one, so the run stops. Check `path` and `split`, or leave the source out."
+            )
+        return rows
+
+
+@dataclass
+class FlamingoTrainingArguments(TrainingArguments):
+    """
+    `TrainingArguments` with what a Flamingo needs beside them.
+
+    Args:
+        mixture_strategy (`str`, *optional*, defaults to `"accumulate"`):
+            `"accumulate"`: each optimizer step adds up the gradients of one micro-batch of each source (times
+            `gradient_accumulation_steps`), weighted, as in the paper. `"round_robin"`: each step takes its
+            micro-batches from one source, and the next step from the next.
+        gate_learning_rate_multiplier (`float`, *optional*, defaults to 1): The gates learn so many times faster.
+        save_trainable_only (`bool`, *optional*, defaults to `False`):
+            Whether checkpoints hold the trained parameters alone. They are loaded by [`load_trainable`] into a model
+            that has its backbones already.
+        skip_bad_samples (`bool`, *optional*, defaults to `False`):
+            Whether a row that cannot be trained on is counted, reported and replaced by another one of its source.
+            It is an error otherwise.
+
+    Defaults that differ from `TrainingArguments`: `learning_rate=1e-4`, `lr_scheduler_type="constant_with_warmup"`,
+    `weight_decay=0.1` (it acts on the matrices of the gated blocks alone), `logging_steps=10`,
+    `remove_unused_columns=False` (columns of images and text are no arguments of the model),
+    `logging_nan_inf_filter=False` (a loss of NaN is shown), and `ddp_find_unused_parameters=True` (a batch without
+    images leaves the resampler unused).
+
+    `per_device_train_batch_size` is of no effect on a [`DataMixture`], whose sources have their own.
+    """
+
+    mixture_strategy: MixtureStrategy = field(
+        default="accumulate", metadata={"help": "Accumulate all sources in each step, or take them in turn."}
+    )
+    gate_learning_rate_multiplier: float = field(
+        default=1.0, metadata={"help": "The gates learn so many times faster than the rest."}
+    )
+    save_trainable_only: bool = field(
+        default=False, metadata={"help": "Whether checkpoints hold the trained parameters alone."}
+    )
+    skip_bad_samples: bool = field(
+        default=False, metadata={"help": "Whether rows that cannot be trained on are counted and replaced."}
+    )
+
+    learning_rate: float = field(default=1e-4, metadata={"help": "The peak learning rate."})
+    lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "The schedule."})
+    weight_decay: float = field(default=0.1, metadata={"help": "Of the matrices of the gated blocks."})
+    logging_steps: float = field(default=10, metadata={"help": "Log every so many steps."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Whether to remove columns that are no arguments of the model."}
+    )
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Whether to hide losses of NaN."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=True, metadata={"help": "Whether DDP looks for parameters that a batch left unused."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.mixture_strategy not in get_args(MixtureStrategy):
+            raise ValueError(
+                f"`mixture_strategy` is {self.mixture_strategy!r}. Known strategies are "
+                f"{', '.join(get_args(MixtureStrategy))}."
+            )
+        if not self.gate_learning_rate_multiplier > 0:
+            raise ValueError(
+                f"`gate_learning_rate_multiplier` is {self.gate_learning_rate_multiplier}. At 0 or below, gates that "
+                "start closed stay closed and the images are never used: give a number above 0."
+            )

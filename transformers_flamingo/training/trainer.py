@@ -1,0 +1,443 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""The stock `Trainer`, for a mixture of data sets, with resuming that is exact."""
+
+import copy
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.utils.data import DataLoader
+from transformers import Trainer
+from transformers.trainer_optimizer import is_optimizer_factory
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.utils import logging
+
+from .arguments import FlamingoTrainingArguments
+from .callbacks import gate_values
+from .checkpointing import (
+    TRAINABLE_NAME,
+    find_damage,
+    get_last_checkpoint,
+    load_trainable,
+    remove_damaged,
+    remove_manifest,
+    save_trainable,
+    write_manifest,
+)
+from .mixture import DataMixture, MixtureBatch
+from .optimization import parameter_groups
+from .sharding import shard_model
+
+
+logger = logging.get_logger(__name__)
+
+
+class FlamingoTrainer(Trainer):
+    """
+    `Trainer` for a [`FlamingoModel`]. It takes the arguments of `Trainer`, with [`FlamingoTrainingArguments`].
+
+    **Data.** `train_dataset` is a [`DataMixture`], or anything that the stock `Trainer` takes. With a mixture, the
+    loss of an optimizer step is
+
+        sum over sources k of  lambda_k * (sum of the losses of the tokens of k) / (number of tokens of k),
+
+    over all micro-batches of the step and all processes. So two processes or two accumulated micro-batches give what
+    one batch of twice the size gives. Without `max_steps`, one epoch is one pass over the only source.
+
+    **Logs** have, beside the stock entries, `loss/<source>` (the mean loss of a token, without lambda), `tokens_per_second`
+    and `images_per_second` over all processes, `peak_memory_gb` of the GPU of the process that logs,
+    `gate/attn/<layer>` and `gate/ffn/<layer>` (tanh of the gates; layers of the language model), and
+    `skipped/<source>`, the number of bad rows skipped so far over all processes, where there are any.
+
+    **Resuming is exact**: a run that was killed at any moment and is resumed computes what one never stopped computes,
+    bit for bit where the hardware does. A checkpoint that was cut short is known by its missing or differing
+    `manifest.json`; `train(resume_from_checkpoint=True)` takes the last one that is whole. Finding the place in the
+    data takes no time, but for streams, which read the current file again up to their place.
+
+    **Optimizer.** Groups of [`parameter_groups`]: frozen weights have no state.
+
+    Raises:
+        ValueError: arguments that contradict the mixture.
+    """
+
+    args: FlamingoTrainingArguments
+
+    def __init__(self, model=None, args: FlamingoTrainingArguments | None = None, *positional, **kwargs):
+        if not isinstance(args, FlamingoTrainingArguments):
+            raise ValueError(
+                f"`args` is of type {type(args).__name__}. FlamingoTrainer needs FlamingoTrainingArguments, which has "
+                "the fields of TrainingArguments and some of its own."
+            )
+        # train_dataset is the fourth argument of `Trainer`
+        mixture = kwargs.get("train_dataset") or (positional[1] if len(positional) > 1 else None)
+        self.mixture = mixture if isinstance(mixture, DataMixture) else None
+        self._restarts_data = args.ignore_data_skip
+        if self.mixture is not None:
+            args = self._arguments_for_mixture(args)
+        super().__init__(model, args, *positional, **kwargs)
+        if self.mixture is not None and self.args.n_gpu > 1:
+            raise ValueError(
+                f"{self.args.n_gpu} GPUs in one process would each get a part of a micro-batch, whose images do not "
+                "split with its text. Start one process for each, with `torchrun` or `accelerate launch`."
+            )
+        self._data_state: dict[str, Any] | None = None
+        self._window = _LogWindow(0)
+        self._skipped: dict[str, int] = {}
+
+    def _arguments_for_mixture(self, args: FlamingoTrainingArguments) -> FlamingoTrainingArguments:
+        for name in ("label_smoothing_factor", "auto_find_batch_size"):
+            if getattr(args, name):
+                raise ValueError(f"`{name}` is not supported with a data mixture. Leave it out.")
+        args = copy.copy(args)  # the caller's stay as they are
+        self._steps_per_source = args.gradient_accumulation_steps
+        if args.max_steps <= 0:
+            args.max_steps = self._count_steps(args)
+        if args.mixture_strategy == "accumulate":
+            args.gradient_accumulation_steps *= len(self.mixture.sources)
+        # The loader itself begins at the right place: nothing is left to skip
+        args.ignore_data_skip = True
+        return args
+
+    def _count_steps(self, args: FlamingoTrainingArguments) -> int:
+        source, *others = self.mixture.sources
+        if others or source.streaming:
+            raise ValueError(
+                "`max_steps` is not given, and the length of an epoch is known only of a single source that is not "
+                f"streamed, but the mixture has {[source.name for source in self.mixture.sources]}. Give `max_steps`."
+            )
+        rows_per_step = source.batch_size * self._steps_per_source * args.world_size
+        return math.ceil(args.num_train_epochs * len(self.mixture.rows[0]) / rows_per_step)
+
+    # Data.
+
+    def get_train_dataloader(self) -> DataLoader:
+        if self.mixture is None:
+            return super().get_train_dataloader()
+        state = self._data_state or {}
+        self.mixture.configure(
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            strategy=self.args.mixture_strategy,
+            gradient_accumulation_steps=self._steps_per_source,
+            process=self.args.process_index,
+            num_processes=self.args.world_size,
+            skip_bad_samples=self.args.skip_bad_samples,
+            start=state.get("micro_batch", 0),
+            streams={
+                int(source): {int(share): place for share, place in places.items()}
+                for source, places in state.get("streams", {}).items()
+            },
+        )
+        # Not through `accelerator.prepare`, which would split each batch among the processes once more
+        return self.mixture.loader(
+            self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and torch.accelerator.is_available(),
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context,
+        )
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Any]:
+        if self.mixture is None:
+            batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+            self._window.count(batches)
+            return batches, num_items
+        batches: list[MixtureBatch] = [next(epoch_iterator) for _ in range(num_batches)]
+        num_tokens = torch.zeros(len(self.mixture.sources), dtype=torch.long)
+        for batch in batches:
+            name = self.mixture.sources[batch.source].name
+            num_tokens[batch.source] += batch.inputs["labels"][:, 1:].ne(-100).sum()
+            for message in batch.skipped:
+                logger.warning(f"Skipped in data source {name!r}: {message}")
+            self._skipped[name] = self._skipped.get(name, 0) + len(batch.skipped)
+            if batch.stream is not None:
+                share, place = batch.stream
+                self._data_state["streams"].setdefault(str(batch.source), {})[str(share)] = place
+        self._data_state["micro_batch"] += num_batches
+        self._window.count([batch.inputs for batch in batches])
+        self._window.steps += num_tokens > 0
+        num_tokens = self.accelerator.reduce(num_tokens.to(device), reduction="sum")
+        return [{**batch.inputs, "source": batch.source} for batch in batches], num_tokens
+
+    def _new_data_state(self) -> dict[str, Any]:
+        """Where the data stands, and all that this place depends on."""
+        sources = self.mixture.sources
+        setup = {
+            "seed": self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            "strategy": self.args.mixture_strategy,
+            "gradient_accumulation_steps": self._steps_per_source,
+            "processes": self.args.world_size,
+            "sources": [[source.name, source.batch_size, source.streaming] for source in sources],
+            # The permutation of a source that is not streamed depends on the number of its rows
+            "rows": [
+                None if source.streaming else len(rows)
+                for source, rows in zip(sources, self.mixture.rows, strict=True)
+            ],
+        }
+        if any(source.streaming for source in sources):
+            setup["dataloader_num_workers"] = self.args.dataloader_num_workers
+        return {"setup": setup, "micro_batch": 0, "streams": {}, "skipped": {}}
+
+    # Loss.
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        source = inputs.pop("source", None)
+        if source is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        # The model divides the sum over its tokens by the number of all
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch[source])
+        self._window.add_loss(source, outputs.loss.detach())
+        # Gradients are averaged over processes, and the sum is wanted
+        loss = outputs.loss * (self.mixture.sources[source].weight * self.args.world_size)
+        return (loss, outputs) if return_outputs else loss
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            optimizer_cls, kwargs = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(
+                self.args, self.model if model is None else model
+            )
+            if is_optimizer_factory(optimizer_cls) or {"params", "model", "optimizer_dict"} & set(kwargs):
+                raise ValueError(
+                    f"`optim={str(self.args.optim)!r}` makes its own parameter groups, so weight decay would act on more "
+                    "than the gated blocks. Choose an optimizer such as adamw_torch."
+                )
+            groups = parameter_groups(
+                self.model if model is None else model,
+                self.args.learning_rate,
+                self.args.weight_decay,
+                self.args.gate_learning_rate_multiplier,
+            )
+            self.optimizer = optimizer_cls(groups, **kwargs)
+        return self.optimizer
+
+    # Logs.
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:  # and not the evaluation's or the summary at the end
+            logs.update(self._window.drain(self))
+        super().log(logs, start_time)
+
+    # Checkpoints.
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs):
+        """
+        As `Trainer.train`.
+
+        Args:
+            resume_from_checkpoint (`str` or `bool`, *optional*):
+                A checkpoint, or `True` for the last one in `output_dir` that is whole.
+
+        Raises:
+            ValueError: the checkpoint is not whole, there is none, or it is of a run whose data differ.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
+            if resume_from_checkpoint is None:
+                raise ValueError(f"There is no checkpoint to resume from in {self.args.output_dir!r} that is whole.")
+        elif resume_from_checkpoint:
+            damage = find_damage(resume_from_checkpoint)
+            if damage is not None:
+                raise ValueError(f"{resume_from_checkpoint!r} cannot be resumed from: {damage}.")
+        self._window = _LogWindow(0 if self.mixture is None else len(self.mixture.sources))
+        self._saved_window = None
+        self._skipped = {}
+        if self.mixture is not None:
+            self._data_state = self._new_data_state()
+        if resume_from_checkpoint:
+            self._load_run_state(Path(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint or None, *args, **kwargs)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        run_dir = self._get_output_dir(trial=trial)
+        directory = Path(run_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:
+            remove_manifest(directory)
+        self.accelerator.wait_for_everyone()
+        # The stock method would delete older checkpoints before this one is known to be whole
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self._save_run_state(directory)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            write_manifest(directory)
+            if limit:
+                remove_damaged(run_dir)
+            rotate_checkpoints(run_dir, limit, self.state.best_model_checkpoint, use_mtime=True)
+
+    def _run_state_file(self, directory: Path) -> Path:
+        return directory / f"run_state_{self.args.process_index}.json"
+
+    def _save_run_state(self, directory: Path) -> None:
+        """What stock checkpoints lack: the place in the data, and the losses since the last log."""
+        state = {
+            "data": None if self.mixture is None else {**self._data_state, "skipped": self._skipped},
+            "window": {
+                **self._window.state(),
+                "loss": self._tr_loss.item(),
+                "last_logged": self._globalstep_last_logged,
+            },
+        }
+        self._run_state_file(directory).write_text(json.dumps(state))
+
+    def _load_run_state(self, directory: Path) -> None:
+        file = self._run_state_file(directory)
+        if not file.is_file():
+            raise ValueError(
+                f"There is no {file.name} in {str(directory)!r}: the run had fewer processes, or another trainer."
+            )
+        state = json.loads(file.read_text())
+        self._saved_window = state["window"]
+        if self.mixture is None or self._restarts_data:
+            return
+        there, here = (state["data"] or {}).get("setup"), self._data_state["setup"]
+        if there != here:
+            changed = [name for name in here if (there or {}).get(name) != here[name]]
+            raise ValueError(
+                f"The checkpoint {str(directory)!r} is of a run with other {', '.join(changed)}: "
+                f"{ {name: (there or {}).get(name) for name in changed} } there, "
+                f"{ {name: here[name] for name in changed} } here. Its place in the data means nothing now. Resume "
+                "with the same, or begin the data anew with `ignore_data_skip=True`."
+            )
+        self._data_state = state["data"]
+        self._skipped = state["data"]["skipped"]
+
+    def _run_epoch(self, *args, **kwargs) -> None:
+        if self.state.global_step >= self.state.max_steps:
+            # Resumed from its last checkpoint, the stock loop would take one step more
+            self.control.should_training_stop = True
+            return
+        if self._saved_window is not None:  # once, when `train` has set its own to 0
+            self._tr_loss += self._saved_window["loss"]
+            self._globalstep_last_logged = self._saved_window["last_logged"]
+            self._window.load(self._saved_window)
+            self._saved_window = None
+        super()._run_epoch(*args, **kwargs)
+
+    def _maybe_log_save_evaluate(self, *args, **kwargs) -> None:
+        if self.mixture is not None:
+            self.state.epoch = self.state.global_step / self.state.max_steps
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if not self.args.save_trainable_only:
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            output_dir = Path(self.args.output_dir if output_dir is None else output_dir)
+            output_dir.mkdir(parents=True, exist_ok=True)
+            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+            save_trainable(model, output_dir, state_dict)
+            model.config.save_pretrained(output_dir)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(output_dir)
+            torch.save(self.args, output_dir / "training_args.bin")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if (Path(resume_from_checkpoint) / TRAINABLE_NAME).is_file() and not self.is_fsdp_enabled:
+            load_trainable(self.model if model is None else model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if (Path(self.state.best_model_checkpoint) / TRAINABLE_NAME).is_file() and not self.is_fsdp_enabled:
+            load_trainable(self.model, self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """The stock method warns, and the run goes on with weights that were not loaded."""
+        tied = set(getattr(self.model, "all_tied_weights_keys", ()))
+        missing = sorted(set(load_result.missing_keys) - tied)
+        if missing or load_result.unexpected_keys:
+            raise ValueError(
+                f"The checkpoint does not fit the model: it lacks {missing[:8]} ({len(missing)} in all) and has "
+                f"{sorted(load_result.unexpected_keys)[:8]} ({len(load_result.unexpected_keys)} in all) too many. "
+                "Nothing may be left out, or the run would go on with other weights: resume with the model that was "
+                "saved."
+            )
+
+    # Sharding.
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: DataLoader, resume_from_checkpoint: str | None):
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if self.is_fsdp_enabled and plugin.fsdp_version == 2 and not isinstance(self.model, FSDPModule):
+            # accelerate leaves a sharded model as it is. Its own units would mix frozen and trained parameters
+            self.model.to(self.args.device)
+            shard_model(
+                self.model,
+                mp_policy=plugin.mixed_precision_policy,
+                offload_policy=plugin.cpu_offload,
+                reshard_after_forward=plugin.reshard_after_forward,
+            )
+        return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+
+
+class _LogWindow:
+    """What is counted between two logs. Losses are sums over this process's micro-batches, one for each source."""
+
+    def __init__(self, num_sources: int):
+        self.losses: list[torch.Tensor | float] = [0.0] * num_sources
+        self.steps = torch.zeros(num_sources, dtype=torch.long)
+        self._restart()
+
+    def _restart(self) -> None:
+        self.tokens = self.images = 0
+        self.start = time.perf_counter()
+
+    def count(self, batches: list[dict[str, Any]]) -> None:
+        for inputs in batches:
+            self.tokens += int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else 0
+            mask = inputs.get("frame_attention_mask")
+            self.images += int(mask.sum()) if mask is not None else 0
+
+    def add_loss(self, source: int, loss: torch.Tensor) -> None:
+        self.losses[source] = self.losses[source] + loss
+
+    def state(self) -> dict[str, Any]:
+        return {"losses": [float(loss) for loss in self.losses], "steps": self.steps.tolist()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.losses = list(state["losses"])
+        self.steps = torch.tensor(state["steps"], dtype=torch.long)
+
+    def drain(self, trainer: FlamingoTrainer) -> dict[str, float]:
+        """The entries for the log, over all processes. Every process calls it."""
+        device = trainer.args.device
+        names = [] if trainer.mixture is None else [source.name for source in trainer.mixture.sources]
+        counts = [self.tokens, self.images, *(trainer._skipped.get(name, 0) for name in names)]
+        sums = torch.tensor(
+            [*counts, *map(float, self.losses)], dtype=torch.float32 if device.type == "mps" else torch.float64
+        )
+        sums = trainer.accelerator.reduce(sums.to(device), reduction="sum").tolist()
+        (tokens, images), skipped, losses = sums[:2], sums[2 : len(counts)], sums[len(counts) :]
+        seconds = max(time.perf_counter() - self.start, 1e-9)
+        steps = self.steps.tolist()
+        entries = {f"loss/{name}": losses[i] / steps[i] for i, name in enumerate(names) if steps[i]}
+        entries.update({f"skipped/{name}": int(skipped[i]) for i, name in enumerate(names) if skipped[i]})
+        entries.update({"tokens_per_second": tokens / seconds, "images_per_second": images / seconds})
+        if device.type == "cuda":
+            entries["peak_memory_gb"] = torch.cuda.max_memory_allocated(device) / 2**30
+        model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+        entries.update(
+            {
+                f"gate/{kind}/{layer}": value
+                for kind, values in gate_values(model).items()
+                for layer, value in zip(model.config.cross_attention_layer_indices, values, strict=bool(values))
+            }
+        )
+        self.__init__(len(self.losses))
+        return entries
