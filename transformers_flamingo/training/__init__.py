@@ -6,8 +6,11 @@ from .arguments import DataSource, FlamingoTrainingArguments
 from .callbacks import GateHistoryCallback
 from .checkpointing import get_last_checkpoint, load_trainable
 from .data_collator import FlamingoDataCollator
+from .held_out import HeldOut
 from .mixture import DataMixture
 from .optimization import parameter_groups
+from .recipe import Recipe, parse_recipe, read_recipe
+from .run import build_model, run_recipe
 from .sharding import full_state_dict, shard_model
 from .trainer import FlamingoTrainer
 
@@ -19,10 +22,16 @@ __all__ = [
     "FlamingoTrainer",
     "FlamingoTrainingArguments",
     "GateHistoryCallback",
+    "HeldOut",
+    "Recipe",
+    "build_model",
     "full_state_dict",
     "get_last_checkpoint",
     "load_trainable",
     "lora_config",
     "parameter_groups",
+    "parse_recipe",
+    "read_recipe",
+    "run_recipe",
     "shard_model",
 ]
