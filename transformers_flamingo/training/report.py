@@ -64,27 +64,38 @@ def _scores(curves: Mapping[str, Curve], score: str) -> dict[str, Curve]:
 
 def plot_losses(path: str | Path, training: Mapping[str, Curve], held_out: Mapping[str, Curve]) -> None:
     """Loss against training step, of the training batches and, dashed, of held-out rows."""
-    figure, axes = plt.subplots(figsize=(7, 4))
+    figure, axes = plt.subplots(figsize=(9, 4))
     for name, curve in training.items():
         axes.plot(*zip(*curve, strict=True), label=name, linewidth=1)
-    for name, curve in held_out.items():
-        style = "o:" if name.endswith("blind") else "o--"
-        axes.plot(*zip(*curve, strict=True), style, label=f"held out: {name}", markersize=3)
+    _plot_with_blind(axes, {f"held out: {name}": curve for name, curve in held_out.items()}, "o--")
     axes.set(xlabel="step", ylabel="loss per supervised token (nats)", yscale="log", title="Loss")
     axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=8)
+    _legend_beside(axes)
     _save(figure, path)
 
 
 def plot_scores(path: str | Path, scores: Mapping[str, Curve]) -> None:
     """Scores of generated texts against training step; those with blank images dotted."""
-    figure, axes = plt.subplots(figsize=(7, 4))
-    for name, curve in scores.items():
-        axes.plot(*zip(*curve, strict=True), "o:" if ", blind" in name else "o-", label=name, markersize=3)
+    figure, axes = plt.subplots(figsize=(9, 4))
+    _plot_with_blind(axes, scores, "o-")
     axes.set(xlabel="step", ylabel="score", ylim=(-0.02, 1.02), title="Texts generated for held-out rows")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    _legend_beside(axes)
     _save(figure, path)
+
+
+def _plot_with_blind(axes: plt.Axes, curves: Mapping[str, Curve], style: str) -> None:
+    """Each curve in a colour of its own, and its blind twin in the same, dotted."""
+    colors: dict[str, str] = {}
+    for name, curve in curves.items():
+        color = colors.get(name.replace(", blind", ""))
+        line_style = "o:" if ", blind" in name else style
+        (line,) = axes.plot(*zip(*curve, strict=True), line_style, label=name, markersize=3, color=color)
+        colors[name] = line.get_color()
+
+
+def _legend_beside(axes: plt.Axes) -> None:
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
 
 
 def plot_gates(path: str | Path, history: Sequence[Mapping[str, Any]], layers: Sequence[int]) -> None:
