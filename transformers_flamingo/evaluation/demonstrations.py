@@ -1,0 +1,169 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Which examples stand before a query, and the prompt that they make with it."""
+
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from itertools import permutations
+from typing import Literal, get_args
+
+import numpy as np
+
+from ..processing_flamingo import FlamingoProcessor
+from .engine import Medium, Prompt
+from .task import Example, Task
+
+
+Selection = Literal["random", "fixed", "rices"]
+
+# rows of vectors, of unit length, for examples
+Embed = Callable[[Sequence[Example]], np.ndarray]
+
+
+class Demonstrations:
+    """
+    Chooses demonstrations for queries. The choice for one depends on nothing but the seed, the query and the pool: not
+    on the order of queries, on batches or on the number of processes.
+
+    Args:
+        support (`Sequence[Example]`): What may be shown.
+        selection (`str`, *optional*, defaults to `"random"`):
+            `"random"`: others for each query (OpenFlamingo's protocol). `"fixed"`: the same for all, so that their
+            cache is computed once. `"rices"`: those whose image is most like the query's, the most similar last
+            (Yang et al. 2022; paper, section 2.5).
+        support_size (`int`, *optional*, defaults to 2048):
+            So many examples, by chance, make the pool; `None` takes all. The paper's and OpenFlamingo's 2048.
+        seed (`int`, *optional*, defaults to 0): Of all chance.
+        balanced (`bool`, *optional*, defaults to `False`): As many of each `group` as of any other, up to one.
+        embed (`Callable`, *optional*): Vectors of unit length for the images of examples; needed for `"rices"`.
+
+    Raises:
+        ValueError: the selection is not known, lacks `embed`, or balance is asked of examples without `group`.
+    """
+
+    def __init__(
+        self,
+        support: Sequence[Example],
+        *,
+        selection: Selection = "random",
+        support_size: int | None = 2048,
+        seed: int = 0,
+        balanced: bool = False,
+        embed: Embed | None = None,
+    ):
+        if selection not in get_args(Selection):
+            raise ValueError(f"`selection` is {selection!r}. It can be {', '.join(get_args(Selection))}.")
+        if selection == "rices" and embed is None:
+            raise ValueError("`selection='rices'` compares images, and needs `embed`.")
+        unanswered = [example.id for example in support if example.answer is None]
+        if unanswered:
+            raise ValueError(f"{len(unanswered)} examples have no answer to show, such as {unanswered[0]!r}.")
+        self.selection, self.seed, self.balanced, self.embed = selection, seed, balanced, embed
+        pool = np.arange(len(support))
+        if support_size is not None and support_size < len(support):
+            pool = np.sort(np.random.default_rng([seed, 1]).choice(len(support), support_size, replace=False))
+        self.pool = [support[i] for i in pool]
+        self.groups: dict[str | None, np.ndarray] = {None: np.arange(len(self.pool))}
+        if balanced:
+            by_group = defaultdict(list)
+            for index, example in enumerate(self.pool):
+                if example.group is None:
+                    raise ValueError(f"`balanced` is set, and {example.id!r} has no group. It is for classification.")
+                by_group[example.group].append(index)
+            self.groups = {group: np.array(by_group[group]) for group in sorted(by_group)}
+        self._vectors: np.ndarray | None = None
+
+    def choose(self, query: Example, count: int) -> list[Example]:
+        """
+        `count` demonstrations in the order in which they are shown.
+
+        Raises:
+            ValueError: the pool has fewer.
+        """
+        if count > len(self.pool):
+            raise ValueError(f"{count} demonstrations are asked for, and the pool has {len(self.pool)}.")
+        if self.selection == "rices":
+            if self._vectors is None:
+                self._vectors = self.embed(self.pool)
+            likeness = self._vectors @ self.embed([query])[0]
+            chosen = self._take(count, lambda members: members[np.argsort(-likeness[members], kind="stable")])
+            chosen = sorted(chosen, key=lambda i: (likeness[i], -i))
+        else:
+            name = 0 if self.selection == "fixed" else zlib.crc32(query.id.encode())
+            rng = np.random.default_rng([self.seed, 2, name])
+            chosen = self._take(count, rng.permutation, rng)
+            if self.balanced:
+                rng.shuffle(chosen)
+        return [self.pool[i] for i in chosen]
+
+    def _take(self, count: int, order: Callable, rng: np.random.Generator | None = None) -> list[int]:
+        """The first `count` in the order of each group, from the groups in turn."""
+        ordered = [list(order(members)) for members in self.groups.values()]
+        if rng is not None and len(ordered) > 1:
+            ordered = [ordered[i] for i in rng.permutation(len(ordered))]  # who gives the odd ones
+        chosen: list[int] = []
+        while len(chosen) < count:
+            for members in ordered:
+                if members and len(chosen) < count:
+                    chosen.append(int(members.pop(0)))
+        return chosen
+
+
+def build_prompt(
+    task: Task, processor: FlamingoProcessor, query: Example, demonstrations: Sequence[Example], *, text_only: bool = False
+) -> Prompt:
+    """
+    The prompt for a query.
+
+        <image>{prompt}{answer}<|endofchunk|>{separator} ... <image>{prompt}
+
+    Args:
+        task ([`Task`]): For its separator.
+        processor ([`FlamingoProcessor`]): For its tokens.
+        query ([`Example`]): What is asked.
+        demonstrations (`Sequence[Example]`): What is shown before.
+        text_only (`bool`, *optional*, defaults to `False`):
+            Whether demonstrations are shown without their images and `<image>` tokens: the "0-shot" prompt of the
+            paper and of OpenFlamingo, which shows the form of an answer.
+
+    Raises:
+        ValueError: a text contains `<image>` or `<|endofchunk|>`.
+    """
+    prefix, media = "", []
+    for shown in demonstrations:
+        own = [] if text_only else _media(shown, "support")
+        prefix += processor.image_token * len(own) + shown.prompt + shown.answer
+        prefix += processor.end_of_chunk_token + task.demonstration_separator
+        media += own
+    for example in (*demonstrations, query):
+        for text in (example.prompt, example.answer or ""):
+            if processor.image_token in text or processor.end_of_chunk_token in text:
+                raise ValueError(
+                    f"{task.name}, example {example.id!r}: the text {text!r} contains {processor.image_token!r} or "
+                    f"{processor.end_of_chunk_token!r}, which would be read as a marker. Remove it from the data."
+                )
+    own = _media(query, "query")
+    return Prompt(prefix, processor.image_token * len(own) + query.prompt, tuple(media), tuple(own))
+
+
+def orders(demonstrations: Sequence[Example], count: int, seed: int) -> list[list[Example]]:
+    """
+    Up to `count` different orders of the demonstrations, the given one first: prompt ensembling averages over them.
+    """
+    if len(demonstrations) <= 5:
+        every = [list(order) for order in permutations(demonstrations)]
+        rest = np.random.default_rng([seed, 3]).permutation(len(every) - 1) + 1
+        return [every[0], *(every[i] for i in rest[: count - 1])]
+    rng = np.random.default_rng([seed, 3])
+    found = {tuple(range(len(demonstrations)))}
+    ordered = [list(demonstrations)]
+    while len(ordered) < count:
+        order = tuple(rng.permutation(len(demonstrations)).tolist())
+        if order not in found:
+            found.add(order)
+            ordered.append([demonstrations[i] for i in order])
+    return ordered
+
+
+def _media(example: Example, kind: str) -> list[Medium]:
+    return [Medium((kind, example.id, i), data, f"{kind} {example.id!r}") for i, data in enumerate(example.media)]
