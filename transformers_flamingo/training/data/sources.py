@@ -31,6 +31,8 @@ from .media import BadSampleError
 
 FILE, ROW, JSON = "__file__", "__row__", "__json__"
 _TAR_KEY, _TAR_FILE = "__key__", "__url__"
+#: The columns that [`origin`] reads.
+ORIGIN = (FILE, ROW, _TAR_FILE, _TAR_KEY)
 _FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".tar": "tar"}
 
 
@@ -157,7 +159,7 @@ def record(row: dict[str, Any]) -> dict[str, Any]:
         return row
     if not isinstance(parsed, dict):
         raise BadSampleError(f"{origin(row)}: a {type(parsed).__name__}, where a JSON object should be.")
-    return {**parsed, **{key: row[key] for key in (FILE, ROW, _TAR_FILE, _TAR_KEY) if key in row}}
+    return {**parsed, **{key: row[key] for key in ORIGIN if key in row}}
 
 
 def column(row: dict[str, Any], *names: str) -> Any:
