@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
@@ -158,6 +159,31 @@ def train(result: str | Path, output_dir: str | Path, sources: list[DataSource],
             "digest": digest(run.accelerator.unwrap_model(run.model)),
         }
         Path(result).write_text(json.dumps(record))
+
+
+def train_on_features(directory: str, path: str, **kwargs) -> None:
+    """A run whose sources cache features in `directory`; each process leaves its losses and what its encoder saw."""
+    datasets.config.HF_DATASETS_CACHE = Path(directory) / "cache"
+    flamingo = model(text_kwargs=NO_DROPOUT)
+    with counted_images(flamingo) as seen:
+        run = trainer(directory, [source("a", path, cache_features=True, **kwargs)], flamingo=flamingo, max_steps=3)
+        with contextlib.redirect_stdout(io.StringIO()):
+            run.train()
+    record = {"world_size": run.args.world_size, "images": sum(seen), "losses": losses(run.state.log_history)}
+    Path(directory, f"{run.args.process_index}.json").write_text(json.dumps(record))
+
+
+@contextlib.contextmanager
+def counted_images(flamingo: FlamingoModel) -> Iterator[list[int]]:
+    """How many images each call of the vision encoder was given."""
+    seen = []
+
+    def count(module, args, kwargs):
+        seen.append(len(kwargs["pixel_values"]))
+
+    handle = flamingo.vision_model.register_forward_pre_hook(count, with_kwargs=True)
+    yield seen
+    handle.remove()
 
 
 def losses(logs: list[dict]) -> list[dict]:

@@ -6,6 +6,7 @@ from .arguments import DataSource, FlamingoTrainingArguments
 from .callbacks import GateHistoryCallback
 from .checkpointing import get_last_checkpoint, load_trainable
 from .data_collator import FlamingoDataCollator
+from .features import add_image_features
 from .mixture import DataMixture
 from .optimization import parameter_groups
 from .sharding import full_state_dict, shard_model
@@ -19,6 +20,7 @@ __all__ = [
     "FlamingoTrainer",
     "FlamingoTrainingArguments",
     "GateHistoryCallback",
+    "add_image_features",
     "full_state_dict",
     "get_last_checkpoint",
     "load_trainable",
