@@ -194,6 +194,23 @@ def test_training_on_kept_features_gives_the_losses_of_training_on_images(tmp_pa
     assert num_images == 2 * PROBE
 
 
+def test_mixed_precision_keeps_features_in_half_the_space(tmp_path):
+    path = write_pairs(tmp_path / "pairs", 6)
+    expected, _ = run(tmp_path / "a", source("a", path), bf16=True)
+    trained = trainer(
+        tmp_path / "b",
+        [source("a", path, cache_features=True)],
+        max_steps=4,
+        bf16=True,
+        flamingo=model(text_kwargs=NO_DROPOUT),
+    )
+    trained.train()
+    batch = next(iter(trained.mixture.loader())).inputs
+    assert batch["mm_encoder_outputs"]["image"]["last_hidden_state"].dtype == torch.float16
+    for entry, other in zip(losses(trained.state.log_history), expected, strict=True):
+        assert entry["loss"] == pytest.approx(other["loss"], rel=2e-2)
+
+
 def test_a_source_may_keep_features_beside_one_that_does_not(tmp_path):
     paths = [write_pairs(tmp_path / name, 4) for name in "ab"]
     mixture = DataMixture([source("a", paths[0], cache_features=True), source("b", paths[1])], tiny_processor())
@@ -208,6 +225,9 @@ def test_bad_rows_are_named_or_skipped_as_without_a_cache(tmp_path):
     path = write_pairs(tmp_path / "broken", 8, broken=(2, 5))
     with pytest.raises(BadSampleError, match=r"^Data source 'a': .*metadata.jsonl, row 2: .*cannot be decoded"):
         run(tmp_path / "a", source("a", path, cache_features=True))
+    rows = Dataset.from_dict({"image": [png(0), b"broken"]}).cast_column("image", datasets.Image())
+    with pytest.raises(BadSampleError, match="Row 1 of the data set: .*cannot be decoded"):
+        add_image_features(rows, model(), tiny_processor())
     expected, _ = run(tmp_path / "b", source("a", path, batch_size=4), skip_bad_samples=True)
     kept, _ = run(tmp_path / "c", source("a", path, batch_size=4, cache_features=True), skip_bad_samples=True)
     assert expected[-1]["skipped/a"] > 0

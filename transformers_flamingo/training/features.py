@@ -23,7 +23,7 @@ from datasets.fingerprint import Hasher
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from .data import BadSampleError, Chunk, Reader, decode_medium, origin
-from .data.sources import ORIGIN
+from .data.sources import ORIGIN, rows_of, undecoded
 
 
 FeatureDtype = Literal["float16", "float32"]
@@ -64,6 +64,8 @@ def add_image_features(
             f"The data set has the columns {dataset.column_names}. Needed is one of `image` and `images`: rename a column."
         )
     encoder = _Encoder(model, processor, batch_size, dtype)
+    # A broken image is then an error of its own row
+    dataset = dataset.cast_column(given[0], undecoded(dataset.features[given[0]]))
 
     def encode(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
         media = [[] if value is None else [value] if given == ["image"] else value for value in batch[given[0]]]
@@ -98,7 +100,8 @@ def encode_documents(
         model, processor, batch_size, dtype: As in [`add_image_features`].
         max_images (`int`, *optional*): Only the first so many images and videos of a document are encoded: its budget.
         skip_bad_samples (`bool`, *optional*, defaults to `False`):
-            Whether a row that cannot be read is kept as one that cannot be trained on, in place of an error.
+            Whether a row that cannot be read is kept as one that cannot be trained on, in place of an error. It stays
+            so in the cache, even if its image can be read another day.
 
     Returns:
         `datasets.Dataset` with the rows in their order.
@@ -111,8 +114,7 @@ def encode_documents(
 
     def encode(batch: dict[str, list]) -> dict[str, list]:
         documents, media, errors = [], [], []
-        for values in zip(*batch.values(), strict=True):
-            row = dict(zip(batch, values, strict=True))
+        for row in rows_of(batch):
             try:
                 document = reader.read(row)
                 decoded = [
@@ -209,21 +211,24 @@ class _Encoder:
     @torch.no_grad()
     def __call__(self, frames: list[PIL.Image.Image]) -> torch.Tensor:
         """Features `(F, P, Dv)` of `F` frames."""
-        encoder, encoded = self.model.vision_model, []
+        encoder, dtype = self.model.vision_model, getattr(torch, self.dtype)
+        if not frames:
+            return torch.zeros(0, *self.shape, dtype=dtype)
         was_training = encoder.training
         encoder.eval()
+        encoded = []
         for start in range(0, len(frames), self.batch_size):
             pixels = self.processor(images=[frames[start : start + self.batch_size]], return_tensors="pt")
             outputs = self.model.get_image_features(pixels["pixel_values"].to(encoder.device))
-            features = outputs.last_hidden_state[0].to(getattr(torch, self.dtype))
-            if not features.isfinite().all():
-                raise ValueError(
-                    f"Features of {type(encoder).__name__} are too large for {self.dtype}, or not finite at all. Keep "
-                    "them in float32."
-                )
-            encoded.append(features.cpu())
+            encoded.append(outputs.last_hidden_state[0].cpu())
         encoder.train(was_training)
-        return torch.cat(encoded) if encoded else torch.zeros(0, *self.shape, dtype=getattr(torch, self.dtype))
+        features = torch.cat(encoded).to(dtype)
+        if not features.isfinite().all():
+            raise ValueError(
+                f"Features of {type(encoder).__name__} are too large for {self.dtype}, or not finite at all. Keep them in "
+                "float32."
+            )
+        return features
 
     def columns(self, rows: list[list[list[PIL.Image.Image]]]) -> dict[str, list]:
         """The columns of rows of images and videos, each a list of its frames."""
