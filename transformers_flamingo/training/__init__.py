@@ -9,6 +9,7 @@ from .data_collator import FlamingoDataCollator
 from .features import add_image_features
 from .mixture import DataMixture
 from .optimization import parameter_groups
+from .pretraining import TextPretrainingArguments, VisionPretrainingArguments, pretrain_text, pretrain_vision
 from .sharding import full_state_dict, shard_model
 from .trainer import FlamingoTrainer
 
@@ -20,11 +21,15 @@ __all__ = [
     "FlamingoTrainer",
     "FlamingoTrainingArguments",
     "GateHistoryCallback",
+    "TextPretrainingArguments",
+    "VisionPretrainingArguments",
     "add_image_features",
     "full_state_dict",
     "get_last_checkpoint",
     "load_trainable",
     "lora_config",
     "parameter_groups",
+    "pretrain_text",
+    "pretrain_vision",
     "shard_model",
 ]
