@@ -5,6 +5,8 @@ The `flamingo` command. Each subcommand is a thin function over what the package
     flamingo demo                                     # train a small Flamingo, offline, in minutes
     flamingo caption PICTURE... --model DIRECTORY     # caption pictures
     flamingo convert open-flamingo CHECKPOINT DIRECTORY   # a checkpoint of OpenFlamingo or flamingo-mini
+    flamingo train RECIPE --max_steps 100             # train as a YAML file says, with what is different this time
+    flamingo miniature-data DIRECTORY                 # drawn pictures in published layouts, to train on
     flamingo miniature-backbones vision DIRECTORY     # train the demo's backbones again
 """
 
@@ -62,6 +64,26 @@ def convert(arguments: argparse.Namespace) -> None:
         print(conversion.format_table(table))
     else:
         print(f"{arguments.output_dir}: a Flamingo for AutoModelForImageTextToText.from_pretrained")
+
+
+def train(arguments: argparse.Namespace) -> None:
+    from .training import read_recipe, run_recipe
+
+    recipe = read_recipe(arguments.recipe, arguments.others)
+    run_recipe(recipe)
+    print(f"{recipe.training.output_dir}: the model, its card, samples.jsonl and report/")
+
+
+def miniature_data(arguments: argparse.Namespace) -> None:
+    from .miniature.files import SPLITS, write_training_files
+
+    for split, share in SPLITS.items():
+        sizes = {"num_pictures": arguments.num_pictures, "num_videos": arguments.num_videos}
+        sizes = {name: max(int(size * share), 1) for name, size in sizes.items()}
+        for path in write_training_files(
+            Path(arguments.output_dir) / split, split, **sizes, seed=arguments.seed
+        ).values():
+            print(path, flush=True)
 
 
 def miniature_backbones(arguments: argparse.Namespace) -> None:
@@ -127,6 +149,20 @@ def make_parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--dry-run", action="store_true", help="check, print the mapping table, and write nothing")
 
+    command = add("train", train, "Train a Flamingo as a recipe says. All other options change the recipe.")
+    command.add_argument("recipe", metavar="RECIPE", help="YAML file, or the name of a shipped recipe")
+    command.epilog = (
+        "Any field of ModelArguments, DataArguments and FlamingoTrainingArguments is an option: --max_steps 100, "
+        "--output_dir runs/1, --lora_rank 16; sources are changed by --data.NAME.FIELD VALUE."
+    )
+    command.set_defaults(takes_others=True)
+
+    command = add("miniature-data", miniature_data, "Draw the miniature world and write it in published layouts.")
+    command.add_argument("output_dir", metavar="DIRECTORY", help="where to write train/, validation/ and the tests")
+    command.add_argument("--num-pictures", type=int, default=8000, help="of the train split (default: %(default)s)")
+    command.add_argument("--num-videos", type=int, default=1000, help="likewise (default: %(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="seed of the world (default: %(default)s)")
+
     command = add("miniature-backbones", miniature_backbones, "Train one of the demo's two backbones from scratch.")
     command.add_argument("backbone", choices=["vision", "text"], help="which one")
     command.add_argument("output_dir", metavar="DIRECTORY", help="where to write it")
@@ -135,7 +171,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = make_parser().parse_args(argv)
+    parser = make_parser()
+    arguments, arguments.others = parser.parse_known_args(argv)
+    if arguments.others and not getattr(arguments, "takes_others", False):
+        parser.error(f"unrecognized arguments: {' '.join(arguments.others)}")
     try:
         arguments.run(arguments)
     except (ImportError, OSError, ValueError) as error:

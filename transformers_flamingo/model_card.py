@@ -186,7 +186,7 @@ class FlamingoModelCardData:
             license=self.license,
             language=self.language,
             base_model=[backbone["name"] for backbone in self.backbones if "name" in backbone] or None,
-            datasets=[source["name"] for source in self.data_mixture if _is_hub_name(source["name"])] or None,
+            datasets=[s["name"] for s in self.data_mixture if "/" in s["name"] and _is_hub_name(s["name"])] or None,
             model_name=(self.model_name or "Flamingo") if results else None,
             eval_results=results or None,
         )

@@ -104,6 +104,7 @@ def digest(flamingo: FlamingoModel) -> str:
 
 def trainer(output_dir: str | Path, sources: list[DataSource], *, flamingo=None, cls=FlamingoTrainer, **kwargs):
     callbacks = kwargs.pop("callbacks", [])
+    eval_dataset = kwargs.pop("eval_dataset", None)
     arguments = {
         "output_dir": str(output_dir),
         "max_steps": 6,
@@ -119,6 +120,7 @@ def trainer(output_dir: str | Path, sources: list[DataSource], *, flamingo=None,
         model() if flamingo is None else flamingo,
         FlamingoTrainingArguments(**{**arguments, **kwargs}),
         train_dataset=DataMixture(sources, processor),
+        eval_dataset=eval_dataset,
         processing_class=processor,
         callbacks=callbacks,
     )

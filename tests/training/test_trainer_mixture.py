@@ -156,6 +156,22 @@ def test_arguments_that_contradict_a_mixture_are_refused(tmp_path, paths):
         ).create_optimizer()
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "tolerance"),
+    [
+        # The graphs that a GPU would run, without the minutes that it takes to generate their code
+        ({"torch_compile": True, "torch_compile_backend": "aot_eager"}, 1e-4),
+        ({"activation_checkpointing": True}, 1e-5),
+        ({"bf16": True}, 0.05),
+    ],
+)
+def test_faster_and_smaller_steps_compute_the_same(tmp_path, paths, kwargs, tolerance):
+    sources = [source("pairs", paths["pairs"]), source("shards", paths["shards"], streaming=True)]
+    plain, other = (run(tmp_path, sources, max_steps=2, **given) for given in ({}, kwargs))
+    assert logged(other, "loss") == pytest.approx(logged(plain, "loss"), rel=tolerance)
+    assert logged(other, "grad_norm") == pytest.approx(logged(plain, "grad_norm"), rel=10 * tolerance)
+
+
 @pytest.mark.parametrize("text", ["gpt2", "llama"])
 def test_frozen_numbers_stay_and_have_no_optimizer_state(tmp_path, paths, text):
     flamingo = model(text=text)

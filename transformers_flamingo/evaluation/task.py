@@ -61,14 +61,16 @@ class GenerationSettings:
 
 class Task(ABC):
     """
-    A benchmark in its own layout on disk, and its protocol. A subclass is one small file in `tasks/`.
+    A benchmark in its own layout on disk, and its protocol. A subclass is a dataclass in a small file of `tasks/`,
+    whose fields say where the files are. Everything but pixels is read and checked when it is made.
 
     Attributes:
         name (`str`): As the command line names it.
         metric (`str`): The score that is the result, a key of what [`~Task.score`] returns.
-        demonstration_separator (`str`): Between the `<|endofchunk|>` of a demonstration and the next prompt.
+        demonstration_separator (`str`): Between the `<|endofchunk|>` of a demonstration and what follows.
         generation (`GenerationSettings`, *optional*): How it is answered by generation; `None` if by ranking.
         length_normalised (`bool`): Ranking by the mean over a candidate's tokens, not the sum.
+        num_text_demonstrations (`int`): How many demonstrations, without their images, show the form at 0 shots.
     """
 
     name: ClassVar[str]
@@ -76,6 +78,7 @@ class Task(ABC):
     demonstration_separator: ClassVar[str] = ""
     generation: ClassVar[GenerationSettings | None] = None
     length_normalised: ClassVar[bool] = True
+    num_text_demonstrations: ClassVar[int] = 2
 
     @abstractmethod
     def queries(self) -> Sequence[Example]:
@@ -89,6 +92,13 @@ class Task(ABC):
         """The answer in a generated text."""
         return text.strip()
 
-    @abstractmethod
+    def score_each(self, predictions: Sequence[Prediction]) -> list[float] | None:
+        """The score of each prediction, if the metric is their mean; `None` if it is not."""
+        return None
+
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Scores by name, `metric` among them, on the scale in which they are published."""
+        scores = self.score_each(predictions)
+        if scores is None:
+            raise NotImplementedError(f"{type(self).__name__} has neither `score` nor `score_each`.")
+        return {self.metric: 100 * sum(scores) / len(scores)}

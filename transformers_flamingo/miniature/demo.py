@@ -25,10 +25,10 @@ from ..model_card import write_model_card
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..training import FlamingoDataCollator, GateHistoryCallback, parameter_groups
+from ..training.report import plot_captions, plot_gates, plot_losses
 from .backbones import text_backbone_path, vision_backbone_path
 from .data import build_image_split
 from .evaluation import CONDITIONS, encode_images, evaluate_miniature
-from .report import plot_captions, plot_gates, plot_losses
 from .world import answer_prompt
 
 
@@ -196,7 +196,7 @@ def run_demo(arguments: DemoArguments) -> dict:
         },
     }
     (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    plot_losses(output_dir / "loss.png", losses, evals)
+    plot_losses(output_dir / "loss.png", {"training": losses}, {"validation": evals} if evals else {})
     plot_gates(output_dir / "gates.png", gates.history, model.config.cross_attention_layer_indices)
     plot_captions(
         output_dir / "captions.png",

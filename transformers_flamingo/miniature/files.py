@@ -14,6 +14,8 @@ _TEXT = Value("string")
 # The words of a page between its pictures: not about any of them.
 _OPENINGS = ("what is this ?", "many things .", "something to describe .", "one thing and the picture of it .")
 
+#: Splits that `flamingo miniature-data` writes, and their sizes beside that of `train`.
+SPLITS = {"train": 1.0, "validation": 0.05, "test": 0.1, "test_unseen": 0.1}
 FILES = ("pairs", "pages", "questions", "videos")
 
 

@@ -127,6 +127,10 @@ class FlamingoTrainingArguments(TrainingArguments):
             Whether a row that cannot be trained on is counted, reported and replaced by another one of its source.
             It is an error otherwise.
 
+        evaluation_max_rows (`int`, *optional*, defaults to 200): Held-out rows of each source that a recipe evaluates.
+        generation_max_new_tokens (`int`, *optional*, defaults to 20): Length of generated texts in an evaluation.
+        generation_num_beams (`int`, *optional*, defaults to 1): Their beams.
+
     Defaults that differ from `TrainingArguments`: `learning_rate=1e-4`, `lr_scheduler_type="constant_with_warmup"`,
     `weight_decay=0.1` (it acts on the matrices of the gated blocks alone), `logging_steps=10`,
     `remove_unused_columns=False` (columns of images and text are no arguments of the model),
@@ -149,6 +153,10 @@ class FlamingoTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Whether rows that cannot be trained on are counted and replaced."}
     )
 
+    evaluation_max_rows: int = field(default=200, metadata={"help": "Held-out rows of each source, at most."})
+    generation_max_new_tokens: int = field(default=20, metadata={"help": "Length of texts generated in evaluation."})
+    generation_num_beams: int = field(default=1, metadata={"help": "Beams of texts generated in evaluation."})
+
     learning_rate: float = field(default=1e-4, metadata={"help": "The peak learning rate."})
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "The schedule."})
     weight_decay: float = field(default=0.1, metadata={"help": "Of the matrices of the gated blocks."})
@@ -168,6 +176,9 @@ class FlamingoTrainingArguments(TrainingArguments):
                 f"`mixture_strategy` is {self.mixture_strategy!r}. Known strategies are "
                 f"{', '.join(get_args(MixtureStrategy))}."
             )
+        for name in ("evaluation_max_rows", "generation_max_new_tokens", "generation_num_beams"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}, but it must be at least 1.")
         if not self.gate_learning_rate_multiplier > 0:
             raise ValueError(
                 f"`gate_learning_rate_multiplier` is {self.gate_learning_rate_multiplier}. At 0 or below, gates that "

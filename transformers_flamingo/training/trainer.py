@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 from transformers import Trainer
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_optimizer import is_optimizer_factory
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, rotate_checkpoints
 from transformers.utils import logging
 
 from .arguments import FlamingoTrainingArguments
 from .callbacks import gate_values
+from .card import write_training_card
 from .checkpointing import (
     TRAINABLE_NAME,
     find_damage,
@@ -30,12 +33,18 @@ from .checkpointing import (
     save_trainable,
     write_manifest,
 )
+from .data_collator import FlamingoDataCollator
+from .held_out import SCORES, HeldOut, Question
 from .mixture import DataMixture, MixtureBatch
 from .optimization import parameter_groups
 from .sharding import shard_model
 
 
 logger = logging.get_logger(__name__)
+
+# Of each evaluation so many generated texts are kept, in this file of the output directory
+NUM_SAMPLES = 8
+SAMPLES_NAME = "samples.jsonl"
 
 
 class FlamingoTrainer(Trainer):
@@ -54,6 +63,11 @@ class FlamingoTrainer(Trainer):
     and `images_per_second` over all processes, `peak_memory_gb` of the GPU of the process that logs,
     `gate/attn/<layer>` and `gate/ffn/<layer>` (tanh of the gates; layers of the language model), and
     `skipped/<source>`, the number of bad rows skipped so far over all processes, where there are any.
+
+    **Evaluation.** For an `eval_dataset` of [`HeldOut`] rows, or a dictionary of several, there are beside `eval_loss`
+    `eval_exact_match` and `eval_word_f1` of greedy or beam generation, and all three once more with blank images
+    (`eval_blind_loss`, ...): what the text alone gives away. Some generated texts go to `samples.jsonl` in the output
+    directory, and to TensorBoard where it is in use.
 
     **Resuming is exact**: a run that was killed at any moment and is resumed computes what one never stopped computes,
     bit for bit where the hardware does. A checkpoint that was cut short is known by its missing or differing
@@ -77,6 +91,8 @@ class FlamingoTrainer(Trainer):
         # train_dataset is the fourth argument of `Trainer`
         mixture = kwargs.get("train_dataset") or (positional[1] if len(positional) > 1 else None)
         self.mixture = mixture if isinstance(mixture, DataMixture) else None
+        if self.mixture is not None and not positional:  # data_collator is the third argument of `Trainer`
+            kwargs.setdefault("data_collator", FlamingoDataCollator(self.mixture.processor))
         self._restarts_data = args.ignore_data_skip
         if self.mixture is not None:
             args = self._arguments_for_mixture(args)
@@ -244,6 +260,85 @@ class FlamingoTrainer(Trainer):
         if "loss" in logs:  # and not the evaluation's or the summary at the end
             logs.update(self._window.drain(self))
         super().log(logs, start_time)
+
+    # Evaluation.
+
+    def evaluation_loop(self, dataloader: DataLoader, *args, **kwargs) -> EvalLoopOutput:
+        """As `Trainer.evaluation_loop`; of [`HeldOut`] rows also the blind loss, and how well their texts are generated."""
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        rows = dataloader.dataset
+        if not isinstance(rows, HeldOut):
+            return output
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        blind = super().evaluation_loop(self.get_eval_dataloader(rows.blind()), *args, **kwargs)
+        output.metrics[f"{prefix}_blind_loss"] = blind.metrics[f"{prefix}_loss"]
+        questions = [rows.question(index) for index in range(len(rows))]
+        texts = {"": self._generate(rows), "blind_": self._generate(rows.blind())}
+        for condition, answers in texts.items():
+            for name, score in SCORES.items():
+                values = [score(answer, q.reference) for answer, q in zip(answers, questions, strict=True)]
+                output.metrics[f"{prefix}_{condition}{name}"] = sum(values) / len(values)
+        self._log_samples(rows.source.name, questions, texts[""], texts["blind_"])
+        return output
+
+    @torch.no_grad()
+    def _generate(self, rows: HeldOut) -> list[str]:
+        """How the model goes on with each prompt; the processes share the work."""
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).eval()
+        world_size, batch_size = self.args.world_size, self.args.per_device_eval_batch_size
+        # The same number of batches for each process: sharded weights are gathered together
+        mine = [(i * world_size + self.args.process_index) % len(rows) for i in range(-(-len(rows) // world_size))]
+        texts = []
+        for start in range(0, len(mine), batch_size):
+            questions = [rows.question(index) for index in mine[start : start + batch_size]]
+            inputs = rows.processor(
+                images=[q.images for q in questions] if any(q.images for q in questions) else None,
+                text=[q.prompt for q in questions],
+                padding=True,
+                padding_side="left",
+                return_tensors="pt",
+            ).to(self.args.device)
+            with self.compute_loss_context_manager():
+                generated = model.generate(
+                    **inputs,
+                    max_new_tokens=self.args.generation_max_new_tokens,
+                    num_beams=self.args.generation_num_beams,
+                    do_sample=False,
+                )
+            new = generated[:, inputs["input_ids"].shape[1] :]
+            texts += [t.strip() for t in rows.processor.batch_decode(new, skip_special_tokens=True)]
+        # (process, i) -> i * world_size + process
+        by_process = [texts] if world_size == 1 else gather_object([texts])
+        return [text for group in zip(*by_process, strict=True) for text in group][: len(rows)]
+
+    def _log_samples(self, name: str, questions: list[Question], texts: list[str], blind: list[str]) -> None:
+        if not self.is_world_process_zero():
+            return
+        samples = [
+            {
+                "step": self.state.global_step,
+                "source": name,
+                "prompt": q.prompt,
+                "text": text,
+                "blind": b,
+                "is": q.reference,
+            }
+            for q, text, b in zip(questions[:NUM_SAMPLES], texts, blind, strict=False)
+        ]
+        directory = Path(self.args.output_dir)
+        directory.mkdir(parents=True, exist_ok=True)
+        with open(directory / SAMPLES_NAME, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+        lines = [f"{s['prompt']}[{s['text']}], blind [{s['blind']}], is [{s['is']}]" for s in samples]
+        logger.info("\n".join([f"Step {self.state.global_step}, {name}:", *lines]))
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
+                callback.tb_writer.add_text(f"samples/{name}", "\n\n".join(lines), self.state.global_step)
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Write a generated card: facts of the model, its data mixture, hyperparameters, and last evaluation."""
+        if self.is_world_process_zero():
+            write_training_card(self)
 
     # Checkpoints.
 

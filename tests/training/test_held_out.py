@@ -1,0 +1,108 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Held-out rows, and what the trainer reports of them."""
+
+import json
+
+import pytest
+import torch
+from factory import tiny_processor
+from runs import model, source, trainer, write_pairs
+
+from transformers_flamingo.training import FlamingoDataCollator, HeldOut
+from transformers_flamingo.training.data import BadSampleError
+from transformers_flamingo.training.held_out import exact_match, word_f1
+
+
+@pytest.fixture
+def pairs(tmp_path) -> str:
+    return write_pairs(tmp_path / "pairs", 9)
+
+
+def test_rows_are_spread_over_the_source(pairs):
+    rows = HeldOut(source("pairs", pairs), tiny_processor(), max_rows=3)
+    assert [rows.question(i).reference for i in range(len(rows))] == ["w10 w50", "w10 w54 w7", "w10 w58 w7 w7"]
+    assert len(HeldOut(source("pairs", pairs), tiny_processor(), max_rows=100)) == 9
+
+
+def test_a_question_ends_before_what_is_learned(pairs):
+    rows = HeldOut(source("pairs", pairs), tiny_processor())
+    question = rows.question(4)
+    assert question.prompt == "<image>"
+    assert question.images == rows[4]["images"]
+    assert rows[4]["text"] == "<image>w10 w54 w7<|endofchunk|>"
+
+
+def test_blind_rows_have_blank_images_of_the_same_size_and_the_same_text(pairs):
+    rows = HeldOut(source("pairs", pairs), tiny_processor())
+    blind = rows.blind()
+    assert [row["text"] for row in blind] == [row["text"] for row in rows]
+    assert blind[3]["images"][0].size == rows[3]["images"][0].size
+    assert blind[3]["images"][0].getcolors() == [(rows[3]["images"][0].size[0] ** 2, (127, 127, 127))]
+    assert rows[3]["images"][0].getcolors() != blind[3]["images"][0].getcolors()
+
+
+def test_bad_rows(tmp_path):
+    path = write_pairs(tmp_path / "pairs", 4, broken=(2,))
+    with pytest.raises(BadSampleError, match="Data source 'pairs': .*row 2"):
+        HeldOut(source("pairs", path), tiny_processor())
+    assert len(HeldOut(source("pairs", path), tiny_processor(), skip_bad_samples=True)) == 3
+    with pytest.raises(ValueError, match="is streamed"):
+        HeldOut(source("pairs", path, streaming=True), tiny_processor())
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "exact", "f1"),
+    [
+        ("A red circle.", "red circle", 1.0, 1.0),
+        ("red circle", "a blue circle", 0.0, 0.5),
+        ("", "red", 0.0, 0.0),
+        ("the", "", 1.0, 1.0),
+        ("red red", "red", 0.0, 2 / 3),
+    ],
+)
+def test_scores(prediction, reference, exact, f1):
+    assert exact_match(prediction, reference) == exact
+    assert word_f1(prediction, reference) == pytest.approx(f1)
+
+
+def test_the_trainer_reports_loss_and_scores_with_images_and_blind(tmp_path, pairs):
+    flamingo = model()
+    rows = HeldOut(source("pairs", pairs), tiny_processor())
+    run = trainer(
+        tmp_path / "out",
+        [source("pairs", pairs)],
+        flamingo=flamingo,
+        eval_dataset={"held": rows},
+        per_device_eval_batch_size=3,
+        generation_max_new_tokens=4,
+        eval_strategy="steps",
+        eval_steps=3,
+    )
+    run.train()
+    metrics = run.evaluate()
+
+    collator = FlamingoDataCollator(rows.processor)
+    flamingo.eval()
+    for condition, of in (("", rows), ("blind_", rows.blind())):
+        with torch.no_grad():
+            batches = [collator([of[i] for i in range(start, start + 3)]) for start in (0, 3, 6)]
+            losses = [flamingo(**batch).loss.item() for batch in batches]
+        assert metrics[f"eval_held_{condition}loss"] == pytest.approx(sum(losses) / 3, rel=1e-5)
+        inputs = collator.processor(
+            images=[of.question(i).images for i in range(9)], text=["<image>"] * 9, return_tensors="pt"
+        )
+        new = flamingo.generate(**inputs, max_new_tokens=4)[:, inputs["input_ids"].shape[1] :]
+        texts = collator.processor.batch_decode(new, skip_special_tokens=True)
+        expected = sum(word_f1(text, of.question(i).reference) for i, text in enumerate(texts)) / 9
+        assert metrics[f"eval_held_{condition}word_f1"] == pytest.approx(expected)
+    assert metrics["eval_held_loss"] != metrics["eval_held_blind_loss"]
+
+    logged = [entry for entry in run.state.log_history if "eval_held_blind_loss" in entry]
+    assert [entry["step"] for entry in logged] == [3, 6, 6]
+    samples = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
+    assert [sample["step"] for sample in samples] == [3] * 8 + [6] * 16
+    assert {key: samples[0][key] for key in ("source", "prompt", "is")} == {
+        "source": "pairs",
+        "prompt": "<image>",
+        "is": "w10 w50",
+    }

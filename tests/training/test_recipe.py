@@ -1,0 +1,151 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""What a recipe says, and what is said of one that is wrong."""
+
+import pytest
+import yaml
+
+from transformers_flamingo.training import parse_recipe, read_recipe
+from transformers_flamingo.training.recipe import RECIPES
+
+
+VALUES = {
+    "vision": "a",
+    "text": "b",
+    "use_cpu": True,
+    "data": {"captions": {"format": "image_text_pairs", "path": "c"}},
+}
+
+
+def parse(*arguments: str, **changes):
+    return parse_recipe({**VALUES, **changes}, arguments)
+
+
+def write(path, text: str):
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text(text)
+    return path
+
+
+def test_values_reach_their_arguments_with_their_types(tmp_path):
+    path = write(
+        tmp_path / "r.yaml",
+        """
+        vision: a
+        text: b
+        model_config: {cross_attention_every_n_layers: 2}
+        use_cpu: true
+        learning_rate: 1e-3
+        max_steps: 7
+        report_to: [tensorboard]
+        data:
+          captions: {format: image_text_pairs, path: c, weight: 2e-1, options: {media_root: d}}
+        evaluation:
+          questions: {format: question_answering, path: e}
+        """,
+    )
+    recipe = read_recipe(path)
+    assert recipe.model.model_config == {"cross_attention_every_n_layers": 2}
+    assert (recipe.training.learning_rate, recipe.training.max_steps) == (1e-3, 7)
+    assert recipe.training.report_to == ["tensorboard"]
+    (source,) = recipe.data
+    assert (source.name, source.weight, source.options) == ("captions", 0.2, {"media_root": "d"})
+    assert [source.name for source in recipe.evaluation] == ["questions"]
+
+
+def test_the_command_line_wins():
+    recipe = parse("--max_steps", "3", "--learning-rate=1e-2", "--data.captions.weight", "3", max_steps=7)
+    assert (recipe.training.max_steps, recipe.training.learning_rate) == (3, 1e-2)
+    assert recipe.data[0].weight == 3
+    recipe = parse("--data.more.format=obelics", "--data.more.path=x", '--model_config={"resampler_num_layers": 1}')
+    assert [source.name for source in recipe.data] == ["captions", "more"]
+    assert recipe.model.model_config == {"resampler_num_layers": 1}
+    assert parse("--model_config.resampler_num_layers", "2").model.model_config == {"resampler_num_layers": 2}
+
+
+def test_a_base_is_changed_mapping_by_mapping_and_null_takes_out(tmp_path):
+    write(tmp_path / "base.yaml", yaml.safe_dump({**VALUES, "max_steps": 5, "seed": 1, "learning_rate": 1.0}))
+    path = write(
+        tmp_path / "sub" / "r.yaml",
+        "base: ../base.yaml\nseed: 2\nlearning_rate: null\ndata: {captions: {weight: 2}, more: {format: llava, path: l}}",
+    )
+    recipe = read_recipe(path)
+    assert (recipe.training.max_steps, recipe.training.seed, recipe.training.learning_rate) == (5, 2, 1e-4)
+    assert [(source.name, source.weight, source.path) for source in recipe.data] == [
+        ("captions", 2, "c"),
+        ("more", 1, "l"),
+    ]
+    path = write(tmp_path / "sub" / "q.yaml", "base: r.yaml\ndata: {captions: null}")
+    assert [source.name for source in read_recipe(path).data] == ["more"]
+
+
+def test_its_text_is_the_recipe_with_all_that_was_changed():
+    recipe = parse(
+        "--max_steps", "3", "--lora_rank", "4", "--data.captions.weight", "3", "--no_ddp_find_unused_parameters"
+    )
+    again = parse_recipe(yaml.safe_load(recipe.text))
+    assert again.training.max_steps == 3
+    assert again.training.ddp_find_unused_parameters is recipe.training.ddp_find_unused_parameters is False
+    assert again.model == recipe.model and again.data == recipe.data
+    assert again.text == recipe.text
+
+
+def test_paths_start_in_data_root():
+    sources = {
+        name: {"format": "llava", "path": path} for name, path in (("a", "x/*.json"), ("b", "/y"), ("c", "s3://z"))
+    }
+    recipe = parse("--data_root", "/root", data=sources)
+    assert [source.path for source in recipe.data] == ["/root/x/*.json", "/y", "s3://z"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_step": 1}, "'max_step'.*'max_steps'"),
+        ({"max_steps": "many"}, "max-steps: invalid int value: 'many'"),
+        ({"max_steps": 1.5}, "max-steps: invalid int value"),
+        ({"use_cpu": "perhaps"}, "use_cpu"),
+        ({"data": {}}, "no `data`"),
+        ({"data": ["c"]}, "`data` is"),
+        ({"data": {"c": "d"}}, "`data.c` is 'd'"),
+        ({"data": {"c": {"format": "llava"}}}, "`data.c` has no 'path'"),
+        ({"data": {"c": {"format": "llava", "path": "p", "wieght": 1}}}, "'wieght'.*'weight'"),
+        ({"data": {"c": {"format": "llave", "path": "p"}}}, "Data source 'c': `format` is 'llave'"),
+        ({"text": None}, "`vision` is 'a' and `text` None"),
+        ({"model": "m"}, "has its backbones"),
+        ({"lora_rank": 4, "train_text": True}, "adapters are trained in the place of"),
+        ({"quantization": "4bit", "train_text": True}, "quantised weights cannot be trained"),
+        ({"quantization": "2bit"}, "2bit"),
+        ({"model_config": "{"}, "no JSON"),
+        ({"evaluation_max_rows": 0}, "`evaluation_max_rows` is 0"),
+    ],
+)
+def test_a_wrong_recipe(changes, message):
+    values = {name: value for name, value in {**VALUES, **changes}.items() if value is not None}
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        parse_recipe(values)
+
+
+@pytest.mark.parametrize("arguments", [["--max_step", "1"], ["--data.captions.weight"], ["loose"]])
+def test_a_wrong_command_line(arguments):
+    with pytest.raises(ValueError, match=arguments[0].removeprefix("--")):
+        parse(*arguments)
+
+
+def test_a_recipe_that_is_not_there_or_not_readable(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no recipe 'nonsense'.*ablations/gates-off.*miniature"):
+        read_recipe("nonsense")
+    with pytest.raises(ValueError, match="is no YAML"):
+        read_recipe(write(tmp_path / "a.yaml", "a: [1"))
+    with pytest.raises(ValueError, match="holds list"):
+        read_recipe(write(tmp_path / "b.yaml", "- 1"))
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda p: p.relative_to(RECIPES).as_posix())
+def test_every_shipped_recipe_can_be_read(path):
+    recipe = read_recipe(path.relative_to(RECIPES).with_suffix(""), ["--use_cpu", "true", "--bf16", "false"])
+    assert recipe.training.output_dir.startswith("runs/")
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_recipe_has_a_smoke_twin(path):
+    assert (RECIPES / "smoke" / path.name).is_file()

@@ -1,0 +1,114 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""`flamingo train`: every shipped recipe's smoke twin, from the command line to the loaded result."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from transformers_flamingo import FlamingoModel
+from transformers_flamingo.cli import main
+from transformers_flamingo.miniature import text_backbone_path, vision_backbone_path
+from transformers_flamingo.training import build_model, load_trainable, parse_recipe
+from transformers_flamingo.training.recipe import RECIPES
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    directory = tmp_path_factory.mktemp("data")
+    assert main(["miniature-data", str(directory), "--num-pictures", "40", "--num-videos", "4"]) == 0
+    return str(directory)
+
+
+def flamingo_train(name: str, data: str, output_dir, *arguments: str) -> None:
+    assert main(["train", name, "--data_root", data, "--output_dir", str(output_dir), *arguments]) == 0
+
+
+def logits(model, processor) -> torch.Tensor:
+    inputs = processor(images=[[Image.new("RGB", (64, 64), "red")]], text=["<image>a red"], return_tensors="pt")
+    with torch.no_grad():
+        return model.eval()(**inputs).logits
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (RECIPES / "smoke").glob("*.yaml")))
+def test_a_smoke_twin_trains_evaluates_and_saves(name, data, tmp_path):
+    flamingo_train(f"smoke/{name}", data, tmp_path)
+    recipe = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    assert any(f"loss/{source}" in entry for entry in metrics["log"] for source in recipe["data"])
+    for source in recipe.get("evaluation", {}):
+        assert 0 <= metrics["scores"][f"eval_{source}_blind_word_f1"] <= 1
+    pictures = {path.name for path in (tmp_path / "report").glob("*.png")}
+    assert pictures == {"loss.png", "gates.png"} | ({"scores.png"} if "evaluation" in recipe else set())
+    card = (tmp_path / "README.md").read_text()
+    assert all(f"| {source} |" in card for source in recipe["data"])
+    if name == "lora":
+        backbones = str(vision_backbone_path()), str(text_backbone_path())
+        base = FlamingoModel.from_vision_text_pretrained(*backbones, **recipe["model_config"])
+        model = PeftModel.from_pretrained(base, tmp_path)
+        assert "peft.PeftModel" in card
+    else:
+        model = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    assert logits(model, AutoProcessor.from_pretrained(tmp_path)).isfinite().all()
+
+
+def test_a_run_goes_on_only_if_it_is_told_to(data, tmp_path, capsys):
+    flamingo_train("smoke/miniature", data, tmp_path / "whole", "--resume_from_checkpoint", "auto")
+    flamingo_train("smoke/miniature", data, tmp_path / "parts", "--max_steps", "4")
+    (tmp_path / "parts" / "checkpoint-4" / "manifest.json").unlink()
+    arguments = ["--data_root", data, "--output_dir", str(tmp_path / "parts")]
+    assert main(["train", "smoke/miniature", *arguments]) == 1
+    assert "has checkpoints of another run" in capsys.readouterr().err
+    flamingo_train("smoke/miniature", data, tmp_path / "parts", "--resume_from_checkpoint", "auto")
+    whole, parts = (AutoModelForImageTextToText.from_pretrained(tmp_path / name) for name in ("whole", "parts"))
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
+
+
+def test_trainable_parameters_alone(data, tmp_path):
+    flamingo_train("smoke/miniature", data, tmp_path, "--save_trainable_only")
+    assert not (tmp_path / "model.safetensors").exists()
+    recipe = parse_recipe(yaml.safe_load((tmp_path / "recipe.yaml").read_text()))
+    model, processor = build_model(recipe.model)
+    before = logits(model, processor)
+    load_trainable(model, tmp_path)
+    assert not torch.equal(logits(model, processor), before)
+
+
+def arguments_of(**values):
+    source = {"format": "image_text_pairs", "path": "p"}
+    values = {"vision": "miniature", "text": "miniature", **values}
+    return parse_recipe({**values, "use_cpu": True, "data": {"a": source}}).model
+
+
+def test_what_is_trained():
+    def trained(**values) -> set[str]:
+        model, _ = build_model(arguments_of(**values))
+        return {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+
+    new = {"resampler", "gated_cross_attention"}
+    assert trained() == new | {"input_token_rows"}
+    assert trained(train_text=True) == new | {"language_model"}
+    assert trained(train_vision=True) == new | {"input_token_rows", "vision_model"}
+
+
+def test_a_language_model_from_scratch():
+    model, _ = build_model(arguments_of(text_from_scratch=True))
+    pretrained, _ = build_model(arguments_of())
+    name = "transformer.h.0.attn.c_attn.weight"
+    fresh, old = (m.language_model.get_parameter(name) for m in (model, pretrained))
+    assert fresh.requires_grad and not torch.equal(fresh, old)
+    assert fresh.std().item() == pytest.approx(model.config.text_config.initializer_range, rel=0.1)
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    assert head.weight is embedding.weight
+
+
+def test_it_goes_on_with_a_saved_flamingo(data, tmp_path):
+    flamingo_train("smoke/miniature", data, tmp_path / "first")
+    saved = AutoModelForImageTextToText.from_pretrained(tmp_path / "first")
+    values = arguments_of(vision=None, text=None, model=str(tmp_path / "first"))
+    model, processor = build_model(values)
+    assert torch.equal(logits(model, processor), logits(saved, processor))

@@ -1,0 +1,159 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Runs a recipe: `flamingo train`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoProcessor, BitsAndBytesConfig, set_seed
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import logging
+
+from ..miniature import text_backbone_path, vision_backbone_path
+from ..modeling_flamingo import FlamingoModel
+from ..processing_flamingo import FlamingoProcessor
+from .adapters import lora_config
+from .checkpointing import get_last_checkpoint
+from .held_out import HeldOut
+from .mixture import DataMixture
+from .recipe import ModelArguments, Recipe
+from .trainer import SAMPLES_NAME, FlamingoTrainer
+
+
+logger = logging.get_logger(__name__)
+
+RECIPE_NAME = "recipe.yaml"
+REPORT_NAME = "report"
+
+
+def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoProcessor]:
+    """
+    The model of a recipe, frozen as it says, and its processor.
+
+    Args:
+        arguments ([`ModelArguments`]): See there.
+
+    Returns:
+        [`FlamingoModel`], or a `PeftModel` around it with `lora_rank`, and [`FlamingoProcessor`].
+    """
+    quantization = _quantization(arguments.quantization)
+    if arguments.model is not None:
+        processor = AutoProcessor.from_pretrained(arguments.model)
+        options = {} if quantization is None else {"quantization_config": quantization}
+        model = FlamingoModel.from_pretrained(arguments.model, **options)
+    else:
+        vision = str(vision_backbone_path()) if arguments.vision == "miniature" else arguments.vision
+        text = str(text_backbone_path()) if arguments.text == "miniature" else arguments.text
+        processor = FlamingoProcessor.from_vision_text_pretrained(vision, text)
+        options = {} if quantization is None else {"text_quantization_config": quantization}
+        model = FlamingoModel.from_vision_text_pretrained(
+            vision,
+            text,
+            image_token_id=processor.image_token_id,
+            end_of_chunk_token_id=processor.end_of_chunk_token_id,
+            **options,
+            **(arguments.model_config or {}),
+        )
+    if arguments.text_from_scratch:
+        # Of the configuration that has the new rows already
+        fresh = AutoModelForCausalLM.from_config(model.config.text_config)
+        model.language_model.load_state_dict(fresh.state_dict())
+    if arguments.lora_rank is not None:
+        from peft import get_peft_model
+
+        alpha = 2 * arguments.lora_rank if arguments.lora_alpha is None else arguments.lora_alpha
+        model = get_peft_model(model, lora_config(model, r=arguments.lora_rank, lora_alpha=alpha))
+    else:
+        model.freeze_backbones()
+        model.unfreeze_backbones(
+            vision_model=arguments.train_vision,
+            language_model=arguments.train_text or arguments.text_from_scratch,
+        )
+    return model, processor
+
+
+def _quantization(name: str | None) -> BitsAndBytesConfig | None:
+    if name is None:
+        return None
+    if name == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    compute = torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
+
+
+def run_recipe(recipe: Recipe) -> dict[str, Any]:
+    """
+    Train as a recipe says, evaluate, and save into its `output_dir`
+
+    - the model with its processor and a generated card (adapters with `lora_rank`, and the trained parameters alone
+      with `save_trainable_only`), and `checkpoint-*` folders as its `save_strategy` says;
+    - `recipe.yaml`, by which it can be run again;
+    - `samples.jsonl`, some texts of each evaluation;
+    - `report/`: `metrics.json` and, with matplotlib installed, curves of losses, gates and scores.
+
+    `resume_from_checkpoint` is a checkpoint, `true` for the last whole one, or `auto` for that one if there is any.
+
+    Args:
+        recipe ([`Recipe`]): What to run.
+
+    Returns:
+        What is written to `metrics.json`: the last evaluation, and the log.
+
+    Raises:
+        ValueError: the output directory has checkpoints, and nothing says whether to go on with them.
+    """
+    args = recipe.training
+    checkpoint = _checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)
+    set_seed(args.seed)
+    model, processor = build_model(recipe.model)
+    mixture = DataMixture(recipe.data, processor)
+    held_out = {
+        source.name: HeldOut(
+            source, processor, max_rows=args.evaluation_max_rows, skip_bad_samples=args.skip_bad_samples
+        )
+        for source in recipe.evaluation
+    }
+    trainer = FlamingoTrainer(
+        model, args, train_dataset=mixture, eval_dataset=held_out or None, processing_class=processor
+    )
+    directory = Path(args.output_dir)
+    if trainer.is_world_process_zero():
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / RECIPE_NAME).write_text(recipe.text, encoding="utf-8")
+        if checkpoint is None:
+            (directory / SAMPLES_NAME).unlink(missing_ok=True)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    scores = trainer.evaluate() if held_out else {}
+    trainer.save_model()
+    trainer.save_state()
+    metrics = {"scores": scores, "log": trainer.state.log_history}
+    if trainer.is_world_process_zero():
+        trainer.create_model_card()
+        _write_report(directory / REPORT_NAME, metrics)
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    return metrics
+
+
+def _checkpoint_to_resume(asked: str | bool | None, output_dir: str) -> str | bool | None:
+    asked = {"true": True, "false": None, "": None}.get(str(asked).lower(), asked)
+    if asked == "auto":
+        return get_last_checkpoint(output_dir)
+    if asked is None and any(Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
+        raise ValueError(
+            f"{output_dir!r} has checkpoints of another run, which would be overwritten. Go on with it by "
+            "`--resume_from_checkpoint auto`, give another `--output_dir`, or delete them."
+        )
+    return asked
+
+
+def _write_report(directory: Path, metrics: dict[str, Any]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    try:
+        from .report import plot_run
+    except ImportError:
+        logger.warning("The report has no curves, as matplotlib is not installed: pip install matplotlib.")
+        return
+    plot_run(directory, metrics["log"])
