@@ -11,13 +11,14 @@ import signal
 import socket
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
 import torch
 from factory import IMAGE_SIZE, tiny_flamingo, tiny_processor
 from PIL import Image
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 
 from transformers_flamingo import FlamingoModel
 from transformers_flamingo.training import (
@@ -25,11 +26,22 @@ from transformers_flamingo.training import (
     DataSource,
     FlamingoTrainer,
     FlamingoTrainingArguments,
+    VisionPretrainingArguments,
     get_last_checkpoint,
+    pretrain_vision,
 )
 
 
 NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+
+_TINY = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+TOWERS = {
+    "vision_config": {"model_type": "clip_vision_model", "image_size": IMAGE_SIZE, "patch_size": 4, **_TINY},
+    "text_config": {"model_type": "clip_text_model", "max_position_embeddings": 16, **_TINY},
+    "max_length": 16,
+    "projection_dim": 16,
+    "vocab_size": 300,
+}
 
 
 def png(number: int) -> bytes:
@@ -160,6 +172,54 @@ def train(result: str | Path, output_dir: str | Path, sources: list[DataSource],
             "digest": digest(run.accelerator.unwrap_model(run.model)),
         }
         Path(result).write_text(json.dumps(record))
+
+
+def train_on_features(directory: str, path: str, **kwargs) -> None:
+    """A run whose sources cache features in `directory`; each process leaves its losses and what its encoder saw."""
+    datasets.config.HF_DATASETS_CACHE = Path(directory) / "cache"
+    flamingo = model(text_kwargs=NO_DROPOUT)
+    with counted_images(flamingo) as seen:
+        run = trainer(directory, [source("a", path, cache_features=True, **kwargs)], flamingo=flamingo, max_steps=3)
+        with contextlib.redirect_stdout(io.StringIO()):
+            run.train()
+    record = {"world_size": run.args.world_size, "images": sum(seen), "losses": losses(run.state.log_history)}
+    Path(directory, f"{run.args.process_index}.json").write_text(json.dumps(record))
+
+
+def contrast(directory: str, path: str, batch_size: int) -> None:
+    """Pretraining of a vision encoder; the first process leaves its losses."""
+    datasets.config.HF_DATASETS_CACHE = Path(directory) / "cache"
+    arguments = VisionPretrainingArguments(data_path=path, **TOWERS)
+    training = TrainingArguments(
+        directory,
+        max_steps=4,
+        learning_rate=1e-3,
+        per_device_train_batch_size=batch_size,
+        logging_steps=1,
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        report_to="none",
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        run = pretrain_vision(arguments, training)
+    logs = [{key: entry[key] for key in ("loss", "grad_norm")} for entry in run.state.log_history if "loss" in entry]
+    if run.is_world_process_zero():
+        Path(directory, "record.json").write_text(json.dumps({"world_size": run.args.world_size, "logs": logs}))
+
+
+@contextlib.contextmanager
+def counted_images(flamingo: FlamingoModel) -> Iterator[list[int]]:
+    """How many images each call of the vision encoder was given."""
+    seen = []
+
+    def count(module, args, kwargs):
+        seen.append(len(kwargs["pixel_values"]))
+
+    handle = flamingo.vision_model.register_forward_pre_hook(count, with_kwargs=True)
+    yield seen
+    handle.remove()
 
 
 def losses(logs: list[dict]) -> list[dict]:

@@ -6,9 +6,11 @@ from .arguments import DataSource, FlamingoTrainingArguments
 from .callbacks import GateHistoryCallback
 from .checkpointing import get_last_checkpoint, load_trainable
 from .data_collator import FlamingoDataCollator
+from .features import add_image_features
 from .held_out import HeldOut
 from .mixture import DataMixture
 from .optimization import parameter_groups
+from .pretraining import TextPretrainingArguments, VisionPretrainingArguments, pretrain_text, pretrain_vision
 from .recipe import Recipe, parse_recipe, read_recipe
 from .run import build_model, run_recipe
 from .sharding import full_state_dict, shard_model
@@ -24,6 +26,9 @@ __all__ = [
     "GateHistoryCallback",
     "HeldOut",
     "Recipe",
+    "TextPretrainingArguments",
+    "VisionPretrainingArguments",
+    "add_image_features",
     "build_model",
     "full_state_dict",
     "get_last_checkpoint",
@@ -31,6 +36,8 @@ __all__ = [
     "lora_config",
     "parameter_groups",
     "parse_recipe",
+    "pretrain_text",
+    "pretrain_vision",
     "read_recipe",
     "run_recipe",
     "shard_model",

@@ -30,6 +30,9 @@ class DataSource:
         streaming (`bool`, *optional*, defaults to `False`):
             Whether rows are read when they are needed, in the order of the files. A source that is not streamed is
             opened as a whole and shuffled anew in each of its epochs.
+        cache_features (`bool`, *optional*, defaults to `False`):
+            Whether the frozen vision encoder looks at the images once, before the training, and its features are kept
+            for this and later runs ([`DataMixture.cache_features`]).
         split (`str`, *optional*): Takes only files with this word in their name or folder.
         options (`dict`, *optional*): Fields of the reader, such as `{"min_similarity": 0.24}` for `"mmc4"`.
         leading_space_probability (`float`, *optional*, defaults to 0.5): See [`~data.render`].
@@ -48,6 +51,7 @@ class DataSource:
     max_length: int | None = None
     max_images: int | None = None
     streaming: bool = False
+    cache_features: bool = False
     split: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     leading_space_probability: float = 0.5
@@ -65,6 +69,8 @@ class DataSource:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 self._refuse(name, "It counts rows, tokens or images: give a whole number of at least 1.")
+        if self.cache_features and self.streaming:
+            self._refuse("cache_features", "The rows of a stream are not kept: set `streaming` to false.")
         for name in ("leading_space_probability", "next_image_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 self._refuse(name, "It is a probability: give a number from 0 to 1.")

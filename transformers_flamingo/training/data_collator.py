@@ -17,9 +17,11 @@ class FlamingoDataCollator(DataCollatorMixin):
 
     A row is a dict with
 
-    - `image`, one image, or `images`, a list of them, or `image_features`, what the vision encoder made of them,
-      `(N, P, Dv)`, so that a frozen encoder need not run again; none of these, or none in them, for text alone. A
-      video is a list of frames in the place of an image;
+    - `image`, one image, or `images`, a list of them, or `image_features`, what the vision encoder made of them, so
+      that a frozen encoder need not run again ([`add_image_features`]); none of these, or none in them, for text alone.
+      A video is a list of frames in the place of an image. Features are `(P, Dv)` for an image and `(F, P, Dv)` for a
+      video, in a list or a tensor; or those of all frames of the row, `(F, P, Dv)`, with `num_frames`, how many of them
+      each image or video has;
     - `text`, of which every token is supervised, or only those in `supervised`, a list of `[start, end)` in
       characters;
       or `prompt` and `completion`, of which only the completion is. [`~data.render`] makes such rows.
@@ -29,7 +31,7 @@ class FlamingoDataCollator(DataCollatorMixin):
 
     The batch has `input_ids`, `attention_mask` and `labels` `(B, T)`, padded on the right, and with images
     `pixel_values` `(B, N, C, H, W)` and `frame_attention_mask` `(B, N)`; with features `mm_encoder_outputs` and
-    `frame_attention_mask`. A row `{"image": ..., "prompt": "<image>",
+    `frame_attention_mask`; each with `F` after `N` if there is a video. A row `{"image": ..., "prompt": "<image>",
     "completion": "a red circle<|endofchunk|>"}` beside a shorter one gives, with a word-level tokenizer,
 
         tokens   <image>  a  red  circle  <|endofchunk|>        <image>  two  bars  <|endofchunk|>  <PAD>
@@ -105,25 +107,37 @@ class FlamingoDataCollator(DataCollatorMixin):
 
     @staticmethod
     def _features(rows: list[dict[str, Any]], has_images: bool) -> dict[str, Any]:
-        """Features in place of pixels, padded to the row with most images."""
-        given = [row.get("image_features") for row in rows]
-        given = [None if features is None or len(features) == 0 else features for features in given]
-        if all(features is None for features in given):
+        """Features in place of pixels, padded to the row with most images and the video with most frames."""
+        given = [FlamingoDataCollator._row_features(row) for row in rows]
+        if not any(given):
             return {}
         if has_images:
             raise ValueError(
                 "Some rows of the batch have images and some `image_features`. The model takes one kind at a time: "
                 "give all rows the same."
             )
-        given = [None if features is None else torch.as_tensor(features) for features in given]
-        sample = next(features for features in given if features is not None)
-        counts = [0 if features is None else len(features) for features in given]
-        padded = sample.new_zeros(len(rows), max(counts), *sample.shape[1:])
-        for index, features in enumerate(given):
-            if features is not None:
-                padded[index, : len(features)] = features
-        mask = (torch.arange(max(counts)) < torch.tensor(counts)[:, None]).long()
+        num_frames = max(len(medium) for media in given for medium in media)
+        shape = len(rows), max(map(len, given)), num_frames
+        sample = next(medium for media in given for medium in media)
+        padded, mask = sample.new_zeros(*shape, *sample.shape[1:]), torch.zeros(shape, dtype=torch.long)
+        for index, media in enumerate(given):
+            for position, medium in enumerate(media):
+                padded[index, position, : len(medium)] = medium
+                mask[index, position, : len(medium)] = 1
+        if num_frames == 1:
+            padded, mask = padded.squeeze(2), mask.squeeze(2)
         return {"mm_encoder_outputs": {"image": {"last_hidden_state": padded}}, "frame_attention_mask": mask}
+
+    @staticmethod
+    def _row_features(row: dict[str, Any]) -> list[torch.Tensor]:
+        """The features of each image or video of a row, `(F, P, Dv)`; an image has one frame."""
+        features = row.get("image_features")
+        if features is None:
+            return []
+        if row.get("num_frames") is not None:
+            features = torch.as_tensor(features).split(list(row["num_frames"]))
+        media = [torch.as_tensor(medium) for medium in features]
+        return [medium if medium.ndim == 3 else medium[None] for medium in media]
 
     @staticmethod
     def _images(row: dict[str, Any], index: int) -> list:

@@ -28,10 +28,12 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader, get_worker_info
 from transformers.utils import logging
 
+from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from .arguments import DataSource, MixtureStrategy
 from .data import BadSampleError, origin, render
 from .data_collator import FlamingoDataCollator
+from .features import EncodedDocuments, FeatureDtype, encode_documents
 
 
 logger = logging.get_logger(__name__)
@@ -126,6 +128,47 @@ class DataMixture(torch.utils.data.IterableDataset):
         self.streams = streams or {}
         self._permutations: dict[int, tuple[int, np.ndarray]] = {}
         return self
+
+    def cache_features(
+        self,
+        model: FlamingoModel,
+        *,
+        skip_bad_samples: bool = False,
+        batch_size: int = 32,
+        dtype: FeatureDtype = "float16",
+    ) -> None:
+        """
+        Let the vision encoder look at all images of the sources with `cache_features`, or read what it made of them in
+        an earlier run. Their batches then have features in the place of pixels, and nothing else changes: not the
+        order of the rows, and not which of them are bad, but for images that are cut away with the text before them.
+
+        [`FlamingoTrainer`] calls it. One process computes and the others wait for it, at most `ddp_timeout` seconds.
+
+        Args:
+            model, batch_size, dtype: As in [`add_image_features`].
+            skip_bad_samples (`bool`, *optional*): See [`FlamingoTrainingArguments`].
+
+        Raises:
+            BadSampleError: a row cannot be read. The message names source, file and row.
+            ValueError: the vision encoder is trained.
+        """
+        for index, source in enumerate(self.sources):
+            if not source.cache_features:
+                continue
+            try:
+                self.rows[index] = encode_documents(
+                    source.load(),  # and not `self.rows`, which an earlier call may have encoded
+                    source.reader,
+                    model,
+                    self.processor,
+                    max_images=source.max_images,
+                    skip_bad_samples=skip_bad_samples,
+                    batch_size=batch_size,
+                    dtype=dtype,
+                )
+            except BadSampleError as error:
+                raise BadSampleError(f"Data source {source.name!r}: {error}") from error
+            self.readers[index] = EncodedDocuments()
 
     def loader(self, num_workers: int = 0, **kwargs) -> DataLoader:
         """A `DataLoader` of the micro-batches from `start` on, which leaves torch's global generator alone."""

@@ -157,6 +157,22 @@ class FlamingoTrainer(Trainer):
             multiprocessing_context=self.args.dataloader_multiprocessing_context,
         )
 
+    def _cache_features(self) -> None:
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        model = model.get_base_model() if hasattr(model, "get_base_model") else model  # of peft
+        for part in filter(None, (model.vision_model, model.resampler)):
+            part.to(self.args.device)  # where those of a model that will be sharded are not yet
+        # As exact as what the training would compute
+        is_exact = model.vision_model is not None and model.vision_model.dtype == torch.float32
+        is_exact = is_exact and not (self.args.bf16 or self.args.fp16)
+        with self.args.main_process_first(desc="encoding images"), self.accelerator.autocast():
+            self.mixture.cache_features(
+                model,
+                skip_bad_samples=self.args.skip_bad_samples,
+                batch_size=self.args.per_device_eval_batch_size,
+                dtype="float32" if is_exact else "float16",
+            )
+
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Any]:
@@ -349,6 +365,8 @@ class FlamingoTrainer(Trainer):
         self._saved_window = None
         self._skipped = {}
         if self.mixture is not None:
+            if any(source.cache_features for source in self.mixture.sources):
+                self._cache_features()
             self._data_state = self._new_data_state()
         if resume_from_checkpoint:
             self._load_run_state(Path(resume_from_checkpoint))

@@ -15,7 +15,7 @@ samples = (
 
 from .documents import Chunk, interleave, render
 from .llava import Llava
-from .media import BadSampleError, decode_image, decode_video
+from .media import BadSampleError, decode_image, decode_medium, decode_video
 from .messages import Messages
 from .mmc4 import MMC4
 from .obelics import Obelics
@@ -43,6 +43,7 @@ __all__ = [
     "Chunk",
     "Reader",
     "decode_image",
+    "decode_medium",
     "decode_video",
     "interleave",
     "origin",

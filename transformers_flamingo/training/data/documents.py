@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from ...processing_flamingo import FlamingoProcessor
-from .media import BadSampleError, decode_image
+from .media import BadSampleError, decode_medium
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Chunk:
     Args:
         text (`str`): What the model learns to say. `<|endofchunk|>` follows it, unless it is empty.
         medium (*optional*):
-            An image, as anything that [`decode_image`] takes, or a video as a list of frames. Its `<image>` stands
-            before the prompt.
+            An image, as anything that [`decode_image`] takes, a video as a list of frames, or what a vision encoder
+            made of either, a `torch.Tensor` of shape `(F, P, Dv)`. Its `<image>` stands before the prompt.
         prompt (`str`, *optional*, defaults to `""`):
             Stands between the marker and the text, and is read but never predicted: a question. A chunk may have a
             prompt and no text.
@@ -103,7 +104,7 @@ def render(
 
     Returns:
         `dict` with `text`, `images` (PIL images, and lists of frames for videos) and `supervised`, the learned parts
-        of the text as `[start, end)` in characters.
+        of the text as `[start, end)` in characters. Where media are features, `image_features` stands for `images`.
 
     Raises:
         BadSampleError: a text contains a special token, nothing is left to learn, or an image that is kept is broken.
@@ -144,7 +145,9 @@ def render(
             supervised.append((len(text), len(text) + len(eos)))
             text += eos
     media = [piece.medium for piece in kept if piece.medium is not None]
-    return {"text": text, "supervised": supervised, "images": [_decode(medium, where) for medium in media]}
+    if media and all(isinstance(medium, torch.Tensor) for medium in media):
+        return {"text": text, "supervised": supervised, "image_features": media}
+    return {"text": text, "supervised": supervised, "images": [decode_medium(medium, where) for medium in media]}
 
 
 class _Piece(NamedTuple):
@@ -259,9 +262,3 @@ def _refuse_special_tokens(document: list[Chunk], processor: FlamingoProcessor, 
                 "special token: a marker without an image, or the end of a text that goes on. Remove it from the "
                 "text, or leave the row out."
             )
-
-
-def _decode(medium: Any, where: str) -> Any:
-    if isinstance(medium, list | tuple):
-        return [decode_image(frame, where) for frame in medium]
-    return decode_image(medium, where)

@@ -42,6 +42,13 @@ def decode_image(medium: Any, where: str) -> PIL.Image.Image:
     return image
 
 
+def decode_medium(medium: Any, where: str) -> PIL.Image.Image | list[PIL.Image.Image]:
+    """An image, or the frames of a video given as a list, as [`decode_image`] opens each."""
+    if isinstance(medium, list | tuple):
+        return [decode_image(frame, where) for frame in medium]
+    return decode_image(medium, where)
+
+
 def decode_video(medium: Any, where: str, *, fps: float, max_frames: int) -> list[PIL.Image.Image]:
     """
     Frames of a video file, sampled at a fixed rate from its beginning.

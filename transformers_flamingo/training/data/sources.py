@@ -31,6 +31,8 @@ from .media import BadSampleError
 
 FILE, ROW, JSON = "__file__", "__row__", "__json__"
 _TAR_KEY, _TAR_FILE = "__key__", "__url__"
+#: The columns that [`origin`] reads.
+ORIGIN = (FILE, ROW, _TAR_FILE, _TAR_KEY)
 _FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".tar": "tar"}
 
 
@@ -145,6 +147,11 @@ def origin(row: dict[str, Any]) -> str:
     return "A row of unknown origin"
 
 
+def rows_of(batch: dict[str, list]) -> list[dict[str, Any]]:
+    """The rows of a batch, as a batched `Dataset.map` gives it."""
+    return [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+
+
 def record(row: dict[str, Any]) -> dict[str, Any]:
     """The row with its JSON parsed, if it is of a JSON file or has the member `json` of a `.tar`."""
     parsed = row.get("json") if _TAR_KEY in row else None
@@ -157,7 +164,7 @@ def record(row: dict[str, Any]) -> dict[str, Any]:
         return row
     if not isinstance(parsed, dict):
         raise BadSampleError(f"{origin(row)}: a {type(parsed).__name__}, where a JSON object should be.")
-    return {**parsed, **{key: row[key] for key in (FILE, ROW, _TAR_FILE, _TAR_KEY) if key in row}}
+    return {**parsed, **{key: row[key] for key in ORIGIN if key in row}}
 
 
 def column(row: dict[str, Any], *names: str) -> Any:
@@ -207,7 +214,7 @@ def _open(file: str, *, streaming: bool) -> Dataset | IterableDataset:
         return load_dataset("text", **options).rename_column("text", JSON)
     if suffix == ".parquet":
         rows = load_dataset("parquet", **options)
-        return rows.cast(_undecoded(rows.features))
+        return rows.cast(undecoded(rows.features))
     separator = "\t" if suffix == ".tsv" else ","
     names = pandas.read_csv(file, sep=separator, nrows=0).columns
     # As strings, and no word means "missing": a caption may be "007", "None" or "NA"
@@ -227,13 +234,13 @@ def _split_list(batch: dict[str, list[str]], file: str) -> dict[str, list[str]]:
     return {JSON: [json.dumps(item) for item in records]}
 
 
-def _undecoded(feature: Any) -> Any:
+def undecoded(feature: Any) -> Any:
     """`feature` with every image and video in it left as bytes and path."""
     if isinstance(feature, dict):
-        undecoded = {name: _undecoded(inner) for name, inner in feature.items()}
-        return Features(undecoded) if isinstance(feature, Features) else undecoded
+        inner = {name: undecoded(value) for name, value in feature.items()}
+        return Features(inner) if isinstance(feature, Features) else inner
     if isinstance(feature, Image | Video):
         return type(feature)(decode=False)
     if hasattr(feature, "feature"):
-        return type(feature)(_undecoded(feature.feature))
+        return type(feature)(undecoded(feature.feature))
     return feature
