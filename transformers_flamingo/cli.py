@@ -6,6 +6,7 @@ The `flamingo` command. Each subcommand is a thin function over what the package
     flamingo caption PICTURE... --model DIRECTORY     # caption pictures
     flamingo convert open-flamingo CHECKPOINT DIRECTORY   # a checkpoint of OpenFlamingo or flamingo-mini
     flamingo train RECIPE --max_steps 100             # train as a YAML file says, with what is different this time
+    flamingo pretrain vision RECIPE                   # a vision encoder by contrast with captions, or a language model
     flamingo miniature-data DIRECTORY                 # drawn pictures in published layouts, to train on
     flamingo miniature-backbones vision DIRECTORY     # train the demo's backbones again
 """
@@ -72,6 +73,19 @@ def train(arguments: argparse.Namespace) -> None:
     recipe = read_recipe(arguments.recipe, arguments.others)
     run_recipe(recipe)
     print(f"{recipe.training.output_dir}: the model, its card, samples.jsonl and report/")
+
+
+def pretrain(arguments: argparse.Namespace) -> None:
+    from .training import pretraining
+    from .training.recipe import read_pretraining_recipe
+
+    if arguments.backbone == "vision":
+        kind, run = pretraining.VisionPretrainingArguments, pretraining.pretrain_vision
+    else:
+        kind, run = pretraining.TextPretrainingArguments, pretraining.pretrain_text
+    options, training = read_pretraining_recipe(kind, arguments.recipe, arguments.others)
+    run(options, training)
+    print(f"{training.output_dir}: a {arguments.backbone} backbone for FlamingoModel.from_vision_text_pretrained")
 
 
 def miniature_data(arguments: argparse.Namespace) -> None:
@@ -155,6 +169,11 @@ def make_parser() -> argparse.ArgumentParser:
         "Any field of ModelArguments, DataArguments and FlamingoTrainingArguments is an option: --max_steps 100, "
         "--output_dir runs/1, --lora_rank 16; sources are changed by --data.NAME.FIELD VALUE."
     )
+    command.set_defaults(takes_others=True)
+
+    command = add("pretrain", pretrain, "Train a backbone as a recipe says. All other options change the recipe.")
+    command.add_argument("backbone", choices=["vision", "text"], help="by contrast with captions, or on text")
+    command.add_argument("recipe", metavar="RECIPE", help="YAML file, or the name of a shipped recipe")
     command.set_defaults(takes_others=True)
 
     command = add("miniature-data", miniature_data, "Draw the miniature world and write it in published layouts.")

@@ -10,7 +10,7 @@ from peft import PeftModel
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from transformers_flamingo import FlamingoModel
+from transformers_flamingo import FlamingoModel, FlamingoProcessor
 from transformers_flamingo.cli import main
 from transformers_flamingo.miniature import text_backbone_path, vision_backbone_path
 from transformers_flamingo.training import build_model, load_trainable, parse_recipe
@@ -76,6 +76,20 @@ def test_trainable_parameters_alone(data, tmp_path):
     before = logits(model, processor)
     load_trainable(model, tmp_path)
     assert not torch.equal(logits(model, processor), before)
+
+
+def test_backbones_of_ones_own(data, tmp_path):
+    options = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--use_cpu", "true"]
+    for kind in ("vision", "text"):
+        own = ["--data_path", f"{data}/train/pairs.parquet", "--output_dir", str(tmp_path / kind)]
+        own += (
+            ["--text_config.num_hidden_layers", "1"] if kind == "text" else ["--vision_config.num_hidden_layers", "1"]
+        )
+        assert main(["pretrain", kind, f"pretraining/{kind}", *own, *options]) == 0
+    model = FlamingoModel.from_vision_text_pretrained(str(tmp_path / "vision"), str(tmp_path / "text"))
+    assert model.config.text_config.num_hidden_layers == model.config.vision_config.num_hidden_layers == 1
+    processor = FlamingoProcessor.from_vision_text_pretrained(str(tmp_path / "vision"), str(tmp_path / "text"))
+    assert logits(model, processor).isfinite().all()
 
 
 def arguments_of(**values):

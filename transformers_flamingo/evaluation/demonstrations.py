@@ -110,7 +110,12 @@ class Demonstrations:
 
 
 def build_prompt(
-    task: Task, processor: FlamingoProcessor, query: Example, demonstrations: Sequence[Example], *, text_only: bool = False
+    task: Task,
+    processor: FlamingoProcessor,
+    query: Example,
+    demonstrations: Sequence[Example],
+    *,
+    text_only: bool = False,
 ) -> Prompt:
     """
     The prompt for a query.

@@ -26,15 +26,14 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import yaml
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
 
 from .arguments import DataSource, FlamingoTrainingArguments
+from .pretraining import TextPretrainingArguments, VisionPretrainingArguments
 
 
 #: The recipes that are shipped.
 RECIPES = Path(__file__).parent / "recipes"
-
-_MAPPINGS = ("model_config", "data", "evaluation")
 
 
 @dataclass
@@ -149,25 +148,49 @@ def read_recipe(path: str | os.PathLike, arguments: Sequence[str] = ()) -> Recip
 
 def parse_recipe(values: dict[str, Any], arguments: Sequence[str] = ()) -> Recipe:
     """As [`read_recipe`], from the dictionary that the YAML file says."""
-    arguments = list(arguments)
-    values = _merge(values, _take_dotted(arguments))
-    mappings = {name: values.pop(name, None) or {} for name in _MAPPINGS}
-    parser = _Parser([ModelArguments, DataArguments, FlamingoTrainingArguments], allow_abbrev=False)
-    known = {action.dest for action in parser._actions} - {"help"}
-    for name in values:
-        if name not in known:
-            raise ValueError(f"A recipe has no {name!r}.{_suggest(name, [*known, *_MAPPINGS])}")
-    # As text, so that the parser's own types check it
-    defaults = {name: str(v) if isinstance(v, str | int | float) else v for name, v in values.items() if v is not None}
-    parser.set_defaults(**defaults, model_config=mappings["model_config"] or None)
-    model, data, training = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
-
+    kinds = [ModelArguments, DataArguments, FlamingoTrainingArguments]
+    (model, data, training), mappings, text = _parse(values, arguments, kinds, ("model_config", "data", "evaluation"))
     sources = {kind: _sources(kind, mappings[kind], data.data_root) for kind in ("data", "evaluation")}
     if not sources["data"]:
         raise ValueError("The recipe has no `data`, so there is nothing to train on. Name at least one source.")
-    given = {name: getattr(training, name, getattr(model, name, None)) for name in _options(arguments)}
-    text = yaml.safe_dump({**values, **_plain(given), **{k: v for k, v in mappings.items() if v}}, sort_keys=False)
     return Recipe(model, training, **sources, text=text)
+
+
+def read_pretraining_recipe(
+    kind: type[VisionPretrainingArguments] | type[TextPretrainingArguments],
+    path: str | os.PathLike,
+    arguments: Sequence[str] = (),
+) -> tuple[VisionPretrainingArguments | TextPretrainingArguments, TrainingArguments]:
+    """As [`read_recipe`], for [`pretrain_vision`] or [`pretrain_text`]: their arguments."""
+    mappings = [f.name for f in fields(kind) if f.name.endswith(("_config", "_options"))]
+    (pretraining, training), _, _ = _parse(_read(Path(path)), arguments, [kind, TrainingArguments], mappings)
+    return pretraining, training
+
+
+def _parse(
+    values: dict[str, Any], arguments: Sequence[str], kinds: Sequence[type], mapping_names: Sequence[str]
+) -> tuple[Sequence[Any], dict[str, Any], str]:
+    """The dataclasses of a recipe, its fields that are mappings, and all of it as YAML."""
+    arguments = list(arguments)
+    values = _merge(values, _take_dotted(arguments, mapping_names))
+    mappings = {name: values.pop(name, None) or {} for name in mapping_names}
+    parser = _Parser(kinds, allow_abbrev=False)
+    known = {action.dest for action in parser._actions} - {"help"}
+    for name in values:
+        if name not in known:
+            raise ValueError(f"A recipe has no {name!r}.{_suggest(name, [*known, *mapping_names])}")
+    # As text, so that the parser's own types check it
+    defaults = {name: str(v) if isinstance(v, str | int | float) else v for name, v in values.items() if v is not None}
+    for action in parser._actions:
+        action.required = action.required and action.dest not in defaults
+    defaults |= {name: mappings[name] or None for name in mapping_names if name in known}
+    parser.set_defaults(**defaults)
+    parsed = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
+
+    names = _options(arguments)
+    given = {name: getattr(part, name) for part in parsed for name in names if hasattr(part, name)}
+    text = {**values, **_plain(given), **{k: v for k, v in mappings.items() if v and k not in given}}
+    return parsed, mappings, yaml.safe_dump(text, sort_keys=False)
 
 
 class _Loader(yaml.SafeLoader):
@@ -215,13 +238,13 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _take_dotted(arguments: list[str]) -> dict[str, Any]:
+def _take_dotted(arguments: list[str], mapping_names: Sequence[str]) -> dict[str, Any]:
     """Take `--data.NAME.FIELD VALUE` out of the arguments, as nested dictionaries."""
     taken: dict[str, Any] = {}
     for argument in list(arguments):
         name, equals, value = argument.removeprefix("--").partition("=")
         first, *rest = name.split(".")
-        if not argument.startswith("--") or first not in _MAPPINGS or not rest:
+        if not argument.startswith("--") or first not in mapping_names or not rest:
             continue
         place = arguments.index(argument)
         if not equals:
