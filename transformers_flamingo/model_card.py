@@ -161,7 +161,7 @@ class FlamingoModelCardData:
             num_trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
             architecture=architecture,
             backbones=[_backbone(name, *given) for name, given in configs.items() if given[0] is not None],
-            versions=_versions("torch", "transformers", "transformers-flamingo", "huggingface_hub"),
+            versions=package_versions("torch", "transformers", "transformers-flamingo", "huggingface_hub"),
             **facts,
         )
 
@@ -229,7 +229,8 @@ def _backbone(part: str, config: Any, name: str | None) -> dict[str, Any]:
     return result
 
 
-def _versions(*packages: str) -> dict[str, str]:
+def package_versions(*packages: str) -> dict[str, str]:
+    """The versions of those packages that are installed."""
     found = {}
     for package in packages:
         try:

@@ -4,20 +4,20 @@
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from itertools import permutations
+from itertools import permutations, zip_longest
 from typing import Literal, get_args
 
 import numpy as np
 
 from ..processing_flamingo import FlamingoProcessor
-from .engine import Medium, Prompt
+from .engine import Prompt, media_of
 from .task import Example, Task
 
 
 Selection = Literal["random", "fixed", "rices"]
 
-# rows of vectors, of unit length, for examples
-Embed = Callable[[Sequence[Example]], np.ndarray]
+# Vectors of unit length for examples of "support" or "query"
+Embed = Callable[[Sequence[Example], str], np.ndarray]
 
 
 class Demonstrations:
@@ -35,7 +35,7 @@ class Demonstrations:
             So many examples, by chance, make the pool; `None` takes all. The paper's and OpenFlamingo's 2048.
         seed (`int`, *optional*, defaults to 0): Of all chance.
         balanced (`bool`, *optional*, defaults to `False`): As many of each `group` as of any other, up to one.
-        embed (`Callable`, *optional*): Vectors of unit length for the images of examples; needed for `"rices"`.
+        embed ([`ImageEmbedder`], *optional*): Vectors for the images of examples; needed for `"rices"`.
 
     Raises:
         ValueError: the selection is not known, lacks `embed`, or balance is asked of examples without `group`.
@@ -84,29 +84,25 @@ class Demonstrations:
             raise ValueError(f"{count} demonstrations are asked for, and the pool has {len(self.pool)}.")
         if self.selection == "rices":
             if self._vectors is None:
-                self._vectors = self.embed(self.pool)
-            likeness = self._vectors @ self.embed([query])[0]
-            chosen = self._take(count, lambda members: members[np.argsort(-likeness[members], kind="stable")])
+                self._vectors = self.embed(self.pool, "support")
+            likeness = self._vectors @ self.embed([query], "query")[0]
+            ordered = [m[np.argsort(-likeness[m], kind="stable")] for m in self.groups.values()]
+            ordered.sort(key=lambda members: -likeness[members[0]])  # the most similar group gives the odd ones
+            chosen = _take_in_turn(ordered, count)
             chosen = sorted(chosen, key=lambda i: (likeness[i], -i))
         else:
             name = 0 if self.selection == "fixed" else zlib.crc32(query.id.encode())
             rng = np.random.default_rng([self.seed, 2, name])
-            chosen = self._take(count, rng.permutation, rng)
-            if self.balanced:
-                rng.shuffle(chosen)
+            ordered = [rng.permutation(members) for members in self.groups.values()]
+            chosen = _take_in_turn([ordered[i] for i in rng.permutation(len(ordered))], count)
+            rng.shuffle(chosen)
         return [self.pool[i] for i in chosen]
 
-    def _take(self, count: int, order: Callable, rng: np.random.Generator | None = None) -> list[int]:
-        """The first `count` in the order of each group, from the groups in turn."""
-        ordered = [list(order(members)) for members in self.groups.values()]
-        if rng is not None and len(ordered) > 1:
-            ordered = [ordered[i] for i in rng.permutation(len(ordered))]  # who gives the odd ones
-        chosen: list[int] = []
-        while len(chosen) < count:
-            for members in ordered:
-                if members and len(chosen) < count:
-                    chosen.append(int(members.pop(0)))
-        return chosen
+
+def _take_in_turn(groups: Sequence[np.ndarray], count: int) -> list[int]:
+    """The first `count` of the first members of all groups, their second ones, and so on."""
+    rounds = zip_longest(*(group.tolist() for group in groups))
+    return [index for members in rounds for index in members if index is not None][:count]
 
 
 def build_prompt(
@@ -136,7 +132,7 @@ def build_prompt(
     """
     prefix, media = "", []
     for shown in demonstrations:
-        own = [] if text_only else _media(shown, "support")
+        own = [] if text_only else media_of(shown, "support")
         prefix += processor.image_token * len(own) + shown.prompt + shown.answer
         prefix += processor.end_of_chunk_token + task.demonstration_separator
         media += own
@@ -147,7 +143,7 @@ def build_prompt(
                     f"{task.name}, example {example.id!r}: the text {text!r} contains {processor.image_token!r} or "
                     f"{processor.end_of_chunk_token!r}, which would be read as a marker. Remove it from the data."
                 )
-    own = _media(query, "query")
+    own = media_of(query, "query")
     return Prompt(prefix, processor.image_token * len(own) + query.prompt, tuple(media), tuple(own))
 
 
@@ -168,7 +164,3 @@ def orders(demonstrations: Sequence[Example], count: int, seed: int) -> list[lis
             found.add(order)
             ordered.append([demonstrations[i] for i in order])
     return ordered
-
-
-def _media(example: Example, kind: str) -> list[Medium]:
-    return [Medium((kind, example.id, i), data, f"{kind} {example.id!r}") for i, data in enumerate(example.media)]

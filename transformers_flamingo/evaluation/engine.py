@@ -20,7 +20,7 @@ from transformers import Cache
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..training.data import decode_image
-from .task import GenerationSettings
+from .task import Example, GenerationSettings
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class FewShotEngine:
         for start in range(0, len(new), self.batch_size):
             batch = new[start : start + self.batch_size]
             inputs = self.processor(
-                images=[[_decode(medium)] for medium in batch],
+                images=[[decode_medium(medium)] for medium in batch],
                 text=[self.processor.image_token] * len(batch),
                 return_tensors="pt",
             ).to(self.model.device)
@@ -297,7 +297,13 @@ class FewShotEngine:
         return [total / len(ids) if length_normalised else total for total, ids in zip(sums, all_ids, strict=True)]
 
 
-def _decode(medium: Medium) -> Any:
+def decode_medium(medium: Medium) -> Any:
+    """The image, or the list of frames."""
     if isinstance(medium.data, list | tuple):
         return [decode_image(frame, medium.where) for frame in medium.data]
     return decode_image(medium.data, medium.where)
+
+
+def media_of(example: Example, kind: str) -> list[Medium]:
+    """The media of an example; `kind` is where it is from, such as `"query"`: ids are unique in a split only."""
+    return [Medium((kind, example.id, i), data, f"{kind} {example.id!r}") for i, data in enumerate(example.media)]

@@ -4,9 +4,10 @@
 import json
 import math
 import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from ..model_card import package_versions
 
 
 TRAINING_RECORD = "training.json"
@@ -24,8 +25,8 @@ def text_backbone_path() -> Path:
 
 def library_versions() -> dict[str, str]:
     """Versions of everything that a training result depends on."""
-    packages = ("torch", "transformers", "tokenizers", "numpy", "pillow")
-    return {"python": platform.python_version()} | {package: version(package) for package in packages}
+    versions = package_versions("torch", "transformers", "tokenizers", "numpy", "pillow")
+    return {"python": platform.python_version()} | versions
 
 
 def write_training_record(output_dir: str | Path, record: dict[str, Any]) -> None:

@@ -1,0 +1,123 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Which demonstrations stand before a query, and the prompt they make."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from factory import tiny_flamingo, tiny_processor
+from hypothesis import given
+from hypothesis import strategies as st
+from words import RankedWords, Words, example, picture
+
+from transformers_flamingo.evaluation.demonstrations import Demonstrations, build_prompt, orders
+from transformers_flamingo.evaluation.retrieval import ImageEmbedder
+from transformers_flamingo.evaluation.task import Example
+
+
+SUPPORT = [example(i) for i in range(100, 140)]
+
+
+def ids(examples) -> list[str]:
+    return [e.id for e in examples]
+
+
+@given(seed=st.integers(0, 5), count=st.integers(0, 20), order=st.permutations(range(6)))
+def test_random_demonstrations_depend_on_seed_and_query_alone(seed, count, order):
+    queries = [example(i) for i in range(6)]
+    first = Demonstrations(SUPPORT, seed=seed, support_size=20)
+    again = Demonstrations(SUPPORT, seed=seed, support_size=20)
+    expected = {query.id: ids(first.choose(query, count)) for query in queries}
+    for index in order:
+        assert ids(again.choose(queries[index], count)) == expected[queries[index].id]
+    for chosen in expected.values():
+        assert len(set(chosen)) == count
+        assert set(chosen) <= set(ids(first.pool))
+    assert len(first.pool) == 20
+    if count > 10:
+        assert len({tuple(chosen) for chosen in expected.values()}) == 6
+
+
+def test_fixed_demonstrations_are_the_same_for_all_queries_and_others_for_another_seed():
+    def of(seed: int, number: int) -> list[str]:
+        return ids(Demonstrations(SUPPORT, selection="fixed", seed=seed).choose(example(number), 5))
+
+    assert of(0, 1) == of(0, 2) != of(1, 1)
+
+
+@pytest.mark.parametrize("selection", ["random", "fixed"])
+def test_balanced_demonstrations(selection):
+    chooser = Demonstrations(SUPPORT, selection=selection, balanced=True)
+    for count in (3, 4, 6, 8):
+        groups = Counter(e.group for e in chooser.choose(example(1), count))
+        assert max(groups.values()) - min(groups.values()) <= 1
+        assert len(groups) == 3
+    # No group is always the one that comes first
+    firsts = {Demonstrations(SUPPORT, balanced=True).choose(example(i), 1)[0].group for i in range(20)}
+    assert firsts == {"g0", "g1", "g2"}
+
+
+def test_rices_shows_the_most_similar_last():
+    def embed(examples, kind):
+        angles = np.array([int(e.id) for e in examples]) / 100
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+    chooser = Demonstrations(SUPPORT, selection="rices", embed=embed)
+    assert ids(chooser.choose(example(110), 4))[-1] == "110"
+    assert ids(chooser.choose(example(97), 3)) == ["102", "101", "100"]
+    balanced = Demonstrations(SUPPORT, selection="rices", embed=embed, balanced=True)
+    assert ids(balanced.choose(example(97), 4)) == ["103", "102", "101", "100"]
+
+
+def test_the_embedder_finds_the_same_picture():
+    embed = ImageEmbedder(tiny_flamingo(), tiny_processor(), batch_size=4)
+    chooser = Demonstrations(SUPPORT, selection="rices", embed=embed)
+    for number in (103, 120, 139):
+        assert chooser.choose(example(number), 2)[-1].id == str(number)
+    vectors = embed(SUPPORT[:2], "support")
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1], abs=1e-5)
+    frames = Example("v", [[picture(100), picture(101)]], "")
+    expected = vectors.sum(axis=0)
+    assert embed([frames], "query")[0] @ (expected / np.linalg.norm(expected)) == pytest.approx(1, abs=1e-3)
+    with pytest.raises(ValueError, match="query 't' has no image"):
+        embed([Example("t", [], "w4")], "query")
+
+
+def test_the_prompt():
+    processor = tiny_processor()
+    shots = [example(100), example(101)]
+    prompt = build_prompt(Words(), processor, example(1), shots)
+    assert prompt.prefix == "<image>w4 w6w10 w22<|endofchunk|> <image>w4 w7w11 w23<|endofchunk|> "
+    assert prompt.query == "<image>w4 w6"
+    assert [medium.key for medium in prompt.media] == [("support", "100", 0), ("support", "101", 0), ("query", "1", 0)]
+    text_only = build_prompt(RankedWords(), processor, example(1), shots, text_only=True)
+    assert text_only.text == "w4 w6w10 w22<|endofchunk|>w4 w7w11 w23<|endofchunk|><image>w4 w6"
+    assert len(text_only.prefix_media) == 0
+
+
+def test_orders():
+    shown = [example(i) for i in range(4)]
+    got = orders(shown, 6, seed=0)
+    assert ids(got[0]) == ["0", "1", "2", "3"]
+    assert len({tuple(ids(order)) for order in got}) == 6
+    assert orders(shown, 6, seed=0) == got
+    assert len(orders(shown[:2], 6, seed=0)) == 2
+    assert orders([], 6, seed=0) == [[]]
+    many = orders([example(i) for i in range(32)], 6, seed=1)
+    assert len({tuple(ids(order)) for order in many}) == 6
+    assert all(sorted(ids(order)) == sorted(ids(many[0])) for order in many)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="`selection` is 'best'"):
+        Demonstrations(SUPPORT, selection="best")
+    with pytest.raises(ValueError, match="needs `embed`"):
+        Demonstrations(SUPPORT, selection="rices")
+    with pytest.raises(ValueError, match="41 demonstrations are asked for, and the pool has 40"):
+        Demonstrations(SUPPORT).choose(example(1), 41)
+    with pytest.raises(ValueError, match="1 examples have no answer to show, such as '7'"):
+        Demonstrations([example(7, answer=None)])
+    with pytest.raises(ValueError, match="'7' has no group"):
+        Demonstrations([example(7, group=None)], balanced=True)
+    with pytest.raises(ValueError, match="words, example '1': the text 'w<image>' contains"):
+        build_prompt(Words(), tiny_processor(), example(1, prompt="w<image>"), [])

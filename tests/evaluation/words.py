@@ -1,0 +1,56 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""A task of coloured squares and words, for the tests of the protocol."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from factory import IMAGE_SIZE
+from PIL import Image
+
+from transformers_flamingo.evaluation.task import Example, GenerationSettings, Prediction, Task
+
+
+def picture(number: int) -> Image.Image:
+    return Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (number * 37 % 256, number * 91 % 256, number * 5 % 256))
+
+
+def example(number: int, **kwargs) -> Example:
+    values = {
+        "prompt": f"w4 w{5 + number % 3}",
+        "answer": f"w{10 + number % 4} w{20 + number % 7}",
+        "references": number % 4,
+        "candidates": ["w10 w20", "w11", "w12 w5 w6", "w13"],
+        "group": f"g{number % 3}",
+    }
+    return Example(id=str(number), media=[picture(number)], **{**values, **kwargs})
+
+
+@dataclass(frozen=True)
+class Words(Task):
+    """`is_ranked` by candidates or generated; the score says how often the reference is met."""
+
+    num_queries: int = 7
+    num_support: int = 12
+
+    name = "words"
+    metric = "accuracy"
+    demonstration_separator = " "
+    generation = GenerationSettings(max_new_tokens=3, num_beams=2)
+
+    def queries(self) -> Sequence[Example]:
+        return [example(i) for i in range(self.num_queries)]
+
+    def support(self) -> Sequence[Example]:
+        return [example(i) for i in range(100, 100 + self.num_support)]
+
+    def score_each(self, predictions: Sequence[Prediction]) -> list[float]:
+        return [float(len(p.text) % 4 == p.example.references) for p in predictions]
+
+
+class RankedWords(Words):
+    name = "ranked-words"
+    generation = None
+    demonstration_separator = ""
+
+    def score_each(self, predictions: Sequence[Prediction]) -> list[float]:
+        return [float(p.text == p.example.candidates[p.example.references]) for p in predictions]

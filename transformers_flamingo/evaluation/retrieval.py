@@ -1,0 +1,73 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Vectors of images, for retrieval of demonstrations (RICES: Yang et al. 2022; paper, section 2.5)."""
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import torch
+from transformers import AutoImageProcessor, AutoModel
+
+from ..modeling_flamingo import FlamingoModel
+from ..processing_flamingo import FlamingoProcessor
+from .engine import decode_medium, media_of
+from .task import Example
+
+
+class ImageEmbedder:
+    """
+    Vectors of unit length for the first image of examples, each computed once.
+
+    By default they are the mean of the patch features of the model's own vision encoder; with `clip` the image
+    embeddings of a two-tower model, as OpenFlamingo has them (`openai/clip-vit-large-patch14`). Of a video the mean
+    over its frames counts.
+
+    Args:
+        model ([`FlamingoModel`]): The model.
+        processor ([`FlamingoProcessor`]): Its processor.
+        clip (`str`, *optional*): Name or directory of a CLIP or SigLIP.
+        batch_size (`int`, *optional*, defaults to 32): Images or videos encoded together.
+
+    Raises:
+        ValueError: the model has no vision encoder and `clip` is not given, or an example has no image.
+    """
+
+    def __init__(
+        self, model: FlamingoModel, processor: FlamingoProcessor, *, clip: str | None = None, batch_size: int = 32
+    ):
+        self.model, self.image_processor, self.batch_size = model, processor.image_processor, batch_size
+        self.clip = None
+        if clip is not None:
+            self.clip = AutoModel.from_pretrained(clip).to(model.device).eval()
+            self.image_processor = AutoImageProcessor.from_pretrained(clip)
+        elif model.vision_model is None:
+            raise ValueError("The model has no vision encoder to compare images by. Give `clip`.")
+        self._vectors: dict[Hashable, np.ndarray] = {}
+
+    def __call__(self, examples: Sequence[Example], kind: str = "support") -> np.ndarray:
+        """`(len(examples), width)`; `kind` is where they are from: ids are unique in a split only."""
+        keys = [(kind, example.id) for example in examples]
+        new = [(key, example) for key, example in zip(keys, examples, strict=True) if key not in self._vectors]
+        for start in range(0, len(new), self.batch_size):
+            batch = new[start : start + self.batch_size]
+            self._vectors.update(zip([key for key, _ in batch], self._embed([e for _, e in batch], kind), strict=True))
+        return np.stack([self._vectors[key] for key in keys])
+
+    @torch.inference_mode()
+    def _embed(self, examples: Sequence[Example], kind: str) -> np.ndarray:
+        frames, counts = [], []
+        for example in examples:
+            media = media_of(example, kind)
+            if not media:
+                raise ValueError(f"{kind} {example.id!r} has no image, so there is nothing to compare.")
+            decoded = decode_medium(media[0])
+            decoded = decoded if isinstance(decoded, list) else [decoded]
+            frames += [frame.convert("RGB") for frame in decoded]
+            counts.append(len(decoded))
+        pixels = self.image_processor(frames, return_tensors="pt")["pixel_values"].to(self.model.device)
+        if self.clip is not None:
+            vectors = self.clip.get_image_features(pixel_values=pixels)
+            vectors = getattr(vectors, "pooler_output", vectors)
+        else:
+            vectors = self.model.get_image_features(pixels[:, None]).last_hidden_state[:, 0].mean(dim=1)
+        means = [part.float().mean(dim=0) for part in vectors.split(counts)]
+        return torch.nn.functional.normalize(torch.stack(means), dim=-1).cpu().numpy()
