@@ -6,6 +6,7 @@ The `flamingo` command. Each subcommand is a thin function over what the package
     flamingo caption PICTURE... --model DIRECTORY     # caption pictures
     flamingo convert open-flamingo CHECKPOINT DIRECTORY   # a checkpoint of OpenFlamingo or flamingo-mini
     flamingo train RECIPE --max_steps 100             # train as a YAML file says, with what is different this time
+    flamingo evaluate MODEL --task coco --data DIRECTORY   # few-shot evaluation
     flamingo pretrain vision RECIPE                   # a vision encoder by contrast with captions, or a language model
     flamingo miniature-data DIRECTORY                 # drawn pictures in published layouts, to train on
     flamingo miniature-backbones vision DIRECTORY     # train the demo's backbones again
@@ -73,6 +74,52 @@ def train(arguments: argparse.Namespace) -> None:
     recipe = read_recipe(arguments.recipe, arguments.others)
     run_recipe(recipe)
     print(f"{recipe.training.output_dir}: the model, its card, samples.jsonl and report/")
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    import torch
+    from accelerate import PartialState
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    import transformers_flamingo  # noqa: F401  registers the model with the Auto classes
+
+    from .evaluation.evaluate import Protocol
+    from .evaluation.evaluate import evaluate as evaluate_task
+    from .evaluation.published import published_scores
+    from .evaluation.report import plot_results, write_evaluation_card
+    from .evaluation.tasks import make_task
+
+    options = dict(option.partition("=")[::2] for option in arguments.option)
+    tasks = [make_task(name, arguments.data, options) for name in arguments.task]
+    protocol = Protocol(
+        shots=arguments.shots,
+        seeds=arguments.seeds,
+        selection=arguments.selection,
+        support_size=arguments.support_size,
+        num_queries=arguments.num_queries,
+        num_orders=arguments.num_orders,
+        blind=not arguments.no_blind,
+        rices_clip=arguments.rices_clip,
+    )
+    state = PartialState()
+    processor = AutoProcessor.from_pretrained(arguments.model)
+    dtype = arguments.dtype if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
+    model = AutoModelForImageTextToText.from_pretrained(arguments.model, dtype=dtype).to(state.device)
+    name = Path(arguments.model).name
+    for task in tasks:
+        directory = Path(arguments.output_dir) / task.name
+        summary = evaluate_task(
+            model, processor, task, directory, protocol, batch_size=arguments.batch_size, model_name=name
+        )
+        if state.is_main_process:
+            plot_results(directory / "shots.png", summary, published_scores(task.name))
+            for entry in summary["results"]:
+                blind = f", blind {entry['blind_mean']:.1f}" if protocol.blind else ""
+                print(
+                    f"{task.name}, {entry['shots']} shots: {summary['metric']} {entry['mean']:.1f}{blind}", flush=True
+                )
+    if state.is_main_process:
+        write_evaluation_card(model, arguments.output_dir, model_name=name)
 
 
 def pretrain(arguments: argparse.Namespace) -> None:
@@ -170,6 +217,36 @@ def make_parser() -> argparse.ArgumentParser:
         "--output_dir runs/1, --lora_rank 16; sources are changed by --data.NAME.FIELD VALUE."
     )
     command.set_defaults(takes_others=True)
+
+    command = add("evaluate", evaluate, "Measure few-shot learning on benchmarks, or on data of your own.")
+    command.add_argument("model", metavar="MODEL", help="directory or Hub name of the model")
+    command.add_argument("--task", nargs="+", required=True, help="names of tasks")
+    command.add_argument(
+        "--data", help="folder of a benchmark's own files, or of the data sets that tasks are named after"
+    )
+    command.add_argument(
+        "--option", nargs="*", default=[], metavar="FIELD=VALUE", help="other fields of the tasks, such as split=test"
+    )
+    command.add_argument("--shots", type=int, nargs="+", default=[0, 4, 8, 16, 32], help="(default: 0 4 8 16 32)")
+    command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
+    command.add_argument(
+        "--selection",
+        choices=["random", "fixed", "rices"],
+        default="random",
+        help="demonstrations: others for each query, the same for all, or the most similar (default: %(default)s)",
+    )
+    command.add_argument("--rices-clip", help="CLIP to compare images by (default: the model's own vision encoder)")
+    command.add_argument(
+        "--support-size", type=int, default=2048, help="pool of demonstrations (default: %(default)s)"
+    )
+    command.add_argument("--num-queries", type=int, help="queries, by chance (default: all)")
+    command.add_argument("--num-orders", type=int, default=1, help="orders of the shots to average (default: 1)")
+    command.add_argument("--no-blind", action="store_true", help="leave out the score without images")
+    command.add_argument("--batch-size", type=int, default=8, help="queries at once (default: %(default)s)")
+    command.add_argument(
+        "--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="(default: as saved)"
+    )
+    command.add_argument("--output-dir", default="evaluation", help="a folder for each task (default: %(default)s)")
 
     command = add("pretrain", pretrain, "Train a backbone as a recipe says. All other options change the recipe.")
     command.add_argument("backbone", choices=["vision", "text"], help="by contrast with captions, or on text")

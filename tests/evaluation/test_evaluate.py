@@ -7,16 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factory import tiny_flamingo, tiny_processor
-from words import RankedWords, Words, example, picture
+from processes import launch
+from words import RankedWords, Words, evaluate_together, example, picture, run_words
 
-from transformers_flamingo.evaluation.evaluate import Protocol, evaluate
-
-
-def run(directory: Path, task=None, *, batch_size: int = 3, **kwargs) -> dict:
-    protocol = Protocol(**{"shots": (0, 2), "seeds": (0, 1), "support_size": 10, **kwargs})
-    task = Words() if task is None else task
-    return evaluate(tiny_flamingo(gates=0.7), tiny_processor(), task, directory, protocol, batch_size=batch_size)
+from transformers_flamingo.evaluation.evaluate import Protocol
 
 
 def lines(path: Path) -> list[dict]:
@@ -25,7 +19,7 @@ def lines(path: Path) -> list[dict]:
 
 @pytest.mark.parametrize("task", [Words(), RankedWords()], ids=lambda task: task.name)
 def test_what_is_written(tmp_path, task):
-    summary = run(tmp_path, task)
+    summary = run_words(tmp_path, task)
     assert json.loads((tmp_path / "results.json").read_text()) == summary
     assert [entry["shots"] for entry in summary["results"]] == [0, 2]
     names = {f"shots-{k}_seed-{s}{blind}.jsonl" for k in (0, 2) for s in (0, 1) for blind in ("", "_blind")}
@@ -58,8 +52,8 @@ def test_what_is_written(tmp_path, task):
 
 @pytest.mark.parametrize("task", [Words(), RankedWords()], ids=lambda task: task.name)
 def test_batches_do_not_change_predictions(tmp_path, task):
-    run(tmp_path / "a", task, batch_size=1, blind=False)
-    run(tmp_path / "b", task, batch_size=4, blind=False)
+    run_words(tmp_path / "a", task, batch_size=1, blind=False)
+    run_words(tmp_path / "b", task, batch_size=4, blind=False)
     for path in sorted((tmp_path / "a").glob("*.jsonl")):
         for one, other in zip(lines(path), lines(tmp_path / "b" / path.name), strict=True):
             assert one["likelihoods"] == pytest.approx(other["likelihoods"], abs=1e-4)
@@ -67,7 +61,7 @@ def test_batches_do_not_change_predictions(tmp_path, task):
 
 
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    whole = run(tmp_path / "whole")
+    whole = run_words(tmp_path / "whole")
     asked: list[str] = []
     stop_after = 5
 
@@ -82,7 +76,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
             return repr(Words())
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "killed", Stopping(), batch_size=1)
+        run_words(tmp_path / "killed", Stopping(), batch_size=1)
     (part,) = (tmp_path / "killed").glob("*.part-0.jsonl")
     kept = part.read_text().splitlines(keepends=True)
     assert len(kept) >= 4
@@ -92,30 +86,46 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     for record in before:
         record["text"] = "kept"
     part.write_text("".join(json.dumps(record) + "\n" for record in before) + kept[3][:20])
-    run(tmp_path / "killed")
+    run_words(tmp_path / "killed")
     records = lines(tmp_path / "killed" / "shots-0_seed-0.jsonl")
     assert [record["text"] for record in records][:3] == ["kept"] * 3
     expected = lines(tmp_path / "whole" / "shots-0_seed-0.jsonl")
     assert records[3:] == expected[3:]
     assert not list((tmp_path / "killed").glob("*.part-*"))
     assert lines(tmp_path / "killed" / "shots-2_seed-1.jsonl") == lines(tmp_path / "whole" / "shots-2_seed-1.jsonl")
-    assert whole["results"][1] == run(tmp_path / "killed")["results"][1]
+    assert whole["results"][1] == run_words(tmp_path / "killed")["results"][1]
+
+
+def test_several_processes_share_the_queries_and_predict_the_same(tmp_path):
+    run_words(tmp_path / "one")
+    options = {"batch_size": 1}
+    codes = launch(evaluate_together, str(tmp_path / "two"), stop_after=6, world_size=2, **options)
+    assert -9 in codes
+    assert (tmp_path / "two" / "shots-0_seed-0.jsonl").is_file()
+    assert not (tmp_path / "two" / "results.json").exists()
+    assert launch(evaluate_together, str(tmp_path / "two"), world_size=2, **options) == [0, 0]
+    names = {path.name for path in (tmp_path / "one").iterdir()}
+    assert {path.name for path in (tmp_path / "two").iterdir()} == names
+    for name in names - {"results.json"}:
+        assert (tmp_path / "two" / name).read_text() == (tmp_path / "one" / name).read_text(), name
+    one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
+    assert one == two
 
 
 def test_more_shots_are_added_to_what_is_there_and_other_settings_refused(tmp_path):
-    first = run(tmp_path, shots=(0,), seeds=(0,))
+    first = run_words(tmp_path, shots=(0,), seeds=(0,))
     time = (tmp_path / "shots-0_seed-0.jsonl").stat().st_mtime_ns
-    second = run(tmp_path, shots=(0, 1), seeds=(0,))
+    second = run_words(tmp_path, shots=(0, 1), seeds=(0,))
     assert second["results"][0] == first["results"][0]
     assert (tmp_path / "shots-0_seed-0.jsonl").stat().st_mtime_ns == time
     with pytest.raises(ValueError, match="has predictions with other selection: {'selection': 'random'} there"):
-        run(tmp_path, selection="fixed")
+        run_words(tmp_path, selection="fixed")
     with pytest.raises(ValueError, match="other task"):
-        run(tmp_path, Words(num_support=11))
+        run_words(tmp_path, Words(num_support=11))
 
 
 def test_images_change_answers_and_blind_ones_are_blind(tmp_path):
-    run(tmp_path, RankedWords(), shots=(2,), seeds=(0,))
+    run_words(tmp_path, RankedWords(), shots=(2,), seeds=(0,))
     seen, blind = (lines(tmp_path / f"shots-2_seed-0{suffix}.jsonl") for suffix in ("", "_blind"))
     assert all(a["likelihoods"] != b["likelihoods"] for a, b in zip(seen, blind, strict=True))
 
@@ -126,15 +136,15 @@ def test_images_change_answers_and_blind_ones_are_blind(tmp_path):
         def __repr__(self):
             return "recoloured"
 
-    run(tmp_path / "other", Recoloured(), shots=(2,), seeds=(0,))
+    run_words(tmp_path / "other", Recoloured(), shots=(2,), seeds=(0,))
     assert lines(tmp_path / "other" / "shots-2_seed-0_blind.jsonl") == blind
     other = lines(tmp_path / "other" / "shots-2_seed-0.jsonl")
     assert all(a["likelihoods"] != b["likelihoods"] for a, b in zip(seen, other, strict=True))
 
 
 def test_prompt_ensembling_averages_over_orders(tmp_path):
-    run(tmp_path / "one", RankedWords(), shots=(2,), seeds=(0,), blind=False)
-    run(tmp_path / "two", RankedWords(), shots=(2,), seeds=(0,), blind=False, num_orders=2)
+    run_words(tmp_path / "one", RankedWords(), shots=(2,), seeds=(0,), blind=False)
+    run_words(tmp_path / "two", RankedWords(), shots=(2,), seeds=(0,), blind=False, num_orders=2)
     one, two = (lines(tmp_path / name / "shots-2_seed-0.jsonl") for name in ("one", "two"))
     assert [record["shots"] for record in one] == [record["shots"] for record in two]
     assert all(a["likelihoods"] != b["likelihoods"] for a, b in zip(one, two, strict=True))
@@ -142,14 +152,14 @@ def test_prompt_ensembling_averages_over_orders(tmp_path):
 
 @pytest.mark.parametrize("selection", ["fixed", "rices"])
 def test_other_selections(tmp_path, selection):
-    summary = run(tmp_path, RankedWords(), selection=selection, shots=(3,), seeds=(0,))
+    summary = run_words(tmp_path, RankedWords(), selection=selection, shots=(3,), seeds=(0,))
     records = lines(tmp_path / "shots-3_seed-0.jsonl")
     assert len({tuple(record["shots"]) for record in records}) == 1 or selection == "rices"
     assert summary["protocol"]["balanced"] is True
 
 
 def test_fewer_queries(tmp_path):
-    summary = run(tmp_path, num_queries=3, shots=(1,))
+    summary = run_words(tmp_path, num_queries=3, shots=(1,))
     assert summary["num_queries"] == 3
     chosen = [[record["id"] for record in lines(tmp_path / f"shots-1_seed-{seed}.jsonl")] for seed in (0, 1)]
     assert chosen[0] == chosen[1]
@@ -161,12 +171,12 @@ def test_errors(tmp_path):
     with pytest.raises(ValueError, match="`num_orders` is 0"):
         Protocol(num_orders=0)
     with pytest.raises(ValueError, match="11 demonstrations are asked for, and words has 10"):
-        run(tmp_path, shots=(11,))
+        run_words(tmp_path, shots=(11,))
 
     class Missing(Words):
         def queries(self):
             return [replace(query, media=[str(tmp_path / f"{query.id}.png")]) for query in super().queries()]
 
     with pytest.raises(FileNotFoundError, match="words: 7 images are missing, such as .*0.png"):
-        run(tmp_path / "missing", Missing())
+        run_words(tmp_path / "missing", Missing())
     assert not (tmp_path / "missing").exists()

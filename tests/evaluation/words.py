@@ -4,9 +4,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from factory import IMAGE_SIZE
+from factory import IMAGE_SIZE, tiny_flamingo, tiny_processor
 from PIL import Image
 
+from transformers_flamingo.evaluation.evaluate import Protocol, evaluate
 from transformers_flamingo.evaluation.task import Example, GenerationSettings, Prediction, Task
 
 
@@ -54,3 +55,34 @@ class RankedWords(Words):
 
     def score_each(self, predictions: Sequence[Prediction]) -> list[float]:
         return [float(p.text == p.example.candidates[p.example.references]) for p in predictions]
+
+
+def run_words(directory, task: Task | None = None, *, batch_size: int = 3, **kwargs) -> dict:
+    """Evaluate a tiny model, in as many processes as there are."""
+    protocol = Protocol(**{"shots": (0, 2), "seeds": (0, 1), "support_size": 10, **kwargs})
+    task = Words() if task is None else task
+    return evaluate(tiny_flamingo(gates=0.7), tiny_processor(), task, directory, protocol, batch_size=batch_size)
+
+
+def evaluate_together(directory, stop_after: int | None = None, **kwargs) -> None:
+    """In each of several processes; `stop_after` kills the first when it has answered so many batches."""
+    import os
+    import signal
+
+    from accelerate import PartialState
+
+    PartialState(cpu=True)
+    task = Words()
+    if stop_after is not None:
+        count = 0
+        ask = Words.postprocess
+
+        def postprocess(self, text):
+            nonlocal count
+            count += 1
+            if count > stop_after and os.environ["RANK"] == "0":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return ask(self, text)
+
+        Words.postprocess = postprocess
+    run_words(directory, task, **kwargs)

@@ -5,11 +5,8 @@ import contextlib
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import signal
-import socket
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -227,62 +224,3 @@ def losses(logs: list[dict]) -> list[dict]:
     names = ("loss", "gate", "step", "grad_norm", "skipped")
     kept = [{key: value for key, value in entry.items() if key.startswith(names)} for entry in logs]
     return [entry for entry in kept if "loss" in entry]
-
-
-def _process(rank: int, world_size: int, port: int, function: str, args: tuple, kwargs: dict) -> None:
-    torch.set_num_threads(1)
-    multiprocessing.set_start_method("fork", force=True)  # of the loader's workers; else it is that of this process
-    datasets.disable_progress_bars()
-    if world_size > 1:
-        os.environ.update(
-            RANK=str(rank),
-            LOCAL_RANK=str(rank),
-            WORLD_SIZE=str(world_size),
-            LOCAL_WORLD_SIZE=str(world_size),
-            MASTER_ADDR="localhost",
-            MASTER_PORT=str(port),
-        )
-    globals()[function](*args, **kwargs)
-
-
-def launch(function: str, *args, world_size: int = 1, **kwargs) -> list[int | None]:
-    """
-    Call a function of this module in processes of their own, as `torchrun` would, and return their exit codes.
-
-    They are forked from a server that has imported everything, so that each takes a second and not ten.
-    """
-    context = multiprocessing.get_context("forkserver")
-    here = Path(__file__).parent
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        [str(here), str(here.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
-    context.set_forkserver_preload([__name__])
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    processes = [
-        context.Process(target=_process, args=(rank, world_size, port, function, args, kwargs))
-        for rank in range(world_size)
-    ]
-    main = sys.modules["__main__"]
-    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-    try:
-        # Or each process would import pytest's main module first
-        main.__spec__ = None
-        if file is not None:
-            del main.__file__
-        for process in processes:
-            process.start()
-    finally:
-        main.__spec__ = spec
-        if file is not None:
-            main.__file__ = file
-    for process in processes:
-        process.join(timeout=120)
-        # One of two was killed: the other waits for it
-        if process.exitcode is None or process.exitcode < 0:
-            for other in processes:
-                other.kill()
-    for process in processes:
-        process.join()
-    return [process.exitcode for process in processes]

@@ -9,7 +9,8 @@ import torch
 from datasets import Dataset
 from factory import IMAGE_SIZE, tiny_processor
 from PIL import Image
-from runs import NO_DROPOUT, counted_images, launch, losses, model, png, source, trainer, write_pairs
+from processes import launch
+from runs import NO_DROPOUT, counted_images, losses, model, png, source, train_on_features, trainer, write_pairs
 
 from transformers_flamingo.training import (
     DataMixture,
@@ -242,7 +243,7 @@ def test_one_process_encodes_for_all(tmp_path):
         directory = tmp_path / str(world_size)
         directory.mkdir()
         kwargs = {"batch_size": 4 // world_size}
-        assert launch("train_on_features", str(directory), path, world_size=world_size, **kwargs) == [0] * world_size
+        assert launch(train_on_features, str(directory), path, world_size=world_size, **kwargs) == [0] * world_size
         records.append([json.loads((directory / f"{rank}.json").read_text()) for rank in range(world_size)])
     (alone,), (first, second) = records
     assert (alone["world_size"], first["world_size"]) == (1, 2)

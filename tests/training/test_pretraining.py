@@ -9,7 +9,8 @@ import pytest
 import torch
 from factory import IMAGE_SIZE, tiny_tokenizer
 from PIL import Image
-from runs import TOWERS, launch, png, write_pairs
+from processes import launch
+from runs import TOWERS, contrast, png, write_pairs
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -90,7 +91,7 @@ def test_two_processes_contrast_with_the_pairs_of_both(tmp_path, pairs):
     records = []
     for world_size in (1, 2):
         directory = tmp_path / str(world_size)
-        assert launch("contrast", str(directory), pairs, 6 // world_size, world_size=world_size) == [0] * world_size
+        assert launch(contrast, str(directory), pairs, 6 // world_size, world_size=world_size) == [0] * world_size
         records.append(json.loads((directory / "record.json").read_text()))
     alone, both = records
     assert (alone["world_size"], both["world_size"]) == (1, 2)

@@ -6,7 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from runs import NO_DROPOUT, launch, losses, source, trainer, write_pairs, write_shards
+import runs
+from processes import launch
+from runs import NO_DROPOUT, losses, source, trainer, write_pairs, write_shards
 
 
 # There are more workers than cores in a test
@@ -32,7 +34,7 @@ def train(
     """Its record, or `None` if it was killed."""
     result = root / f"{name}.json"
     codes = launch(
-        "train",
+        runs.train,
         result,
         root / name,
         sources,
