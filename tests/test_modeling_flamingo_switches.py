@@ -6,12 +6,14 @@ import copy
 import pytest
 import torch
 from factory import prompt, random_images, tiny_flamingo
+from PIL import Image
 from torch.testing import assert_close
 from transformers import Trainer, TrainingArguments
 
 from transformers_flamingo import FlamingoModel
 from transformers_flamingo.modeling_flamingo import FlamingoPerceiverResampler
 from transformers_flamingo.training import GateHistoryCallback, parameter_groups
+from transformers_flamingo.training.report import plot_gates
 
 
 VANILLA = {"cross_attention_gating": "none", "cross_attention_ffn_mult": 0}
@@ -339,3 +341,10 @@ def test_the_trainer_records_the_gates_there_are(switch, num_attn, num_ffn, tmp_
     Trainer(model, arguments, train_dataset=data, callbacks=[gates]).train()
     assert [entry["step"] for entry in gates.history] == [0, 1]
     assert all((len(entry["attn"]), len(entry["ffn"])) == (num_attn, num_ffn) for entry in gates.history)
+
+
+@pytest.mark.filterwarnings("error")
+def test_gates_are_drawn_where_blocks_have_no_feed_forward(tmp_path):
+    history = [{"step": step, "attn": [0.1 * step, 0.2], "ffn": []} for step in range(3)]
+    plot_gates(tmp_path / "gates.png", history, layers=[0, 2])
+    assert Image.open(tmp_path / "gates.png").size > (100, 100)
