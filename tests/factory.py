@@ -162,8 +162,9 @@ def tiny_config(
 def open_gates(model: FlamingoModel, value: float = 0.5) -> FlamingoModel:
     with torch.no_grad():
         for block in model.gated_cross_attention:
-            block.attn_gate.fill_(value)
-            block.ffn_gate.fill_(value)
+            for gate in (block.attn_gate, block.ffn_gate):
+                if gate is not None:
+                    gate.fill_(value)
     return model
 
 

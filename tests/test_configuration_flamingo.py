@@ -59,7 +59,13 @@ def test_cross_attention_layer_indices(every, layers, expected):
 
 
 @pytest.mark.parametrize(
-    "kwargs", [{}, {"cross_attention_layers": [0, 2]}, {"resampler_num_frames": 0, "use_cache": False}]
+    "kwargs",
+    [
+        {},
+        {"cross_attention_layers": [0, 2]},
+        {"resampler_num_frames": 0, "use_cache": False},
+        {"resampler_type": "mlp", "cross_attention_gating": "none", "cross_attention_ffn_mult": 0},
+    ],
 )
 @pytest.mark.parametrize(("text", "vision"), [("gpt2", "clip"), ("opt_350m", "siglip"), ("gemma3", "dinov2")])
 def test_round_trips(tmp_path, text, vision, kwargs):
@@ -137,7 +143,7 @@ def test_what_a_tool_leaves_on_a_config_does_not_make_its_file_unloadable(tmp_pa
         ({"cross_attention_every_n_layers": 0}, "`cross_attention_every_n_layers` is 0"),
         ({"cross_attention_num_heads": 0}, "`cross_attention_num_heads` is 0"),
         ({"cross_attention_head_dim": -1}, "`cross_attention_head_dim` is -1"),
-        ({"cross_attention_ffn_mult": 0}, "`cross_attention_ffn_mult` is 0"),
+        ({"cross_attention_ffn_mult": -1}, "`cross_attention_ffn_mult` is -1"),
         ({"resampler_num_latents": 0}, "`resampler_num_latents` is 0"),
         ({"resampler_num_heads": 0}, "`resampler_num_heads` is 0"),
         ({"resampler_head_dim": 0}, "`resampler_head_dim` is 0"),
@@ -166,6 +172,8 @@ def test_impossible_values(kwargs, message):
     "kwargs",
     [
         {"vision_feature_select_strategy": "patches"},
+        {"cross_attention_gating": "sigmoid"},
+        {"resampler_type": "qformer"},
         {"resampler_num_latents": "many"},
         {"cross_attention_layers": "all"},
         {"image_token_id": 1.5},

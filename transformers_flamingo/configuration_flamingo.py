@@ -65,7 +65,8 @@ class FlamingoConfig(PreTrainedConfig):
     Configuration of a [`FlamingoModel`]: a vision encoder and a causal language model joined by a Perceiver resampler
     and tanh-gated cross-attention (Alayrac et al. 2022, "Flamingo: a Visual Language Model for Few-Shot Learning").
 
-    The defaults of resampler and gated blocks are those of OpenFlamingo. A keyword that is no field raises `TypeError`:
+    The defaults of resampler and gated blocks are those of OpenFlamingo. The paper's ablations (table 3) are
+    `cross_attention_gating`, `cross_attention_ffn_mult=0`, `resampler_type` and the placement of the blocks. A keyword that is no field raises `TypeError`:
     a misspelt field would otherwise silently leave the default in place.
 
     Args:
@@ -82,13 +83,24 @@ class FlamingoConfig(PreTrainedConfig):
             A gated cross-attention block stands before decoder layer `i` (from 0) if `(i + 1) %
             cross_attention_every_n_layers == 0`, as in OpenFlamingo.
         cross_attention_layers (`list[int]`, *optional*):
-            The decoder layers with a gated block before them, as indices from 0. Wins over the interval.
+            The decoder layers with a gated block before them, as indices from 0. Wins over the interval. One block in
+            the middle is `[num_hidden_layers // 2]`.
+        cross_attention_gating (`"tanh"` or `"none"`, *optional*, defaults to `"tanh"`):
+            `"none"` adds attention and feed-forward of a block in full: there are no gates, and the model does not
+            start as its language model (paper, table 3, row iii).
         cross_attention_num_heads (`int`, *optional*, defaults to 8): Heads of the gated cross-attention.
         cross_attention_head_dim (`int`, *optional*, defaults to 64): Width of one of its heads.
         cross_attention_ffn_mult (`int`, *optional*, defaults to 4):
-            Width of the hidden layer of its feed-forward network, as a multiple of the text width `D`.
+            Width of the hidden layer of its feed-forward network, as a multiple of the text width `D`. With 0 there is
+            none. Together with `cross_attention_gating="none"` this is the "vanilla" cross-attention of the
+            original Transformer decoder (paper, table 3, row iv). There it stands between self-attention and
+            feed-forward of a layer; here it stands before the layer, which is stock.
         cross_attention_activation (`str`, *optional*, defaults to `"gelu"`): Its activation function.
-        resampler_num_layers (`int`, *optional*, defaults to 6): Layers of the Perceiver resampler.
+        resampler_type (`"perceiver"`, `"transformer"` or `"mlp"`, *optional*, defaults to `"perceiver"`):
+            What makes `L` latents of the features (paper, table 3, row vi): [`FlamingoPerceiverResampler`] describes
+            the three. They have the same number of weights, up to layer norms and latents: with `"mlp"`, the heads
+            below only say how many units the hidden layers get on top.
+        resampler_num_layers (`int`, *optional*, defaults to 6): Layers of the resampler.
         resampler_num_latents (`int`, *optional*, defaults to 64):
             `L`, the number of vectors that stand for one image or one video in the language model.
         resampler_num_heads (`int`, *optional*, defaults to 8): Attention heads of the resampler.
@@ -151,10 +163,12 @@ class FlamingoConfig(PreTrainedConfig):
     vision_hidden_size: int | None = None
     cross_attention_every_n_layers: int = 1
     cross_attention_layers: list[int] | tuple[int, ...] | None = None
+    cross_attention_gating: Literal["tanh", "none"] = "tanh"
     cross_attention_num_heads: int = 8
     cross_attention_head_dim: int = 64
     cross_attention_ffn_mult: int = 4
     cross_attention_activation: str = "gelu"
+    resampler_type: Literal["perceiver", "transformer", "mlp"] = "perceiver"
     resampler_num_layers: int = 6
     resampler_num_latents: int = 64
     resampler_num_heads: int = 8
@@ -276,12 +290,11 @@ class FlamingoConfig(PreTrainedConfig):
         return [i for i in range(self.text_config.num_hidden_layers) if (i + 1) % n == 0]
 
     def validate_sizes(self):
-        """Sizes are positive; the frame embeddings may be absent."""
+        """Sizes are positive; what is optional, counted or multiplied, may be 0."""
         for name in (
             "cross_attention_every_n_layers",
             "cross_attention_num_heads",
             "cross_attention_head_dim",
-            "cross_attention_ffn_mult",
             "resampler_num_latents",
             "resampler_num_heads",
             "resampler_head_dim",
@@ -291,9 +304,9 @@ class FlamingoConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but it is a size: it must be at least 1.")
         if self.vision_hidden_size is not None and self.vision_hidden_size < 1:
             raise ValueError(f"`vision_hidden_size` is {self.vision_hidden_size}, but a width is at least 1.")
-        for name in ("resampler_num_layers", "resampler_num_frames"):
+        for name in ("cross_attention_ffn_mult", "resampler_num_layers", "resampler_num_frames"):
             if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}, but it is a count: it must be at least 0.")
+                raise ValueError(f"`{name}` is {getattr(self, name)}, but it must be at least 0, which means none.")
 
     def validate_activations(self):
         """The activation functions are ones that transformers has."""

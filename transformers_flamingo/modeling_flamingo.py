@@ -399,36 +399,52 @@ class FlamingoAttention(nn.Module):
 class FlamingoMLP(nn.Module):
     """Feed-forward network with its layer norm in front, without biases."""
 
-    def __init__(self, hidden_size: int, multiplier: int, activation: str):
+    def __init__(self, hidden_size: int, intermediate_size: int, activation: str):
         super().__init__()
         self.norm = nn.LayerNorm(hidden_size)
-        self.fc1 = nn.Linear(hidden_size, hidden_size * multiplier, bias=False)
+        self.fc1 = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.act = ACT2FN[activation]
-        self.fc2 = nn.Linear(hidden_size * multiplier, hidden_size, bias=False)
+        self.fc2 = nn.Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.fc2(self.act(self.fc1(self.norm(hidden_states))))
 
 
 class FlamingoResamplerLayer(GradientCheckpointingLayer):
-    """One layer of the resampler: the latents attend to the features and to themselves, then a feed-forward."""
+    """
+    One layer of the resampler: the latents attend to the features and to themselves, then a feed-forward.
+
+    In a resampler of type "transformer" there is one sequence, which attends to itself. In one of type "mlp" nothing
+    attends, and the weights of the attention are hidden units of the feed-forward instead.
+    """
 
     def __init__(self, config: FlamingoConfig):
         super().__init__()
-        size = config.vision_hidden_size
-        self.norm_features = nn.LayerNorm(size)
-        self.norm_latents = nn.LayerNorm(size)
-        self.attention = FlamingoAttention(config, size, size, config.resampler_num_heads, config.resampler_head_dim)
-        self.mlp = FlamingoMLP(size, config.resampler_ffn_mult, config.resampler_activation)
+        size, num_heads, head_dim = config.vision_hidden_size, config.resampler_num_heads, config.resampler_head_dim
+        self.norm_features = nn.LayerNorm(size) if config.resampler_type == "perceiver" else None
+        self.norm_latents = self.attention = None
+        intermediate_size = size * config.resampler_ffn_mult
+        if config.resampler_type == "mlp":
+            # Attention has four matrices of size * heads * head_dim, a feed-forward two of size * intermediate_size
+            intermediate_size += 2 * num_heads * head_dim
+        else:
+            self.norm_latents = nn.LayerNorm(size)
+            self.attention = FlamingoAttention(config, size, size, num_heads, head_dim)
+        self.mlp = FlamingoMLP(size, intermediate_size, config.resampler_activation)
 
     def forward(
-        self, latents: torch.Tensor, features: torch.Tensor, attention_mask: torch.Tensor | None = None
+        self,
+        latents: torch.Tensor,
+        features: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Latents `(M, L, Dv)`, features `(M, F * P, Dv)`, additive mask `(M, 1, 1, F * P + L)`: `(M, L, Dv)`."""
-        normed = self.norm_latents(latents)
-        query = self.attention.split_heads(self.attention.q_proj(normed))
-        key, value = self.attention.project_context(torch.cat([self.norm_features(features), normed], dim=1))
-        latents = latents + self.attention.o_proj(self.attention.attend(query, key, value, attention_mask))
+        if self.attention is not None:
+            normed = self.norm_latents(latents)
+            query = self.attention.split_heads(self.attention.q_proj(normed))
+            context = normed if features is None else torch.cat([self.norm_features(features), normed], dim=1)
+            key, value = self.attention.project_context(context)
+            latents = latents + self.attention.o_proj(self.attention.attend(query, key, value, attention_mask))
         return latents + self.mlp(latents)
 
 
@@ -439,12 +455,26 @@ class FlamingoPerceiverResampler(nn.Module):
     Keys and values come from the features and the latents together. A learned embedding is added to each frame; a
     video with more frames than embeddings gets them by linear interpolation, first to first and last to last (paper,
     appendix A.3.2: "30 frames at test time").
+
+    The paper compares it with a Transformer and an MLP of as many weights (table 3, row vi). How these come to `L`
+    outputs is our choice. `config.resampler_type` means:
+
+    - `"perceiver"`: the latents attend, the features stay what they are.
+    - `"transformer"`: features and latents are one sequence that attends to itself, and the outputs at the latents
+      are kept: the cost is quadratic in `F * P`.
+    - `"mlp"`: each feature goes through residual feed-forward layers by itself. The mean over the frames is taken, and
+      `P` tokens become `L` as the means of `L` equal parts of the sequence (`adaptive_avg_pool1d`; with `P < L` tokens
+      are repeated). There are no latents to learn.
     """
 
     def __init__(self, config: FlamingoConfig):
         super().__init__()
         size = config.vision_hidden_size
-        self.latents = nn.Parameter(torch.empty(config.resampler_num_latents, size))
+        self.resampler_type = config.resampler_type
+        self.num_latents = config.resampler_num_latents
+        self.latents = None
+        if self.resampler_type != "mlp":
+            self.latents = nn.Parameter(torch.empty(self.num_latents, size))
         self.frame_embeddings = None
         if config.resampler_num_frames > 0:
             self.frame_embeddings = nn.Parameter(torch.empty(config.resampler_num_frames, size))
@@ -461,23 +491,42 @@ class FlamingoPerceiverResampler(nn.Module):
             `torch.Tensor` of shape `(M, L, Dv)`.
         """
         num_media, num_frames, num_patches, _ = features.shape
-        features = features.to(self.latents.dtype)
+        features = features.to(self.norm.weight.dtype)
         if self.frame_embeddings is not None:
             features = features + self._frame_embeddings(num_media, num_frames, frame_mask)[:, :, None]
         features = features.flatten(1, 2)  # (M, F, P, Dv) -> (M, F * P, Dv)
+
+        if self.resampler_type == "mlp":
+            if self.training and not torch.compiler.is_compiling():
+                # Reentrant checkpointing gives weights no gradient where no input has one
+                features = features.requires_grad_()
+            for layer in self.layers:
+                features = layer(features)
+            return self.norm(self._pool(features.unflatten(1, (num_frames, num_patches)), frame_mask))
 
         attention_mask = None
         if frame_mask is not None:
             # (M, F) -> (M, 1, 1, F * P + L); the latents are always there
             visible = frame_mask.repeat_interleave(num_patches, dim=1)
-            visible = nn.functional.pad(visible, (0, len(self.latents)), value=True)
+            visible = nn.functional.pad(visible, (0, self.num_latents), value=True)
             attention_mask = torch.zeros(visible.shape, dtype=features.dtype, device=features.device)
             attention_mask = attention_mask.masked_fill(~visible, torch.finfo(features.dtype).min)[:, None, None]
 
         latents = self.latents.expand(num_media, -1, -1)
+        if self.resampler_type == "transformer":
+            latents, features = torch.cat([features, latents], dim=1), None
         for layer in self.layers:
             latents = layer(latents, features, attention_mask)
-        return self.norm(latents)
+        return self.norm(latents[:, -self.num_latents :])
+
+    def _pool(self, features: torch.Tensor, frame_mask: torch.BoolTensor | None) -> torch.Tensor:
+        """`(M, F, P, Dv)` -> `(M, L, Dv)`: means over the real frames, and over `L` parts of the tokens."""
+        if frame_mask is None:
+            features = features.mean(dim=1)
+        else:
+            features = features.masked_fill(~frame_mask[:, :, None, None], 0).sum(dim=1)
+            features = features / frame_mask.sum(dim=1).clamp(min=1)[:, None, None]
+        return nn.functional.adaptive_avg_pool1d(features.transpose(1, 2), self.num_latents).transpose(1, 2)
 
     def _frame_embeddings(self, num_media: int, num_frames: int, frame_mask: torch.BoolTensor | None) -> torch.Tensor:
         """Frame embeddings `(M, F, Dv)`, interpolated for each video by its own number of real frames."""
@@ -494,12 +543,17 @@ class FlamingoPerceiverResampler(nn.Module):
         return self.frame_embeddings[low] * (1 - weight) + self.frame_embeddings[high] * weight
 
 
+def _gated(gate: nn.Parameter | None, branch: torch.Tensor) -> torch.Tensor:
+    return branch if gate is None else gate.tanh() * branch
+
+
 class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
     """
     Tanh-gated cross-attention and feed-forward, before a decoder layer (paper, section 3.1.2 and figure 4).
 
     `x += tanh(attn_gate) * attention(LN(x), latents)`, then `x += tanh(ffn_gate) * ffn(x)`. Both gates start at 0, so
-    that at first the language model is exactly what it was.
+    that at first the language model is exactly what it was. Without gates (`config.cross_attention_gating`) both are
+    added in full; without hidden units (`config.cross_attention_ffn_mult`) there is no feed-forward.
     """
 
     def __init__(self, config: FlamingoConfig):
@@ -513,9 +567,12 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
             config.cross_attention_num_heads,
             config.cross_attention_head_dim,
         )
-        self.attn_gate = nn.Parameter(torch.empty(1))
-        self.mlp = FlamingoMLP(size, config.cross_attention_ffn_mult, config.cross_attention_activation)
-        self.ffn_gate = nn.Parameter(torch.empty(1))
+        is_gated, has_mlp = config.cross_attention_gating == "tanh", config.cross_attention_ffn_mult > 0
+        self.attn_gate = nn.Parameter(torch.empty(1)) if is_gated else None
+        self.mlp = self.ffn_gate = None
+        if has_mlp:
+            self.mlp = FlamingoMLP(size, size * config.cross_attention_ffn_mult, config.cross_attention_activation)
+            self.ffn_gate = nn.Parameter(torch.empty(1)) if is_gated else None
 
     def forward(
         self,
@@ -541,8 +598,10 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
         attended = self._cross_attend(hidden_states, latents, layout, past_key_values)
         # No image at all: the attention branch adds exactly 0, the feed-forward branch still runs.
         if attended is not None:
-            hidden_states = hidden_states + self.attn_gate.tanh() * attended
-        return hidden_states + self.ffn_gate.tanh() * self.mlp(hidden_states)
+            hidden_states = hidden_states + _gated(self.attn_gate, attended)
+        if self.mlp is not None:
+            hidden_states = hidden_states + _gated(self.ffn_gate, self.mlp(hidden_states))
+        return hidden_states
 
     def _cross_attend(
         self,
@@ -992,12 +1051,14 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             init.ones_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, FlamingoPerceiverResampler):
-            init.normal_(module.latents)
+            if module.latents is not None:
+                init.normal_(module.latents)
             if module.frame_embeddings is not None:
                 init.normal_(module.frame_embeddings, std=0.02)
         elif isinstance(module, FlamingoGatedCrossAttentionBlock):
-            init.zeros_(module.attn_gate)
-            init.zeros_(module.ffn_gate)
+            for gate in (module.attn_gate, module.ffn_gate):
+                if gate is not None:
+                    init.zeros_(gate)
 
     # Embeddings and decoder are the language model's.
 

@@ -6,7 +6,10 @@ from transformers import TrainerCallback
 
 
 def gate_values(model: nn.Module) -> dict[str, list[float]]:
-    """`{"attn": [...], "ffn": [...]}`: tanh of the gates, in the order of the layers. Sharded gates are gathered."""
+    """`{"attn": [...], "ffn": [...]}`: tanh of the gates, in the order of the layers; empty where there are none.
+
+    Sharded gates are gathered.
+    """
     values = {}
     for kind in ("attn", "ffn"):
         gates = [
@@ -24,7 +27,8 @@ class GateHistoryCallback(TrainerCallback):
     Records how far the gates are open, every `logging_steps` steps.
 
     `history` is a list of `{"step": int, "attn": [...], "ffn": [...]}` with `tanh(gate)` of each gated block, in the
-    order of the layers (paper, figure 6). A gate that stays at 0 is a block the model does not use.
+    order of the layers (paper, figure 6). A gate that stays at 0 is a block the model does not use. The lists of a
+    model without gates are empty.
     """
 
     def __init__(self):

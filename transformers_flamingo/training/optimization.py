@@ -20,7 +20,9 @@ def parameter_groups(
         model ([`FlamingoModel`] or `PeftModel`): The model, frozen as it will be trained.
         learning_rate (`float`): Of all parameters but the gates.
         weight_decay (`float`): Of the matrices of the gated blocks.
-        gate_learning_rate_multiplier (`float`): The gates learn so many times faster.
+        gate_learning_rate_multiplier (`float`):
+            The gates learn so many times faster. A model without gates (`cross_attention_gating="none"`) has no such
+            group, and this changes nothing, so that a recipe and its ablation may have the same.
 
     Returns:
         `list[dict]`: the gates, the matrices of the gated blocks, and the rest, where there are any. Pass them on as

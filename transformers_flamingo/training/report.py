@@ -104,13 +104,13 @@ def plot_gates(path: str | Path, history: Sequence[Mapping[str, Any]], layers: S
     figure, panels = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
     for axes, kind, title in zip(panels, ("attn", "ffn"), ("attention gates", "feed-forward gates"), strict=True):
         values = np.array([entry[kind] for entry in history])
-        for block, layer in enumerate(layers):
-            axes.plot(steps, values[:, block], label=f"before layer {layer}")
+        for curve, layer in zip(values.T, layers, strict=bool(values.size)):  # no curves: blocks without feed-forward
+            axes.plot(steps, curve, label=f"before layer {layer}")
         axes.axhline(0, color="black", linewidth=0.5)
         axes.set(xlabel="step", title=title)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("tanh(gate)")
-    panels[1].legend(fontsize=8)
+    panels[1].legend(*panels[0].get_legend_handles_labels(), fontsize=8)
     _save(figure, path)
 
 
