@@ -32,7 +32,7 @@ _JOINED = r"[-/_](?=\w) | \.(?=[^\W\d]) | '(?=[^\W\d])"  # inside a word
 _TOKEN = re.compile(
     rf"""
       https?://[^\s"<>]*[\w/] | [\w.+-]+@[\w-]+(?:\.[\w-]+)*              # addresses
-    | [@\#][a-z_]\w* | </?[a-z][^<>]*>                                    # @name, hashtag, markup
+    | [@\#][a-z_]\w* | </?[a-z][^<>\s]*>                                   # @name, hashtag, markup
     | \b(?: can(?=not\b) | (?:gon|wan)(?=na\b) | got(?=ta\b) | (?:gim|lem)(?=me\b) | y'(?=all\b) )
     | 'n' | '(?: (?:em|til|cause)\b | t(?=is\b|was\b) | \d\ds\b )
     | (?-i:[A-Z]+&[A-Z]+)                                                 # AT&T
