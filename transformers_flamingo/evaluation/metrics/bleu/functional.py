@@ -1,0 +1,31 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""BLEU (Papineni et al. 2002) of captions, by sacrebleu."""
+
+from collections.abc import Sequence
+
+from transformers_flamingo.evaluation.metrics.cider.functional import check_captions, ptb_tokenize
+
+
+def bleu(predictions: Sequence[str], references: Sequence[Sequence[str]], max_order: int = 4) -> float:
+    """
+    BLEU of a corpus of captions, between 0 and 1, on the tokens of [`ptb_tokenize`] as in coco-caption: no smoothing, and the
+    length of the reference closest in length.
+
+    Args:
+        predictions (`Sequence[str]`): One caption per image.
+        references (`Sequence[Sequence[str]]`): One or more per image; their number may differ.
+        max_order (`int`, defaults to 4): BLEU-4 averages over n-grams of 1 to 4 tokens.
+
+    Raises:
+        ValueError: As [`check_captions`].
+    """
+    from sacrebleu.metrics import BLEU  # of the `eval` extra
+
+    check_captions(predictions, references)
+    predictions = [" ".join(ptb_tokenize(caption)) for caption in predictions]
+    references = [[" ".join(ptb_tokenize(caption)) for caption in captions] for captions in references]
+    # sacrebleu wants the first reference of every image, then the second of every image, ...
+    most = max(len(captions) for captions in references)
+    streams = [[captions[i] if i < len(captions) else None for captions in references] for i in range(most)]
+    metric = BLEU(max_ngram_order=max_order, tokenize="none", smooth_method="none")
+    return min(metric.corpus_score(predictions, streams).score / 100, 1.0)  # it can be 100.00000000000004
