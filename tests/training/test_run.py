@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers_flamingo import FlamingoModel, FlamingoProcessor
 from transformers_flamingo.cli import main
 from transformers_flamingo.miniature import text_backbone_path, vision_backbone_path
-from transformers_flamingo.training import build_model, load_trainable, parse_recipe
+from transformers_flamingo.training import build_model, load_trainable, parse_recipe, read_recipe
 from transformers_flamingo.training.recipe import RECIPES
 
 
@@ -54,6 +54,18 @@ def test_a_smoke_twin_trains_evaluates_and_saves(name, data, tmp_path):
     else:
         model = AutoModelForImageTextToText.from_pretrained(tmp_path)
     assert logits(model, AutoProcessor.from_pretrained(tmp_path)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (RECIPES / "ablations").glob("*.yaml")))
+def test_an_ablation_trains(name, data, tmp_path):
+    recipe = read_recipe(f"ablations/{name}", ["--use_cpu"])
+    small = [f"--data.{source.name}.batch_size=1" for source in recipe.data]
+    off = ["--eval_strategy", "no", "--save_strategy", "no", "--evaluation_max_rows", "1", "--use_cpu"]
+    flamingo_train(f"ablations/{name}", data, tmp_path, "--max_steps", "2", "--logging_steps", "1", *small, *off)
+    metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    sources = {key for entry in metrics["log"] for key in entry if key.startswith("loss/")}
+    steps = 2 if name == "round-robin" else len(recipe.data)
+    assert len(sources) == steps
 
 
 def test_a_run_goes_on_only_if_it_is_told_to(data, tmp_path, capsys):
