@@ -22,6 +22,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -287,11 +288,10 @@ def _options(arguments: list[str]) -> list[str]:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: value if isinstance(value, str | int | float | list | dict) else str(getattr(value, "value", value))
-        for name, value in values.items()
-        if value is not None
-    }
+    """As YAML can say it."""
+    values = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+    plain = (str, int, float, list, dict)
+    return {name: v if isinstance(v, plain) else str(v) for name, v in values.items() if v is not None}
 
 
 def _suggest(name: str, known: Sequence[str]) -> str:
