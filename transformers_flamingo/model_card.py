@@ -144,16 +144,19 @@ class FlamingoModelCardData:
             "vision encoder": (config.vision_config, vision_name),
             "language model": (config.text_config, text_name),
         }
+        every = f"{config.cross_attention_num_heads} heads of width {config.cross_attention_head_dim}"
+        frames = config.resampler_num_frames
         architecture = {
-            "gated blocks before decoder layers": ", ".join(map(str, config.cross_attention_layer_indices)),
-            "heads of a gated block": f"{config.cross_attention_num_heads} of width {config.cross_attention_head_dim}",
-            "resampler layers": config.resampler_num_layers,
+            "gated blocks": f"before decoder layers {', '.join(map(str, config.cross_attention_layer_indices))}; {every}",
+            "gates": {"tanh": "tanh, as in the paper", "none": "none"}[config.cross_attention_gating],
+            "resampler": f"{config.resampler_type}; {config.resampler_num_layers} layers",
             "latents of an image or video": config.resampler_num_latents,
-            "learned frame embeddings": config.resampler_num_frames,
-            "width of the vision features": config.vision_hidden_size,
-            "vision tokens": {"default": "patches", "full": "all"}[config.vision_feature_select_strategy],
-            "id of the image token": config.image_token_id,
-            "id of the end of a chunk": config.end_of_chunk_token_id,
+            "frames of a video": f"{frames} have a learned embedding"
+            if frames
+            else "without embeddings of their place",
+            "vision features": f"of width {config.vision_hidden_size}; "
+            + {"default": "patches alone", "full": "the class token too"}[config.vision_feature_select_strategy],
+            "token ids": f"{config.image_token_id} of an image, {config.end_of_chunk_token_id} of the end of a chunk",
             "dtype": str(model.dtype).removeprefix("torch."),
         }
         return cls(
