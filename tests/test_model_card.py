@@ -1,5 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 import json
+import re
 from pathlib import Path
 
 import jinja2
@@ -78,9 +79,9 @@ def test_a_card_says_what_the_model_itself_says():
     assert card.data.license is None and card.data.base_model is None and card.data.eval_results is None
     total = sum(p.numel() for p in model.parameters())
     assert f"{total:,}" in card.text
-    assert f"| resampler |  |  |  | {sum(p.numel() for p in model.resampler.parameters()):,} |" in card.text
-    assert "| language model | gpt2 | 3 | 32 |" in card.text
-    assert "| gated blocks before decoder layers | 0, 1, 2 |" in card.text
+    assert f"| resampler | {sum(p.numel() for p in model.resampler.parameters()):,} |" in card.text
+    assert re.search(r"\| language model \| [\d,]+ \| gpt2, 3 layers of width 32 \|", card.text)
+    assert "| gated blocks | before decoder layers 0, 1, 2;" in card.text
     assert not any(heading in card.text for heading in HEADINGS.values())
 
 
