@@ -8,6 +8,7 @@ from factory import tiny_flamingo, tiny_processor
 from PIL import Image
 
 from transformers_flamingo.cli import main
+from transformers_flamingo.miniature.demo import build_miniature_flamingo
 
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -99,3 +100,21 @@ def test_convert_dry_run_prints_the_table_and_writes_nothing(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
     assert main(command) == 1
     assert "give cross_attention_every_n_layers" in capsys.readouterr().err
+
+
+def test_evaluate_writes_scores_pictures_and_a_card(tmp_path, capsys):
+    model, processor = build_miniature_flamingo()
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "model")
+    options = ["--shots", "0", "2", "--seeds", "0", "--num-queries", "4", "--option", "num_support=8", "num_queries=9"]
+    arguments = ["--task", "miniature_shapes", "miniature_questions", *options, "--output-dir", str(tmp_path / "out")]
+    assert main(["evaluate", str(tmp_path / "model"), *arguments]) == 0
+    assert "miniature_shapes, 2 shots: accuracy " in capsys.readouterr().out
+    for task in ("miniature_shapes", "miniature_questions"):
+        assert {"results.json", "settings.json", "shots.png", "shots-2_seed-0_blind.jsonl"} <= {
+            path.name for path in (tmp_path / "out" / task).iterdir()
+        }
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| miniature\\_shapes | accuracy |" in card and "2 shots" in card
+    assert main(["evaluate", str(tmp_path / "model"), "--task", "cocoa"]) == 1
+    assert "no task 'cocoa'" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..training.data import decode_image
 from .task import Example, GenerationSettings
+from .video import Video
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Medium:
 
     Args:
         key (`Hashable`): Its name: media of one key are the same, and are encoded once.
-        data (`Any`): The image, as anything that [`decode_image`] takes, or a list of frames.
+        data (`Any`): The image, as anything that [`decode_image`] takes, a list of frames, or a [`Video`].
         where (`str`): For error messages.
     """
 
@@ -299,6 +300,8 @@ class FewShotEngine:
 
 def decode_medium(medium: Medium) -> Any:
     """The image, or the list of frames."""
+    if isinstance(medium.data, Video):
+        return medium.data.frames(medium.where)
     if isinstance(medium.data, list | tuple):
         return [decode_image(frame, medium.where) for frame in medium.data]
     return decode_image(medium.data, medium.where)

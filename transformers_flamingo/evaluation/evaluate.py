@@ -8,8 +8,9 @@ killed goes on where it stopped, and several processes share its queries.
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from .demonstrations import Demonstrations, Selection, build_prompt, orders
 from .engine import FewShotEngine, Medium, Prompt
 from .retrieval import ImageEmbedder
 from .task import Example, Prediction, Task
+from .video import Video
 
 
 RESULTS_NAME = "results.json"
@@ -126,11 +128,6 @@ def evaluate(
         chosen = np.random.default_rng(0).choice(len(queries), protocol.num_queries, replace=False)
         queries = [queries[i] for i in sorted(chosen)]
     _check(task, queries, support, protocol)
-    if state.is_main_process:
-        directory.mkdir(parents=True, exist_ok=True)
-        _check_settings(directory / SETTINGS_NAME, task, protocol, model_name, len(queries))
-    state.wait_for_everyone()
-
     engine = FewShotEngine(model, processor, batch_size=batch_size, shares_prefix=protocol.selection == "fixed")
     embed = None
     if protocol.selection == "rices":
@@ -138,7 +135,6 @@ def evaluate(
     balanced = protocol.balanced
     if balanced is None:
         balanced = task.generation is None and all(example.group is not None for example in support)
-    results = []
     pools = {
         seed: Demonstrations(
             support,
@@ -150,6 +146,13 @@ def evaluate(
         )
         for seed in protocol.seeds
     }
+    _check_media(task, chain(queries, *(pool.pool for pool in pools.values())))
+    if state.is_main_process:
+        directory.mkdir(parents=True, exist_ok=True)
+        _check_settings(directory / SETTINGS_NAME, task, protocol, model_name, len(queries))
+    state.wait_for_everyone()
+
+    results = []
     for shots in protocol.shots:
         entry: dict[str, Any] = {"shots": shots}
         for condition in ("", "blind_") if protocol.blind else ("",):
@@ -306,10 +309,13 @@ def _check(task: Task, queries: Sequence[Example], support: Sequence[Example], p
         raise ValueError(
             f"{task.name} ranks candidates, and {len(without)} queries have none, such as {without[0]!r}."
         )
+
+
+def _check_media(task: Task, examples: Iterable[Example]) -> None:
     missing = sorted(
         {
             path
-            for example in (*queries, *support)
+            for example in examples
             for medium in example.media
             for frame in (medium if isinstance(medium, list | tuple) else [medium])
             if (path := _path(frame)) is not None and not os.path.exists(path)
@@ -317,13 +323,15 @@ def _check(task: Task, queries: Sequence[Example], support: Sequence[Example], p
     )
     if missing:
         raise FileNotFoundError(
-            f"{task.name}: {len(missing)} images are missing, such as {', '.join(missing[:5])}. Nothing was computed. "
+            f"{task.name}: {len(missing)} images or videos are missing, such as {', '.join(missing[:5])}. Nothing was computed. "
             "Fetch them, or check where the task looks for them."
         )
 
 
 def _path(medium: Any) -> str | None:
     """The local path of a medium, if it is one."""
+    if isinstance(medium, Video):
+        medium = medium.path
     if isinstance(medium, dict):
         medium = medium.get("path") if medium.get("bytes") is None else None
     is_path = isinstance(medium, str | os.PathLike) and "://" not in str(medium)

@@ -10,6 +10,7 @@ from typing import Any
 from ..model_card import FlamingoModelCardData
 from ..modeling_flamingo import FlamingoModel
 from .evaluate import RESULTS_NAME
+from .published import PublishedScore
 
 
 def read_results(directory: str | os.PathLike) -> list[dict[str, Any]]:
@@ -47,14 +48,14 @@ def write_evaluation_card(model: FlamingoModel, directory: str | os.PathLike, **
     card.save(Path(directory) / "README.md")
 
 
-def plot_results(path: str | os.PathLike, summary: dict[str, Any], published: Sequence[dict[str, Any]] = ()) -> None:
+def plot_results(path: str | os.PathLike, summary: dict[str, Any], published: Sequence[PublishedScore] = ()) -> None:
     """
     Score against shots, with its spread over seeds, the blind score dotted and published scores thin. Needs matplotlib.
 
     Args:
         path (`str`): The picture.
         summary (`dict`): What [`evaluate`] returned.
-        published (`Sequence[dict]`, *optional*): Rows with `model`, `shots` and `score`.
+        published (`Sequence[PublishedScore]`, *optional*): Those of the same task.
     """
     import matplotlib
 
@@ -64,14 +65,14 @@ def plot_results(path: str | os.PathLike, summary: dict[str, Any], published: Se
     entries = sorted(summary["results"], key=lambda entry: entry["shots"])
     shots = [entry["shots"] for entry in entries]
     # Shots double: equal steps for them, 0 included
-    place = {count: i for i, count in enumerate(sorted({*shots, *(row["shots"] for row in published)}))}
+    place = {count: i for i, count in enumerate(sorted({*shots, *(row.shots for row in published)}))}
     figure, axes = plt.subplots(figsize=(8, 4))
-    for model in dict.fromkeys(row["model"] for row in published):
-        rows = sorted((row for row in published if row["model"] == model), key=lambda row: row["shots"])
-        values = [row["score"] for row in rows]
-        axes.plot(
-            [place[row["shots"]] for row in rows], values, linewidth=0.8, alpha=0.6, label=f"{model} (published)"
-        )
+    series: dict[str, list[PublishedScore]] = {}
+    for row in sorted(published, key=lambda row: row.shots):
+        series.setdefault(row.model + (", RICES" if row.demonstrations == "rices" else ""), []).append(row)
+    for name, rows in sorted(series.items()):
+        places, values = [place[row.shots] for row in rows], [row.score for row in rows]
+        axes.plot(places, values, ".-", linewidth=0.8, alpha=0.6, label=f"{name} (published)")
     for prefix, style, label in (("", "o-", summary["model"] or "this model"), ("blind_", "o:", "blind")):
         if f"{prefix}mean" in entries[0]:
             means, stds = ([entry[f"{prefix}{kind}"] for entry in entries] for kind in ("mean", "std"))

@@ -1,0 +1,344 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Every benchmark, on a few rows written in its own layout: prompts, answers, media, scores, and missing files."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from transformers_flamingo.evaluation.task import Example, Prediction, Task
+from transformers_flamingo.evaluation.tasks import TASKS, make_task
+from transformers_flamingo.evaluation.tasks.visdial import ndcg
+from transformers_flamingo.evaluation.video import Video
+
+
+def write(root: Path, name: str, content) -> None:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if name.endswith(".json"):
+        path.write_text(json.dumps(content))
+    elif name.endswith(".jsonl"):
+        path.write_text("".join(json.dumps(row) + "\n" for row in content))
+    elif name.endswith(".csv"):
+        with open(path, "w", newline="") as file:
+            writer = csv.DictWriter(file, content[0])
+            writer.writeheader()
+            writer.writerows(content)
+    else:
+        path.write_text(content)
+
+
+def shown(task: Task, example: Example) -> str:
+    """A demonstration as it stands in a prompt."""
+    return "<image>" * len(example.media) + example.prompt + example.answer + "<eoc>" + task.demonstration_separator
+
+
+def predicted(example: Example, text: str) -> Prediction:
+    return Prediction(example, text)
+
+
+def karpathy(root: Path, file: str, folder: str | None) -> None:
+    def image(i: int, split: str) -> dict:
+        filepath = {} if folder is None else {"filepath": folder, "cocoid": 1000 + i}
+        return {
+            **filepath,
+            "filename": f"{i}.jpg",
+            "imgid": i,
+            "split": split,
+            "sentences": [{"raw": f" a cat {i}. "}, {"raw": "an animal"}],
+        }
+
+    write(root, file, {"images": [image(0, "train"), image(1, "test"), image(2, "val"), image(3, "restval")]})
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "folder", "image", "id"),
+    [
+        ("coco", "dataset_coco.json", "val2014", "val2014/1.jpg", "1001"),
+        ("flickr30k", "dataset_flickr30k.json", None, "flickr30k-images/1.jpg", "1"),
+    ],
+)
+def test_captions(tmp_path, name, file, folder, image, id):
+    karpathy(tmp_path, file, folder)
+    task = make_task(name, str(tmp_path))
+    (query,), (support,) = task.queries(), task.support()
+    assert (query.id, query.prompt, query.media) == (id, "Output:", [str(tmp_path / image)])
+    assert query.references == ["a cat 1.", "an animal"]
+    assert shown(task, support) == "<image>Output:a cat 0.<eoc>\n"
+    assert task.postprocess('a "red" cat Output:a dog') == "a red cat"
+    assert (task.generation.max_new_tokens, task.generation.num_beams, task.generation.length_penalty) == (20, 3, 0)
+    other = Example("2", [], "Output:", references=["a dog runs over green grass"])
+    words = Example("3", [], "Output:", references=["a man rides a blue bicycle"])
+    right = [predicted(e, e.references[0]) for e in (other, words)]
+    wrong = [predicted(other, words.references[0]), predicted(words, other.references[0])]
+    assert task.score(right)["CIDEr"] == pytest.approx(1000)
+    assert task.score(wrong)["CIDEr"] < 100
+
+
+def coco_vqa(root: Path, questions: str, annotations: str) -> None:
+    for split, number in (("train2014", 1), ("val2014", 2)):
+        question = {"question_id": number, "image_id": 40 + number, "question": "What is it?"}
+        answers = [{"answer": "cat"}] * 7 + [{"answer": "dog"}] * 3
+        write(root, questions.format(split), {"questions": [question]})
+        write(root, annotations.format(split), {"annotations": [{"question_id": number, "answers": answers}]})
+
+
+@pytest.mark.parametrize(
+    ("name", "questions", "annotations"),
+    [
+        ("vqav2", "v2_OpenEnded_mscoco_{}_questions.json", "v2_mscoco_{}_annotations.json"),
+        ("okvqa", "OpenEnded_mscoco_{}_questions.json", "mscoco_{}_annotations.json"),
+    ],
+)
+def test_questions_about_coco(tmp_path, name, questions, annotations):
+    coco_vqa(tmp_path, questions, annotations)
+    task = make_task(name, str(tmp_path))
+    (query,), (support,) = task.queries(), task.support()
+    assert query.media == [str(tmp_path / "val2014" / "COCO_val2014_000000000042.jpg")]
+    assert query.prompt == "Question:What is it? Short answer:"
+    assert shown(task, support) == "<image>Question:What is it? Short answer:cat<eoc>\n"
+    assert task.postprocess(" cat, dog Question:What") == "cat"
+    assert task.generation.max_new_tokens == 5
+    # Of the other nine annotators, three or two said dog: (3 * 2/3 + 7 * 1) / 10
+    assert task.score([predicted(query, "The dog."), predicted(query, "bird")]) == {"accuracy": pytest.approx(45.0)}
+    write(tmp_path, annotations.format("val2014"), {"annotations": []})
+    with pytest.raises(ValueError, match=f"{name}: 1 questions of val2014 have no annotation, such as 2"):
+        task.queries()
+
+
+def test_textvqa(tmp_path):
+    for split in ("train", "val"):
+        row = {"question_id": 5, "image_id": "abc", "question": "what?", "answers": ["no"] * 10}
+        write(tmp_path, f"TextVQA_0.5.1_{split}.json", {"data": [row]})
+    task = make_task("textvqa", str(tmp_path))
+    (query,) = task.queries()
+    assert query.media == [str(tmp_path / "train_images" / "abc.jpg")]
+    assert query.references == ["no"] * 10 and task.generation.max_new_tokens == 10
+
+
+def test_vizwiz(tmp_path):
+    for split in ("train", "val"):
+        row = {"image": f"VizWiz_{split}_0.jpg", "question": "what?", "answers": [{"answer": "unanswerable"}] * 10}
+        write(tmp_path, f"Annotations/{split}.json", [row])
+    (query,) = make_task("vizwiz", str(tmp_path)).queries()
+    assert query.media == [str(tmp_path / "val" / "VizWiz_val_0.jpg")]
+    assert query.id == "VizWiz_val_0.jpg" and query.references == ["unanswerable"] * 10
+
+
+def test_hateful_memes(tmp_path):
+    rows = [{"id": i, "img": f"img/{i}.png", "label": i % 2, "text": "look 'here'"} for i in range(4)]
+    write(tmp_path, "train.jsonl", rows)
+    write(tmp_path, "dev_seen.jsonl", rows)
+    write(tmp_path, "test_seen.jsonl", rows[:1])
+    task = make_task("hateful_memes", str(tmp_path))
+    queries, support = task.queries(), task.support()
+    assert shown(task, support[1]) == (
+        "<image>is an image with: 'look 'here'' written on it. Is it hateful? Answer:yes<eoc>"
+    )
+    assert queries[1].candidates == ["no", "yes"] and queries[1].group == "yes"
+    assert queries[2].media == [str(tmp_path / "img" / "2.png")]
+    scores = ([-1.0, -2.0], [-3.0, -1.0], [-1.0, -1.5], [-2.0, -2.2])
+    predictions = [Prediction(q, "", list(s)) for q, s in zip(queries, scores, strict=True)]
+    # "yes" leads by -1, 2, -.5 and -.2: of the four pairs of a hateful and a harmless one, all are in order
+    assert task.score(predictions) == {"ROC-AUC": pytest.approx(100.0)}
+    predictions[3] = Prediction(queries[3], "", [-1.0, -1.7])  # -.7: behind one of two
+    assert task.score(predictions) == {"ROC-AUC": pytest.approx(75.0)}
+    assert len(make_task("hateful_memes", str(tmp_path), {"split": "test_seen"}).queries()) == 1
+
+
+def test_imagenet(tmp_path):
+    write(tmp_path, "imagenet_class_index.json", {"0": ["n01", "great_white_shark"], "1": ["n02", "tench"]})
+    for split in ("train", "val"):
+        for folder in ("n01", "n02"):
+            write(tmp_path, f"{split}/{folder}/a.JPEG", "")
+    task = make_task("imagenet", str(tmp_path))
+    queries = task.queries()
+    assert [query.id for query in queries] == ["n01/a.JPEG", "n02/a.JPEG"]
+    assert queries[0].candidates == ["great white shark", "tench"]
+    assert shown(task, task.support()[0]) == "<image>Output:great white shark<eoc>"
+    answers = [predicted(queries[0], "great white shark"), predicted(queries[1], "great white shark")]
+    assert task.score(answers) == {"accuracy": 50.0}
+
+
+def test_video_questions(tmp_path):
+    for split in ("train", "test"):
+        row = {"id": 3, "video_id": 12, "question": "who runs?", "answer": "man"}
+        write(tmp_path, f"{split}_qa.json", [row])
+    write(tmp_path, "youtube_mapping.txt", "abc_1_2 vid12\nxyz vid13\n")
+    task = make_task("msvd_qa", str(tmp_path), {"num_frames": "4"})
+    (query,) = task.queries()
+    assert query.media == [Video(str(tmp_path / "YouTubeClips" / "abc_1_2.avi"), num_frames=4)]
+    assert task.score([predicted(query, "a man"), predicted(query, "woman")]) == {"accuracy": 50.0}
+    task = make_task("msrvtt_qa", str(tmp_path))
+    assert task.queries()[0].media == [Video(str(tmp_path / "TrainValVideo" / "video12.mp4"))]
+    write(tmp_path, "TestVideo/video12.mp4", "")
+    assert task.queries()[0].media == [Video(str(tmp_path / "TestVideo" / "video12.mp4"))]
+
+
+def test_video_captions(tmp_path):
+    for split in ("training", "validation"):
+        write(tmp_path, f"vatex_{split}_v1.0.json", [{"videoID": f"{split}_0", "enCap": ["a man runs", "running"]}])
+    task = make_task("vatex", str(tmp_path))
+    (query,) = task.queries()
+    assert query.media == [Video(str(tmp_path / "videos" / "validation_0.mp4"))]
+    assert shown(task, task.support()[0]) == "<image>Output:a man runs<eoc>\n"
+
+    segments = [{"id": i, "segment": [10 * i, 10 * i + 5], "sentence": f"cut {i}"} for i in range(2)]
+    database = {name: {"subset": name, "annotations": segments} for name in ("training", "validation", "testing")}
+    write(tmp_path, "youcookii_annotations_trainval.json", {"database": database})
+    queries = make_task("youcook2", str(tmp_path)).queries()
+    assert [query.id for query in queries] == ["validation/0", "validation/1"]
+    assert queries[1].media == [Video(str(tmp_path / "videos" / "validation.mp4"), 10, 15)]
+    assert queries[1].references == ["cut 1"]
+
+
+def test_ivqa(tmp_path):
+    answers = {f"answer{i}": answer for i, answer in enumerate(["pan", "pan", "Pan.", "pot", "lid"], 1)}
+    row = {"video_id": "v", "start": 1, "end": 3.5, "question": "in what?", **answers}
+    for split in ("train", "test"):
+        write(tmp_path, f"{split}.csv", [row])
+    task = make_task("ivqa", str(tmp_path))
+    (query,) = task.queries()
+    assert query.media == [Video(str(tmp_path / "videos" / "v.mp4"), 1.0, 3.5)]
+    assert task.score_each([predicted(query, text) for text in ("a pan", "pot", "cup")]) == [1.0, 0.5, 0.0]
+
+
+def test_choices_about_videos(tmp_path):
+    choices = [{"choice_id": i, "choice": text} for i, text in enumerate(("The bag.", "The cup."))]
+    row = {"question_id": "T1", "question": "What?", "video_id": "v", "start": 2.5, "end": 9.0}
+    for split in ("train", "val"):
+        write(tmp_path, f"STAR_{split}.json", [{**row, "answer": "The cup.", "choices": choices}])
+    task = make_task("star", str(tmp_path))
+    (query,) = task.queries()
+    assert query.candidates == ["The bag.", "The cup."] and query.references == "The cup."
+    assert query.media == [Video(str(tmp_path / "Charades_v1_480" / "v.mp4"), 2.5, 9.0)]
+    assert shown(task, query) == "<image>Question:What? Answer:The cup.<eoc>"
+
+    row = {"video": "77", "question": "why did he run", "answer": "2", "qid": "6"}
+    for split in ("train", "val"):
+        write(tmp_path, f"{split}.csv", [{**row, **{f"a{i}": f"reason {i}" for i in range(5)}}])
+    write(tmp_path, "map_vid_vidorID.json", {"77": "1164/77"})
+    task = make_task("nextqa", str(tmp_path))
+    (query,) = task.queries()
+    assert query.media == [Video(str(tmp_path / "NExTVideo" / "1164" / "77.mp4"))]
+    assert query.references == "reason 2" and query.prompt == "Question:why did he run? Answer:"
+    assert task.score([predicted(query, "reason 2")]) == {"accuracy": 100.0}
+
+
+def test_rareact(tmp_path):
+    rows = [
+        {"id": i, "video_id": "v", "start": i, "end": i + 2, "verb": verb, "noun": "keyboard", "annotation": label}
+        for i, (verb, label) in enumerate((("cut", 1), ("wash", 2), ("drill", 1)))
+    ]
+    write(tmp_path, "rareact.csv", rows)
+    task = make_task("rareact", str(tmp_path))
+    assert [query.id for query in task.queries()] == ["0", "2"]
+    assert task.queries()[0].candidates == ["cut keyboard", "drill keyboard", "wash keyboard"]
+    assert [example.answer for example in task.support()] == ["open door", "wash dish"]
+
+
+def test_visdial(tmp_path):
+    def dialog(image_id: int) -> dict:
+        turns = [{"question": i, "answer": i, "answer_options": [2, 1, 0], "gt_index": 1} for i in range(3)]
+        return {"image_id": image_id, "caption": "a dog", "dialog": turns}
+
+    words = {"questions": ["is it big", "is it red", "who"], "answers": ["yes", "no", "a man"]}
+    for split in ("train", "val"):
+        write(tmp_path, f"visdial_1.0_{split}.json", {"data": {"dialogs": [dialog(7), dialog(8)], **words}})
+    dense = [{"image_id": 8, "round_id": 2, "gt_relevance": [0.0, 1.0, 0.5]}]
+    write(tmp_path, "visdial_1.0_val_dense_annotations.json", dense)
+    task = make_task("visdial", str(tmp_path))
+    (query,) = task.queries()
+    assert query.prompt == "a dog. Question:is it big? Answer:yes. Question:is it red? Answer:"
+    assert query.candidates == ["a man", "no", "yes"]
+    name = "VisualDialog_val2018_000000000008.jpg"
+    assert query.media == [str(tmp_path / "VisualDialog_val2018" / name)]
+    assert shown(task, task.support()[0]) == "<image>a dog. Question:is it big? Answer:yes<eoc>"
+    assert task.score([Prediction(query, "", [-3.0, -1.0, -2.0])]) == {"NDCG": pytest.approx(100.0)}
+    # The two best places go to relevances 0 and 1: 0 / log2(2) + 1 / log2(3), over 1 / log2(2) + 0.5 / log2(3)
+    expected = (1 / np.log2(3)) / (1 + 0.5 / np.log2(3))
+    assert ndcg([-1.0, -2.0, -3.0], [0.0, 1.0, 0.5]) == pytest.approx(expected)
+
+
+@pytest.fixture
+def pairs(tmp_path) -> str:
+    for split in ("train", "test"):
+        rows = []
+        for i in range(4):
+            (tmp_path / split).mkdir(exist_ok=True)
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / split / f"{i}.png")
+            rows.append(
+                {
+                    "file_name": f"{i}.png",
+                    "text": ("cat", "dog")[i % 2],
+                    "question": "what?",
+                    "answers": ["a cat", "tabby"] if i % 2 else ["dog"],
+                }
+            )
+        write(tmp_path, f"{split}/metadata.jsonl", rows)
+    return str(tmp_path)
+
+
+def test_data_of_ones_own(pairs):
+    captions = make_task("captioning", pairs)
+    assert [example.references for example in captions.queries()] == [["cat"], ["dog"], ["cat"], ["dog"]]
+    assert shown(captions, captions.support()[1]) == "<image>Output:dog<eoc>\n"
+    questions = make_task("question_answering", pairs, {"template": "Q:{question} A:"})
+    query = questions.queries()[1]
+    assert (query.prompt, query.answer, query.references) == ("Q:what? A:", "a cat", ["a cat", "tabby"])
+    assert questions.score_each([predicted(query, text) for text in ("Tabby", "the cat", "dog")]) == [1.0, 1.0, 0.0]
+    classes = make_task("classification", pairs, {"prompt": "class:"})
+    assert classes.queries()[0].candidates == ["cat", "dog"] and classes.queries()[0].group == "cat"
+    assert shown(classes, classes.support()[1]) == "<image>class:dog<eoc>"
+
+
+def test_the_miniature_needs_no_files():
+    for name in ("miniature_captions", "miniature_questions", "miniature_shapes"):
+        task = make_task(name, None, {"num_queries": "12", "num_support": "9"})
+        queries, support = task.queries(), task.support()
+        assert queries and support
+        right = [predicted(query, (query.answer or "").strip() or query.references[0]) for query in queries]
+        if task.generation is None:
+            right = [predicted(query, query.references) for query in queries]
+            assert all(query.references in query.candidates for query in queries)
+        assert task.score(right)[task.metric] >= 100
+        assert all(isinstance(example.media[0], Image.Image) for example in queries)
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if not name.startswith("miniature")])
+def test_missing_files_are_named(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=r"\.(jsonl?|csv|txt|parquet)"):
+        make_task(name, str(tmp_path)).queries()
+
+
+def test_wrong_tasks(tmp_path):
+    with pytest.raises(ValueError, match="no task 'cocoa'. There are coco,"):
+        make_task("cocoa")
+    with pytest.raises(ValueError, match="'coco' needs data"):
+        make_task("coco")
+    with pytest.raises(ValueError, match="'hateful_memes' has no splits. Its fields are data, split"):
+        make_task("hateful_memes", "x", {"splits": "y"})
+
+
+def test_frames_of_a_part_of_a_video(tmp_path):
+    av = pytest.importorskip("av")
+    path = str(tmp_path / "v.mp4")
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 16
+        for i in range(40):  # 4 seconds; the grey of a frame tells when
+            frame = av.VideoFrame.from_ndarray(np.full((16, 16, 3), 6 * i, dtype=np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+    def greys(video: Video) -> list[float]:
+        return [np.asarray(frame).mean() / 6 for frame in video.frames("query '1'")]
+
+    assert greys(Video(path, num_frames=4)) == pytest.approx([5, 15, 25, 35], abs=1.5)
+    assert greys(Video(path, 2.0, 3.0, num_frames=2)) == pytest.approx([22.5, 27.5], abs=1.5)
+    assert len(greys(Video(path, 3.9, 4.5, num_frames=3))) == 3
+    with pytest.raises(ValueError, match="query '1': the video .*nothing.mp4' cannot be decoded"):
+        Video(str(tmp_path / "nothing.mp4")).frames("query '1'")

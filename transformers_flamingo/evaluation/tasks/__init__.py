@@ -1,0 +1,71 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""The tasks: one small file for each benchmark, or for a few that share their files' layout."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any
+
+import yaml
+
+from ..task import Task
+from .hateful_memes import HatefulMemes
+from .imagenet import ImageNet
+from .ivqa import Ivqa
+from .karpathy import Coco, Flickr30k
+from .miniature import MiniatureCaptions, MiniatureQuestions, MiniatureShapes
+from .next_qa import NextQa
+from .own import OwnCaptions, OwnClasses, OwnQuestions
+from .rareact import RareAct
+from .star import Star
+from .textvqa import TextVqa
+from .vatex import Vatex
+from .video_qa import MsrvttQa, MsvdQa
+from .visdial import VisDial
+from .vizwiz import VizWiz
+from .vqa import OkVqa, Vqav2
+from .youcook2 import YouCook2
+
+
+#: The tasks by their names on the command line.
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (
+        *(Coco, Flickr30k, Vqav2, OkVqa, TextVqa, VizWiz, HatefulMemes, ImageNet),
+        *(MsvdQa, MsrvttQa, Vatex, YouCook2, Ivqa, Star, NextQa, RareAct, VisDial),
+        *(OwnCaptions, OwnQuestions, OwnClasses),
+        *(MiniatureCaptions, MiniatureQuestions, MiniatureShapes),
+    )
+}
+
+
+def make_task(name: str, data: str | None = None, options: Mapping[str, str] | None = None) -> Task:
+    """
+    A task by its name.
+
+    Args:
+        name (`str`): A key of [`TASKS`].
+        data (`str`, *optional*): The folder or file it reads.
+        options (`Mapping[str, str]`, *optional*): Other fields, as text.
+
+    Raises:
+        ValueError: the task or a field is not known, or one that it needs is not given.
+    """
+    if name not in TASKS:
+        raise ValueError(f"There is no task {name!r}. There are {', '.join(TASKS)}.")
+    known = {field.name: field for field in fields(TASKS[name])}
+    unknown = sorted(set(options or {}) - set(known))
+    if unknown:
+        raise ValueError(f"The task {name!r} has no {', '.join(unknown)}. Its fields are {', '.join(known)}.")
+    values: dict[str, Any] = {
+        key: value if known[key].type in (str, str | None) else yaml.safe_load(value)
+        for key, value in (options or {}).items()
+    }
+    if data is not None and "data" in known:
+        values["data"] = data
+    missing = [field.name for field in known.values() if field.default is MISSING and field.name not in values]
+    if missing:
+        raise ValueError(f"The task {name!r} needs {', '.join(missing)}: where its files are.")
+    return TASKS[name](**values)
+
+
+__all__ = ["TASKS", "make_task"]

@@ -1,0 +1,51 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""ImageNet."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..task import Example
+from .common import Benchmark, Choice
+
+
+@dataclass(frozen=True)
+class ImageNet(Choice, Benchmark):
+    """
+    ImageNet, validation split, its 1,000 class names ranked. Demonstrations are from the training split, class-balanced.
+
+        imagenet_class_index.json    train/n01440764/*.JPEG    val/n01440764/*.JPEG
+
+    `imagenet_class_index.json` is `{"0": ["n01440764", "tench"], ...}`; underscores in names are read as spaces.
+    """
+
+    name = "imagenet"
+
+    @cached_property
+    def classes(self) -> dict[str, str]:
+        """Names of the classes by their folder."""
+        index = self.read_json("imagenet_class_index.json")
+        return {folder: name.replace("_", " ") for folder, name in index.values()}
+
+    def _examples(self, split: str) -> list[Example]:
+        candidates = list(dict.fromkeys(self.classes.values()))
+        return [
+            Example(
+                f"{folder}/{file}",
+                [os.path.join(self.data, split, folder, file)],
+                "Output:",
+                name,
+                references=name,
+                candidates=candidates,
+                group=name,
+            )
+            for folder, name in self.classes.items()
+            for file in sorted(os.listdir(self.path(split, folder)))
+        ]
+
+    def queries(self) -> Sequence[Example]:
+        return self._examples("val")
+
+    def support(self) -> Sequence[Example]:
+        return self._examples("train")

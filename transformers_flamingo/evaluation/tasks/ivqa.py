@@ -1,0 +1,57 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""iVQA."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..metrics import normalize_vqa_answer
+from ..task import Example, Prediction
+from ..video import Video
+from .common import Benchmark, QuestionAnswering
+
+
+@dataclass(frozen=True)
+class Ivqa(QuestionAnswering, Benchmark):
+    """
+    iVQA, test split. An answer that two or more of the five annotators gave scores 1, one that a single annotator gave
+    1/2 (Yang et al. 2021). The prompt is that of VQA. Demonstrations are from the training split.
+
+        train.csv    test.csv    (video_id, start, end, question, answer1 ... answer5)    videos/{video_id}.mp4
+
+    Args:
+        num_frames (`int`, *optional*, defaults to 8): Frames of each segment that are shown.
+    """
+
+    num_frames: int = 8
+
+    name = "ivqa"
+
+    def _examples(self, split: str) -> list[Example]:
+        return [
+            self.question_example(
+                number,
+                Video(
+                    os.path.join(self.data, "videos", f"{row['video_id']}.mp4"),
+                    float(row["start"]),
+                    float(row["end"]),
+                    self.num_frames,
+                ),
+                row["question"],
+                [row[f"answer{i}"] for i in range(1, 6) if row.get(f"answer{i}")],
+            )
+            for number, row in enumerate(self.read_csv(f"{split}.csv"))
+        ]
+
+    def queries(self) -> Sequence[Example]:
+        return self._examples("test")
+
+    def support(self) -> Sequence[Example]:
+        return self._examples("train")
+
+    def score_each(self, predictions: Sequence[Prediction]) -> list[float]:
+        counts = [
+            sum(normalize_vqa_answer(p.text) == normalize_vqa_answer(answer) for answer in p.example.references)
+            for p in predictions
+        ]
+        return [min(count / 2, 1.0) for count in counts]

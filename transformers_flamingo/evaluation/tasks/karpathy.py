@@ -1,0 +1,70 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""COCO captions and Flickr30k, in the JSON files of Karpathy's splits."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+from ..task import Example
+from .common import Benchmark, Captioning
+
+
+@dataclass(frozen=True)
+class _Karpathy(Captioning, Benchmark):
+    file: ClassVar[str]
+
+    @cached_property
+    def _images(self) -> list[dict]:
+        return self.read_json(self.file)["images"]
+
+    def _folder(self, image: dict) -> str:
+        raise NotImplementedError
+
+    def _examples(self, split: str) -> list[Example]:
+        return [
+            self.caption_example(
+                image.get("cocoid", image["imgid"]),
+                os.path.join(self.data, self._folder(image), image["filename"]),
+                [sentence["raw"] for sentence in image["sentences"]],
+            )
+            for image in self._images
+            if image["split"] == split
+        ]
+
+    def queries(self) -> Sequence[Example]:
+        return self._examples("test")
+
+    def support(self) -> Sequence[Example]:
+        return self._examples("train")
+
+
+@dataclass(frozen=True)
+class Coco(_Karpathy):
+    """
+    COCO captions, Karpathy's test split (5,000 images). Demonstrations are from its train split.
+
+        dataset_coco.json    train2014/    val2014/
+    """
+
+    name = "coco"
+    file = "dataset_coco.json"
+
+    def _folder(self, image: dict) -> str:
+        return image["filepath"]
+
+
+@dataclass(frozen=True)
+class Flickr30k(_Karpathy):
+    """
+    Flickr30k, Karpathy's test split (1,000 images). Demonstrations are from its train split.
+
+        dataset_flickr30k.json    flickr30k-images/
+    """
+
+    name = "flickr30k"
+    file = "dataset_flickr30k.json"
+
+    def _folder(self, image: dict) -> str:
+        return "flickr30k-images"

@@ -1,0 +1,56 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""NExT-QA."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..task import Example
+from ..video import Video
+from .common import Benchmark, Choice
+
+
+@dataclass(frozen=True)
+class NextQa(Choice, Benchmark):
+    """
+    NExT-QA, multiple choice, validation split: which of five answers. The paper reports the WUPS of open-ended answers,
+    which needs WordNet and is not computed here. Demonstrations are from the training split.
+
+        train.csv    val.csv    (video, question, answer, qid, a0 ... a4)    map_vid_vidorID.json    NExTVideo/*/*.mp4
+
+    Args:
+        num_frames (`int`, *optional*, defaults to 8): Frames of each video that are shown.
+    """
+
+    num_frames: int = 8
+
+    name = "nextqa"
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        return self.read_json("map_vid_vidorID.json")
+
+    def _examples(self, split: str) -> list[Example]:
+        examples = []
+        for row in self.read_csv(f"{split}.csv"):
+            candidates = [row[f"a{i}"] for i in range(5)]
+            answer = candidates[int(row["answer"])]
+            path = os.path.join(self.data, "NExTVideo", f"{self._names[row['video']]}.mp4")
+            examples.append(
+                Example(
+                    f"{row['video']}/{row['qid']}",
+                    [Video(path, num_frames=self.num_frames)],
+                    f"Question:{row['question']}? Answer:",
+                    answer,
+                    references=answer,
+                    candidates=candidates,
+                )
+            )
+        return examples
+
+    def queries(self) -> Sequence[Example]:
+        return self._examples("val")
+
+    def support(self) -> Sequence[Example]:
+        return self._examples("train")

@@ -1,0 +1,52 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""STAR."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..task import Example
+from ..video import Video
+from .common import Benchmark, Choice
+
+
+@dataclass(frozen=True)
+class Star(Choice, Benchmark):
+    """
+    STAR, validation split: which of four answers. Demonstrations are from the training split.
+
+        STAR_train.json    STAR_val.json    Charades_v1_480/{video_id}.mp4
+
+    Args:
+        num_frames (`int`, *optional*, defaults to 8): Frames of each segment that are shown.
+    """
+
+    num_frames: int = 8
+
+    name = "star"
+
+    def _examples(self, split: str) -> list[Example]:
+        return [
+            Example(
+                row["question_id"],
+                [
+                    Video(
+                        os.path.join(self.data, "Charades_v1_480", f"{row['video_id']}.mp4"),
+                        row["start"],
+                        row["end"],
+                        self.num_frames,
+                    )
+                ],
+                f"Question:{row['question']} Answer:",
+                row["answer"],
+                references=row["answer"],
+                candidates=[choice["choice"] for choice in row["choices"]],
+            )
+            for row in self.read_json(f"STAR_{split}.json")
+        ]
+
+    def queries(self) -> Sequence[Example]:
+        return self._examples("val")
+
+    def support(self) -> Sequence[Example]:
+        return self._examples("train")

@@ -1,0 +1,39 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""TextVQA."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..task import Example, GenerationSettings
+from .common import Benchmark, QuestionAnswering
+
+
+@dataclass(frozen=True)
+class TextVqa(QuestionAnswering, Benchmark):
+    """
+    TextVQA, validation split, without recognised text in the prompt. Demonstrations are from the training split. Answers
+    have up to 10 tokens, as in OpenFlamingo's code (its paper says 5).
+
+        TextVQA_0.5.1_train.json    TextVQA_0.5.1_val.json    train_images/
+    """
+
+    name = "textvqa"
+    generation = GenerationSettings(max_new_tokens=10)
+
+    def _examples(self, split: str) -> list[Example]:
+        return [
+            self.question_example(
+                row["question_id"],
+                os.path.join(self.data, "train_images", f"{row['image_id']}.jpg"),
+                row["question"],
+                row["answers"],
+            )
+            for row in self.read_json(f"TextVQA_0.5.1_{split}.json")["data"]
+        ]
+
+    def queries(self) -> Sequence[Example]:
+        return self._examples("val")
+
+    def support(self) -> Sequence[Example]:
+        return self._examples("train")

@@ -1,0 +1,77 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""MSVD-QA and MSRVTT-QA, which share the layout of their questions."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..task import Example
+from ..video import Video
+from .common import Benchmark, OpenEnded
+
+
+@dataclass(frozen=True)
+class _VideoQa(OpenEnded, Benchmark):
+    num_frames: int = 8
+
+    def _video(self, row: dict) -> str:
+        raise NotImplementedError
+
+    def _examples(self, split: str) -> list[Example]:
+        return [
+            self.question_example(
+                row["id"],
+                Video(os.path.join(self.data, self._video(row)), num_frames=self.num_frames),
+                row["question"],
+                [row["answer"]],
+            )
+            for row in self.read_json(f"{split}_qa.json")
+        ]
+
+    def queries(self) -> Sequence[Example]:
+        return self._examples("test")
+
+    def support(self) -> Sequence[Example]:
+        return self._examples("train")
+
+
+@dataclass(frozen=True)
+class MsvdQa(_VideoQa):
+    """
+    MSVD-QA, test split: an answer is right if it is the one given. The prompt is that of VQA. Demonstrations are from the
+    training split.
+
+        train_qa.json    test_qa.json    youtube_mapping.txt    YouTubeClips/*.avi
+
+    Args:
+        num_frames (`int`, *optional*, defaults to 8): Frames of each video that are shown.
+    """
+
+    name = "msvd_qa"
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        with open(self.path("youtube_mapping.txt"), encoding="utf-8") as file:
+            pairs = [line.split() for line in file if line.strip()]
+        return {number: name for name, number in pairs}
+
+    def _video(self, row: dict) -> str:
+        return os.path.join("YouTubeClips", self._names[f"vid{row['video_id']}"] + ".avi")
+
+
+@dataclass(frozen=True)
+class MsrvttQa(_VideoQa):
+    """
+    MSRVTT-QA, test split, as [`MsvdQa`].
+
+        train_qa.json    test_qa.json    TrainValVideo/video*.mp4    TestVideo/video*.mp4
+    """
+
+    name = "msrvtt_qa"
+
+    def _video(self, row: dict) -> str:
+        name = f"video{row['video_id']}.mp4"
+        in_test = os.path.join("TestVideo", name)
+        is_test = os.path.exists(os.path.join(self.data, in_test))
+        return in_test if is_test else os.path.join("TrainValVideo", name)
