@@ -66,7 +66,8 @@ def plot_results(path: str | os.PathLike, summary: dict[str, Any], published: Se
     shots = [entry["shots"] for entry in entries]
     # Shots double: equal steps for them, 0 included
     place = {count: i for i, count in enumerate(sorted({*shots, *(row.shots for row in published)}))}
-    figure, axes = plt.subplots(figsize=(8, 4))
+    figure, axes = plt.subplots(figsize=(11, 4.5))
+    axes.set_prop_cycle(color=plt.get_cmap("tab20").colors)
     series: dict[str, list[PublishedScore]] = {}
     for row in sorted(published, key=lambda row: row.shots):
         series.setdefault(row.model + (", RICES" if row.demonstrations == "rices" else ""), []).append(row)
