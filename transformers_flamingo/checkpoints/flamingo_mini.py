@@ -84,6 +84,8 @@ def convert_flamingo_mini(
         OSError: a file or directory cannot be read.
         FileExistsError: `output_dir` is not empty, a file, or the current directory.
     """
+    if Path(source).is_file():
+        raise ValueError(f"{source} is a file. Give the directory or Hub name of a model that flamingo-mini saved.")
     settings = DEFAULTS | json.loads(Path(cached_file(source, CONFIG_NAME)).read_text())
     lacking = sorted({"lm", "clip_model_type"} - settings.keys())
     if lacking:

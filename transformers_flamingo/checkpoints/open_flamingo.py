@@ -229,16 +229,17 @@ def _make_config(
     embedding, head = conversion.embedding_names(language_model)
     if embedding in tensors:
         text_config.vocab_size = len(tensors[embedding])
-    elif max(processor.image_token_id, processor.end_of_chunk_token_id) >= text_config.vocab_size:
+    elif text_config.vocab_size != len(processor.tokenizer):  # OpenFlamingo resizes to just that
         raise ValueError(
-            f"The checkpoint lacks the input embedding ({embedding}), and that of `text` (--text) has only "
-            f"{text_config.vocab_size} rows, none for `<image>` and `<|endofchunk|>`. OpenFlamingo trains and saves it: is "
-            "the file complete?"
+            f"The checkpoint lacks the input embedding ({embedding}), which OpenFlamingo trains and saves. Is the file "
+            "complete, and is `text` (--text) the language model that it was trained with? Without the embedding `text` "
+            f"must have it resized, to {len(processor.tokenizer)} rows; it has {text_config.vocab_size}."
         )
     else:
         logger.warning(
-            "The checkpoint holds no input embedding, so that of `text` stays. It has rows for `<image>` and "
-            "`<|endofchunk|>`, but unless they were trained with this checkpoint they mean nothing."
+            f"The checkpoint holds no input embedding, so that of `text` stays. It has {text_config.vocab_size} rows, as "
+            "many as the tokenizer, but unless those of the special tokens were trained with this checkpoint they mean "
+            "nothing."
         )
     if conversion.unties(tensors, embedding, head):
         text_config.tie_word_embeddings = False
