@@ -1,4 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ import pytest
 from factory import tiny_flamingo, tiny_processor
 from PIL import Image
 
+from transformers_flamingo import FlamingoProcessor
 from transformers_flamingo.cli import main
 from transformers_flamingo.miniature.demo import build_miniature_flamingo
 
@@ -86,6 +89,30 @@ def test_convert_writes_a_model_that_captions(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"{picture}: ")
     assert main(["convert", "flamingo-mini", str(source / "hf"), str(out), *options]) == 1
     assert "not empty" in capsys.readouterr().err
+
+
+def test_a_conversion_that_is_ended_leaves_nothing(tmp_path, monkeypatch):
+    """SIGTERM, as a scheduler sends it, in the middle of writing."""
+
+    def not_reached(*_):
+        pytest.fail("the signal was not handled")
+
+    def end(processor, directory):
+        assert Path(directory, "config.json").is_file()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    previous = signal.signal(signal.SIGTERM, not_reached)
+    try:
+        monkeypatch.setattr(FlamingoProcessor, "save_pretrained", end)
+        source = GOLDEN / "flamingo_mini" / "gpt2_every1"
+        options = [f"--vision={source / 'vision_base'}", f"--text={source / 'lm_base'}"]
+        with pytest.raises(SystemExit) as stop:
+            main(["convert", "flamingo-mini", str(source / "hf"), str(tmp_path / "out"), *options])
+        assert stop.value.code == 128 + signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) is not_reached
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_convert_dry_run_prints_the_table_and_writes_nothing(tmp_path, capsys):

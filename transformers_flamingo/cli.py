@@ -14,6 +14,7 @@ The `flamingo` command. Each subcommand is a thin function over what the package
 
 import argparse
 import dataclasses
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -61,7 +62,12 @@ def convert(arguments: argparse.Namespace) -> None:
         convert_peer = convert_open_flamingo
     else:
         convert_peer = convert_flamingo_mini
-    table = convert_peer(arguments.checkpoint, arguments.output_dir, **options)
+    # The default action ends the process at once, and would leave a half-written directory.
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        table = convert_peer(arguments.checkpoint, arguments.output_dir, **options)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     if arguments.dry_run:
         print(conversion.format_table(table))
     else:

@@ -11,6 +11,9 @@ class FlamingoImageProcessor(CLIPImageProcessorPil):
     CLIP's preprocessing, pixel for pixel as OpenFlamingo does it: Pillow's bicubic resize of the short side, then the
     centre crop of torchvision. That crop starts at `round(difference / 2)`, with half rounded to even, where
     transformers rounds down: one pixel apart whenever the difference is 3 modulo 4.
+
+    Palette, bilevel, CMYK and YCbCr images differ: OpenFlamingo resized them in their own mode, the first two without
+    a filter, and made them RGB after the crop. Here they become RGB first.
     """
 
     def center_crop(self, image: np.ndarray, size: SizeDict, **kwargs) -> np.ndarray:

@@ -2,6 +2,7 @@
 """What converting flamingo-mini costs and keeps. Its numbers are in test_golden.py."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -100,6 +101,31 @@ def test_a_sharded_source(tmp_path):
     assert {row.source for row in table} == weights.keys()
 
 
+def test_a_text_directory_without_a_tokenizer_is_refused(tmp_path):
+    (tmp_path / "text").mkdir()
+    shutil.copy(GOLDEN / "lm_base" / "config.json", tmp_path / "text")
+    options = {"vision": GOLDEN / "vision_base", "text": tmp_path / "text"}
+    with pytest.raises(ValueError, match="no tokenizer in .*text: give one as .*--tokenizer"):
+        convert_flamingo_mini(GOLDEN / "hf", tmp_path / "out", **options)
+    assert os.listdir(tmp_path) == ["text"]
+
+
+def test_an_impossible_config_is_a_message(tmp_path):
+    shutil.copytree(GOLDEN / "hf", tmp_path / "hf")
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config | {"resampler_num_latents": 0}))
+    with pytest.raises(ValueError, match="`resampler_num_latents` is 0"):
+        convert_flamingo_mini(tmp_path / "hf", tmp_path / "out", **OPTIONS)
+
+
+def test_a_video_with_more_frames_than_embeddings(model, processor):
+    """Longer than flamingo-mini could: its frame embeddings are interpolated."""
+    batch = processor(text=["<image>a"], videos=[[[PICTURE] * 9]], return_tensors="pt")
+    assert model.config.resampler_num_frames < 9 and model(**batch).logits.isfinite().all()
+
+
 def test_another_kind_of_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="is a file. Give the directory"):
+        convert_flamingo_mini(GOLDEN / "hf" / "pytorch_model.bin", tmp_path / "out", **OPTIONS)
     with pytest.raises(ValueError, match="no flamingo-mini model.*lacks clip_model_type, lm"):
         convert_flamingo_mini(GOLDEN / "lm_base", tmp_path / "out", **OPTIONS)

@@ -13,6 +13,7 @@ from transformers import AutoModelForImageTextToText
 from transformers_flamingo import FlamingoConfig, FlamingoModel
 from transformers_flamingo.checkpoints import convert_open_flamingo
 from transformers_flamingo.checkpoints.conversion import load_language_model, load_text_config
+from transformers_flamingo.checkpoints.mosaic_gpt import mosaic_gpt_config
 
 
 D, HEADS, LAYERS = 32, 4, 3
@@ -125,6 +126,13 @@ def test_a_converted_3b_sees_images_generates_and_saves(text_dir, tmp_path):
     model.save_pretrained(tmp_path / "again")
     reloaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "again").eval()
     assert torch.equal(reloaded(ids, (ids != PAD).long(), **images, use_cache=False).logits, full)
+
+
+@pytest.mark.parametrize("setting", [{"alibi_bias_max": 16}, {"prefix_lm": True}, {"mlp_ratio": 2}])
+def test_a_setting_that_mpt_lacks_is_refused_by_its_name(setting):
+    with pytest.raises(ValueError) as error:
+        mosaic_gpt_config(CONFIG | setting)
+    assert str(setting) in str(error.value) and "no_bias" not in str(error.value)
 
 
 def test_a_stock_mpt_that_would_ignore_the_norms_is_refused(text_dir):

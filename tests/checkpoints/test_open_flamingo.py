@@ -108,8 +108,9 @@ def test_layouts_of_older_files(tmp_path):
     assert torch.equal(
         logits_of(AutoModelForImageTextToText.from_pretrained(tmp_path / "out").eval()), logits_of(files.model)
     )
-    left_out = [row.source for row in table if row.target is None]
-    assert len(left_out) == 4 and "vision_encoder.visual.class_embedding" in left_out
+    left_out = {row.source: row.reason for row in table if row.target is None}
+    assert len(left_out) == 4 and "frozen" in left_out["vision_encoder.visual.class_embedding"]
+    assert "old buffer" in left_out["lang_encoder.transformer.h.0.decoder_layer.attn.bias"]
 
 
 def test_the_table_names_each_tensor_and_joined_ones_twice(tmp_path):
@@ -139,6 +140,61 @@ def test_what_is_missing_left_over_or_of_another_shape_is_listed_and_nothing_is_
     assert "Unexpected (1): lang_encoder.nonsense.weight" in str(error.value)
     assert "perceiver.norm.bias (5,), but resampler.norm.bias (24,)" in str(error.value)
     assert sorted(os.listdir(tmp_path)) == ["checkpoint.pt", "text", "tokenizer", "vision"]
+
+
+@pytest.mark.parametrize("every", [0, -1, 4])
+def test_an_interval_that_no_model_has_is_an_error(every, tmp_path):
+    files = write_open_flamingo(tmp_path, *GPT2)
+    files.options["cross_attention_every_n_layers"] = every
+    with pytest.raises(ValueError, match=f"--cross-attention-every-n-layers. is {every}, but .* has 3 layers"):
+        convert_open_flamingo(files.checkpoint, tmp_path / "out", **files.options)
+
+
+def test_a_checkpoint_without_its_embedding(tmp_path, caplog):
+    """An error, unless `text` is resized and may have the trained rows. Padded rows were never trained."""
+    files = write_open_flamingo(tmp_path, *GPT2)
+    rewrite(files.checkpoint, lambda keys: {key: value for key, value in keys.items() if "wte" not in key})
+    convert_open_flamingo(files.checkpoint, tmp_path / "out", **files.options)
+    assert "no input embedding" in caplog.text
+    assert torch.equal(
+        logits_of(AutoModelForImageTextToText.from_pretrained(tmp_path / "out").eval()), logits_of(files.model)
+    )
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "text")
+    for rows in (VOCAB_SIZE - 2, VOCAB_SIZE + 5):
+        base.resize_token_embeddings(rows)
+        base.save_pretrained(tmp_path / "base")
+        options = {**files.options, "text": tmp_path / "base"}
+        with pytest.raises(ValueError, match=rf"lacks the input embedding \(.*wte.weight\).* it has {rows}"):
+            convert_open_flamingo(files.checkpoint, tmp_path / "out2", **options, dry_run=True)
+
+
+def test_a_checkpoint_without_gated_blocks_names_their_keys(tmp_path):
+    files = write_open_flamingo(tmp_path, *GPT2)
+    rewrite(files.checkpoint, lambda keys: {key: value for key, value in keys.items() if "gated" not in key})
+    with pytest.raises(ValueError, match="no key like lang_encoder.*.gated_cross_attn_layer.attn.to_q.weight"):
+        convert_open_flamingo(files.checkpoint, tmp_path / "out", **files.options)
+
+
+def test_a_directory_with_the_checkpoint(tmp_path):
+    files = write_open_flamingo(tmp_path, *GPT2)
+    table = convert_open_flamingo(tmp_path, tmp_path / "out", **files.options, dry_run=True)
+    assert table == convert_open_flamingo(files.checkpoint, tmp_path / "out", **files.options, dry_run=True)
+    with pytest.raises(FileNotFoundError, match="vision/checkpoint.pt"):
+        convert_open_flamingo(tmp_path / "vision", tmp_path / "out", **files.options)
+
+
+def test_a_backbone_that_cannot_be_read_is_named_by_its_option(tmp_path):
+    files = write_open_flamingo(tmp_path, *GPT2)
+    for option in ("vision", "text", "tokenizer"):
+        options = {**files.options, option: tmp_path / "nothing"}
+        with pytest.raises(OSError, match=f"--{option}. is {tmp_path}/nothing, .*no such directory"):
+            convert_open_flamingo(files.checkpoint, tmp_path / "out", **options)
+    with pytest.raises(ValueError, match="text is no vision encoder.*gpt2"):
+        convert_open_flamingo(files.checkpoint, tmp_path / "out", **{**files.options, "vision": tmp_path / "text"})
+    del files.options["tokenizer"]
+    with pytest.raises(ValueError, match="no tokenizer in .*text"):
+        convert_open_flamingo(files.checkpoint, tmp_path / "out", **files.options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_wrong_interval_is_an_error(tmp_path):
@@ -185,7 +241,8 @@ def test_the_directory_is_complete_readable_and_replaces_nothing(tmp_path):
     os.umask(umask)
     assert stat.S_IMODE(out.stat().st_mode) == 0o777 & ~umask
     card = ModelCard.load(out / "README.md")
-    assert card.data.pipeline_tag == "image-text-to-text" and "checkpoint.pt" in card.text
+    assert card.data.pipeline_tag == "image-text-to-text"
+    assert "an OpenFlamingo checkpoint" in card.text and "`<image>` is never generated." in card.text
     assert str(tmp_path) not in card.content
     before = (out / "model.safetensors").read_bytes()
     with pytest.raises(FileExistsError, match="Nothing was written"):
@@ -203,7 +260,8 @@ def test_other_dtypes(tmp_path):
 
 
 def test_what_is_not_known_must_be_said(tmp_path):
-    with pytest.raises(ValueError, match="give vision, text, cross_attention_every_n_layers") as error:
+    options = "give vision, text, cross_attention_every_n_layers .--vision, --text, --cross-attention-every-n-layers"
+    with pytest.raises(ValueError, match=options) as error:
         convert_open_flamingo(tmp_path / "checkpoint.pt", tmp_path / "out")
     assert "openflamingo/OpenFlamingo-9B-vitl-mpt7b" in str(error.value)
     with pytest.raises(FileNotFoundError, match="no file"):

@@ -291,6 +291,13 @@ def test_without_peft_it_says_what_to_install(monkeypatch):
         lora_config(tiny_flamingo())
 
 
+def test_only_a_whole_flamingo_that_peft_has_not_changed_has_a_config():
+    model = tiny_flamingo()
+    for other in (model.language_model, with_lora(model)):
+        with pytest.raises(ValueError, match=f"got a {type(other).__name__}.*before `get_peft_model`"):
+            lora_config(other)
+
+
 # Quantised language models. The widths are multiples of 64: bitsandbytes' blocks on a CPU must fill the rows.
 
 WIDE = {

@@ -11,14 +11,13 @@ import os
 import pickle
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import (
@@ -26,10 +25,12 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForCausalLM,
+    AutoTokenizer,
     BaseImageProcessor,
     MptForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
@@ -83,8 +84,9 @@ class MappedKey(NamedTuple):
     """One row of the mapping table: what became of a tensor. Joined keys and values give two rows."""
 
     source: str
-    target: str | None  # None: left out, because the model computes it or a backbone has it
+    target: str | None  # None: left out
     shape: tuple[int, ...]
+    reason: str = ""  # why it is left out
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -100,25 +102,26 @@ def read_tensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
         ValueError: the file is damaged, or holds something other than tensors. Nothing in it is ever executed.
     """
     path = Path(path)
+    with open(path, "rb") as file:
+        head = file.read(9)
+    is_safetensors = head[8:] == b"{"  # after the length of its header
+    if not is_safetensors and not head.startswith((b"PK", b"\x80")):  # a zip archive, a pickle
+        raise ValueError(
+            f"{path} is no file of weights: it begins with {head!r}. Is it empty, a Git LFS pointer or a web page? "
+            "Fetch it again."
+        )
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        try:
-            state_dict = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap" not in str(error):
-                raise
-            state_dict = torch.load(path, map_location="cpu", weights_only=True)  # torch's format before 1.6
+        state_dict = load_file(path) if is_safetensors else _load_pickle(path)
+    # Their texts are not quoted: torch's advice is to read the file with `weights_only=False`, which runs what is in it.
     except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
         raise ValueError(
-            f"{path} holds something other than tensors, and unpickling that could run any program, so it was not "
-            f"read: {_first_line(error)}"
+            f"{path} holds something other than tensors{f' ({found[1]})' if found else ''} or is damaged. Unpickling it "
+            "could run any program, so it was not read."
         ) from error
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
-        raise
-    except (EOFError, OSError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # a damaged pickle raises anything
         raise ValueError(
-            f"{path} is no file of weights, or a damaged one, perhaps cut short: {_first_line(error)}. Fetch it again."
+            f"{path} holds no weights that can be read: it is damaged, probably truncated. Fetch it again."
         ) from error
     if isinstance(state_dict, dict) and isinstance(state_dict.get("model_state_dict"), dict):
         state_dict = state_dict["model_state_dict"]  # as OpenFlamingo's own training writes it
@@ -127,6 +130,15 @@ def read_tensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
             f"{path} holds no flat dict of tensors, which a checkpoint of a model is. Is it one of an optimizer?"
         )
     return {str(key): value for key, value in state_dict.items()}
+
+
+def _load_pickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError as error:
+        if "mmap" not in str(error):
+            raise
+    return torch.load(path, map_location="cpu", weights_only=True)  # torch's format before 1.6
 
 
 def read_pretrained_tensors(name_or_path: str | os.PathLike) -> dict[str, torch.Tensor]:
@@ -151,10 +163,28 @@ def _find_file(name_or_path: str | os.PathLike, file_name: str) -> str | None:
     )
 
 
+@contextmanager
+def reading(option: str, name_or_path: str | os.PathLike) -> Iterator[None]:
+    """Name the option whose value cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        path = str(name_or_path)
+        is_missing_path = path.startswith((".", os.sep)) and not os.path.exists(path)
+        reason = "there is no such directory" if is_missing_path else error
+        raise OSError(f"`{option}` (--{option}) is {path}, which cannot be read: {reason}") from error
+
+
 def load_vision_config(name_or_path: str | os.PathLike) -> PreTrainedConfig:
     """Configuration of a vision encoder; a two-tower model gives its vision tower."""
     config = AutoConfig.from_pretrained(name_or_path)
-    return getattr(config, "vision_config", config)
+    config = getattr(config, "vision_config", config)
+    if not hasattr(config, "image_size"):
+        raise ValueError(
+            f"{name_or_path} is no vision encoder: its type is {config.model_type}, and its config has no `image_size`. "
+            "Give another as `vision` (--vision)."
+        )
+    return config
 
 
 def load_text_config(name_or_path: str | os.PathLike) -> PreTrainedConfig:
@@ -213,18 +243,75 @@ def _refuse_missing(name_or_path: str | os.PathLike, missing: list[str] | set[st
         )
 
 
+def load_tokenizer(name_or_path: str | os.PathLike) -> PreTrainedTokenizerBase:
+    """A tokenizer; a `ValueError` where there is none."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        # Without files one is made nevertheless, of special tokens alone.
+        ids = tokenizer("Some text", add_special_tokens=False)["input_ids"]
+        if ids and not set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
+            return tokenizer
+        cause = None
+    except ValueError as error:  # nothing to make one from
+        cause = error
+    raise ValueError(f"There is no tokenizer in {name_or_path}: give one as `tokenizer` (--tokenizer).") from cause
+
+
+def check_rows(config: FlamingoConfig, num_tokens: int, num_unpadded: int = 0) -> None:
+    """
+    Compare the tokenizer with the embedding of a checkpoint: by another tokenizer every token gets another's row.
+
+    Args:
+        config ([`FlamingoConfig`]): Of the model.
+        num_tokens (`int`): Length of the tokenizer.
+        num_unpadded (`int`, *optional*, defaults to 0):
+            How many of the tokens were given a row after the others had been padded, as is common and harmless.
+
+    Raises:
+        ValueError: a special token has no row.
+    """
+    num_rows = config.text_config.vocab_size
+    token_ids = {name: getattr(config, name) for name in ("image_token_id", "end_of_chunk_token_id")}
+    if max(token_ids.values()) >= num_rows:
+        raise ValueError(
+            f"The tokenizer gives {token_ids}, but the checkpoint has embeddings for {num_rows} tokens: it was trained "
+            "with another tokenizer. Give that as `tokenizer` (--tokenizer)."
+        )
+    rest = num_tokens - num_unpadded
+    if num_rows - num_unpadded not in {-(-rest // multiple) * multiple for multiple in (1, 8, 16, 32, 64, 128, 256)}:
+        logger.warning(
+            f"The checkpoint has embeddings for {num_rows} tokens, and the tokenizer has {num_tokens}. Check that the "
+            "checkpoint was trained with this tokenizer: with another every word would mean something else."
+        )
+
+
 def load_image_processor(
-    name_or_path: str | os.PathLike, config: PreTrainedConfig, cls: type[BaseImageProcessor] = CLIPImageProcessorPil
+    name_or_path: str | os.PathLike, config: PreTrainedConfig, cls: type[BaseImageProcessor] | None = None
 ) -> BaseImageProcessor:
-    """The image processor of a vision encoder or, where it has none, CLIP's for its image size."""
+    """
+    The image processor of a vision encoder; as `cls` if it is CLIP's. A CLIP without any gets CLIP's for its size.
+
+    Raises:
+        ValueError: it is unknown how the encoder wants its pixels, or they would not have its size.
+    """
     size = config.image_size
-    settings = {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
     if any(_find_file(name_or_path, name) for name in (IMAGE_PROCESSOR_NAME, PROCESSOR_NAME)):
         stock = AutoImageProcessor.from_pretrained(name_or_path)
-        if cls is CLIPImageProcessorPil:
-            return stock
-        settings |= {name: getattr(stock, name) for name in ("size", "crop_size", "image_mean", "image_std")}
-    return cls(**settings)
+    elif config.model_type == "clip_vision_model":
+        stock = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
+    else:
+        raise ValueError(
+            f"{name_or_path} has no {IMAGE_PROCESSOR_NAME}, and of a {config.model_type} it is not known how pixels are "
+            "scaled. Put that file of the original encoder there."
+        )
+    if not type(stock).__name__.startswith("CLIPImageProcessor"):
+        return stock
+    if stock.do_center_crop and (stock.crop_size.height, stock.crop_size.width) != (size, size):
+        raise ValueError(
+            f"The image processor of {name_or_path} crops to {stock.crop_size.height} x {stock.crop_size.width}, but its "
+            f"encoder takes {size} x {size} pixels: every image would fail. Mend its {IMAGE_PROCESSOR_NAME}."
+        )
+    return stock if cls is None else cls.from_dict(stock.to_dict())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -283,8 +370,8 @@ def map_tensors(
     Args:
         source (`dict[str, torch.Tensor]`): The checkpoint.
         targets (`Callable[[str], list[str] | None]`):
-            Our names for one of its keys: two for joined keys and values, none (`[]`) for what is left out on purpose,
-            `None` for what is unknown.
+            Our names for one of its keys: two for joined keys and values, none (`[]`) for what is frozen and read from
+            the backbone's own directory, `None` for what is unknown.
         model ([`FlamingoModel`]): The model to be filled, on the meta device.
         required (`Callable[[str], bool]`): Whether a name of the model must be in the checkpoint.
 
@@ -301,12 +388,13 @@ def map_tensors(
     for key, tensor in source.items():
         names = targets(key)
         known = names is not None and all(name in expected for name in names)
+        reason = "frozen, the backbone has it"
         if not known and _OLD_BUFFERS.search(key):
-            names, known = [], True
+            names, known, reason = [], True, "an old buffer, the model computes it"
         if not known:
             unexpected.append(key)
         elif not names:
-            table.append(MappedKey(key, None, tuple(tensor.shape)))
+            table.append(MappedKey(key, None, tuple(tensor.shape), reason))
         # Cloned: two halves of one memory are refused when weights are written.
         parts = [tensor] if not known or len(names) < 2 else [half.clone() for half in tensor.chunk(len(names))]
         for name, part in zip(names if known else [], parts, strict=False):
@@ -348,6 +436,14 @@ def _list(keys: Iterable[str], limit: int = 20) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def make_config(**fields: Any) -> FlamingoConfig:
+    """The config, with a `ValueError` that says what is wrong with it."""
+    try:
+        return FlamingoConfig(**fields)
+    except StrictDataclassError as error:
+        raise ValueError(str(error.__cause__ or error)) from error
+
+
 def meta_model(config: FlamingoConfig) -> FlamingoModel:
     """The model without memory: names and shapes."""
     with torch.device("meta"):
@@ -381,41 +477,56 @@ def fill(model: FlamingoModel, tensors: dict[str, torch.Tensor], dtype: torch.dt
     return model.eval()
 
 
-def check_output_dir(output_dir: str | os.PathLike) -> Path:
-    """Refuse to write over anything, before any work is done."""
-    output_dir = Path(output_dir)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise FileExistsError(f"{output_dir} exists and is not empty. Nothing was written; name a new directory.")
-    return output_dir
-
-
 @contextmanager
-def new_directory(output_dir: Path) -> Iterator[Path]:
-    """A temporary directory beside `output_dir` that takes its name in the end; if anything fails, nothing is left."""
+def new_directory(output_dir: str | os.PathLike) -> Iterator[Path]:
+    """
+    A directory `.NAME.partial` beside `output_dir` that takes its name in the end. If anything fails, nothing is left;
+    what a killed run left is removed by the next.
+
+    Raises:
+        FileExistsError: `output_dir` is not empty, a file, or the current directory.
+    """
+    given, output_dir = output_dir, Path(output_dir).resolve()  # a link stays, and its target is written
+    what = None
+    if output_dir.is_dir():
+        # The current directory, even an empty one, would be replaced under the feet of the shell.
+        what = (
+            "the current directory" if output_dir == Path.cwd() else "not empty" if any(output_dir.iterdir()) else None
+        )
+    elif output_dir.exists():
+        what = "a file"
+    if what:
+        raise FileExistsError(f"{given} exists and is {what}. Nothing was written; name a new directory.")
+    new_parents = [parent for parent in output_dir.parents if not parent.exists()]
     output_dir.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}.", dir=output_dir.parent))
+    temporary = output_dir.with_name(f".{output_dir.name}.partial")
+    if temporary.exists():
+        shutil.rmtree(temporary)
     try:
+        temporary.mkdir()
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)  # a temporary directory is its owner's alone
         temporary.replace(output_dir)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):  # another program put something there
+            for parent in new_parents:
+                parent.rmdir()
         raise
 
 
-def write(output_dir: Path, model: FlamingoModel, processor: FlamingoProcessor, card: FlamingoModelCardData) -> None:
-    """Model, processor and card as a directory that `from_pretrained` loads."""
-    with new_directory(output_dir) as directory:
-        model.save_pretrained(directory)
-        processor.save_pretrained(directory)
-        card.save(directory / "README.md")
+def write(directory: Path, model: FlamingoModel, processor: FlamingoProcessor, card: FlamingoModelCardData) -> None:
+    """Model, processor and card, for `from_pretrained`."""
+    model.save_pretrained(directory)
+    processor.save_pretrained(directory)
+    card.save(directory / "README.md")
 
 
 def format_table(table: list[MappedKey]) -> str:
     """The mapping table as text: source key, target key, shape."""
-    rows = [(row.source, row.target or "(left out)", "x".join(map(str, row.shape))) for row in table]
+    rows = [
+        (row.source, row.target or f"(left out: {row.reason})", "x".join(map(str, row.shape)) or "scalar")
+        for row in table
+    ]
     rows = [("SOURCE", "TARGET", "SHAPE"), *rows]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     return "\n".join(f"{a:{widths[0]}}  {b:{widths[1]}}  {c}".rstrip() for a, b, c in rows)

@@ -5,11 +5,12 @@ import json
 import os
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.utils import CONFIG_NAME, cached_file
 
 from ..configuration_flamingo import FlamingoConfig
@@ -80,10 +81,11 @@ def convert_flamingo_mini(
 
     Raises:
         ValueError: the checkpoint is damaged or does not fit the backbones.
-        FileExistsError: `output_dir` is not empty.
+        OSError: a file or directory cannot be read.
+        FileExistsError: `output_dir` is not empty, a file, or the current directory.
     """
-    if not dry_run:
-        output_dir = conversion.check_output_dir(output_dir)
+    if Path(source).is_file():
+        raise ValueError(f"{source} is a file. Give the directory or Hub name of a model that flamingo-mini saved.")
     settings = DEFAULTS | json.loads(Path(cached_file(source, CONFIG_NAME)).read_text())
     lacking = sorted({"lm", "clip_model_type"} - settings.keys())
     if lacking:
@@ -92,40 +94,46 @@ def convert_flamingo_mini(
     # Its processor takes one tokenizer for all sizes; they are equal.
     tokenizer = tokenizer or text
 
-    source_tensors = conversion.read_pretrained_tensors(source)
-    vision_config, text_config = conversion.load_vision_config(vision), conversion.load_text_config(text)
-    text_tokenizer = AutoTokenizer.from_pretrained(tokenizer)
-    text_tokenizer.pad_token = text_tokenizer.eos_token
-    image_processor = conversion.load_image_processor(vision, vision_config)
-    processor = FlamingoProcessor(
-        image_processor, text_tokenizer, end_of_chunk_token=END_OF_CHUNK_TOKEN, image_token_is_text=True
-    )
+    with nullcontext() if dry_run else conversion.new_directory(output_dir) as directory:
+        source_tensors = conversion.read_pretrained_tensors(source)
+        with conversion.reading("vision", vision):
+            vision_config = conversion.load_vision_config(vision)
+            image_processor = conversion.load_image_processor(vision, vision_config)
+        with conversion.reading("text", text):
+            text_config = conversion.load_text_config(text)
+        with conversion.reading("tokenizer", tokenizer):
+            text_tokenizer = conversion.load_tokenizer(tokenizer)
+        text_tokenizer.pad_token = text_tokenizer.eos_token
+        processor = FlamingoProcessor(
+            image_processor, text_tokenizer, end_of_chunk_token=END_OF_CHUNK_TOKEN, image_token_is_text=True
+        )
 
-    config = _make_config(settings, source_tensors, vision_config, text_config, processor, dtype)
-    model = conversion.meta_model(config)
-    targets = _Targets(
-        layers=config.cross_attention_layer_indices,
-        rename_text=conversion.backbone_renamer(model.language_model, "language_model"),
-        rename_vision=conversion.backbone_renamer(model.vision_model, "vision_model"),
-        text_prefix=model.language_model.base_model_prefix,
-    )
-    _, head = conversion.embedding_names(model.language_model)
-    tied = {head} if config.tie_word_embeddings else set()
-    tensors, table = conversion.map_tensors(source_tensors, targets, model, lambda name: name not in tied)
-    if dry_run:
+        config = _make_config(settings, source_tensors, vision_config, text_config, processor, dtype)
+        conversion.check_rows(config, len(text_tokenizer), num_unpadded=1)  # `<EOC>` after the language model's rows
+        model = conversion.meta_model(config)
+        targets = _Targets(
+            layers=config.cross_attention_layer_indices,
+            rename_text=conversion.backbone_renamer(model.language_model, "language_model"),
+            rename_vision=conversion.backbone_renamer(model.vision_model, "vision_model"),
+            text_prefix=model.language_model.base_model_prefix,
+        )
+        _, head = conversion.embedding_names(model.language_model)
+        tied = {head} if config.tie_word_embeddings else set()
+        tensors, table = conversion.map_tensors(source_tensors, targets, model, lambda name: name not in tied)
+        if dry_run:
+            return table
+
+        conversion.fill(model, tensors, dtype)
+        name = str(source) if not Path(source).exists() else Path(source).name
+        card = FlamingoModelCardData.from_model(
+            model,
+            vision_name=str(vision),
+            text_name=str(text),
+            source=f"the flamingo-mini checkpoint {name}",
+            notes=NOTES,
+        )
+        conversion.write(directory, model, processor, card)
         return table
-
-    conversion.fill(model, tensors, dtype)
-    name = str(source) if not Path(source).exists() else Path(source).name
-    card = FlamingoModelCardData.from_model(
-        model,
-        vision_name=str(vision),
-        text_name=str(text),
-        source=f"the flamingo-mini checkpoint {name}",
-        notes=NOTES,
-    )
-    conversion.write(output_dir, model, processor, card)
-    return table
 
 
 @dataclass
@@ -177,7 +185,7 @@ def _make_config(
     for name in ("xattn_act", "resampler_act"):
         if settings[name] not in ACTIVATIONS:
             raise ValueError(f"`{name}` is {settings[name]!r}, but flamingo-mini has {', '.join(ACTIVATIONS)}.")
-    return FlamingoConfig(
+    return conversion.make_config(
         vision_config=vision_config,
         text_config=text_config,
         cross_attention_layers=list(range(0, text_config.num_hidden_layers, settings["xattn_every"])),

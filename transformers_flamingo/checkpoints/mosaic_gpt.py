@@ -35,15 +35,20 @@ def mosaic_gpt_config(values: dict[str, Any]) -> MptConfig:
     """
     needed = {
         "alibi": True,
+        "alibi_bias_max": 8,
         "attn_clip_qkv": None,
         "embedding_fraction": 1.0,
         "logit_scale": None,
         "mlp_ratio": 4,
         "no_bias": True,
+        "prefix_lm": False,
     }
-    given = {name: values.get(name, value) for name, value in needed.items()}
-    if given != needed:
-        raise ValueError(f"This MosaicGPT has {given}, but transformers' MPT can only be {needed}.")
+    given = {name: values[name] for name, value in needed.items() if values.get(name, value) != value}
+    if given:
+        raise ValueError(
+            f"This MosaicGPT has {given}, but transformers' MPT can only be { ({name: needed[name] for name in given}) }: "
+            "it would give other numbers."
+        )
     return MptConfig(
         d_model=values["d_model"],
         n_heads=values["n_heads"],
@@ -52,7 +57,6 @@ def mosaic_gpt_config(values: dict[str, Any]) -> MptConfig:
         vocab_size=values["vocab_size"],
         attn_config={
             "alibi": True,
-            "alibi_bias_max": values.get("alibi_bias_max", 8),
             "qk_ln": values.get("attn_qk_ln", False),
             "softmax_scale": values.get("softmax_scale"),
         },

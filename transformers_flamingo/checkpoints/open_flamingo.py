@@ -4,13 +4,15 @@
 import os
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from huggingface_hub import hf_hub_download
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from ..configuration_flamingo import FlamingoConfig
@@ -58,6 +60,13 @@ OPEN_CLIP_NAMES = {
     "ViT-bigG-14/laion2b_s39b_b160k": "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
 }
 
+NOTES = [
+    "Left padding does not move positions, also where it did in OpenFlamingo's `forward` (GPT-NeoX, LLaMA).",
+    "Images with an EXIF orientation are turned upright and transparency is blended onto white; OpenFlamingo did neither. "
+    "Palette, bilevel, CMYK and YCbCr images become RGB before they are resized, in OpenFlamingo after.",
+    "`<image>` is never generated.",
+]
+
 HEAD_DIM = 64  # of resampler and gated blocks, in all of OpenFlamingo
 
 
@@ -84,7 +93,7 @@ def convert_open_flamingo(
 
     Args:
         checkpoint (`str` or `os.PathLike`):
-            A `checkpoint.pt`, or the name of a released model on the Hub, which fills in the other options:
+            A `checkpoint.pt`, a directory with a file of that name, or the name of a released model on the Hub, which fills in the other options:
             `openflamingo/OpenFlamingo-9B-vitl-mpt7b` and its siblings.
         output_dir (`str` or `os.PathLike`): The directory to write. It must not exist, or be empty.
         vision (`str` or `os.PathLike`, *optional*):
@@ -103,10 +112,9 @@ def convert_open_flamingo(
 
     Raises:
         ValueError: the checkpoint is damaged or does not fit the backbones; or an option is missing.
-        FileExistsError: `output_dir` is not empty.
+        OSError: a file or directory cannot be read.
+        FileExistsError: `output_dir` is not empty, a file, or the current directory.
     """
-    if not dry_run:
-        output_dir = conversion.check_output_dir(output_dir)
     release = RELEASES.get(str(checkpoint))
     if release is not None:
         vision, text = vision or release.vision, text or release.text
@@ -116,47 +124,58 @@ def convert_open_flamingo(
     if missing:
         raise ValueError(
             f"{checkpoint} is none of the released models ({', '.join(RELEASES)}), and the file does not say what it was "
-            f"trained with: give {', '.join(missing)}."
+            f"trained with: give {', '.join(missing)} ({', '.join('--' + name.replace('_', '-') for name in missing)})."
         )
     vision = OPEN_CLIP_NAMES.get(str(vision) if "/" in str(vision) else f"{vision}/openai", vision)
     tokenizer = tokenizer or text
 
-    if not Path(checkpoint).is_file() and release is None:
-        raise FileNotFoundError(f"There is no file {checkpoint}.")
-    path = hf_hub_download(checkpoint, CHECKPOINT_NAME) if release is not None else checkpoint
-    source = {key.removeprefix("module."): value for key, value in conversion.read_tensors(path).items()}
-    vision_config, text_config = conversion.load_vision_config(vision), conversion.load_text_config(text)
-    image_processor = conversion.load_image_processor(vision, vision_config, FlamingoImageProcessor)
-    processor = FlamingoProcessor(image_processor, AutoTokenizer.from_pretrained(tokenizer))
+    path = Path(checkpoint, CHECKPOINT_NAME) if Path(checkpoint).is_dir() else Path(checkpoint)
+    if not path.is_file() and release is None:
+        raise FileNotFoundError(f"There is no file {path}, and the released models are {', '.join(RELEASES)}.")
+    with nullcontext() if dry_run else conversion.new_directory(output_dir) as directory:
+        if release is not None:
+            path = hf_hub_download(checkpoint, CHECKPOINT_NAME)
+        source = {key.removeprefix("module."): value for key, value in conversion.read_tensors(path).items()}
+        with conversion.reading("vision", vision):
+            vision_config = conversion.load_vision_config(vision)
+            image_processor = conversion.load_image_processor(vision, vision_config, FlamingoImageProcessor)
+        with conversion.reading("text", text):
+            text_config = conversion.load_text_config(text)
+        with conversion.reading("tokenizer", tokenizer):
+            processor = FlamingoProcessor(image_processor, conversion.load_tokenizer(tokenizer))
 
-    config = _make_config(source, vision_config, text_config, processor, cross_attention_every_n_layers, dtype)
-    model = conversion.meta_model(config)
-    targets = _Targets(
-        layers=config.cross_attention_layer_indices,
-        rename_backbone=conversion.backbone_renamer(model.language_model, "language_model"),
-        layers_name=conversion.module_name(model.language_model, find_decoder_layers(model.language_model)),
-    )
-    required = ("resampler.", "gated_cross_attention.")
-    tensors, table = conversion.map_tensors(source, targets, model, lambda name: name.startswith(required))
-    if dry_run:
+        config = _make_config(source, vision_config, text_config, processor, cross_attention_every_n_layers, dtype)
+        conversion.check_rows(config, len(processor.tokenizer))
+        model = conversion.meta_model(config)
+        targets = _Targets(
+            layers=config.cross_attention_layer_indices,
+            rename_backbone=conversion.backbone_renamer(model.language_model, "language_model"),
+            layers_name=conversion.module_name(model.language_model, find_decoder_layers(model.language_model)),
+        )
+        required = ("resampler.", "gated_cross_attention.")
+        tensors, table = conversion.map_tensors(source, targets, model, lambda name: name.startswith(required))
+        if dry_run:
+            return table
+
+        with conversion.reading("text", text):
+            language_model = conversion.load_language_model(text, conversion.load_text_config(text), dtype)
+        _, head = conversion.embedding_names(language_model)
+        _resize(language_model, config.text_config.vocab_size, has_head=head in tensors)
+        language_model.config.tie_word_embeddings = config.text_config.tie_word_embeddings
+        with conversion.reading("vision", vision):
+            vision_model = conversion.load_vision_model(vision, vision_config, dtype)
+        with torch.device("meta"):
+            model = FlamingoModel(config, vision_model=vision_model, language_model=language_model)
+        conversion.fill(model, tensors, dtype)
+        card = FlamingoModelCardData.from_model(
+            model,
+            vision_name=str(vision),
+            text_name=str(text),
+            source=f"the OpenFlamingo checkpoint {checkpoint}" if release else "an OpenFlamingo checkpoint",
+            notes=NOTES,
+        )
+        conversion.write(directory, model, processor, card)
         return table
-
-    language_model = conversion.load_language_model(text, conversion.load_text_config(text), dtype)
-    _, head = conversion.embedding_names(language_model)
-    _resize(language_model, config.text_config.vocab_size, has_head=head in tensors)
-    language_model.config.tie_word_embeddings = config.text_config.tie_word_embeddings
-    vision_model = conversion.load_vision_model(vision, vision_config, dtype)
-    with torch.device("meta"):
-        model = FlamingoModel(config, vision_model=vision_model, language_model=language_model)
-    conversion.fill(model, tensors, dtype)
-    card = FlamingoModelCardData.from_model(
-        model,
-        vision_name=str(vision),
-        text_name=str(text),
-        source=f"the OpenFlamingo checkpoint {checkpoint if release else Path(checkpoint).name}",
-    )
-    conversion.write(output_dir, model, processor, card)
-    return table
 
 
 @dataclass
@@ -198,7 +217,7 @@ def _make_config(
     """The config of the model that a checkpoint was trained as: its sizes are those of the tensors."""
 
     def rows(pattern: str) -> int:
-        found = [tensor for key, tensor in source.items() if re.fullmatch(pattern, key) and tensor.ndim > 0]
+        found = [tensor for key, tensor in source.items() if fnmatchcase(key, pattern) and tensor.ndim > 0]
         if not found:
             raise ValueError(f"The file has no key like {pattern}: it is no OpenFlamingo checkpoint.")
         return found[0].shape[0]
@@ -210,28 +229,45 @@ def _make_config(
     embedding, head = conversion.embedding_names(language_model)
     if embedding in tensors:
         text_config.vocab_size = len(tensors[embedding])
+    elif text_config.vocab_size != len(processor.tokenizer):  # OpenFlamingo resizes to just that
+        raise ValueError(
+            f"The checkpoint lacks the input embedding ({embedding}), which OpenFlamingo trains and saves. Is the file "
+            "complete, and is `text` (--text) the language model that it was trained with? Without the embedding `text` "
+            f"must have it resized, to {len(processor.tokenizer)} rows; it has {text_config.vocab_size}."
+        )
+    else:
+        logger.warning(
+            f"The checkpoint holds no input embedding, so that of `text` stays. It has {text_config.vocab_size} rows, as "
+            "many as the tokenizer, but unless those of the special tokens were trained with this checkpoint they mean "
+            "nothing."
+        )
     if conversion.unties(tensors, embedding, head):
         text_config.tie_word_embeddings = False
 
-    block = r"lang_encoder\..+\.\d+\.gated_cross_attn_layer\."
+    if not 1 <= every <= text_config.num_hidden_layers:
+        raise ValueError(
+            f"`cross_attention_every_n_layers` (--cross-attention-every-n-layers) is {every}, but the language model has "
+            f"{text_config.num_hidden_layers} layers: it must be at least 1 and at most their number."
+        )
+    block = "lang_encoder.*.gated_cross_attn_layer."
     num_layers = 1 + max(
         (int(m[1]) for key in source if (m := re.match(r"perceiver\.layers\.(\d+)\.", key))), default=-1
     )
     has_frames = "perceiver.frame_embs" in source
     text_config.dtype = dtype
-    return FlamingoConfig(
+    return conversion.make_config(
         vision_config=vision_config,
         text_config=text_config,
         cross_attention_every_n_layers=every,
-        cross_attention_num_heads=rows(block + r"attn\.to_q\.weight") // HEAD_DIM,
+        cross_attention_num_heads=rows(block + "attn.to_q.weight") // HEAD_DIM,
         cross_attention_head_dim=HEAD_DIM,
-        cross_attention_ffn_mult=rows(block + r"ff\.1\.weight") // rows(block + r"ff\.0\.weight"),
+        cross_attention_ffn_mult=rows(block + "ff.1.weight") // rows(block + "ff.0.weight"),
         resampler_num_layers=num_layers,
-        resampler_num_latents=rows(r"perceiver\.latents"),
-        resampler_num_heads=rows(r"perceiver\.layers\.0\.0\.to_q\.weight") // HEAD_DIM,
+        resampler_num_latents=rows("perceiver.latents"),
+        resampler_num_heads=rows("perceiver.layers.0.0.to_q.weight") // HEAD_DIM,
         resampler_head_dim=HEAD_DIM,
-        resampler_ffn_mult=rows(r"perceiver\.layers\.0\.1\.1\.weight") // rows(r"perceiver\.norm\.weight"),
-        resampler_num_frames=rows(r"perceiver\.frame_embs") if has_frames else 0,
+        resampler_ffn_mult=rows("perceiver.layers.0.1.1.weight") // rows("perceiver.norm.weight"),
+        resampler_num_frames=rows("perceiver.frame_embs") if has_frames else 0,
         image_token_id=processor.image_token_id,
         end_of_chunk_token_id=processor.end_of_chunk_token_id,
         pad_token_id=processor.tokenizer.pad_token_id,

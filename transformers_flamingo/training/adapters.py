@@ -41,7 +41,7 @@ def lora_config(model: FlamingoModel, **kwargs) -> "LoraConfig":
 
     Raises:
         ImportError: peft is not installed.
-        ValueError: the model was frozen by `freeze_backbones`.
+        ValueError: the model was frozen by `freeze_backbones`, or is no [`FlamingoModel`].
 
     Example:
 
@@ -53,6 +53,11 @@ def lora_config(model: FlamingoModel, **kwargs) -> "LoraConfig":
         from peft import LoraConfig
     except ImportError as error:
         raise ImportError("Adapters need peft: `pip install transformers-flamingo[train]`.") from error
+    if not isinstance(model, FlamingoModel):
+        raise ValueError(
+            f"`lora_config` got a {type(model).__name__}, but the names in it are those of the whole `FlamingoModel`. Give "
+            "that, before `get_peft_model` changes it."
+        )
     if model.input_token_rows is not None:
         raise ValueError(
             "`freeze_backbones()` was called on this model, so the rows of `<image>` and `<|endofchunk|>` are trainable "
