@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import datasets
 import torch
@@ -34,7 +35,6 @@ def launch(function: Callable, *args, world_size: int = 1, **kwargs) -> list[int
     They are forked from a server that has imported everything, so that each takes a second and not ten.
     """
     context = multiprocessing.get_context("forkserver")
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     context.set_forkserver_preload([function.__module__])
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -43,6 +43,10 @@ def launch(function: Callable, *args, world_size: int = 1, **kwargs) -> list[int
         context.Process(target=_process, args=(rank, world_size, port, function, args, kwargs))
         for rank in range(world_size)
     ]
+    # The server, which the first process starts, must find the modules of the tests
+    python_path = os.environ.get("PYTHONPATH")
+    here = [str(Path(__file__).parent), str(Path(sys.modules[function.__module__].__file__).parent)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([*here, *filter(None, [python_path])])
     main = sys.modules["__main__"]
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
     try:
@@ -53,6 +57,10 @@ def launch(function: Callable, *args, world_size: int = 1, **kwargs) -> list[int
         for process in processes:
             process.start()
     finally:
+        if python_path is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = python_path
         main.__spec__ = spec
         if file is not None:
             main.__file__ = file

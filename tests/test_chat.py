@@ -201,6 +201,8 @@ def test_page(address, browser, chat, images):
     expect(said).to_contain_text(answers(chat, messages, method="beam"))
 
     # What is wrong is said, and what was typed stays
+    expect(message).to_have_value("")  # the page has taken the last message out
+    page.locator("#message .thumbnail-item").wait_for(state="detached")
     message.fill("w8 <image>")
     message.press("Enter")
     expect(page.locator(".toast-body")).to_contain_text("3 `<image>` in its text but 2 images")
