@@ -46,7 +46,7 @@ def test_a_missing_fact_is_an_error_not_a_gap(kind):
 
 
 def test_an_unknown_kind_is_an_error():
-    with pytest.raises(ValueError, match="known kinds are demo, miniature-clip, miniature-gpt2"):
+    with pytest.raises(ValueError, match="known kinds are demo, few-shot, miniature-clip, miniature-gpt2"):
         render_model_card("nope", {})
 
 
