@@ -34,7 +34,7 @@ def test_the_card_of_the_miniature_flamingo_is_that_of_its_record():
 
 def test_all_cards_have_metadata_that_the_hub_reads():
     cards = list(CARDS.glob("*.md"))
-    assert len(cards) == 3
+    assert len(cards) == 4
     for path in cards:
         assert ModelCard.load(path).data.license == "apache-2.0"
 

@@ -2,6 +2,7 @@
 """Episodes that bind new words, what the shipped model makes of them, and the training cut short."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +31,9 @@ from transformers_flamingo.miniature.few_shot import (
 from transformers_flamingo.model_card import render_model_card
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 from transformers_flamingo.training import FlamingoDataCollator
+
+
+CARDS = Path(__file__).parents[2] / "model_cards"
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +162,7 @@ def test_pixels_and_kept_latents_give_the_same_answer(shipped):
 
 def test_the_shipped_model_comes_with_the_card_of_its_record():
     path = few_shot_model_path()
+    assert (CARDS / "few-shot.md").read_text() == (path / "README.md").read_text()
     record = json.loads((path / "metrics.json").read_text())
     assert (path / "README.md").read_text() == render_model_card("few-shot", record)
     start = record["training"]["gates"][0]
