@@ -35,7 +35,7 @@ def test_the_card_of_the_miniature_flamingo_is_that_of_its_record():
 
 def test_all_cards_have_metadata_that_the_hub_reads():
     cards = list(CARDS.glob("*.md"))
-    assert len(cards) == 3
+    assert len(cards) == 4
     for path in cards:
         assert ModelCard.load(path).data.license == "apache-2.0"
 
@@ -47,7 +47,7 @@ def test_a_missing_fact_is_an_error_not_a_gap(kind):
 
 
 def test_an_unknown_kind_is_an_error():
-    with pytest.raises(ValueError, match="known kinds are demo, miniature-clip, miniature-gpt2"):
+    with pytest.raises(ValueError, match="known kinds are demo, few-shot, miniature-clip, miniature-gpt2"):
         render_model_card("nope", {})
 
 

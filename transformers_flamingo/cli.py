@@ -3,6 +3,7 @@
 The `flamingo` command. Each subcommand is a thin function over what the package offers in Python.
 
     flamingo demo                                     # train a small Flamingo, offline, in minutes
+    flamingo demo --few-shot                          # a small Flamingo that binds new words from its prompt
     flamingo caption PICTURE... --model DIRECTORY     # caption pictures
     flamingo chat DIRECTORY                           # talk with a model about images, on a page in the browser
     flamingo convert open-flamingo CHECKPOINT DIRECTORY   # a checkpoint of OpenFlamingo or flamingo-mini
@@ -25,10 +26,22 @@ from pathlib import Path
 
 
 def demo(arguments: argparse.Namespace) -> None:
-    from .miniature.demo import DemoArguments, run_demo
+    if arguments.few_shot:
+        from .miniature.few_shot import FewShotArguments as Arguments
+        from .miniature.few_shot import run_few_shot as run
+    else:
+        from .miniature.demo import DemoArguments as Arguments
+        from .miniature.demo import run_demo as run
 
-    given = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(DemoArguments)}
-    run_demo(DemoArguments(**{name: value for name, value in given.items() if value is not None}))
+    fields = {field.name for field in dataclasses.fields(Arguments)}
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    options = {"command", "run", "few_shot"}
+    if unknown := given.keys() - fields - options:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(unknown))
+        raise ValueError(
+            f"{names} has no effect {'with' if arguments.few_shot else 'without'} --few-shot. Leave it out."
+        )
+    run(Arguments(**{name: value for name, value in given.items() if name in fields}))
 
 
 def caption(arguments: argparse.Namespace) -> None:
@@ -187,11 +200,20 @@ def make_parser() -> argparse.ArgumentParser:
         return command
 
     command = add("demo", demo, "Train a small Flamingo on drawn pictures, offline, and report what it learned.")
-    command.add_argument("--output-dir", help="folder of the report and the model (default: flamingo-demo)")
+    command.add_argument(
+        "--few-shot", action="store_true", help="show how the shipped few-shot model binds new words from its prompt"
+    )
+    command.add_argument(
+        "--from-scratch", action="store_true", default=None, help="with --few-shot: train that model again first"
+    )
+    command.add_argument(
+        "--output-dir", help="folder of the report and the model (default: flamingo-demo or flamingo-few-shot)"
+    )
     command.add_argument("--seed", type=int, help="seed of pictures, weights and order (default: 0)")
-    for name in ("max-steps", "batch-size", "train-size", "test-size", "num-captions"):
+    for name in ("max-steps", "batch-size", "train-size", "test-size", "num-captions", "episodes"):
         command.add_argument(f"--{name}", type=int, help=argparse.SUPPRESS)
-    for name in ("learning-rate", "gate-learning-rate-multiplier"):
+    command.add_argument("--split", help=argparse.SUPPRESS)
+    for name in ("learning-rate", "gate-learning-rate-multiplier", "scale"):
         command.add_argument(f"--{name}", type=float, help=argparse.SUPPRESS)
 
     command = add("caption", caption, "Caption pictures with a saved Flamingo.")

@@ -22,7 +22,7 @@ from .modeling_flamingo import FlamingoModel
 
 
 # The kinds of card, one template each.
-KINDS = ("demo", "miniature-clip", "miniature-gpt2")
+KINDS = ("demo", "few-shot", "miniature-clip", "miniature-gpt2")
 
 _environment = Environment(
     loader=PackageLoader("transformers_flamingo", "templates"),

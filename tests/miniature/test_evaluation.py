@@ -41,7 +41,7 @@ def test_every_true_caption_is_parsed_to_its_scene():
 
 @given(size=st.integers(2, 60), seed=st.integers(0, 1000))
 def test_no_image_stays_with_its_scene(size, seed):
-    permutation = evaluation._derangement(size, np.random.default_rng(seed))
+    permutation = evaluation.derangement(size, np.random.default_rng(seed))
     assert sorted(permutation) == list(range(size))
     assert (permutation != np.arange(size)).all()
 

@@ -180,7 +180,7 @@ def evaluate_miniature(
     images = list(scenes["image"])
     latents = encode_images(model, processor, images)
     blank = encode_images(model, processor, [Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (127, 127, 127))])
-    permutation = torch.from_numpy(_derangement(len(images), np.random.default_rng(seed)))
+    permutation = torch.from_numpy(derangement(len(images), np.random.default_rng(seed)))
     by_condition = {
         "image": latents,
         "permuted": latents[permutation],
@@ -240,7 +240,7 @@ def _chance(truths: list[object]) -> float:
     return sum((count / len(truths)) ** 2 for count in counts.values())
 
 
-def _derangement(size: int, rng: np.random.Generator) -> np.ndarray:
+def derangement(size: int, rng: np.random.Generator) -> np.ndarray:
     """A permutation in which nothing stays in its place: a cycle through all places in random order."""
     if size < 2:
         raise ValueError(f"Images can only be permuted among two or more scenes: got {size}.")

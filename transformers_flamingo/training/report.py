@@ -114,6 +114,24 @@ def plot_gates(path: str | Path, history: Sequence[Mapping[str, Any]], layers: S
     _save(figure, path)
 
 
+def plot_few_shot(path: str | Path, scores: list[dict]) -> None:
+    """Accuracy against the number of shots, a panel for each number of words; dashed with images permuted."""
+    ways = sorted({score["ways"] for score in scores})
+    figure, panels = plt.subplots(1, len(ways), figsize=(5.5 * len(ways), 4), sharey=True, squeeze=False)
+    for axes, number in zip(panels.flat, ways, strict=True):
+        for index, contrast in enumerate(dict.fromkeys(score["contrast"] for score in scores)):
+            chosen = [score for score in scores if (score["contrast"], score["ways"]) == (contrast, number)]
+            ticks = [str(score["shots"]) for score in chosen]
+            axes.plot(ticks, [score["image"] for score in chosen], "o-", color=f"C{index}", label=contrast)
+            axes.plot(ticks, [score["permuted"] for score in chosen], "--", color=f"C{index}", linewidth=1)
+        axes.axhline(1 / number, color="black", linewidth=0.5)
+        axes.set(xlabel="shots", ylim=(0, 1.02), title=f"{number} words (dashed: images permuted)")
+        axes.grid(alpha=0.3)
+    panels.flat[0].set_ylabel("accuracy")
+    panels.flat[0].legend(title="what differs")
+    _save(figure, path)
+
+
 def plot_captions(
     path: str | Path, images: list[Image.Image], captions: list[str], truths: list[str], columns: int = 4
 ) -> None:
