@@ -50,7 +50,7 @@ def main() -> None:
         "# The paper's ablations over the miniature world",
         "",
         f"{arguments.steps} steps each, one seed, 200 held-out rows. Written by `benchmarks/ablations.py`: the switches at work, in a "
-        "tiny world after few steps, and no repetition of the paper's table 3.",
+        "tiny world after few steps, and no repetition of the paper's table 3. Of three layers, every second is the one in the middle.",
         "",
         *(f"| {' | '.join(map(str.strip, row))} |" for row in (header, ["---"] * len(header), *rows)),
     ]

@@ -25,7 +25,7 @@ def model_directory(tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["caption"], ["convert"], ["miniature-backbones"]])
+@pytest.mark.parametrize("command", [[], ["demo"], ["caption"], ["chat"], ["convert"], ["miniature-backbones"]])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])

@@ -1063,3 +1063,19 @@ def test_a_compiled_forward_refuses_a_wrong_number_of_images():
         assert model(input_ids=prompt("aIbc", "Iabc"), pixel_values=images).logits.isfinite().all()
         with pytest.raises(RuntimeError, match="`<image>` markers in the text differs"):
             model(input_ids=prompt("aIbc", "abcd"), pixel_values=images)
+
+
+@pytest.mark.parametrize("text", TEXT_CONFIGS)
+def test_the_base_model_is_the_model_without_its_head(text):
+    model = tiny_flamingo(text)
+    ids, images = prompt("aIbcd", "_Ixyz"), random_images(2, 1)
+    inputs = {"input_ids": ids, "attention_mask": (ids != 0).long(), "pixel_values": images}
+    heads_input = []
+    handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: heads_input.append(args[0]))
+    with torch.no_grad():
+        model(**inputs)
+        handle.remove()
+        body = model.base_model(**inputs).last_hidden_state
+        other = model.base_model(**{**inputs, "pixel_values": images.flip(0)}).last_hidden_state
+    torch.testing.assert_close(body, heads_input[0])
+    assert (body - other)[:, -1].abs().amax(dim=-1).min() > 1e-4

@@ -4,6 +4,7 @@ The `flamingo` command. Each subcommand is a thin function over what the package
 
     flamingo demo                                     # train a small Flamingo, offline, in minutes
     flamingo caption PICTURE... --model DIRECTORY     # caption pictures
+    flamingo chat DIRECTORY                           # talk with a model about images, on a page in the browser
     flamingo convert open-flamingo CHECKPOINT DIRECTORY   # a checkpoint of OpenFlamingo or flamingo-mini
     flamingo train RECIPE --max_steps 100             # train as a YAML file says, with what is different this time
     flamingo evaluate MODEL --task coco --data DIRECTORY   # few-shot evaluation
@@ -48,6 +49,12 @@ def caption(arguments: argparse.Namespace) -> None:
         )
         new = generated[:, inputs["input_ids"].shape[1] :]
         print(f"{path}: {processor.batch_decode(new, skip_special_tokens=True)[0].strip()}", flush=True)
+
+
+def chat(arguments: argparse.Namespace) -> None:
+    from .chat import run_chat
+
+    run_chat(arguments.model, arguments.host, arguments.port, arguments.share, arguments.dtype)
 
 
 def convert(arguments: argparse.Namespace) -> None:
@@ -194,6 +201,17 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--max-new-tokens", type=int, default=32, help="tokens at most (default: %(default)s)")
     command.add_argument("--num-beams", type=int, default=1, help="beams of beam search (default: %(default)s)")
 
+    command = add("chat", chat, "Talk with a saved Flamingo about images, on a page in the browser.")
+    command.add_argument("model", metavar="DIRECTORY", help="directory or Hub name of the model")
+    command.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine)"
+    )
+    command.add_argument("--port", type=int, help="(default: the first that is free from 7860)")
+    command.add_argument("--share", action="store_true", help="open a public link through Gradio's servers")
+    command.add_argument(
+        "--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="(default: as saved)"
+    )
+
     command = add("convert", convert, "Convert a checkpoint of OpenFlamingo or flamingo-mini.")
     command.add_argument("peer", choices=["open-flamingo", "flamingo-mini"], help="whose checkpoint it is")
     command.add_argument(
@@ -283,7 +301,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What a user can mend is a message, not a traceback.
         hint = ""
         if isinstance(error, ModuleNotFoundError):
-            hint = '\nInstall what this command needs: pip install "transformers-flamingo[demo]"'
+            extra = "chat" if arguments.command == "chat" else "demo"
+            hint = f'\nInstall what this command needs: pip install "transformers-flamingo[{extra}]"'
         print(f"flamingo {arguments.command}: {error}{hint}", file=sys.stderr)
         return 1
     return 0

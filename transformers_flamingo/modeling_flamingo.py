@@ -924,6 +924,31 @@ class FlamingoOutput(ModelOutput):
     image_hidden_states: torch.FloatTensor | None = None
 
 
+@dataclass(frozen=True)
+class FlamingoBody:
+    """
+    A [`FlamingoModel`] without the head of its language model: what its `base_model` is.
+
+    It is called as the model is, but for `labels` and `logits_to_keep`, and returns the language model's
+    `last_hidden_state` `(B, T, D)`, from which the head makes logits. Trainers that fuse head and loss call it (TRL's
+    `SFTTrainer`); they read the head's weight themselves, so that after `freeze_backbones()` the output rows of the new
+    tokens get no gradient there.
+
+    Args:
+        model (`FlamingoModel`): The whole model. No module and no state of its own: parameters keep their names.
+    """
+
+    model: "FlamingoModel"
+    _tp_plan = _pp_plan = None
+
+    def __call__(self, input_ids: torch.LongTensor | None = None, **kwargs) -> ModelOutput:
+        return self.model._run(self.model.language_model.base_model, input_ids, **kwargs)[0]
+
+    @property
+    def get_image_features(self) -> Callable[..., FlamingoImageFeatures]:
+        return self.model.get_image_features  # itself: `generate()` looks for it here and reads its signature
+
+
 class FlamingoModel(PreTrainedModel, GenerationMixin):
     """
     Flamingo: a vision encoder and a causal language model joined by a Perceiver resampler and gated cross-attention
@@ -1059,6 +1084,11 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             for gate in (module.attn_gate, module.ffn_gate):
                 if gate is not None:
                     init.zeros_(gate)
+
+    @property
+    def base_model(self) -> FlamingoBody:
+        """The model without the head, by the name that every transformers model has for it."""
+        return FlamingoBody(self)
 
     # Embeddings and decoder are the language model's.
 
@@ -1486,10 +1516,71 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         Raises:
             ValueError: the number of markers differs from the number of images, or a shape is wrong.
         """
+        # Training needs logits where something is to be predicted, and nowhere else: the head is a large part of the
+        # cost. A graph of static shapes computes all of them.
+        supervised = None
+        if (
+            labels is not None
+            and self.training
+            and not torch.compiler.is_compiling()
+            and isinstance(logits_to_keep, int)
+            and logits_to_keep == 0
+            and "shift_labels" not in kwargs
+        ):
+            shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+            logits_to_keep = supervised = shift_labels != -100  # (B, T)
+        outputs, image_features = self._run(
+            self.language_model,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            frame_attention_mask=frame_attention_mask,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            position_ids=position_ids,
+            mm_encoder_outputs=mm_encoder_outputs,
+            use_cache=use_cache,
+            media_index=media_index,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
+
+        loss, logits = None, outputs.logits
+        if labels is not None:
+            if supervised is not None:
+                kwargs["shift_labels"] = shift_labels[supervised]
+            loss = self.loss_function(logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs)
+        if supervised is not None:
+            # (supervised, V) -> (B, T, V), 0 elsewhere: callbacks and other trainers look at logits beside labels
+            logits = logits.new_zeros(*supervised.shape, logits.shape[-1]).index_put((supervised,), logits)
+        return FlamingoOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=None if image_features is None else image_features.pooler_output,
+        )
+
+    def _run(
+        self,
+        language_model: nn.Module,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        frame_attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        mm_encoder_outputs: dict[str, Any] | None = None,
+        use_cache: bool | None = None,
+        media_index: torch.LongTensor | None = None,
+        **kwargs,
+    ) -> tuple[ModelOutput, FlamingoImageFeatures | None]:
+        """Run the language model, or its body without the head, on text and images; arguments as in `forward`."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of `input_ids` and `inputs_embeds`.")
-        is_compiling = torch.compiler.is_compiling()
-        if not is_compiling:
+        if not torch.compiler.is_compiling():
             self._share_token_rows()
 
         image_features = (mm_encoder_outputs or {}).get("image")
@@ -1518,28 +1609,13 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         if self._takes_position_ids:
             kwargs["position_ids"] = self._infer_position_ids(position_ids, attention_mask, media_index.shape[1])
         keywords = {_CONTEXT_KEYWORD: context} if self._takes_keywords else {}
-
-        # Training needs logits where something is to be predicted, and nowhere else: the head is a large part of the
-        # cost. A graph of static shapes computes all of them.
-        supervised = None
-        if (
-            labels is not None
-            and self.training
-            and not is_compiling
-            and isinstance(logits_to_keep, int)
-            and logits_to_keep == 0
-            and "shift_labels" not in kwargs
-        ):
-            shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
-            logits_to_keep = supervised = shift_labels != -100  # (B, T)
         with _current(context):
-            outputs = self.language_model(
+            outputs = language_model(
                 input_ids=input_ids,
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask,
                 past_key_values=past_key_values,
                 use_cache=use_cache,
-                logits_to_keep=logits_to_keep,
                 return_dict=True,
                 **keywords,
                 **kwargs,
@@ -1550,24 +1626,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 "silently ignore them. If this model is compiled, do not compile it: this language model drops "
                 "keywords. If its decoder or layers were replaced, use `set_decoder`."
             )
-
-        loss, logits = None, outputs.logits
-        if labels is not None:
-            kwargs.pop("position_ids", None)
-            if supervised is not None:
-                kwargs["shift_labels"] = shift_labels[supervised]
-            loss = self.loss_function(logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs)
-        if supervised is not None:
-            # (supervised, V) -> (B, T, V), 0 elsewhere: callbacks and other trainers look at logits beside labels
-            logits = logits.new_zeros(*supervised.shape, logits.shape[-1]).index_put((supervised,), logits)
-        return FlamingoOutput(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            image_hidden_states=None if image_features is None else image_features.pooler_output,
-        )
+        return outputs, image_features
 
     def _build_context(
         self,
