@@ -47,9 +47,9 @@ class Video:
                 for frame in container.decode(video=0):
                     while len(frames) < len(times) and frame.time > times[len(frames)]:
                         frames.append((last or frame).to_image())  # the frame that is shown at that time
+                    last = frame
                     if len(frames) == len(times):
                         break
-                    last = frame
         except Exception as error:  # PyAV's, and IndexError where there is no video stream
             raise BadSampleError(
                 f"{where}: the video {self.path!r} cannot be decoded ({error}). It is truncated, damaged or no video."

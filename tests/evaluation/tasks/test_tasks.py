@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from transformers_flamingo.evaluation.task import Example, Prediction, Task
 from transformers_flamingo.evaluation.tasks import TASKS, make_task
+from transformers_flamingo.evaluation.tasks.rareact import weighted_average_precision
 from transformers_flamingo.evaluation.tasks.visdial import ndcg
 from transformers_flamingo.evaluation.video import Video
 
@@ -104,6 +107,8 @@ def test_questions_about_coco(tmp_path, name, questions, annotations):
     assert task.generation.max_new_tokens == 5
     # Of the other nine annotators, three or two said dog: (3 * 2/3 + 7 * 1) / 10
     assert task.score([predicted(query, "The dog."), predicted(query, "bird")]) == {"accuracy": pytest.approx(45.0)}
+    stems = task.score_each([predicted(query, text) for text in ("cats", "cat", "caterpillar")])
+    assert stems == ([1.0, 1.0, 0.0] if name == "okvqa" else [0.0, 1.0, 0.0])  # OK-VQA's references are stemmed
     write(tmp_path, annotations.format("val2014"), {"annotations": []})
     with pytest.raises(ValueError, match=f"{name}: 1 questions of val2014 have no annotation, such as 2"):
         task.queries()
@@ -146,6 +151,9 @@ def test_hateful_memes(tmp_path):
     assert task.score(predictions) == {"ROC-AUC": pytest.approx(100.0)}
     predictions[3] = Prediction(queries[3], "", [-1.0, -1.7])  # -.7: behind one of two
     assert task.score(predictions) == {"ROC-AUC": pytest.approx(75.0)}
+    # Both would round to the probability 1
+    sure = [Prediction(queries[0], "", [-40.0, 0.0]), Prediction(queries[1], "", [-50.0, 0.0])]
+    assert task.score(sure) == {"ROC-AUC": pytest.approx(100.0)}
     assert len(make_task("hateful_memes", str(tmp_path), {"split": "test_seen"}).queries()) == 1
 
 
@@ -179,11 +187,12 @@ def test_video_questions(tmp_path):
 
 
 def test_video_captions(tmp_path):
-    for split in ("training", "validation"):
-        write(tmp_path, f"vatex_{split}_v1.0.json", [{"videoID": f"{split}_0", "enCap": ["a man runs", "running"]}])
+    for split in ("training_v1.0", "validation_v1.0", "public_test_english_v1.1"):
+        write(tmp_path, f"vatex_{split}.json", [{"videoID": f"{split}_0", "enCap": ["a man runs", "running"]}])
     task = make_task("vatex", str(tmp_path))
     (query,) = task.queries()
-    assert query.media == [Video(str(tmp_path / "videos" / "validation_0.mp4"))]
+    assert query.media == [Video(str(tmp_path / "videos" / "public_test_english_v1.1_0.mp4"))]
+    assert make_task("vatex", str(tmp_path), {"split": "validation_v1.0"}).queries()[0].id == "validation_v1.0_0"
     assert shown(task, task.support()[0]) == "<image>Output:a man runs<eoc>\n"
 
     segments = [{"id": i, "segment": [10 * i, 10 * i + 5], "sentence": f"cut {i}"} for i in range(2)]
@@ -228,16 +237,81 @@ def test_choices_about_videos(tmp_path):
     assert task.score([predicted(query, "reason 2")]) == {"accuracy": 100.0}
 
 
+def rareact(root: Path, rows: list[tuple[str, str, int]]) -> Task:
+    """`rows` are video, action and annotation."""
+    columns = ("id", "video_id", "start", "end", "class_id", "verb", "noun", "annotation")
+    write(
+        root,
+        "rareact.csv",
+        [
+            dict(zip(columns, (i, video, i, i + 2, 0, *action.split(), label), strict=True))
+            for i, (video, action, label) in enumerate(rows)
+        ],
+    )
+    return make_task("rareact", str(root))
+
+
 def test_rareact(tmp_path):
-    rows = [
-        {"id": i, "video_id": "v", "start": i, "end": i + 2, "verb": verb, "noun": "keyboard", "annotation": label}
-        for i, (verb, label) in enumerate((("cut", 1), ("wash", 2), ("drill", 1)))
+    task = rareact(
+        tmp_path,
+        [
+            ("a", "cut keyboard", 1),
+            ("b", "cut keyboard", 3),
+            ("c", "cut door", 1),
+            ("c", "cut door", 1),
+            ("d", "wash tree", 0),
+        ],
+    )
+    queries = task.queries()
+    assert queries[0].media == [Video(str(tmp_path / "videos" / "a.mp4"), 0.0, 2.0)]
+    assert queries[0].candidates == ["cut door", "cut keyboard", "wash tree"]
+    assert [example.answer for example in task.support()] == ["open door", "wash dish"] and task.support()[
+        0
+    ].media == []
+
+    def score(*shares: tuple[float, float, float]) -> dict[str, float]:
+        """Of the probabilities of the actions; each clip's likelihoods have another scale, which must not count."""
+        return task.score(
+            [
+                Prediction(query, query.candidates[int(np.argmax(share))], (np.log(share) - i).tolist())
+                for i, (query, share) in enumerate(zip(queries, shares, strict=True))
+            ]
+        )
+
+    sure = (0.9, 0.05, 0.05)
+    best = score((0.1, 0.8, 0.1), (0.2, 0.5, 0.3), sure, sure, (0.1, 0.1, 0.8))
+    assert best == {"mWAP": pytest.approx(100.0), "accuracy": 100.0}
+    # "cut keyboard" is found in clip a behind video c, a hard negative that counts once: precision 1/2. "cut door" is
+    # found in all of c before a. "wash tree" is shown nowhere, and does not count.
+    worse = score((0.1, 0.3, 0.6), (0.1, 0.2, 0.7), (0.5, 0.4, 0.1), (0.5, 0.4, 0.1), (0.1, 0.1, 0.8))
+    assert worse == {"mWAP": pytest.approx(75.0), "accuracy": pytest.approx(200 / 3)}
+    with pytest.raises(ValueError, match="rareact: none of the 1 clips shows its action"):
+        task.score([Prediction(queries[4], "cut door", [0.0, 0.0, 0.0])])
+
+
+def test_clips_of_other_actions_count_only_where_it_is_known_what_they_show(tmp_path):
+    task = rareact(tmp_path, [("a", "cut keyboard", 1), ("b", "wash tree", 0)])
+    # Nobody said whether b, which shows no washing of trees, shows a cut keyboard: its high score is no mistake
+    predictions = [
+        Prediction(query, "", scores) for query, scores in zip(task.queries(), ([-2, -1], [0, -9]), strict=True)
     ]
-    write(tmp_path, "rareact.csv", rows)
-    task = make_task("rareact", str(tmp_path))
-    assert [query.id for query in task.queries()] == ["0", "2"]
-    assert task.queries()[0].candidates == ["cut keyboard", "drill keyboard", "wash keyboard"]
-    assert [example.answer for example in task.support()] == ["open door", "wash dish"]
+    assert task.score(predictions)["mWAP"] == pytest.approx(100.0)
+
+
+def test_weighted_average_precision():
+    assert weighted_average_precision([3, 2, 1], [True, False, True], [1, 1, 1]) == pytest.approx((1 + 2 / 3) / 2)
+    assert weighted_average_precision([3, 2, 1], [True, False, True], [1, 0.5, 0.5]) == pytest.approx(
+        (1 + 0.375) / 1.5
+    )
+    assert weighted_average_precision([1, 1], [True, False], [1, 1]) == pytest.approx(0.5)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(1, 3)), min_size=1, max_size=8))
+def test_an_example_of_weight_n_counts_as_n_examples(rows):
+    scores, labels, weights = zip(*[*rows, (2, True, 1)], strict=True)
+    repeated = [np.repeat(values, weights) for values in (scores, labels)]
+    expected = weighted_average_precision(*repeated, np.ones(sum(weights)))
+    assert weighted_average_precision(scores, labels, weights) == pytest.approx(expected)
 
 
 def test_visdial(tmp_path):
@@ -293,6 +367,31 @@ def test_data_of_ones_own(pairs):
     classes = make_task("classification", pairs, {"prompt": "class:"})
     assert classes.queries()[0].candidates == ["cat", "dog"] and classes.queries()[0].group == "cat"
     assert shown(classes, classes.support()[1]) == "<image>class:dog<eoc>"
+    assert make_task("classification", pairs, {"classes": "[dog, cow, cat]"}).queries()[0].candidates[1] == "cow"
+    with pytest.raises(ValueError, match="train/metadata.jsonl, row 2 is of class 'cat', which is none of `classes`"):
+        make_task("classification", pairs, {"classes": "[dog]", "support_split": "train"}).queries()
+
+
+def test_queries_and_demonstrations_of_ones_own_in_two_files(tmp_path):
+    captions = [("1.png", "a cat"), ("2.png", "a dog"), ("1.png", "a pet")]
+    write(tmp_path, "ask.jsonl", [{"file_name": name, "text": text} for name, text in captions])
+    write(tmp_path, "show.csv", [{"file_name": "3.png", "text": "a cow"}])
+    files = {"data": str(tmp_path / "ask.jsonl"), "support_data": str(tmp_path / "show.csv")}
+    task = TASKS["captioning"](**files, prompt="A picture of")
+    assert [query.references for query in task.queries()] == [["a cat", "a pet"], ["a dog"]]  # one query per image
+    assert [query.media[0]["path"] for query in task.queries()] == [str(tmp_path / f"{i}.png") for i in (1, 2)]
+    assert shown(task, task.support()[0]) == "<image>A picture ofa cow<eoc>\n"
+    for options in ({"support_data": files["data"]}, {"queries_split": "ask", "support_split": "ask"}):
+        with pytest.raises(ValueError, match="takes queries and demonstrations from .*ask.jsonl"):
+            make_task("captioning", files["data"], options)
+
+
+def test_answers_that_are_missing_are_no_references(tmp_path):
+    row = {"image": "1.png", "question": " what? ", "answers": [{"answer": " cat"}, {"answer": None}, {"answer": ""}]}
+    write(tmp_path, "test.jsonl", [row])
+    write(tmp_path, "train.jsonl", [row])
+    (query,) = make_task("question_answering", str(tmp_path)).queries()
+    assert query.references == ["cat"] and query.prompt == "Question:what? Short answer:"
 
 
 def test_the_miniature_needs_no_files():
@@ -311,7 +410,13 @@ def test_the_miniature_needs_no_files():
 @pytest.mark.parametrize("name", [name for name in TASKS if not name.startswith("miniature")])
 def test_missing_files_are_named(tmp_path, name):
     with pytest.raises(FileNotFoundError, match=r"\.(jsonl?|csv|txt|parquet)"):
-        make_task(name, str(tmp_path)).queries()
+        make_task(name, str(tmp_path))
+
+
+def test_all_missing_files_are_named_at_once(tmp_path):
+    write(tmp_path, "train_qa.json", [])
+    with pytest.raises(FileNotFoundError, match=r"msvd_qa needs 'test_qa.json', 'youtube_mapping.txt' in "):
+        make_task("msvd_qa", str(tmp_path))
 
 
 def test_wrong_tasks(tmp_path):
@@ -321,6 +426,12 @@ def test_wrong_tasks(tmp_path):
         make_task("coco")
     with pytest.raises(ValueError, match="'hateful_memes' has no splits. Its fields are data, split"):
         make_task("hateful_memes", "x", {"splits": "y"})
+    with pytest.raises(ValueError, match="`num_frames` of the task 'vatex' cannot be 'many'"):
+        make_task("vatex", "x", {"num_frames": "many"})
+    with pytest.raises(ValueError, match=r"cannot be 'cat, dog'. Write a list as '\[a, b\]'"):
+        make_task("classification", "x", {"classes": "cat, dog"})
+    with pytest.raises(ValueError, match="no queries in split 'validation'"):
+        make_task("miniature_captions", None, {"split": "validation"})
 
 
 def test_frames_of_a_part_of_a_video(tmp_path):
@@ -340,5 +451,14 @@ def test_frames_of_a_part_of_a_video(tmp_path):
     assert greys(Video(path, num_frames=4)) == pytest.approx([5, 15, 25, 35], abs=1.5)
     assert greys(Video(path, 2.0, 3.0, num_frames=2)) == pytest.approx([22.5, 27.5], abs=1.5)
     assert len(greys(Video(path, 3.9, 4.5, num_frames=3))) == 3
+    late = str(tmp_path / "late.mp4")  # its first frame is shown at 2 s
+    with av.open(path) as source, av.open(late, "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.pts, packet.dts = packet.pts + 2 / packet.time_base, packet.dts + 2 / packet.time_base
+                packet.stream = stream
+                container.mux(packet)
+    assert greys(Video(late, 0.0, 1.0, num_frames=2)) == pytest.approx([0, 0], abs=1.5)
     with pytest.raises(ValueError, match="query '1': the video .*nothing.mp4' cannot be decoded"):
         Video(str(tmp_path / "nothing.mp4")).frames("query '1'")

@@ -38,6 +38,9 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
+_TEXT = (str, str | None)
+
+
 def make_task(name: str, data: str | None = None, options: Mapping[str, str] | None = None) -> Task:
     """
     A task by its name.
@@ -48,7 +51,8 @@ def make_task(name: str, data: str | None = None, options: Mapping[str, str] | N
         options (`Mapping[str, str]`, *optional*): Other fields, as text.
 
     Raises:
-        ValueError: the task or a field is not known, or one that it needs is not given.
+        ValueError: the task or a field is not known, a field is of another type, or one that is needed is not given.
+        FileNotFoundError: its annotations are not there.
     """
     if name not in TASKS:
         raise ValueError(f"There is no task {name!r}. There are {', '.join(TASKS)}.")
@@ -57,9 +61,14 @@ def make_task(name: str, data: str | None = None, options: Mapping[str, str] | N
     if unknown:
         raise ValueError(f"The task {name!r} has no {', '.join(unknown)}. Its fields are {', '.join(known)}.")
     values: dict[str, Any] = {
-        key: value if known[key].type in (str, str | None) else yaml.safe_load(value)
-        for key, value in (options or {}).items()
+        key: value if known[key].type in _TEXT else yaml.safe_load(value) for key, value in (options or {}).items()
     }
+    # YAML reads what it cannot read as anything else as text
+    wrong = [key for key, value in values.items() if isinstance(value, str) and known[key].type not in _TEXT]
+    if wrong:
+        raise ValueError(
+            f"`{wrong[0]}` of the task {name!r} cannot be {values[wrong[0]]!r}. Write a list as '[a, b]'."
+        )
     if data is not None and "data" in known:
         values["data"] = data
     missing = [field.name for field in known.values() if field.default is MISSING and field.name not in values]

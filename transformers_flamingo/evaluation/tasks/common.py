@@ -5,11 +5,11 @@ import csv
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from ..metrics import cider_d, normalize_vqa_answer, open_ended_match, vqa_accuracy
+from ..metrics import cider_d, open_ended_match, vqa_accuracy
 from ..task import Example, GenerationSettings, Prediction, Task
 
 
@@ -20,24 +20,30 @@ class Benchmark(Task):
 
     Args:
         data (`str`): The folder of its annotations and media.
+
+    Attributes:
+        files (`tuple[str, ...]`): The annotations in `data`, by their published names, in which `{field}` is a field.
+
+    Raises:
+        FileNotFoundError: annotations are missing. Media are checked by [`evaluate`], those that are shown.
     """
 
     data: str
 
-    def path(self, *names: str) -> str:
-        """
-        A file in `data`.
+    files: ClassVar[tuple[str, ...]]
 
-        Raises:
-            FileNotFoundError: it is not there.
-        """
-        path = os.path.join(self.data, *names)
-        if not os.path.exists(path):
+    def __post_init__(self):
+        names = [name.format(**vars(self)) for name in self.files]
+        missing = [name for name in names if not os.path.exists(os.path.join(self.data, name))]
+        if missing:
             raise FileNotFoundError(
-                f"{self.name} needs {os.path.join(*names)!r} in {self.data!r}. The docstring of "
+                f"{self.name} needs {', '.join(map(repr, missing))} in {self.data!r}. The docstring of "
                 f"{type(self).__name__} lists its files, by their published names."
             )
-        return path
+
+    def path(self, *names: str) -> str:
+        """A file in `data`."""
+        return os.path.join(self.data, *names)
 
     def read_json(self, *names: str) -> Any:
         """A JSON file in `data`."""
@@ -108,13 +114,3 @@ class Choice(Task):
 
     def score_each(self, predictions: Sequence[Prediction]) -> list[float]:
         return [float(p.text == p.example.references) for p in predictions]
-
-
-def split_by(rows: Sequence[Any], of: Callable[[Any], str], queries: str, support: str) -> tuple[list, list]:
-    """The rows of two splits."""
-    return [row for row in rows if of(row) == queries], [row for row in rows if of(row) == support]
-
-
-def unique_answers(answers: Sequence[str]) -> list[str]:
-    """Answers without those that are the same after VQA normalisation, in their order."""
-    return list({normalize_vqa_answer(answer): answer for answer in reversed(answers)}.values())[::-1]

@@ -2,7 +2,6 @@
 """Hateful Memes."""
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ class HatefulMemes(Benchmark, Task):
     split: str = "dev_seen"
 
     name = "hateful_memes"
+    files = ("train.jsonl", "{split}.jsonl")
     metric = "ROC-AUC"
     generation = None
 
@@ -54,7 +54,6 @@ class HatefulMemes(Benchmark, Task):
         return self._examples("train")
 
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        # With two candidates, their softmax orders the queries as the difference does
-        likelihoods = [p.scores[1] - p.scores[0] for p in predictions]
-        probabilities = [1 / (1 + math.exp(-min(max(x, -700), 700))) for x in likelihoods]
-        return {self.metric: 100 * roc_auc(probabilities, [p.example.references for p in predictions])}
+        # It orders the queries as the probability of "yes" does, without the ties that rounding to 1 would make
+        margins = [p.scores[1] - p.scores[0] for p in predictions]
+        return {self.metric: 100 * roc_auc(margins, [p.example.references for p in predictions])}

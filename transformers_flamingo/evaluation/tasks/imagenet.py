@@ -18,9 +18,11 @@ class ImageNet(Choice, Benchmark):
         imagenet_class_index.json    train/n01440764/*.JPEG    val/n01440764/*.JPEG
 
     `imagenet_class_index.json` is `{"0": ["n01440764", "tench"], ...}`; underscores in names are read as spaces.
+    Two names, such as "crane", are each of two classes, which count as one.
     """
 
     name = "imagenet"
+    files = ("imagenet_class_index.json", "train", "val")
 
     @cached_property
     def classes(self) -> dict[str, str]:

@@ -26,6 +26,7 @@ class Ivqa(QuestionAnswering, Benchmark):
     num_frames: int = 8
 
     name = "ivqa"
+    files = ("train.csv", "test.csv")
 
     def _examples(self, split: str) -> list[Example]:
         return [

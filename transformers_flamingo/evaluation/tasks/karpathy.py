@@ -5,7 +5,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 from ..task import Example
 from .common import Benchmark, Captioning
@@ -13,11 +12,9 @@ from .common import Benchmark, Captioning
 
 @dataclass(frozen=True)
 class _Karpathy(Captioning, Benchmark):
-    file: ClassVar[str]
-
     @cached_property
     def _images(self) -> list[dict]:
-        return self.read_json(self.file)["images"]
+        return self.read_json(self.files[0])["images"]
 
     def _folder(self, image: dict) -> str:
         raise NotImplementedError
@@ -49,7 +46,7 @@ class Coco(_Karpathy):
     """
 
     name = "coco"
-    file = "dataset_coco.json"
+    files = ("dataset_coco.json",)
 
     def _folder(self, image: dict) -> str:
         return image["filepath"]
@@ -64,7 +61,7 @@ class Flickr30k(_Karpathy):
     """
 
     name = "flickr30k"
-    file = "dataset_flickr30k.json"
+    files = ("dataset_flickr30k.json",)
 
     def _folder(self, image: dict) -> str:
         return "flickr30k-images"

@@ -4,10 +4,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...miniature.data import build_image_split
+from ...miniature.data import SPLITS, build_image_split
 from ...miniature.world import SHAPES, answer_prompt
 from ..task import Example, GenerationSettings
 from .common import Captioning, Choice, OpenEnded
+
+
+_SUPPORT_SPLIT = "validation"
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,9 @@ class _Miniature:
             trained with.
         num_queries, num_support (`int`, *optional*): Pictures that are asked about, and shown.
         seed (`int`, *optional*): Of the world.
+
+    Raises:
+        ValueError: the split is `"validation"`, from which demonstrations are, or not known.
     """
 
     split: str = "test"
@@ -27,6 +33,14 @@ class _Miniature:
 
     generation = GenerationSettings(max_new_tokens=16, num_beams=1)
     demonstration_separator = ""
+
+    def __post_init__(self):
+        known = [split for split in SPLITS if split != _SUPPORT_SPLIT]
+        if self.split not in known:
+            raise ValueError(
+                f"{self.name} has no queries in split {self.split!r}: they are in {', '.join(known)}. Demonstrations are "
+                f"from {_SUPPORT_SPLIT!r}."
+            )
 
     def _of(self, row: dict, number: int) -> list[Example]:
         raise NotImplementedError
@@ -39,7 +53,7 @@ class _Miniature:
         return self._examples(self.split, self.num_queries)
 
     def support(self) -> Sequence[Example]:
-        return self._examples("validation", self.num_support)
+        return self._examples(_SUPPORT_SPLIT, self.num_support)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ class NextQa(Choice, Benchmark):
     num_frames: int = 8
 
     name = "nextqa"
+    files = ("train.csv", "val.csv", "map_vid_vidorID.json")
 
     @cached_property
     def _names(self) -> dict[str, str]:

@@ -2,10 +2,10 @@
 """Data of one's own, in a layout that training reads, with no new code."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...training.data import FORMATS, Chunk, origin
-from ...training.data.sources import column, record
+from ...training.data.sources import column, find_files, record
 from ..task import Example
 from .common import Captioning, Choice, OpenEnded
 
@@ -15,50 +15,88 @@ class _Own:
     """
     Args:
         data (`str`): File, pattern or folder, as [`~data.Reader.load`] takes it; also of `datasets` by `hf://`.
+        support_data (`str`, *optional*): The same, for demonstrations. All of `data` are queries then.
         queries_split, support_split (`str`, *optional*, defaults to `"test"` and `"train"`):
-            Words in the names of the files, or of their folders, that hold the queries and the demonstrations.
+            Without `support_data`, words in the names of the files of `data`, or of their folders, that hold the
+            queries and the demonstrations.
         media_root (`str`, *optional*): Where relative paths of images start; beside the file by default.
+
+    Raises:
+        FileNotFoundError: there are no such files.
+        ValueError: a file has both queries and demonstrations.
     """
 
     data: str
+    support_data: str | None = None
     queries_split: str = "test"
     support_split: str = "train"
     media_root: str | None = None
 
     format = "image_text_pairs"
 
-    def _documents(self, split: str) -> list[tuple[str, dict, Chunk]]:
+    def __post_init__(self):
+        queries, support = (find_files(*place) for place in self._places)
+        both = sorted(set(queries) & set(support))
+        if both:
+            raise ValueError(
+                f"{self.name} takes queries and demonstrations from {both[0]!r}: a query could be shown with its answer. "
+                "Put them into two files, and name them by `support_data`, or by `queries_split` and `support_split`."
+            )
+
+    @property
+    def _places(self) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
+        """Path and split of the queries and of the demonstrations."""
+        if self.support_data is not None:
+            return (self.data, None), (self.support_data, None)
+        return (self.data, self.queries_split), (self.data, self.support_split)
+
+    def _documents(self, path: str, split: str | None) -> list[tuple[str, dict, Chunk]]:
         """Id, row and only chunk of each row."""
         reader = FORMATS[self.format](media_root=self.media_root)
-        rows = reader.load(self.data, split=split)
-        documents = [(str(number), row, reader.read(row)) for number, row in enumerate(rows)]
-        for _, row, chunks in documents:
+        documents = []
+        for number, row in enumerate(reader.load(path, split=split)):
+            chunks = reader.read(row)
             if len(chunks) != 1:
                 raise ValueError(
                     f"{self.name}: {origin(row)} has {len(chunks)} parts, and one image with one text counts."
                 )
-        return [(number, row, chunks[0]) for number, row, chunks in documents]
+            documents.append((str(number), row, chunks[0]))
+        return documents
 
-    def _examples(self, split: str) -> list[Example]:
+    def _examples(self, path: str, split: str | None) -> list[Example]:
         raise NotImplementedError
 
     def queries(self) -> Sequence[Example]:
-        return self._examples(self.queries_split)
+        return self._examples(*self._places[0])
 
     def support(self) -> Sequence[Example]:
-        return self._examples(self.support_split)
+        return self._examples(*self._places[1])
 
 
 @dataclass(frozen=True)
 class OwnCaptions(_Own, Captioning):
     """
-    Captions of one's own images: files as those of `image_text_pairs`. Images with several captions are several rows.
+    Captions of one's own images: files as those of `image_text_pairs`. Rows with the path of one image are its captions,
+    and one query.
+
+    Args:
+        prompt (`str`, *optional*, defaults to `"Output:"`): What stands before the caption.
     """
+
+    prompt: str = "Output:"
 
     name = "captioning"
 
-    def _examples(self, split: str) -> list[Example]:
-        return [self.caption_example(i, chunk.medium, [chunk.text]) for i, _, chunk in self._documents(split)]
+    def _examples(self, path: str, split: str | None) -> list[Example]:
+        captions: dict[str, tuple[Chunk, list[str]]] = {}
+        for number, _, chunk in self._documents(path, split):
+            is_path = isinstance(chunk.medium, dict) and chunk.medium.get("bytes") is None
+            key = f"path {chunk.medium['path']}" if is_path else f"row {number}"
+            captions.setdefault(key, (chunk, []))[1].append(chunk.text)
+        return [
+            replace(self.caption_example(number, chunk.medium, texts), prompt=self.prompt)
+            for number, (chunk, texts) in enumerate(captions.values())
+        ]
 
 
 @dataclass(frozen=True)
@@ -76,36 +114,49 @@ class OwnQuestions(_Own, OpenEnded):
     name = "question_answering"
     format = "question_answering"
 
-    def _examples(self, split: str) -> list[Example]:
+    def _examples(self, path: str, split: str | None) -> list[Example]:
         examples = []
-        for i, row, chunk in self._documents(split):
+        for number, row, chunk in self._documents(path, split):
             row = record(row)
             answers = column(row, "answers", "answer")
             answers = [answers] if isinstance(answers, str) else answers
-            answers = [answer["answer"] if isinstance(answer, dict) else answer for answer in answers]
-            prompt = self.template.replace("{question}", column(row, "question"))
-            examples.append(Example(i, [chunk.medium], prompt, chunk.text, references=list(dict.fromkeys(answers))))
+            answers = [answer.get("answer") if isinstance(answer, dict) else answer for answer in answers]
+            answers = [answer.strip() for answer in answers if isinstance(answer, str) and answer.strip()]
+            prompt = self.template.replace("{question}", column(row, "question").strip())
+            references = list(dict.fromkeys(answers))
+            examples.append(Example(number, [chunk.medium], prompt, chunk.text, references=references))
         return examples
 
 
 @dataclass(frozen=True)
 class OwnClasses(_Own, Choice):
     """
-    Classes of one's own images: files as those of `image_text_pairs`, each text the name of a class. All names that occur
-    are candidates.
+    Classes of one's own images: files as those of `image_text_pairs`, each text the name of a class.
 
     Args:
         prompt (`str`, *optional*, defaults to `"Output:"`): What stands before the name.
+        classes (`Sequence[str]`, *optional*): The candidates; by default all names that occur.
+
+    Raises:
+        ValueError: an image is of none of `classes`. It is raised when the images are read.
     """
 
     prompt: str = "Output:"
+    classes: Sequence[str] | None = None
 
     name = "classification"
 
-    def _examples(self, split: str) -> list[Example]:
-        documents = {name: self._documents(name) for name in {self.queries_split, self.support_split}}
-        names = sorted({chunk.text for rows in documents.values() for _, _, chunk in rows})
+    def _examples(self, path: str, split: str | None) -> list[Example]:
+        documents = {place: self._documents(*place) for place in self._places}
+        names = {chunk.text: row for rows in documents.values() for _, row, chunk in rows}
+        candidates = sorted(names) if self.classes is None else list(self.classes)
+        unknown = sorted(set(names) - set(candidates))
+        if unknown:
+            raise ValueError(
+                f"{origin(names[unknown[0]])} is of class {unknown[0]!r}, which is none of `classes`: {candidates}. Add "
+                "it, or leave the row out."
+            )
         return [
-            Example(i, [chunk.medium], self.prompt, chunk.text, chunk.text, names, chunk.text)
-            for i, _, chunk in documents[split]
+            Example(number, [chunk.medium], self.prompt, chunk.text, chunk.text, candidates, chunk.text)
+            for number, _, chunk in documents[path, split]
         ]

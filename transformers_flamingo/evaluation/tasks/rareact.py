@@ -1,34 +1,43 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """RareAct."""
 
-import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..task import Example
+import numpy as np
+
+from ..task import Example, Prediction, Task
 from ..video import Video
-from .common import Benchmark, Choice
+from .common import Benchmark
 
 
 @dataclass(frozen=True)
-class RareAct(Choice, Benchmark):
+class RareAct(Benchmark, Task):
     """
-    RareAct: which unusual action ("cut keyboard") a clip shows. All clips annotated as positive are queries, all actions
-    candidates; scored by accuracy. The paper reports the mWAP over hard negatives too, which is not computed here.
-    RareAct has no training split, and is a task for 0 shots: the demonstrations, of text alone, are actions in the form
-    "verb noun" of `support_actions`.
+    RareAct: which unusual action ("cut keyboard") a clip shows, scored by mWAP (Miech et al. 2020) as in the paper: for
+    each action, how well the clips that show it are told from those that do not, hard negatives (only verb or noun is
+    right) among them. Every row of the file is a query, and every action a candidate.
 
-        rareact.csv    (id, video_id, start, end, verb, noun, annotation)    videos/{video_id}.mp4
+    A clip's score for an action is its log-probability among all actions, a choice of ours: the paper does not say how it
+    compares clips. RareAct has no training split, and is a task for 0 shots: the demonstrations, of text alone, are
+    `support_actions`, also a choice of ours. `accuracy` is that of the clips that show their action.
+
+        rareact.csv    (id, video_id, start, end, class_id, verb, noun, annotation)    videos/{video_id}.mp4
 
     Args:
         num_frames (`int`, *optional*, defaults to 8): Frames of each clip that are shown.
+        support_actions (`Sequence[str]`, *optional*): Demonstrations, in the form "verb noun".
     """
 
     num_frames: int = 8
-    support_actions: tuple[str, ...] = ("open door", "wash dish")
+    support_actions: Sequence[str] = ("open door", "wash dish")
 
     name = "rareact"
+    metric = "mWAP"
+    generation = None
+    files = ("rareact.csv",)
 
     @cached_property
     def _rows(self) -> list[dict[str, str]]:
@@ -41,19 +50,73 @@ class RareAct(Choice, Benchmark):
                 row["id"],
                 [
                     Video(
-                        os.path.join(self.data, "videos", f"{row['video_id']}.mp4"),
+                        self.path("videos", f"{row['video_id']}.mp4"),
                         float(row["start"]),
                         float(row["end"]),
                         self.num_frames,
                     )
                 ],
                 "Output:",
-                references=f"{row['verb']} {row['noun']}",
+                references={
+                    **{key: row[key] for key in ("verb", "noun", "video_id")},
+                    "annotation": int(row["annotation"]),
+                },
                 candidates=actions,
             )
             for row in self._rows
-            if row["annotation"] == "1"
         ]
 
     def support(self) -> Sequence[Example]:
         return [Example(action, [], "Output:", action) for action in self.support_actions]
+
+    def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        rows = [p.example.references for p in predictions]
+        positive = [p for p in predictions if p.example.references["annotation"] == 1]
+        if not positive:
+            raise ValueError(f"{self.name}: none of the {len(rows)} clips shows its action. Ask about more of them.")
+        likelihoods = np.array([p.scores for p in predictions])
+        scores = likelihoods - np.logaddexp.reduce(likelihoods, axis=1, keepdims=True)
+        candidates = positive[0].example.candidates
+        precisions = []
+        for verb, noun in sorted({(row["verb"], row["noun"]) for row in rows if row["annotation"] == 1}):
+            kinds = [_kind(row, verb, noun) for row in rows]
+            chosen = [i for i, kind in enumerate(kinds) if kind is not None]
+            # All clips of one video count as one, positives and both sorts of negatives apart
+            clips = [(kinds[i], rows[i]["video_id"]) for i in chosen]
+            counts = Counter(clips)
+            precisions.append(
+                weighted_average_precision(
+                    scores[chosen, candidates.index(f"{verb} {noun}")],
+                    [kind == "positive" for kind, _ in clips],
+                    [1 / counts[clip] for clip in clips],
+                )
+            )
+        right = [p.text == "{verb} {noun}".format(**p.example.references) for p in positive]
+        return {self.metric: 100 * float(np.mean(precisions)), "accuracy": 100 * float(np.mean(right))}
+
+
+def _kind(row: dict, verb: str, noun: str) -> str | None:
+    """What a clip is to an action; `None` if that is not known: it was annotated for another one, which it does not show."""
+    same = (row["verb"] == verb) + (row["noun"] == noun)
+    if same == 2:
+        return {0: "negative", 1: "positive"}.get(row["annotation"], "hard negative")
+    if row["annotation"] != 1:
+        return None
+    return "hard negative" if same else "negative"
+
+
+def weighted_average_precision(scores: Sequence[float], labels: Sequence[bool], weights: Sequence[float]) -> float:
+    """
+    Average precision, between 0 and 1, in which each example counts by its weight: precision averaged over the steps of
+    recall. Examples of equal score are taken together.
+
+    Args:
+        scores (`Sequence[float]`): Higher means more likely positive.
+        labels (`Sequence[bool]`): At least one is positive.
+        weights (`Sequence[float]`): Above 0.
+    """
+    scores, labels, weights = np.asarray(scores), np.asarray(labels, dtype=bool), np.asarray(weights)
+    _, place = np.unique(-scores, return_inverse=True)
+    found = np.bincount(place, weights * labels)
+    precision = found.cumsum() / np.bincount(place, weights).cumsum()
+    return float((precision * found).sum() / found.sum())

@@ -24,6 +24,7 @@ class Star(Choice, Benchmark):
     num_frames: int = 8
 
     name = "star"
+    files = ("STAR_train.json", "STAR_val.json")
 
     def _examples(self, split: str) -> list[Example]:
         return [

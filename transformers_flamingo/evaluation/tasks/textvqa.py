@@ -19,6 +19,7 @@ class TextVqa(QuestionAnswering, Benchmark):
     """
 
     name = "textvqa"
+    files = ("TextVQA_0.5.1_train.json", "TextVQA_0.5.1_val.json")
     generation = GenerationSettings(max_new_tokens=10)
 
     def _examples(self, split: str) -> list[Example]:

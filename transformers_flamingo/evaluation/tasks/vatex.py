@@ -13,17 +13,22 @@ from .common import Benchmark, Captioning
 @dataclass(frozen=True)
 class Vatex(Captioning, Benchmark):
     """
-    VATEX, English captions of the validation split. Demonstrations are from the training split.
+    VATEX, English captions of the public test split; the paper reports on the test split. Demonstrations are from the
+    training split.
 
-        vatex_training_v1.0.json    vatex_validation_v1.0.json    videos/{videoID}.mp4
+        vatex_training_v1.0.json    vatex_public_test_english_v1.1.json    videos/{videoID}.mp4
 
     Args:
+        split (`str`, *optional*, defaults to `"public_test_english_v1.1"`):
+            The split that is scored, as in its file's name. Also `"validation_v1.0"`.
         num_frames (`int`, *optional*, defaults to 8): Frames of each video that are shown.
     """
 
+    split: str = "public_test_english_v1.1"
     num_frames: int = 8
 
     name = "vatex"
+    files = ("vatex_training_v1.0.json", "vatex_{split}.json")
 
     def _examples(self, split: str) -> list[Example]:
         return [
@@ -32,11 +37,11 @@ class Vatex(Captioning, Benchmark):
                 Video(os.path.join(self.data, "videos", f"{row['videoID']}.mp4"), num_frames=self.num_frames),
                 row["enCap"],
             )
-            for row in self.read_json(f"vatex_{split}_v1.0.json")
+            for row in self.read_json(f"vatex_{split}.json")
         ]
 
     def queries(self) -> Sequence[Example]:
-        return self._examples("validation")
+        return self._examples(self.split)
 
     def support(self) -> Sequence[Example]:
-        return self._examples("training")
+        return self._examples("training_v1.0")

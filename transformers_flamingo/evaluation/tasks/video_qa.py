@@ -15,6 +15,8 @@ from .common import Benchmark, OpenEnded
 class _VideoQa(OpenEnded, Benchmark):
     num_frames: int = 8
 
+    files = ("train_qa.json", "test_qa.json")
+
     def _video(self, row: dict) -> str:
         raise NotImplementedError
 
@@ -49,6 +51,7 @@ class MsvdQa(_VideoQa):
     """
 
     name = "msvd_qa"
+    files = (*_VideoQa.files, "youtube_mapping.txt")
 
     @cached_property
     def _names(self) -> dict[str, str]:

@@ -21,6 +21,7 @@ class VisDial(Benchmark, Task):
     """
 
     name = "visdial"
+    files = ("visdial_1.0_train.json", "visdial_1.0_val.json", "visdial_1.0_val_dense_annotations.json")
     metric = "NDCG"
     generation = None
 

@@ -18,6 +18,7 @@ class VizWiz(QuestionAnswering, Benchmark):
     """
 
     name = "vizwiz"
+    files = ("Annotations/train.json", "Annotations/val.json")
 
     def _examples(self, split: str) -> list[Example]:
         return [

@@ -24,9 +24,10 @@ class YouCook2(Captioning, Benchmark):
     num_frames: int = 8
 
     name = "youcook2"
+    files = ("youcookii_annotations_trainval.json",)
 
     def _examples(self, subset: str) -> list[Example]:
-        database = self.read_json("youcookii_annotations_trainval.json")["database"]
+        database = self.read_json(self.files[0])["database"]
         return [
             self.caption_example(
                 f"{video}/{segment['id']}",
