@@ -314,9 +314,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
-    arguments, arguments.others = parser.parse_known_args(argv)
-    if arguments.others and not getattr(arguments, "takes_others", False):
-        parser.error(f"unrecognized arguments: {' '.join(arguments.others)}")
+    arguments, others = parser.parse_known_args(argv)
+    if getattr(arguments, "takes_others", False):
+        arguments.others = others
+    elif others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     try:
         arguments.run(arguments)
     except (ImportError, OSError, ValueError) as error:

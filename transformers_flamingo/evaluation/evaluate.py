@@ -234,19 +234,21 @@ class _Run:
             os.truncate(path, whole.rfind(b"\n") + 1)
         # So many at once that queries of like length find each other
         step = 4 * self.engine.batch_size
-        shown: list[Prediction] = []
+        scores: list[float] = []
         with (
             open(path, "a", encoding="utf-8") as file,
             tqdm(total=len(queries), desc=f"{self.task.name} {self.name}", disable=not state.is_main_process) as bar,
         ):
             for start in range(0, len(queries), step):
                 chosen = queries[start : start + step]
+                new: list[Prediction] = []
                 for query, record in zip(chosen, self._answer(chosen), strict=True):
                     file.write(json.dumps(record) + "\n")
-                    shown.append(Prediction(query, record["text"], record["likelihoods"]))
+                    new.append(Prediction(query, record["text"], record["likelihoods"]))
                 file.flush()
-                each = self.task.score_each(shown)
-                bar.set_postfix({self.task.metric: 100 * float(np.mean(each))} if each else {})
+                # Of a metric that looks at all predictions at once (CIDEr), a mean over parts is a rough guide
+                scores += self.task.score_each(new) or []
+                bar.set_postfix({self.task.metric: 100 * float(np.mean(scores))} if scores else {})
                 bar.update(len(chosen))
 
     def _answer(self, queries: Sequence[Example]) -> Iterator[dict[str, Any]]:

@@ -29,7 +29,10 @@ class PublishedScore:
 
 
 def published_scores(task: str) -> list[PublishedScore]:
-    """The published scores on a task, by its name on the command line; none where nothing was published."""
+    """
+    The published scores on a task, by its name on the command line; none where nothing was published. Those of NExT-QA,
+    `"nextqa_open_ended"`, are the WUPS of open-ended answers, which the task `nextqa` does not compute.
+    """
     series = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8")).get(task, [])
     return [
         PublishedScore(entry["model"], shots, score, entry["source"], entry["demonstrations"], std)

@@ -62,7 +62,8 @@ class GenerationSettings:
 class Task(ABC):
     """
     A benchmark in its own layout on disk, and its protocol. A subclass is a dataclass in a small file of `tasks/`,
-    whose fields say where the files are. Everything but pixels is read and checked when it is made.
+    whose fields say where the files are. That its annotations are there is checked when it is made, and that all media
+    are, before the first prediction.
 
     Attributes:
         name (`str`): As the command line names it.
