@@ -1,6 +1,8 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """What a recipe says, and what is said of one that is wrong."""
 
+import re
+
 import pytest
 import yaml
 
@@ -152,3 +154,37 @@ def test_every_shipped_recipe_can_be_read(path):
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_recipe_has_a_smoke_twin(path):
     assert (RECIPES / "smoke" / path.name).is_file()
+
+
+def test_null_on_the_command_line_takes_out():
+    more = {"captions": {"format": "llava", "path": "c", "max_length": 5}, "more": {"format": "llava", "path": "d"}}
+    recipe = parse(
+        "--data.more", "null", "--data.captions.max_length=null", "--max_steps", "null", data=more, max_steps=7
+    )
+    assert [(source.name, source.max_length) for source in recipe.data] == [("captions", None)]
+    assert recipe.training.max_steps == -1
+
+
+def test_a_text_with_a_colon_is_a_text_on_the_command_line():
+    source = {"format": "question_answering", "path": "c"}
+    template = "question: {question} answer:"
+    recipe = parse("--data.a.options.template", template, "--use_cpu", "--data.a.weight", "2", data={"a": source})
+    assert (recipe.data[0].options, recipe.data[0].weight) == ({"template": template}, 2)
+
+
+def test_a_name_that_is_there_twice_and_a_base_without_end(tmp_path):
+    path = write(tmp_path / "a.yaml", "data:\n  x: {format: llava, path: a}\n  x: {format: llava, path: b}\n")
+    with pytest.raises(ValueError, match="'x' is there twice"):
+        read_recipe(path)
+    with pytest.raises(ValueError, match="has no end"):
+        read_recipe(write(tmp_path / "b.yaml", "base: c.yaml") if write(tmp_path / "c.yaml", "base: b.yaml") else "")
+    recipe = read_recipe(write(tmp_path / "d.yaml", "base: miniature\nmax_steps: 3"))
+    assert recipe.training.max_steps == 3 and recipe.model.text == "miniature"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("weight", "x"), ("streaming", "yes"), ("path", 3), ("batch_size", True), ("options", [1])]
+)
+def test_values_of_a_source_have_types(field, value):
+    with pytest.raises(ValueError, match=re.escape(f"Data source 'a': `{field}` is {value!r}")):
+        parse(data={"a": {"format": "llava", "path": "p", field: value}})

@@ -63,11 +63,23 @@ class DataSource:
             raise ValueError(f"A data source has the name {self.name!r}: give it one, its losses are logged under it.")
         if self.format not in FORMATS:
             self._refuse("format", f"Known formats are {', '.join(FORMATS)}.")
+        for name in ("weight", "leading_space_probability", "next_image_probability"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                self._refuse(name, "Give a number.")
+        for name in ("streaming", "cache_features", "append_eos"):
+            if not isinstance(getattr(self, name), bool):
+                self._refuse(name, "Give true or false.")
+        for name in ("path", "split"):
+            if not isinstance(getattr(self, name), str) and (name == "path" or self.split is not None):
+                self._refuse(name, "Give a text.")
+        if not isinstance(self.options, dict):
+            self._refuse("options", "It maps names to values.")
         if not self.weight > 0:
             self._refuse("weight", "It multiplies the loss, so it must be above 0: leave the source out instead.")
         for name in ("batch_size", "max_length", "max_images"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 self._refuse(name, "It counts rows, tokens or images: give a whole number of at least 1.")
         if self.cache_features and self.streaming:
             self._refuse("cache_features", "The rows of a stream are not kept: set `streaming` to false.")
@@ -97,8 +109,9 @@ class DataSource:
             rows = self.reader.load(self.path, split=self.split, streaming=self.streaming)
             is_empty = next(iter(rows), None) is None if self.streaming else len(rows) == 0
         except Exception as error:  # each file format has its own
+            cause = "" if error.__cause__ is None else f" {type(error.__cause__).__name__}: {error.__cause__}"
             raise ValueError(
-                f"Data source {self.name!r} cannot be opened ({type(error).__name__}: {error}). Without it the mixture "
+                f"Data source {self.name!r} cannot be opened ({type(error).__name__}: {error}{cause}). Without it the mixture "
                 "would be another one, so the run stops. Check `path`, `format` and `split`, or leave the source out."
             ) from error
         if is_empty:

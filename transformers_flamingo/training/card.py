@@ -19,6 +19,12 @@ _ADAPTER_NOTE = (
 )
 
 
+_TRAINABLE_NOTE = (
+    "These are the trained parameters alone, and the lines above do not load them: build the model as `recipe.yaml` says "
+    "(`build_model`), then call `load_trainable(model, DIRECTORY)`, both of `transformers_flamingo.training`."
+)
+
+
 def training_card(trainer: "FlamingoTrainer") -> FlamingoModelCardData:
     """What is known of a training run: the model, its data mixture, its hyperparameters and its last evaluation."""
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
@@ -28,7 +34,7 @@ def training_card(trainer: "FlamingoTrainer") -> FlamingoModelCardData:
         data_mixture=_mixture(trainer),
         hyperparameters=_hyperparameters(trainer),
         scores=_scores(trainer.state.log_history),
-        notes=[_ADAPTER_NOTE] if is_adapter else (),
+        notes=[_TRAINABLE_NOTE] if trainer.args.save_trainable_only else [_ADAPTER_NOTE] if is_adapter else (),
     )
 
 

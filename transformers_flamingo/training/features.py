@@ -155,7 +155,7 @@ def encode_documents(
 class EncodedDocuments(Reader):
     """Reads the rows that [`encode_documents`] made: their images are `torch.Tensor`s of shape `(F, P, Dv)`."""
 
-    def read(self, row: dict[str, Any]) -> list[Chunk]:
+    def _document(self, row: dict[str, Any]) -> list[Chunk]:
         if row["error"] is not None:
             raise BadSampleError(row["error"])
         media = self._media(row)

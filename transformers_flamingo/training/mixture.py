@@ -295,19 +295,28 @@ class _Share:
             yield {name: values[0] for name, values in batch.items()}
 
     def next_row(self) -> dict[str, Any]:
-        row = next(self.iterator, None)
+        row = self._next()
         if row is None:
             # After the first pass, `datasets` shuffles the order of the files by the number of the pass
             self.epoch += 1
             self.rows.set_epoch(self.epoch)
             self.iterator = self._iterate()
-            row = next(self.iterator, None)
+            row = self._next()
         if row is None:
             raise ValueError(
                 f"Data source {self.name!r}: there are fewer rows than processes times workers, so one of them has "
                 "none. Use fewer workers, or do not stream this source."
             )
         return row
+
+    def _next(self) -> dict[str, Any] | None:
+        try:
+            return next(self.iterator, None)
+        except Exception as error:  # each file format has its own
+            raise ValueError(
+                f"Data source {self.name!r}: a file cannot be read on ({type(error).__name__}: {error}). It is damaged, cut "
+                "short, or not UTF-8. Mend it, or leave it out."
+            ) from error
 
     def place(self) -> dict[str, Any]:
         return self.rows.state_dict()

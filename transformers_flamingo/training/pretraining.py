@@ -60,7 +60,7 @@ from .data.sources import record, rows_of, text_column
 class Texts(Reader):
     """Text alone: the column `text`."""
 
-    def read(self, row: dict[str, Any]) -> list[Chunk]:
+    def _document(self, row: dict[str, Any]) -> list[Chunk]:
         return [Chunk(text_column(record(row), "text"))]
 
 

@@ -20,6 +20,7 @@ import difflib
 import json
 import os
 import re
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
@@ -173,7 +174,8 @@ def _parse(
 ) -> tuple[Sequence[Any], dict[str, Any], str]:
     """The dataclasses of a recipe, its fields that are mappings, and all of it as YAML."""
     arguments = list(arguments)
-    values = _merge(values, _take_dotted(arguments, mapping_names))
+    for change in _take_changes(arguments, mapping_names):
+        values = _merge(values, change)
     mappings = {name: values.pop(name, None) or {} for name in mapping_names}
     parser = _Parser(kinds, allow_abbrev=False)
     known = {action.dest for action in parser._actions} - {"help"}
@@ -195,9 +197,18 @@ def _parse(
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 in one point: `1e-4` is a number."""
+    """YAML 1.2 in two points: `1e-4` is a number, and a name that is there twice an error."""
 
 
+def _without_duplicates(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, Any]:
+    keys = [key.value for key, _ in node.value]
+    twice = [key for key in keys if keys.count(key) > 1]
+    if twice:
+        raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} is there twice", node.start_mark)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _without_duplicates)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
@@ -208,7 +219,7 @@ class _Parser(HfArgumentParser):
         raise ValueError(message)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not path.is_file() and (RECIPES / f"{path}.yaml").is_file():
         path = RECIPES / f"{path}.yaml"
     if not path.is_file():
@@ -223,7 +234,14 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{str(path)!r} holds {type(values).__name__}, where names with values should be.")
     base = values.pop("base", None)
-    return values if base is None else _merge(_read(path.parent / base), values)
+    if base is None:
+        return values
+    above = (*above, path.resolve())
+    beside = path.parent / base
+    base = beside if beside.is_file() else Path(base)
+    if base.resolve() in above:
+        raise ValueError(f"{str(path)!r} begins with {str(base)!r}, which begins with it: a recipe has no end so.")
+    return _merge(_read(base, above), values)
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -239,25 +257,40 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _take_dotted(arguments: list[str], mapping_names: Sequence[str]) -> dict[str, Any]:
-    """Take `--data.NAME.FIELD VALUE` out of the arguments, as nested dictionaries."""
-    taken: dict[str, Any] = {}
-    for argument in list(arguments):
+def _take_changes(arguments: list[str], mapping_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Take `--data.NAME.FIELD VALUE`, and `--NAME null` of any name, out of the arguments: as changes of the recipe."""
+    changes, kept = [], []
+    waiting = deque(arguments)
+    while waiting:
+        argument = waiting.popleft()
         name, equals, value = argument.removeprefix("--").partition("=")
-        first, *rest = name.split(".")
-        if not argument.startswith("--") or first not in mapping_names or not rest:
-            continue
-        place = arguments.index(argument)
-        if not equals:
-            if place + 1 == len(arguments):
+        path = name.split(".")
+        is_option = argument.startswith("--")
+        is_dotted = is_option and len(path) > 1 and path[0] in mapping_names
+        if is_dotted and not equals:
+            if not waiting:
                 raise ValueError(f"{argument} has no value.")
-            value = arguments.pop(place + 1)
-        arguments.pop(place)
-        change: Any = yaml.load(value, _Loader)
-        for key in reversed([first, *rest]):
+            value = waiting.popleft()
+        elif is_option and not equals and waiting and waiting[0] == "null":
+            value = waiting.popleft()
+        if not is_dotted and not (is_option and value == "null"):
+            kept.append(argument)
+            continue
+        change: Any = _scalar(value)
+        for key in reversed(path if is_dotted else [name.replace("-", "_")]):
             change = {key: change}
-        taken = _merge(taken, change) if change else taken
-    return taken
+        changes.append(change)
+    arguments[:] = kept
+    return changes
+
+
+def _scalar(text: str) -> Any:
+    """A value of the command line: `"question: {question}"` is a text there, and no mapping."""
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        return text
+    return text if isinstance(value, dict) and not text.startswith("{") else value
 
 
 def _sources(kind: str, mapping: Any, root: str | None) -> list[DataSource]:

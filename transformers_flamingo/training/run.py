@@ -2,6 +2,7 @@
 """Runs a recipe: `flamingo train`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from ..miniature import text_backbone_path, vision_backbone_path
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from .adapters import lora_config
-from .checkpointing import get_last_checkpoint
+from .arguments import DataSource
+from .checkpointing import TRAINABLE_NAME, get_last_checkpoint
 from .held_out import HeldOut
 from .mixture import DataMixture
 from .recipe import ModelArguments, Recipe
@@ -39,6 +41,12 @@ def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoPro
     """
     quantization = _quantization(arguments.quantization)
     if arguments.model is not None:
+        for name, way in (
+            ("adapter_config.json", "adapters alone: load them by `peft.PeftModel.from_pretrained` and merge them"),
+            (TRAINABLE_NAME, "the trained parameters alone: load them by `load_trainable`, and save the model"),
+        ):
+            if (Path(arguments.model) / name).is_file():
+                raise ValueError(f"{arguments.model!r} holds {way} before you go on with it.")
         processor = AutoProcessor.from_pretrained(arguments.model)
         options = {} if quantization is None else {"quantization_config": quantization}
         model = FlamingoModel.from_pretrained(arguments.model, **options)
@@ -107,12 +115,15 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
     checkpoint = _checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)
     set_seed(args.seed)
     model, processor = build_model(recipe.model)
-    mixture = DataMixture(recipe.data, processor)
+    # No text may be longer than the positions of the language model
+    positions = getattr(model.config.text_config, "max_position_embeddings", None)
+    data, evaluation = ([_cut(source, positions) for source in kind] for kind in (recipe.data, recipe.evaluation))
+    mixture = DataMixture(data, processor)
     held_out = {
         source.name: HeldOut(
             source, processor, max_rows=args.evaluation_max_rows, skip_bad_samples=args.skip_bad_samples
         )
-        for source in recipe.evaluation
+        for source in evaluation
     }
     trainer = FlamingoTrainer(
         model, args, train_dataset=mixture, eval_dataset=held_out or None, processing_class=processor
@@ -124,7 +135,7 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
         if checkpoint is None:
             (directory / SAMPLES_NAME).unlink(missing_ok=True)
     trainer.train(resume_from_checkpoint=checkpoint)
-    scores = trainer.evaluate() if held_out else {}
+    scores = _last_scores(trainer) if held_out else {}
     trainer.save_model()
     trainer.save_state()
     metrics = {"scores": scores, "log": trainer.state.log_history}
@@ -134,6 +145,18 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
     if args.push_to_hub:
         trainer.push_to_hub()
     return metrics
+
+
+def _cut(source: DataSource, positions: int | None) -> DataSource:
+    limits = [limit for limit in (source.max_length, positions) if limit is not None]
+    return replace(source, max_length=min(limits)) if limits else source
+
+
+def _last_scores(trainer: FlamingoTrainer) -> dict[str, float]:
+    """Those of the last step, measured now if they were not."""
+    last = [entry for entry in trainer.state.log_history if entry.get("step") == trainer.state.global_step]
+    scores = {name: value for entry in last for name, value in entry.items() if name.startswith("eval_")}
+    return scores or trainer.evaluate()
 
 
 def _checkpoint_to_resume(asked: str | bool | None, output_dir: str) -> str | bool | None:

@@ -4,8 +4,10 @@
 import copy
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +207,10 @@ class FlamingoTrainer(Trainer):
             "strategy": self.args.mixture_strategy,
             "gradient_accumulation_steps": self._steps_per_source,
             "processes": self.args.world_size,
-            "sources": [[source.name, source.batch_size, source.streaming] for source in sources],
+            # Of a path its end: data may be moved
+            "sources": json.loads(
+                json.dumps([{**asdict(source), "path": os.path.basename(source.path)} for source in sources])
+            ),
             # The permutation of a source that is not streamed depends on the number of its rows
             "rows": [
                 None if source.streaming else len(rows)

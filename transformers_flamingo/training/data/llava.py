@@ -30,7 +30,7 @@ class Llava(Reader):
         media_root (`str`, *optional*): Folder of the images. The folder of the file with the row by default.
     """
 
-    def read(self, row: dict[str, Any]) -> list[Chunk]:
+    def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = record(row)
         images = row.get("image")
         images = [] if images is None else images if isinstance(images, list) else [images]

@@ -66,6 +66,8 @@ def decode_video(medium: Any, where: str, *, fps: float, max_frames: int) -> lis
         ImportError: PyAV is missing.
     """
     if isinstance(medium, list | tuple):
+        if not medium:
+            raise BadSampleError(f"{where}: a video without frames. Leave the row out.")
         return list(medium)
     try:
         import av

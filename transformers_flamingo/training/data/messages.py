@@ -57,13 +57,16 @@ class Messages(Reader):
     in TRL. What the assistant says is learned.
     """
 
-    def read(self, row: dict[str, Any]) -> list[Chunk]:
+    def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = record(row)
         images = row.get("images")
         if images is None:
             images = [] if row.get("image") is None else [row["image"]]
         images = [self.locate(image, row) for image in images]
         messages = [(message["role"], self._parts(message, row)) for message in column(row, "messages")]
+        unknown = sorted({role for role, _ in messages} - {"system", "user", "assistant"})
+        if unknown:
+            raise BadSampleError(f"{origin(row)}: a message of {unknown[0]!r}. Known are system, user and assistant.")
         marked = sum(part is None for _, parts in messages for part in parts)
         if images and not marked:
             first = next((parts for role, parts in messages if role == "user"), [])
@@ -87,4 +90,6 @@ class Messages(Reader):
         unknown = sorted({part["type"] for part in content} - {"text", "image"})
         if unknown:
             raise BadSampleError(f"{origin(row)}: a part of type {unknown[0]!r}. Known types are text and image.")
+        if any(part["type"] == "text" and not isinstance(part["text"], str) for part in content):
+            raise BadSampleError(f"{origin(row)}: a part of type text without a text.")
         return [part["text"] if part["type"] == "text" else None for part in content]

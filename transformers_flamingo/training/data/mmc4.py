@@ -46,7 +46,7 @@ class MMC4(Reader):
     def load(self, path: str, *, split: str | None = None, streaming: bool = False) -> Dataset | IterableDataset:
         return super().load(path, split=split, streaming=streaming).filter(self._has_image)
 
-    def read(self, row: dict[str, Any]) -> list[Chunk]:
+    def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = record(row)
         sentences, images = column(row, "text_list"), self._images(row)
         parts = []
@@ -58,7 +58,7 @@ class MMC4(Reader):
     def _has_image(self, row: dict[str, Any]) -> bool:
         try:
             return bool(self._images(record(row)))
-        except BadSampleError:
+        except (AttributeError, KeyError, TypeError, ValueError):  # BadSampleError is a ValueError
             return True  # `read` will report it, where bad samples can be counted
 
     def _images(self, row: dict[str, Any]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ class Obelics(Reader):
     Two texts with no image between them are joined by an empty line, as paragraphs within one text are.
     """
 
-    def read(self, row: dict[str, Any]) -> list[Chunk]:
+    def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = record(row)
         images, texts = column(row, "images"), column(row, "texts")
         if len(images) != len(texts):

@@ -7,7 +7,8 @@ from typing import Any
 from datasets import Image, Value
 
 from .documents import Chunk
-from .sources import Reader, column, record, text_column
+from .media import BadSampleError
+from .sources import Reader, column, origin, record, text_column
 
 
 _IMAGE_FILES = ("jpg", "jpeg", "png", "webp")
@@ -36,7 +37,9 @@ class ImageTextPairs(Reader):
 
     tar_members = {**{name: Image(decode=False) for name in _IMAGE_FILES}, "txt": Value("string")}
 
-    def read(self, row: dict[str, Any]) -> list[Chunk]:
+    def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = record(row)
         image = column(row, "image", "file_name", *_IMAGE_FILES)
+        if isinstance(image, list):
+            raise BadSampleError(f"{origin(row)}: {len(image)} images, where one belongs to a text. See `parts`.")
         return [Chunk(text_column(row, "text", "caption", "txt"), self.locate(image, row), self.prompt)]

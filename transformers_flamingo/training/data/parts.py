@@ -29,7 +29,7 @@ class Parts(Reader):
     fps: float = 1.0
     max_frames: int = 8
 
-    def read(self, row: dict[str, Any]) -> list[Chunk]:
+    def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = record(row)
         return interleave([self._part(part, row) for part in column(row, "parts")], separator=" ")
 

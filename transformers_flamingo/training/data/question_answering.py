@@ -29,14 +29,23 @@ class QuestionAnswering(Reader):
 
     template: str = "Question:{question} Short answer:"
 
-    def read(self, row: dict[str, Any]) -> list[Chunk]:
+    def __post_init__(self):
+        if "{question}" not in self.template:
+            raise ValueError(f"`template` is {self.template!r}, without {{question}}: the question would be left out.")
+
+    def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = record(row)
         answers = column(row, "answers", "answer")
+        if isinstance(answers, dict):  # how `datasets` may store a list of dicts
+            answers = answers["answer"]
         answers = [answers] if isinstance(answers, str) else list(answers)
         answers = [answer.get("answer") if isinstance(answer, dict) else answer for answer in answers]
         answers = [answer.strip() for answer in answers if isinstance(answer, str) and answer.strip()]
         if not answers:
             raise BadSampleError(f"{origin(row)}: no answer. Leave the row out.")
-        prompt = self.template.format(question=text_column(row, "question"))
-        image = self.locate(column(row, "image", "file_name"), row)
+        prompt = self.template.replace("{question}", text_column(row, "question"))
+        image = column(row, "image", "file_name")
+        if isinstance(image, list):
+            raise BadSampleError(f"{origin(row)}: {len(image)} images, where a question is about one.")
+        image = self.locate(image, row)
         return [Chunk(Counter(answers).most_common(1)[0][0], image, prompt)]

@@ -96,8 +96,20 @@ class Reader:
         The document in a row.
 
         Raises:
-            BadSampleError: a column is missing or empty. The message names file and row.
+            BadSampleError: a column is missing, empty or malformed. The message names file and row.
         """
+        try:
+            return self._document(row)
+        except BadSampleError:
+            raise
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise BadSampleError(
+                f"{origin(row)}: it is not what {type(self).__name__} reads ({type(error).__name__}: {error}). Mend it, or "
+                "leave it out."
+            ) from error
+
+    def _document(self, row: dict[str, Any]) -> list[Chunk]:
+        """What `read` returns. A subclass defines it; a row that it cannot take may raise what it will."""
         raise NotImplementedError
 
     def locate(self, medium: Any, row: dict[str, Any]) -> Any:

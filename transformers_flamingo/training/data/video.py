@@ -34,7 +34,7 @@ class VideoTextPairs(Reader):
 
     tar_members = {**{name: Video(decode=False) for name in ("mp4", "webm", "mkv")}, "txt": Value("string")}
 
-    def read(self, row: dict[str, Any]) -> list[Chunk]:
+    def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = record(row)
         text = text_column(row, "text", "caption", "txt")
         video = self.locate(column(row, "video", "file_name", "mp4", "webm", "mkv"), row)
