@@ -3,6 +3,7 @@
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,14 @@ def test_a_place_in_other_data_is_refused(tmp_path, sources, change, message):
     anew = trainer(tmp_path, sources, **arguments, **change, ignore_data_skip=True)
     anew.train(resume_from_checkpoint=True)
     assert anew.state.global_step == 2
+
+
+def test_other_sources_are_refused(tmp_path, sources):
+    arguments = {"max_steps": 1, "save_strategy": "steps", "save_steps": 1, "skip_bad_samples": True}
+    trainer(tmp_path, sources, **arguments).train()
+    changed = [replace(sources[0], weight=7.0), *sources[1:]]
+    with pytest.raises(ValueError, match="with other sources: .*'weight': 7.0"):
+        trainer(tmp_path, changed, **{**arguments, "max_steps": 2}).train(resume_from_checkpoint=True)
 
 
 def test_without_a_whole_checkpoint_nothing_is_resumed(tmp_path, sources):
