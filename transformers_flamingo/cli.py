@@ -127,7 +127,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         blind=not arguments.no_blind,
         rices_clip=arguments.rices_clip,
     )
-    state = PartialState()
+    # On a CPU it would not see the other processes of `torchrun` by itself
+    state = PartialState(cpu=not torch.accelerator.is_available())
     processor = AutoProcessor.from_pretrained(arguments.model)
     dtype = arguments.dtype if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
     model = AutoModelForImageTextToText.from_pretrained(arguments.model, dtype=dtype).to(state.device)

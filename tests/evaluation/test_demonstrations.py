@@ -119,5 +119,3 @@ def test_errors():
         Demonstrations([example(7, answer=None)])
     with pytest.raises(ValueError, match="'7' has no group"):
         Demonstrations([example(7, group=None)], balanced=True)
-    with pytest.raises(ValueError, match="words, example '1': the text 'w<image>' contains"):
-        build_prompt(Words(), tiny_processor(), example(1, prompt="w<image>"), [])

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from factory import tiny_flamingo, tiny_processor
 from processes import launch
 from words import RankedWords, Words, evaluate_together, example, picture, run_words
 
-from transformers_flamingo.evaluation.evaluate import Protocol
+from transformers_flamingo.evaluation.evaluate import Protocol, evaluate
 
 
 def lines(path: Path) -> list[dict]:
@@ -122,6 +123,39 @@ def test_more_shots_are_added_to_what_is_there_and_other_settings_refused(tmp_pa
         run_words(tmp_path, selection="fixed")
     with pytest.raises(ValueError, match="other task"):
         run_words(tmp_path, Words(num_support=11))
+    # What was measured before stays in the results
+    third = run_words(tmp_path, shots=(1, 3), seeds=(1,))
+    assert [entry["shots"] for entry in third["results"]] == [0, 1, 3]
+    assert third["results"][0] == first["results"][0]
+    both = third["results"][1]
+    assert set(both["scores"]) == {"0", "1"}
+    assert both["mean"] == pytest.approx(np.mean([score["accuracy"] for score in both["scores"].values()]))
+
+
+def test_predictions_of_another_model_or_other_data_are_not_taken_for_ones_own(tmp_path):
+    run_words(tmp_path, shots=(0,), seeds=(0,))
+    with pytest.raises(ValueError, match="other weights"):
+        evaluate(tiny_flamingo(gates=0.6), tiny_processor(), Words(), tmp_path, Protocol(shots=(0,), support_size=10))
+
+    class Edited(Words):
+        def queries(self):
+            return [replace(query, references=5) for query in super().queries()]
+
+        def __repr__(self):
+            return repr(Words())
+
+    with pytest.raises(ValueError, match="other examples"):
+        run_words(tmp_path, Edited(), shots=(0,), seeds=(0,))
+
+
+def test_a_marker_in_the_data_is_found_before_anything_is_computed(tmp_path):
+    class Marked(Words):
+        def support(self):
+            return [replace(shown, answer="w<image>") for shown in super().support()]
+
+    with pytest.raises(ValueError, match="words, example '100': the text 'w<image>' contains"):
+        run_words(tmp_path / "out", Marked())
+    assert not (tmp_path / "out").exists()
 
 
 def test_images_change_answers_and_blind_ones_are_blind(tmp_path):

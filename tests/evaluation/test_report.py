@@ -8,8 +8,12 @@ from factory import tiny_flamingo
 from huggingface_hub import ModelCard
 from PIL import Image
 
+from transformers_flamingo.evaluation.evaluate import weights_fingerprint
 from transformers_flamingo.evaluation.published import published_scores
 from transformers_flamingo.evaluation.report import card_scores, plot_results, read_results, write_evaluation_card
+
+
+WEIGHTS = weights_fingerprint(tiny_flamingo())
 
 
 def summary(task: str, seeds: int = 2, blind: bool = True) -> dict:
@@ -18,7 +22,14 @@ def summary(task: str, seeds: int = 2, blind: bool = True) -> dict:
         for shots in (0, 4)
     ]
     protocol = {"seeds": list(range(seeds))}
-    return {"task": task, "metric": "CIDEr", "model": "mine", "protocol": protocol, "results": results}
+    return {
+        "task": task,
+        "metric": "CIDEr",
+        "model": "mine",
+        "weights": WEIGHTS,
+        "protocol": protocol,
+        "results": results,
+    }
 
 
 @pytest.mark.parametrize("blind", [True, False])
@@ -41,6 +52,8 @@ def test_a_card_has_the_results_of_all_tasks(tmp_path):
     card = ModelCard.load(tmp_path / "README.md")
     assert "| coco | CIDEr | 50.0 (std 1.5), blind 20 | 54.0 (std 1.5), blind 20 |" in card.text
     assert len(card.data.eval_results) == 4
+    write_evaluation_card(tiny_flamingo(gates=-0.25), tmp_path)
+    assert ModelCard.load(tmp_path / "README.md").data.eval_results is None
 
 
 @pytest.mark.parametrize("task", ["coco", "miniature_shapes"])

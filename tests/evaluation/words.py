@@ -69,9 +69,6 @@ def evaluate_together(directory, stop_after: int | None = None, **kwargs) -> Non
     import os
     import signal
 
-    from accelerate import PartialState
-
-    PartialState(cpu=True)
     task = Words()
     if stop_after is not None:
         count = 0

@@ -126,9 +126,6 @@ def build_prompt(
         text_only (`bool`, *optional*, defaults to `False`):
             Whether demonstrations are shown without their images and `<image>` tokens: the "0-shot" prompt of the
             paper and of OpenFlamingo, which shows the form of an answer.
-
-    Raises:
-        ValueError: a text contains `<image>` or `<|endofchunk|>`.
     """
     prefix, media = "", []
     for shown in demonstrations:
@@ -136,13 +133,6 @@ def build_prompt(
         prefix += processor.image_token * len(own) + shown.prompt + shown.answer
         prefix += processor.end_of_chunk_token + task.demonstration_separator
         media += own
-    for example in (*demonstrations, query):
-        for text in (example.prompt, example.answer or ""):
-            if processor.image_token in text or processor.end_of_chunk_token in text:
-                raise ValueError(
-                    f"{task.name}, example {example.id!r}: the text {text!r} contains {processor.image_token!r} or "
-                    f"{processor.end_of_chunk_token!r}, which would be read as a marker. Remove it from the data."
-                )
     own = media_of(query, "query")
     return Prompt(prefix, processor.image_token * len(own) + query.prompt, tuple(media), tuple(own))
 

@@ -6,6 +6,7 @@ Each pair of a number of shots and a seed is a *run*. Its predictions are kept a
 killed goes on where it stopped, and several processes share its queries.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -121,13 +122,16 @@ def evaluate(
         FileNotFoundError: an image is missing. Nothing was computed then.
     """
     protocol = protocol or Protocol()
-    state = PartialState()
+    state = PartialState(cpu=model.device.type == "cpu")  # or it would not see the other processes of `torchrun`
     directory = Path(output_dir)
     queries, support = list(task.queries()), list(task.support())
     if protocol.num_queries is not None and protocol.num_queries < len(queries):
         chosen = np.random.default_rng(0).choice(len(queries), protocol.num_queries, replace=False)
         queries = [queries[i] for i in sorted(chosen)]
     _check(task, queries, support, protocol)
+    _check_texts(task, processor, chain(queries, support))
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` is {batch_size}, but it must be at least 1.")
     engine = FewShotEngine(model, processor, batch_size=batch_size, shares_prefix=protocol.selection == "fixed")
     embed = None
     if protocol.selection == "rices":
@@ -149,7 +153,14 @@ def evaluate(
     _check_media(task, chain(queries, *(pool.pool for pool in pools.values())))
     if state.is_main_process:
         directory.mkdir(parents=True, exist_ok=True)
-        _check_settings(directory / SETTINGS_NAME, task, protocol, model_name, len(queries))
+        settings = asdict(protocol) | {
+            "task": repr(task),
+            "model": model_name,
+            "weights": weights_fingerprint(model),
+            "queries": len(queries),
+            "examples": _examples_fingerprint(chain(queries, support)),
+        }
+        _check_settings(directory / SETTINGS_NAME, settings)
     state.wait_for_everyone()
 
     results = []
@@ -168,12 +179,17 @@ def evaluate(
         "task": task.name,
         "metric": task.metric,
         "model": model_name,
+        "weights": weights_fingerprint(model),
         "num_queries": len(queries),
         "protocol": asdict(protocol)
         | {"shots": list(protocol.shots), "seeds": list(protocol.seeds), "balanced": balanced},
         "results": results,
         "versions": package_versions("torch", "transformers", "transformers-flamingo"),
     }
+    if (directory / RESULTS_NAME).is_file():
+        earlier = json.loads((directory / RESULTS_NAME).read_text(encoding="utf-8"))
+        summary = _merge(earlier, summary, task.metric)
+    state.wait_for_everyone()
     if state.is_main_process:
         (directory / RESULTS_NAME).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     state.wait_for_everyone()
@@ -340,9 +356,54 @@ def _path(medium: Any) -> str | None:
     return str(medium) if is_path else None
 
 
-def _check_settings(path: Path, task: Task, protocol: Protocol, model_name: str | None, num_queries: int) -> None:
+def _check_texts(task: Task, processor: FlamingoProcessor, examples: Iterable[Example]) -> None:
+    """A marker in the data would be read as one."""
+    for example in examples:
+        for text in (example.prompt, example.answer or ""):
+            if processor.image_token in text or processor.end_of_chunk_token in text:
+                raise ValueError(
+                    f"{task.name}, example {example.id!r}: the text {text!r} contains {processor.image_token!r} or "
+                    f"{processor.end_of_chunk_token!r}, which would be read as a marker. Remove it from the data."
+                )
+
+
+def weights_fingerprint(model: FlamingoModel) -> str:
+    """Tells models apart: names, shapes, dtypes and some values of all weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        flat = tensor.detach().flatten()
+        some = flat[:: max(1, len(flat) // 64)][:65]
+        digest.update(some.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _examples_fingerprint(examples: Iterable[Example]) -> str:
+    digest = hashlib.sha256()
+    for e in examples:
+        digest.update(repr((e.id, e.prompt, e.answer, e.references, e.candidates, e.group)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _merge(earlier: dict[str, Any], summary: dict[str, Any], metric: str) -> dict[str, Any]:
+    """The results of an earlier call with other shots or seeds, and those of this one."""
+    by_shots = {entry["shots"]: entry for entry in earlier["results"]}
+    for entry in summary["results"]:
+        merged = by_shots.setdefault(entry["shots"], {"shots": entry["shots"]})
+        for condition in ("", "blind_"):
+            scores = merged.get(f"{condition}scores", {}) | entry.get(f"{condition}scores", {})
+            if scores:
+                values = [score[metric] for score in scores.values()]
+                merged[f"{condition}mean"], merged[f"{condition}std"] = float(np.mean(values)), float(np.std(values))
+                merged[f"{condition}scores"] = scores
+    protocol = dict(summary["protocol"])
+    for name in ("shots", "seeds"):
+        protocol[name] = sorted({*earlier["protocol"][name], *protocol[name]})
+    return {**summary, "protocol": protocol, "results": [by_shots[shots] for shots in sorted(by_shots)]}
+
+
+def _check_settings(path: Path, settings: dict[str, Any]) -> None:
     """What the predictions there depend on must be what they depend on here."""
-    settings = asdict(protocol) | {"task": repr(task), "model": model_name, "queries": num_queries}
     # Each run is in a file of its own: these may be added to
     settings = {key: value for key, value in settings.items() if key not in ("shots", "seeds", "blind")}
     if path.is_file():

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..model_card import FlamingoModelCardData
 from ..modeling_flamingo import FlamingoModel
-from .evaluate import RESULTS_NAME
+from .evaluate import RESULTS_NAME, weights_fingerprint
 from .published import PublishedScore
 
 
@@ -36,14 +36,16 @@ def card_scores(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 def write_evaluation_card(model: FlamingoModel, directory: str | os.PathLike, **facts: Any) -> None:
     """
-    Write `README.md` into `directory`: the card of a model with the results in its folders.
+    Write `README.md` into `directory`: the card of a model with its results in the folders there, and no other model's.
 
     Args:
         model ([`FlamingoModel`]): The model.
         directory (`str`): The output directory, a folder for each task in it.
         facts: Other fields of [`FlamingoModelCardData`].
     """
-    scores = [score for summary in read_results(directory) for score in card_scores(summary)]
+    weights = weights_fingerprint(model)
+    summaries = [summary for summary in read_results(directory) if summary["weights"] == weights]
+    scores = [score for summary in summaries for score in card_scores(summary)]
     card = FlamingoModelCardData.from_model(model, scores=scores, **facts)
     card.save(Path(directory) / "README.md")
 

@@ -33,6 +33,9 @@ class HatefulMemes(Benchmark, Task):
     def _examples(self, split: str) -> list[Example]:
         with open(self.path(f"{split}.jsonl"), encoding="utf-8") as file:
             rows = [json.loads(line) for line in file if line.strip()]
+        without = [row["id"] for row in rows if "label" not in row]
+        if without:
+            raise ValueError(f"{self.name}: {len(without)} rows of {split!r} have no label, such as {without[0]}.")
         answers = ("no", "yes")
         return [
             Example(
