@@ -1,0 +1,71 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+What one more token costs, after a prompt with 0, 1 or 32 images.
+
+    python benchmarks/decode.py [--workload small] [--text gpt2] [--tokens 256] [--new-tokens 16] [--repeats 5]
+
+All prompts have as many tokens. Beside the model stand the bare language model with a cache of the same length, and the
+arithmetic of the gated blocks alone: the same blocks, one after the other, on one token and the kept keys and values of one
+image. "Floor" is their sum: what a step must do.
+"""
+
+import functools
+import time
+
+import common
+import torch
+
+
+def main() -> None:
+    parser = common.parser(__doc__, tokens=256, new_tokens=16)
+    arguments = parser.parse_args()
+    model = common.build(arguments)
+    batches = {n: common.inputs(model, n, arguments.tokens) for n in (0, 1, 32)}
+    del batches[0]["pixel_values"]
+    cases = {
+        f"{n} images": functools.partial(common.generate, model, batch, arguments.new_tokens)
+        for n, batch in batches.items()
+    }
+    cases["bare language model"] = functools.partial(
+        common.generate, model.language_model, batches[0], arguments.new_tokens
+    )
+    with torch.no_grad():
+        media_layers = model(**batches[1]).past_key_values.layers[-len(model.gated_cross_attention) :]
+    hidden_states = torch.randn(1, 1, model.config.text_config.hidden_size).to(model.device, model.dtype)
+
+    @torch.no_grad()
+    def blocks() -> float:
+        start = time.perf_counter()
+        for _ in range(arguments.new_tokens):
+            for block, layer in zip(model.gated_cross_attention, media_layers, strict=True):
+                block(hidden_states, None, None, layer)
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) / arguments.new_tokens
+
+    cases["gated blocks alone"] = blocks
+    timings = common.time_in_turns(cases, arguments.repeats, arguments.device)
+
+    floor = common.Timing(
+        [
+            sum(pair)
+            for pair in zip(timings["bare language model"].seconds, timings["gated blocks alone"].seconds, strict=True)
+        ]
+    )
+    one = timings["1 images"]
+    rows = []
+    for name, timing in {**timings, "floor": floor}.items():
+        rows.append(
+            {
+                "": name,
+                "ms per token": f"{1000 * timing.median:.2f}",
+                "spread": common.percent(timing.spread),
+                "over 1 image": f"{timing.over(one):.3f}",
+                "over the floor": f"{timing.over(floor):.3f}",
+            }
+        )
+    common.report(arguments, rows, f"decode-{arguments.text or arguments.workload}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+Write the tables of benchmarks/README.md anew, from the figures in benchmarks/results.
+
+    python benchmarks/report.py
+
+A table stands between `<!-- table NAME -->` and `<!-- end -->`; NAME is a file of the results without `.json`.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from common import RESULTS, markdown
+
+
+README = Path(__file__).parent / "README.md"
+
+
+def table(name: str) -> str:
+    result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    threads = f"{result['threads']} thread{'s' if result['threads'] > 1 else ''}"
+    source = f"`{result['command']}`: {result['machine']}, {threads}, torch {result['torch']}, {result['date']}."
+    return f"{source}\n\n{markdown(result['rows'])}"
+
+
+def main() -> None:
+    text = README.read_text(encoding="utf-8")
+    text = re.sub(
+        r"<!-- table (\S+) -->\n.*?<!-- end -->",
+        lambda found: f"<!-- table {found[1]} -->\n{table(found[1])}\n<!-- end -->",
+        text,
+        flags=re.DOTALL,
+    )
+    README.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
