@@ -447,6 +447,34 @@ def test_each_image_is_encoded_once(kwargs):
     assert (encoded, resampled) == ([num_images], [num_images])
 
 
+@pytest.mark.parametrize(
+    "kwargs",
+    [{"num_beams": 3}, {"num_beams": 2, "num_return_sequences": 2}, {"do_sample": True, "num_return_sequences": 4}],
+    ids=str,
+)
+def test_beams_and_sequences_share_their_prompt_and_its_images(kwargs):
+    """The prompt is computed once, and a gated block reads keys and values of one image for each sample and step."""
+    model = lively("llama")
+    rows = max(kwargs.get("num_beams", 1), kwargs.get("num_return_sequences", 1))
+    tokens, images = [], []
+    model.get_input_embeddings().register_forward_pre_hook(lambda m, args: tokens.append(tuple(args[0].shape)))
+    attention = model.gated_cross_attention[1].attention
+    attend = attention.attend
+
+    def counted(query, key, value, attention_mask=None):
+        images.append(len(key))
+        return attend(query, key, value, attention_mask)
+
+    attention.attend = counted
+    inputs = left_padded()
+    output = model.generate(**inputs, **kwargs, **LENGTH, return_dict_in_generate=True)
+    num_samples, length = inputs["input_ids"].shape
+    assert tokens == [(num_samples, length)] + [(num_samples * rows, 1)] * (NEW - 1)
+    assert images[1:] == [num_samples] * (NEW - 1)
+    sizes = {tuple(layer.keys.shape[:1] + layer.keys.shape[2:3]) for layer in media_layers(output.past_key_values)}
+    assert sizes == {(num_samples, model.config.resampler_num_latents)}
+
+
 def test_chunked_prefill_with_images_is_refused_and_works_for_text():
     model = shared_model()
     with pytest.raises(ValueError, match="prefill_chunk_size"):
@@ -482,17 +510,18 @@ def test_streamers_get_what_generate_returns():
     assert streamer.ended and streamer.tokens == output[0].tolist()
 
 
-def test_attentions_and_hidden_states():
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_attentions_and_hidden_states(num_beams):
     model = lively()
     model.set_attn_implementation("eager")
     output = model.generate(
         input_ids=prompt("aIbc"), pixel_values=random_images(1, 1), return_dict_in_generate=True,
-        output_attentions=True, output_hidden_states=True, **LENGTH,
+        output_attentions=True, output_hidden_states=True, num_beams=num_beams, **LENGTH,
     )  # fmt: skip
     assert len(output.attentions) == len(output.hidden_states) == NEW
     assert [len(step) for step in output.hidden_states] == [4] * NEW
-    assert output.attentions[0][0].shape == (1, 4, 4, 4)
-    assert output.attentions[-1][0].shape == (1, 4, 1, 4 + NEW - 1)
+    assert output.attentions[0][0].shape == (num_beams, 4, 4, 4)
+    assert output.attentions[-1][0].shape == (num_beams, 4, 1, 4 + NEW - 1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -707,12 +736,40 @@ def test_a_cache_follows_its_batch(text):
         ):
             changed = copy.deepcopy(cache)
             change(changed)
-            assert {len(layer.keys) for layer in media_layers(changed)} == {len(order)}
             got = model(input_ids=next_ids[order], past_key_values=changed).logits
             assert_close(got, expected[order])
+        # Repeated rows have one image between them, until they are mixed.
+        for order, num_kept, change in (
+            ([0, 0, 1, 1, 2, 2], 3, lambda c: None),
+            ([0, 0, 1, 1, 2, 2], 3, lambda c: c.reorder_cache(torch.tensor([1, 0, 2, 2, 5, 4]))),
+            ([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2], 3, lambda c: c.batch_repeat_interleave(2)),
+            ([1, 1, 0, 0, 2, 2], 6, lambda c: c.reorder_cache(torch.tensor([2, 3, 0, 1, 4, 5]))),
+            ([0, 0], 2, lambda c: c.batch_select_indices(torch.tensor([0, 1]))),
+            ([0, 2, 1], 3, lambda c: c.batch_select_indices(torch.tensor([1, 4, 3]))),
+        ):
+            changed = copy.deepcopy(cache)
+            changed.batch_repeat_interleave(2)
+            change(changed)
+            assert {len(layer.keys) for layer in media_layers(changed)} == {num_kept}
+            # A second image for all of them, and no image
+            newer, images = (
+                prompt("eIg")[[0] * len(order)],
+                random_images(1, 1, seed=5).expand(len(order), -1, -1, -1, -1),
+            )
+            expected_newer = model(input_ids=newer, pixel_values=images, past_key_values=pick(cache, order)).logits
+            got = model(input_ids=newer, pixel_values=images, past_key_values=copy.deepcopy(changed)).logits
+            assert_close(got, expected_newer)
+            assert_close(model(input_ids=next_ids[order], past_key_values=changed).logits, expected[order])
         # A sample without an image sees exactly nothing, also in a batch of others that have one.
         alone = model(input_ids=ids[2:], use_cache=True).past_key_values
         assert_close(expected[2:], model(input_ids=next_ids[2:], past_key_values=alone).logits)
+
+
+def pick(cache, order: list[int]):
+    """A copy of a cache with these of its rows."""
+    picked = copy.deepcopy(cache)
+    picked.batch_select_indices(torch.tensor(order))
+    return picked
 
 
 def test_a_crop_keeps_the_image_or_is_an_error():

@@ -322,29 +322,3 @@ def test_one_batch_is_learned_by_heart():
     assert loss < 0.1
     generated = model.eval().generate(input_ids=ids[:, :1], pixel_values=inputs["pixel_values"], max_new_tokens=6)
     assert generated[:, :5].tolist() == ids.tolist()
-
-
-@pytest.mark.parametrize("text", ["gpt2", "opt_350m", "llama", "mpt"])
-def test_in_training_logits_are_computed_where_a_token_is_supervised(text):
-    """Same loss as with all logits, also over several micro-batches; the head sees the supervised positions alone."""
-    model = tiny_flamingo(text)
-    ids, images = prompt("abIcdEIef", "aIbcdefIg"), random_images(2, 2)
-    labels = ids.clone()
-    labels[:, :4] = labels[0, 6] = -100
-    expected = model(input_ids=ids, pixel_values=images, labels=labels)
-
-    rows = []
-    model.get_output_embeddings().register_forward_hook(lambda head, args, output: rows.append(args[0].shape[:-1]))
-    model.train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    model.language_model.eval()  # functional dropouts
-    output = model(input_ids=ids, pixel_values=images, labels=labels)
-    assert rows == [(9,)]  # 4 and 5 of 18 positions: labels are shifted by one
-    torch.testing.assert_close(output.loss, expected.loss)
-    is_supervised = torch.nn.functional.pad(labels[:, 1:] != -100, (0, 1), value=False)
-    torch.testing.assert_close(output.logits[is_supervised], expected.logits[is_supervised])
-    assert (output.logits[~is_supervised] == 0).all()
-    summed = model(input_ids=ids, pixel_values=images, labels=labels, num_items_in_batch=torch.tensor(27))
-    torch.testing.assert_close(summed.loss * 3, expected.loss)

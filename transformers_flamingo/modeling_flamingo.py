@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -35,7 +36,8 @@ from transformers import (
     initialization as init,
 )
 from transformers.activations import ACT2FN
-from transformers.cache_utils import Cache, CacheLayerMixin, StaticLayer
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
+from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -226,11 +228,12 @@ def _build_mask_layout(media_index: torch.LongTensor, latents: torch.Tensor, dty
 
 class MediaCacheLayer(CacheLayerMixin):
     """
-    Keys and values of the last image of each sample, for one gated block: `(B, heads, L, head_dim)`.
+    Keys and values of the last image of each sample, for one gated block: `(B / num_repeats, heads, L, head_dim)`.
 
     After the prompt, a token can only see the last image, so this is all that a gated block needs: its size and the
     time of a step do not depend on the number of images before. A sample without an image has keys and values of 0,
-    whose attention output is exactly 0.
+    whose attention output is exactly 0. Rows that are repeated from one prompt (beams, candidates) see one image, and
+    share its keys and values: `num_repeats` rows that follow each other.
 
     These layers stand behind the language model's own in one `Cache`, so that beam reordering, batch repetition, deep
     copies, resets and static caches reach them through the stock methods.
@@ -247,10 +250,12 @@ class MediaCacheLayer(CacheLayerMixin):
         # A layer of the language model in the same cache, which knows the length of the text.
         self.text_layer = text_layer
         self.last_media_position: int | None = None
+        self.num_repeats = 1
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
         self.keys, self.values = key_states, value_states
+        self.num_repeats = 1
         self.is_initialized = True
 
     def update(
@@ -291,14 +296,26 @@ class MediaCacheLayer(CacheLayerMixin):
         self.batch_select_indices(beam_idx)
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        if self.is_initialized:
-            self.keys = self.keys[indices.to(self.keys.device)]
-            self.values = self.values[indices.to(self.values.device)]
+        if not self.is_initialized:
+            return
+        indices = indices.to(self.keys.device)
+        if self.num_repeats > 1:
+            indices = indices // self.num_repeats
+            is_same = torch.equal(indices, torch.arange(len(indices), device=indices.device) // self.num_repeats)
+            if is_same and len(indices) == len(self.keys) * self.num_repeats:
+                return  # beams change places within their sample
+            self.num_repeats = 1
+        self.keys, self.values = self.keys[indices], self.values[indices]
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         if self.is_initialized:
-            self.keys = self.keys.repeat_interleave(repeats, dim=0)
-            self.values = self.values.repeat_interleave(repeats, dim=0)
+            self.num_repeats *= repeats
+
+    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values for each row of the batch: two of `(B, heads, L, head_dim)`."""
+        if self.num_repeats == 1:
+            return self.keys, self.values
+        return tuple(states.repeat_interleave(self.num_repeats, dim=0) for states in (self.keys, self.values))
 
     def crop(self, tokens_to_remove: int) -> None:
         """
@@ -616,12 +633,13 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
 
         query = self.attention.q_proj(self.norm(hidden_states))  # (B, T, heads * head_dim)
         if latents is None:
-            query = self.attention.split_heads(query)
+            # Rows with one image are one row with more tokens: (B, T, ...) -> (B / repeats, repeats * T, ...)
+            query = self.attention.split_heads(query.unflatten(0, (-1, cache_layer.num_repeats)).flatten(1, 2))
             attended = self.attention.attend(query, cache_layer.keys, cache_layer.values)
-            return self.attention.o_proj(attended)
+            return self.attention.o_proj(attended.view(*hidden_states.shape[:2], -1))
 
         latents, layout = latents.to(hidden_states.device), layout.to(hidden_states.device)
-        past = (cache_layer.keys, cache_layer.values) if is_cached else None
+        past = cache_layer.rows() if is_cached else None
         attend = self._attend_segments if isinstance(layout, SegmentLayout) else self._attend_masked
         attended, last_key, last_value = attend(query, latents, layout, past)
         if cache_layer is not None:
@@ -882,6 +900,109 @@ def _gather(tensor: torch.Tensor) -> torch.Tensor:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# The loss
+# ---------------------------------------------------------------------------------------------------------------------
+
+# So many logits are there at once in training: 128 MiB in float32, several times that with their gradients.
+LOGITS_PER_CHUNK = 2**25
+
+
+class KnownOutputs(nn.Module):
+    """Stands for a decoder whose outputs are known."""
+
+    outputs: ModelOutput
+
+    def forward(self, *args, **kwargs) -> ModelOutput:
+        return self.outputs
+
+
+class LanguageModelHead(nn.Module):
+    """
+    What a causal language model does with the last hidden states of its decoder.
+
+    That is a matter of each family: a head with or without bias, logits that are scaled or soft-capped. It is written in
+    the model's `forward`, so this runs it, on a shallow copy of the model with [`KnownOutputs`] in the place of the
+    decoder. Modules and parameters are the model's own; the model itself is not touched.
+    """
+
+    def __init__(self, language_model: PreTrainedModel, decoder_name: str):
+        super().__init__()
+        self.language_model = module = self._copy(language_model)
+        *path, name = decoder_name.split(".")
+        for part in path:
+            module._modules[part] = self._copy(module._modules[part])
+            module = module._modules[part]
+        module._modules[name] = self.decoder = KnownOutputs()
+
+    @staticmethod
+    def _copy(module: nn.Module) -> nn.Module:
+        shallow = copy.copy(module)
+        shallow._modules = dict(module._modules)
+        # accelerate puts a forward on the instance, which would run the original.
+        shallow.__dict__.pop("forward", None)
+        return shallow
+
+    def forward(self, hidden_states: torch.Tensor, outputs: ModelOutput) -> torch.Tensor:
+        """Logits `(M, V)` of hidden states `(M, D)`, which are some of those in the `outputs` of the decoder."""
+        self.decoder.outputs = type(outputs)(**{**outputs, "last_hidden_state": hidden_states[None]})
+        # Not called as a module: hooks on the whole language model are not meant for its head.
+        forward = type(self.language_model).forward
+        return forward(self.language_model, inputs_embeds=hidden_states[None], return_dict=True).logits[0]
+
+
+def _head_of(language_model: PreTrainedModel) -> LanguageModelHead | None:
+    """`None` where the head cannot be run by itself: weights that are gathered for a call of the whole model."""
+    # Sharded by FSDP2 or by DeepSpeed's ZeRO-3
+    if any(
+        hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id") for parameter in language_model.parameters()
+    ):
+        return None
+    decoder = language_model.get_decoder()
+    names = [name for name, module in language_model.named_modules() if module is decoder]
+    return LanguageModelHead(language_model, names[0]) if names not in ([], [""]) else None
+
+
+class ChunkedLoss(torch.autograd.Function):
+    """
+    A loss that is a sum over tokens, of some tokens at a time.
+
+    The logits of a chunk are gone before those of the next are made: the gradient of each chunk is computed right away, and
+    kept is that of the hidden states. It is that of the sum; backward scales it, with whatever a mean or a gradient
+    scaler asks for, so that in half precision it does not vanish.
+
+    `apply(loss, chunk_size, hidden_states, targets, *parameters)` with `loss(hidden_states, targets)` a scalar, hidden
+    states `(M, D)`, targets `(M,)`, and the parameters that `loss` uses and that need a gradient.
+    """
+
+    @staticmethod
+    def forward(ctx, loss, chunk_size, hidden_states, targets, *parameters):
+        needs_gradient = any(ctx.needs_input_grad)
+        total = hidden_states.new_zeros((), dtype=torch.float32)
+        gradients = []
+        sums = [torch.zeros_like(parameter) for parameter in parameters]
+        for chunk, chunk_targets in zip(hidden_states.split(chunk_size), targets.split(chunk_size), strict=True):
+            with torch.set_grad_enabled(needs_gradient):
+                chunk = chunk.detach().requires_grad_(needs_gradient)
+                chunk_loss = loss(chunk, chunk_targets)
+            total += chunk_loss.detach()
+            if needs_gradient:
+                of_states, *of_parameters = torch.autograd.grad(chunk_loss, [chunk, *parameters], allow_unused=True)
+                gradients.append(of_states)
+                for gradient_sum, gradient in zip(sums, of_parameters, strict=True):
+                    if gradient is not None:
+                        gradient_sum += gradient
+        if needs_gradient:
+            ctx.save_for_backward(torch.cat(gradients), *sums)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, scale):
+        gradients = [gradient * scale.to(gradient.dtype) for gradient in ctx.saved_tensors]
+        return None, None, gradients[0], None, *gradients[1:]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # The model
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -909,7 +1030,8 @@ class FlamingoOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor`, *optional*): Next-token loss, if `labels` were given.
-        logits (`torch.FloatTensor` of shape `(B, T, V)`): Scores of the next token; fewer with `logits_to_keep`.
+        logits (`torch.FloatTensor` of shape `(B, T, V)`, *optional*):
+            Scores of the next token; fewer with `logits_to_keep`, none with `skip_logits`.
         past_key_values (`Cache`, *optional*):
             The language model's cache, with one [`MediaCacheLayer`] for each gated block behind its own layers.
         hidden_states, attentions (`tuple`, *optional*): Those of the language model.
@@ -1478,6 +1600,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         media_index: torch.LongTensor | None = None,
+        skip_logits: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> FlamingoOutput:
         """
@@ -1492,8 +1615,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             frame_attention_mask (`torch.Tensor` of shape `(B, N)` or `(B, N, F)`, *optional*):
                 1 where there is a real image or frame.
             labels (`torch.LongTensor` of shape `(B, T)`, *optional*):
-                Ids to predict, shifted inside; -100 is not supervised. In training mode logits are computed at
-                supervised positions only, and are 0 elsewhere.
+                Ids to predict, shifted inside; -100 is not supervised. In training mode logits are made at supervised
+                positions only, some at a time, and are not returned: see `skip_logits`.
             past_key_values (`Cache`, *optional*):
                 What an earlier call returned. It holds the text so far and the last image.
             inputs_embeds (`torch.FloatTensor` of shape `(B, T, D)`, *optional*):
@@ -1509,6 +1632,9 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             media_index (`torch.LongTensor` of shape `(B, T)`, *optional*):
                 The image of this call that each token sees, from 1; 0: the one in the cache, or none. Derived from
                 the `<image>` tokens without it, which are then checked against the number of images.
+            skip_logits (`bool`, *optional*):
+                Whether to return the loss without logits. By default so in training mode if there are `labels`
+                (and no `logits_to_keep`).
 
         Returns:
             [`FlamingoOutput`]
@@ -1516,21 +1642,21 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         Raises:
             ValueError: the number of markers differs from the number of images, or a shape is wrong.
         """
-        # Training needs logits where something is to be predicted, and nowhere else: the head is a large part of the
-        # cost. A graph of static shapes computes all of them.
-        supervised = None
-        if (
-            labels is not None
-            and self.training
-            and not torch.compiler.is_compiling()
-            and isinstance(logits_to_keep, int)
-            and logits_to_keep == 0
-            and "shift_labels" not in kwargs
-        ):
-            shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
-            logits_to_keep = supervised = shift_labels != -100  # (B, T)
-        outputs, image_features = self._run(
-            self.language_model,
+        if skip_logits and labels is None:
+            raise ValueError(
+                "`skip_logits=True` leaves the loss alone, but there are no `labels` to compute it from. Pass `labels`, or "
+                "leave `skip_logits` out."
+            )
+        keeps_all = isinstance(logits_to_keep, int) and logits_to_keep == 0
+        if skip_logits and not keeps_all:
+            raise ValueError(
+                f"`skip_logits=True` and `logits_to_keep={logits_to_keep}` contradict each other: leave one of them out."
+            )
+        if skip_logits is None:
+            # A graph of static shapes cannot pick positions.
+            skip_logits = self.training and labels is not None and keeps_all and not torch.compiler.is_compiling()
+        run = functools.partial(
+            self._run,
             input_ids=input_ids,
             attention_mask=attention_mask,
             pixel_values=pixel_values,
@@ -1541,18 +1667,16 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             mm_encoder_outputs=mm_encoder_outputs,
             use_cache=use_cache,
             media_index=media_index,
-            logits_to_keep=logits_to_keep,
             **kwargs,
         )
-
-        loss, logits = None, outputs.logits
-        if labels is not None:
-            if supervised is not None:
-                kwargs["shift_labels"] = shift_labels[supervised]
-            loss = self.loss_function(logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs)
-        if supervised is not None:
-            # (supervised, V) -> (B, T, V), 0 elsewhere: callbacks and other trainers look at logits beside labels
-            logits = logits.new_zeros(*supervised.shape, logits.shape[-1]).index_put((supervised,), logits)
+        loss = logits = None
+        if skip_logits:
+            loss, outputs, image_features = self._loss_alone(run, labels, **kwargs)
+        else:
+            outputs, image_features = run(self.language_model, logits_to_keep=logits_to_keep)
+            logits = outputs.logits
+            if labels is not None:
+                loss = self.loss_function(logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs)
         return FlamingoOutput(
             loss=loss,
             logits=logits,
@@ -1561,6 +1685,50 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
             image_hidden_states=None if image_features is None else image_features.pooler_output,
         )
+
+    def _loss_alone(
+        self,
+        run: Callable,
+        labels: torch.LongTensor,
+        shift_labels: torch.LongTensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> tuple[torch.Tensor, ModelOutput, FlamingoImageFeatures | None]:
+        """
+        The loss, with logits made where something is to be predicted and nowhere else: the head is a large part of the
+        cost, and logits of a whole batch a large part of the memory.
+        """
+        if shift_labels is None:
+            shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+        supervised = shift_labels != -100  # (B, T)
+        targets = shift_labels[supervised]  # (M,)
+        if num_items_in_batch is None:
+            num_items_in_batch = len(targets)
+        vocab_size = self.config.text_config.vocab_size
+        compute_loss = functools.partial(self.loss_function, labels=None, vocab_size=vocab_size, **kwargs)
+        head = _head_of(self.language_model)
+        # A loss of one's own may not be a sum over tokens.
+        if head is None or self.loss_function is not ForCausalLMLoss:
+            outputs, image_features = run(self.language_model, logits_to_keep=supervised)
+            loss = compute_loss(outputs.logits, shift_labels=targets, num_items_in_batch=num_items_in_batch)
+            return loss, outputs, image_features
+
+        outputs, image_features = run(self.language_model.base_model)
+
+        def summed_loss(hidden_states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return compute_loss(head(hidden_states, outputs), shift_labels=targets, num_items_in_batch=1)
+
+        output_rows = self.input_token_rows if self.output_token_rows is None else self.output_token_rows
+        parameters = [*head.parameters(), *([] if output_rows is None else output_rows.parameters())]
+        hidden_states = outputs.last_hidden_state
+        loss = ChunkedLoss.apply(
+            summed_loss,
+            max(1, LOGITS_PER_CHUNK // vocab_size),
+            hidden_states[supervised.to(hidden_states.device)],
+            targets.to(hidden_states.device),
+            *(parameter for parameter in parameters if parameter.requires_grad),
+        )
+        return loss / num_items_in_batch, outputs, image_features
 
     def _run(
         self,
@@ -1748,6 +1916,50 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         if not is_new.any():
             return None
         return FlamingoModel._real_images_first(image_features, is_new.to(image_features.pooler_output.device))
+
+    def _prefill(
+        self,
+        input_ids: torch.LongTensor,
+        generation_config,
+        model_kwargs: dict[str, Any],
+        is_first_iteration: bool = True,
+    ) -> ModelOutput:
+        """
+        As the stock method, but beams and several sequences of one prompt are one prompt: it is computed once, and the cache
+        is repeated. The images of the prompt so have one place in the cache for all its beams.
+        """
+        repeats = max(generation_config.num_beams, generation_config.num_return_sequences)
+        cache = model_kwargs.get("past_key_values")
+        position_ids = model_kwargs.get("position_ids")
+        if (
+            repeats == 1
+            or not is_first_iteration
+            or type(cache) is not DynamicCache
+            or cache.get_seq_length() > 0
+            or not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
+            or generation_config.prefill_chunk_size is not None
+            or (position_ids is not None and position_ids.ndim != 2)
+        ):
+            return super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
+        once = {
+            name: value[::repeats] if isinstance(value, torch.Tensor) and len(value) == len(input_ids) else value
+            for name, value in model_kwargs.items()
+        }
+        once["mm_encoder_outputs"] = {
+            name: FlamingoImageFeatures(
+                pooler_output=features.pooler_output[::repeats],
+                image_attention_mask=features.image_attention_mask[::repeats],
+            )
+            for name, features in model_kwargs["mm_encoder_outputs"].items()
+        }
+        outputs = super()._prefill(input_ids[::repeats], generation_config, once, is_first_iteration)
+        cache.batch_repeat_interleave(repeats)
+        for name, value in outputs.items():
+            if isinstance(value, torch.Tensor):
+                outputs[name] = value.repeat_interleave(repeats, dim=0)
+            elif isinstance(value, tuple):
+                outputs[name] = tuple(states.repeat_interleave(repeats, dim=0) for states in value)
+        return outputs
 
     def _expand_multimodal_outputs(
         self,

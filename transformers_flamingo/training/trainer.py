@@ -268,6 +268,12 @@ class FlamingoTrainer(Trainer):
 
     # Evaluation.
 
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, *args, **kwargs):
+        """As `Trainer.prediction_step`; where the loss alone is wanted no logits are kept."""
+        if prediction_loss_only and "labels" in inputs:
+            inputs = {**inputs, "skip_logits": True}
+        return super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
+
     def evaluation_loop(self, dataloader: DataLoader, *args, **kwargs) -> EvalLoopOutput:
         """As `Trainer.evaluation_loop`; of [`HeldOut`] rows also the blind loss, and how well their texts are generated."""
         output = super().evaluation_loop(dataloader, *args, **kwargs)

@@ -1,0 +1,218 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""The loss in training: that of all logits, without ever having them all."""
+
+import copy
+
+import pytest
+import torch
+from factory import (
+    TEXT_CONFIGS,
+    VOCAB_SIZE,
+    prompt,
+    random_images,
+    tiny_config,
+    tiny_flamingo,
+    tiny_vision_config,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoConfig
+
+from transformers_flamingo import FlamingoConfig, FlamingoModel, modeling_flamingo
+
+
+SUPERVISED = 9
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Four tokens at a time: nine supervised ones take three chunks, the last not full."""
+    monkeypatch.setattr(modeling_flamingo, "LOGITS_PER_CHUNK", 4 * VOCAB_SIZE + 1)
+
+
+def batch() -> dict[str, torch.Tensor]:
+    """18 tokens, of which 9 are predicted."""
+    ids = prompt("abIcdEIef", "aIbcdefIg")
+    labels = ids.clone()
+    labels[:, :4] = labels[0, 6] = -100
+    assert (labels[:, 1:] != -100).sum() == SUPERVISED
+    return {"input_ids": ids, "pixel_values": random_images(2, 2), "labels": labels}
+
+
+def loss_and_gradients(
+    model: FlamingoModel, scale: float = 1.0, **inputs
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    loss = model(**inputs).loss
+    (scale * loss).backward()
+    return loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_equal_to_all_logits(model: FlamingoModel, **inputs) -> None:
+    expected, expected_gradients = loss_and_gradients(model, **batch(), **inputs, skip_logits=False)
+    loss, gradients = loss_and_gradients(model, **batch(), **inputs, skip_logits=True)
+    torch.testing.assert_close(loss, expected)
+    assert gradients.keys() == expected_gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "unfrozen"])
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("text", TEXT_CONFIGS)
+def test_loss_and_gradients_are_those_of_all_logits(text, tied, frozen):
+    model = tiny_flamingo(text, text_kwargs={"tie_word_embeddings": tied})
+    if frozen:
+        model.freeze_backbones()
+    assert_equal_to_all_logits(model)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields"),
+    [
+        ("cohere", {"logit_scale": 0.25}),
+        ("granite", {"logits_scaling": 3.0}),
+        ("gemma2", {"final_logit_softcapping": 0.5, "query_pre_attn_scalar": 8, "head_dim": 8}),
+        ("phi", {"partial_rotary_factor": 0.5}),  # a head with a bias
+    ],
+)
+def test_what_a_family_does_to_its_logits_is_done(model_type, fields):
+    _, llama = TEXT_CONFIGS["llama"]
+    config = FlamingoConfig.from_vision_text_configs(
+        tiny_vision_config(), AutoConfig.for_model(model_type, **{**llama, **fields}), **special_fields()
+    )
+    torch.manual_seed(0)
+    model = FlamingoModel(config).eval()
+    with torch.no_grad():
+        for parameter in model.get_output_embeddings().parameters():
+            parameter.normal_()
+    assert_equal_to_all_logits(model)
+    model.freeze_backbones()
+    assert_equal_to_all_logits(model)
+
+
+def special_fields() -> dict[str, int]:
+    config = tiny_config()
+    return {name: getattr(config, name) for name in ("image_token_id", "end_of_chunk_token_id")}
+
+
+def test_options_of_the_loss():
+    """A number of items from outside, as `Trainer` passes it with gradient accumulation; labels shifted by the caller."""
+    model, inputs = tiny_flamingo(), batch()
+    assert_equal_to_all_logits(model, num_items_in_batch=torch.tensor(27))
+    mean = model(**inputs, skip_logits=True).loss
+    torch.testing.assert_close(model(**inputs, skip_logits=True, num_items_in_batch=27).loss * 3, mean)
+    shifted = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=-100)
+    torch.testing.assert_close(model(**inputs, skip_logits=True, shift_labels=shifted).loss, mean)
+    nothing = {**inputs, "labels": torch.full_like(inputs["labels"], -100)}
+    assert model(**nothing, skip_logits=True).loss.isnan() and model(**nothing).loss.isnan()
+
+
+def test_a_loss_of_ones_own_gets_all_supervised_logits_at_once():
+    calls = []
+
+    def squared(logits, labels, vocab_size, shift_labels=None, **kwargs):
+        calls.append(logits.shape)
+        return (logits.float() ** 2).mean() ** 0.5  # no sum over tokens
+
+    model = tiny_flamingo()
+    expected = model(**batch()).logits[torch.nn.functional.pad(batch()["labels"][:, 1:] != -100, (0, 1))]
+    model.loss_function = squared
+    loss = model(**batch(), skip_logits=True).loss
+    assert calls[-1].numel() == SUPERVISED * VOCAB_SIZE
+    torch.testing.assert_close(loss, (expected**2).mean() ** 0.5)
+
+
+class LargestTensor(TorchDispatchMode):
+    """The most elements that any operation has put out."""
+
+    def __init__(self):
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return result
+
+
+def test_no_tensor_has_the_logits_of_all_tokens(monkeypatch):
+    """Neither forward nor backward, with a vocabulary beside which everything else is small."""
+    vocab_size = 5000
+    monkeypatch.setattr(modeling_flamingo, "LOGITS_PER_CHUNK", 4 * vocab_size)
+    model = tiny_flamingo("llama", text_kwargs={"vocab_size": vocab_size, "tie_word_embeddings": True})
+    model.freeze_backbones()
+    model.train()
+    weight = model.get_output_embeddings().weight.numel()
+    ids = prompt("aI" + "bcdefgh" * 10)
+    inputs = {"input_ids": ids.expand(8, -1), "pixel_values": random_images(8, 1), "labels": ids.expand(8, -1)}
+    assert ids.numel() * 8 * vocab_size > 10 * weight
+    with LargestTensor() as largest:
+        output = model(**inputs)
+        output.loss.backward()
+    assert output.logits is None
+    assert largest.numel <= weight
+
+
+def test_the_head_is_run_once_for_each_supervised_token():
+    model = tiny_flamingo().train()
+    rows = []
+    model.get_output_embeddings().register_forward_hook(lambda head, args, output: rows.append(args[0].shape[:-1]))
+    model(**batch()).loss.backward()
+    assert [shape.numel() for shape in rows] == [4, 4, 1]
+
+
+def test_when_logits_are_returned():
+    model, inputs = tiny_flamingo(), batch()
+    labels = inputs.pop("labels")
+    all_logits = (2, 9, VOCAB_SIZE)
+    assert model(**inputs, labels=labels).logits.shape == all_logits
+    model.train()
+    assert model(**inputs, labels=labels).logits is None
+    assert model(**inputs, labels=labels, skip_logits=False).logits.shape == all_logits
+    assert model(**inputs).logits.shape == all_logits
+    kept = model(**inputs, labels=labels[:, -3:], logits_to_keep=3)
+    assert kept.logits.shape == (2, 3, VOCAB_SIZE) and kept.loss is not None
+    with pytest.raises(ValueError, match="no `labels`"):
+        model(**inputs, skip_logits=True)
+    with pytest.raises(ValueError, match="contradict"):
+        model(**inputs, labels=labels, skip_logits=True, logits_to_keep=3)
+
+
+def test_a_loss_without_gradients():
+    model, inputs = tiny_flamingo(), batch()
+    expected = model(**inputs).loss
+    with torch.no_grad():
+        loss = model(**inputs, skip_logits=True).loss
+    torch.testing.assert_close(loss, expected.detach())
+    assert not loss.requires_grad
+
+
+def test_two_models_that_share_a_language_model_and_threads_are_left_alone():
+    """The stand-in for the decoder is of one call: the model's own modules are what they were."""
+    model = tiny_flamingo().train()
+    before = [(name, id(module)) for name, module in model.named_modules()]
+    model(**batch()).loss.backward()
+    assert [(name, id(module)) for name, module in model.named_modules()] == before
+    assert copy.deepcopy(model).state_dict().keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision(dtype):
+    """In float16 the gradient of a mean over many tokens vanishes, unless a gradient scaler gets hold of it before."""
+    model = tiny_flamingo()
+    model.freeze_backbones()
+    expected, expected_gradients = loss_and_gradients(model, **batch(), skip_logits=False)
+    many = {"num_items_in_batch": torch.tensor(SUPERVISED * 1e7)}
+    with torch.autocast("cpu", dtype=dtype):
+        loss, gradients = loss_and_gradients(model, **batch(), skip_logits=True)
+        _, scaled_gradients = loss_and_gradients(model, scale=1e7, **batch(), **many, skip_logits=True)
+    torch.testing.assert_close(loss, expected, rtol=0.02, atol=0)
+    assert gradients.keys() == scaled_gradients.keys() == expected_gradients.keys()
+    for some in (gradients, scaled_gradients):
+        gradient, expected = (
+            g["gated_cross_attention.2.mlp.fc2.weight"].flatten() for g in (some, expected_gradients)
+        )
+        assert torch.nn.functional.cosine_similarity(gradient, expected, dim=0) > 0.99
+        torch.testing.assert_close(gradient.norm(), expected.norm(), rtol=0.02, atol=0)
