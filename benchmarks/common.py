@@ -9,6 +9,7 @@ written to `benchmarks/results/<script>.<device>.json`, from which `benchmarks/r
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import sys
@@ -16,11 +17,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # a line on stderr at each start and stop of the profiler
+
 import torch
-from torch.distributed._tools.mem_tracker import MemTracker
+from torch.profiler import ProfilerActivity, profile
 from transformers import (
     CLIPVisionConfig,
     GPT2Config,
@@ -172,7 +177,7 @@ def generate(model: PreTrainedModel, batch: dict[str, torch.Tensor], num_tokens:
 
 
 def peak_bytes(case: Callable[[], Any], device: str = "cpu") -> int:
-    """The most bytes of tensors alive at once in `case` that were not alive before it. Exact on a CPU, no estimate."""
+    """The most bytes that tensors made in `case` take at once: what the allocator did, no estimate."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -180,10 +185,11 @@ def peak_bytes(case: Callable[[], Any], device: str = "cpu") -> int:
         case()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    tracker = MemTracker()
-    with tracker:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         case()
-    return tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
+    # What the allocator did, one event for each piece that was taken or given back
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
 
 
 def report(arguments: argparse.Namespace, rows: list[dict[str, Any]], name: str | None = None) -> None:

@@ -882,16 +882,18 @@ def _input_rows_hook(rows: TokenRows, embedding: nn.Module, args: tuple, output:
 
 def _output_rows_hook(rows: TokenRows, head: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
     """Forward hook of a frozen output embedding: adds gradients of the rows, and their values if they are separate."""
-    for token_id, row in rows.items():
-        if not rows.shares_memory:
-            # In place of the matrix's own column, gradient of the hidden states included
-            bias = getattr(head, "bias", None)
-            bias = None if bias is None else bias[token_id : token_id + 1]
-            output[..., token_id] = nn.functional.linear(args[0], row[None], bias).squeeze(-1).to(output.dtype)
-        elif torch.is_grad_enabled():
-            logits = args[0].detach() @ row
-            output[..., token_id] += logits - logits.detach()
-    return output
+    if rows.shares_memory and not torch.is_grad_enabled():
+        return output
+    weight = torch.stack([row for _, row in rows.items()])  # (K, D)
+    index = torch.tensor(rows.token_ids, device=output.device)
+    # In place over the whole of `output`: through a slice of it, backward would copy the gradient of all logits.
+    if rows.shares_memory:
+        logits = nn.functional.linear(args[0].detach(), weight)
+        return output.index_add_(-1, index, (logits - logits.detach()).to(output.dtype))
+    # In place of the matrix's own columns, gradient of the hidden states included
+    bias = getattr(head, "bias", None)
+    logits = nn.functional.linear(args[0], weight, None if bias is None else bias[index])
+    return output.index_copy_(-1, index, logits.to(output.dtype))
 
 
 def _gather(tensor: torch.Tensor) -> torch.Tensor:
@@ -903,8 +905,9 @@ def _gather(tensor: torch.Tensor) -> torch.Tensor:
 # The loss
 # ---------------------------------------------------------------------------------------------------------------------
 
-# So many logits are there at once in training: 128 MiB in float32, several times that with their gradients.
-LOGITS_PER_CHUNK = 2**25
+# The logits of so many tokens are there at once in training. Fewer save little memory beside the activations, and from
+# about here up a GPU is busy with arithmetic and not with reading the weights of the head.
+LOSS_CHUNK_SIZE = 256
 
 
 class KnownOutputs(nn.Module):
@@ -1723,7 +1726,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         hidden_states = outputs.last_hidden_state
         loss = ChunkedLoss.apply(
             summed_loss,
-            max(1, LOGITS_PER_CHUNK // vocab_size),
+            LOSS_CHUNK_SIZE,
             hidden_states[supervised.to(hidden_states.device)],
             targets.to(hidden_states.device),
             *(parameter for parameter in parameters if parameter.requires_grad),
