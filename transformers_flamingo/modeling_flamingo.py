@@ -875,16 +875,16 @@ def _input_rows_hook(rows: TokenRows, embedding: nn.Module, args: tuple, output:
         is_token = (args[0] == token_id)[..., None]
         if not rows.shares_memory:
             output = torch.where(is_token, (row * scale.to(row.dtype)).to(output.dtype), output)
-        elif torch.is_grad_enabled():
+        elif torch.is_grad_enabled() and row.requires_grad:
             output = output + is_token * ((row - row.detach()) * scale)
     return output
 
 
 def _output_rows_hook(rows: TokenRows, head: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
     """Forward hook of a frozen output embedding: adds gradients of the rows, and their values if they are separate."""
-    if rows.shares_memory and not torch.is_grad_enabled():
-        return output
     weight = torch.stack([row for _, row in rows.items()])  # (K, D)
+    if rows.shares_memory and not weight.requires_grad:
+        return output
     index = torch.tensor(rows.token_ids, device=output.device)
     # In place over the whole of `output`: through a slice of it, backward would copy the gradient of all logits.
     if rows.shares_memory:
