@@ -34,7 +34,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from transformers_flamingo import FlamingoConfig, FlamingoModel
+from transformers_flamingo import FlamingoConfig, FlamingoModel, modeling_flamingo
 from transformers_flamingo.modeling_flamingo import (
     MediaCacheLayer,
     _build_mask_layout,
@@ -579,6 +579,27 @@ def test_latents_depend_on_the_image_alone():
         for n in range(2):
             alone = model.get_image_features(images[b : b + 1, n : n + 1]).pooler_output
             assert_close(together[b, n], alone[0, 0])
+
+
+@pytest.mark.parametrize("trains_vision", [False, True])
+def test_many_images_are_encoded_in_chunks_unless_they_need_gradients(trains_vision, monkeypatch):
+    model = tiny_flamingo()
+    images = random_images(1, 5)
+    expected = model.get_image_features(images, output_hidden_states=True)
+    monkeypatch.setattr(modeling_flamingo, "ENCODER_CHUNK_SIZE", 2)
+    sizes = []
+    model.vision_model.register_forward_pre_hook(
+        lambda m, args, kwargs: sizes.append(len(kwargs["pixel_values"])), with_kwargs=True
+    )
+    if not trains_vision:
+        model.freeze_backbones()
+    features = model.get_image_features(images, output_hidden_states=True)
+    assert sizes == ([5] if trains_vision else [2, 2, 1])
+    torch.testing.assert_close(features.pooler_output, expected.pooler_output)
+    torch.testing.assert_close(features.last_hidden_state, expected.last_hidden_state)
+    assert features.attentions is None
+    for states, other in zip(features.hidden_states, expected.hidden_states, strict=True):
+        torch.testing.assert_close(states, other)
 
 
 def test_get_image_features_marks_padding_with_0():

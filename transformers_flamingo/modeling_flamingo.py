@@ -1010,6 +1010,10 @@ class ChunkedLoss(torch.autograd.Function):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+# So many images or frames go through a frozen vision encoder at once: enough to keep a GPU busy.
+ENCODER_CHUNK_SIZE = 32
+
+
 @dataclass
 class FlamingoImageFeatures(BaseModelOutputWithPooling):
     """
@@ -1419,10 +1423,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 f"`pixel_values` of shape {tuple(pixel_values.shape)} holds no real image: `frame_attention_mask` has no 1, "
                 "or there are no images at all. Leave `pixel_values` out for text alone."
             )
-        trains_vision = any(p.requires_grad for p in self.vision_model.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and trains_vision):
-            outputs = self.vision_model(pixel_values=flat.to(self.vision_model.dtype), return_dict=True, **kwargs)
-        features = self._select_features(outputs.last_hidden_state, flat.shape[-2:])
+        outputs = self._encode(flat, **kwargs)
+        features = self._select_features(outputs["last_hidden_state"], flat.shape[-2:])
         if is_real is not None and len(features) != len(is_real):
             padded = features.new_zeros(len(is_real), *features.shape[1:])
             features = padded.index_put((is_real.nonzero().squeeze(-1),), features)
@@ -1430,9 +1432,29 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
 
         result = self._resample(features, frame_mask)
         result.last_hidden_state = features if has_frames else features.squeeze(2)
-        result.hidden_states = getattr(outputs, "hidden_states", None)
-        result.attentions = getattr(outputs, "attentions", None)
+        result.hidden_states, result.attentions = outputs["hidden_states"], outputs["attentions"]
         return result
+
+    def _encode(self, frames: torch.Tensor, **kwargs) -> dict[str, Any]:
+        """What the vision encoder makes of frames `(E, C, H, W)`."""
+        trains_vision = torch.is_grad_enabled() and any(p.requires_grad for p in self.vision_model.parameters())
+        # Without gradients the features are all that is kept, and memory for the rest need not grow with the frames.
+        is_whole = trains_vision or torch.compiler.is_compiling()
+        with torch.set_grad_enabled(trains_vision):
+            chunks = [
+                self.vision_model(pixel_values=chunk.to(self.vision_model.dtype), return_dict=True, **kwargs)
+                for chunk in ([frames] if is_whole else frames.split(ENCODER_CHUNK_SIZE))
+            ]
+
+        def joined(name: str) -> torch.Tensor | tuple[torch.Tensor, ...] | None:
+            parts = [getattr(outputs, name, None) for outputs in chunks]
+            if len(parts) == 1 or parts[0] is None:
+                return parts[0]
+            if isinstance(parts[0], tuple):
+                return tuple(torch.cat(layer) for layer in zip(*parts, strict=True))
+            return torch.cat(parts)
+
+        return {name: joined(name) for name in ("last_hidden_state", "hidden_states", "attentions")}
 
     @staticmethod
     def _expand_frame_mask(
