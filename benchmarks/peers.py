@@ -3,9 +3,8 @@
 This package beside OpenFlamingo and flamingo-mini: the same weights, the same inputs, in turns within one run.
 
     pip install --target PEERS --no-deps open-flamingo==2.0.1 einops einops-exts
-    git clone https://github.com/dhansmair/flamingo-mini PEERS/flamingo-mini
-    python benchmarks/peers.py --open-flamingo PEERS
-    PYTHONPATH=PEERS python benchmarks/peers.py --flamingo-mini PEERS/flamingo-mini
+    cp -r a-clone-of-dhansmair/flamingo-mini/flamingo_mini PEERS
+    python benchmarks/peers.py --open-flamingo PEERS [--flamingo-mini PEERS] [--repeats 5] [--case ranking]
 
 The peer is built with random weights and gates at 0.5, its state dict goes through this package's converter, and before
 anything is timed both must give the same logits, scores of candidates and loss, within 1e-3. So each row compares two
@@ -21,36 +20,35 @@ dropout is 0, so that losses can be compared.
 - training step: forward and backward with the backbones frozen as each freezes them, every token but `<image>`
   supervised. No optimizer.
 
-Neither peer runs on today's transformers as it is. What is mended, from outside, stands in comments where it is done
-("mends: ..."), and costs no time. What a peer cannot do even so is left out and said: flamingo-mini's `generate()` needs
-the caches of old releases, so its tokens are decoded in a plain loop over its `forward`, and it has no beam search here.
-It has no ranking of its own either.
+Neither peer runs on today's transformers as it is. What is mended, from outside, is said where it is done ("mends: ...");
+none of it costs the peer time. What cannot be mended in a line is left out: flamingo-mini's `generate()` needs caches of
+old releases, so it decodes in a plain loop over its `forward`, which spares it what `generate()` adds to each step, and
+has no beam search here. Nor has it ranking: its `score_sequences` passes features that its own `forward` no longer takes.
 """
 
 import argparse
 import functools
-import importlib
+import json
+import os
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import chdir
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import common
 import torch
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     CLIPVisionConfig,
     CLIPVisionModel,
-    GenerationMixin,
-    PreTrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerFast,
     set_seed,
 )
+from transformers.utils import logging
 
 from transformers_flamingo import FlamingoModel
 from transformers_flamingo.checkpoints import convert_flamingo_mini, convert_open_flamingo
@@ -69,31 +67,18 @@ CASES = {
     "ranking": "ranking",
     "training step": "training_step",
 }
-# The names of the list of decoder layers, as OpenFlamingo wants it.
-DECODER_LAYERS = {"opt": "model.decoder.layers", "llama-1b": "model.layers"}
+# model_type -> the name of its list of decoder layers, which OpenFlamingo asks for.
+DECODER_LAYERS = {"opt": "model.decoder.layers", "llama": "model.layers"}
 
 
-def import_peer(path: str, name: str) -> ModuleType:
-    """
-    The package `name` in the folder `path`.
-
-    Raises:
-        ValueError: it is not there, or lacks something that it imports.
-    """
-    option = f"--{name.replace('_', '-')}"
+def find_package(path: str, name: str) -> None:
+    """Make the package `name` in the folder `path` importable; a `FileNotFoundError` if it is not there."""
     if not Path(path, name).is_dir():
-        raise ValueError(
-            f"`{option}` is {path}, but there is no folder `{name}` in it: give the folder that holds the package, not the "
-            "package itself. `--help` says how to get it."
+        raise FileNotFoundError(
+            f"--{name.replace('_', '-')} is {path}, but there is no folder {name} in it. Give the folder that holds the "
+            "package, not the package itself; --help says how to get it."
         )
     sys.path.insert(0, str(Path(path).resolve()))
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(
-            f"`{name}` was found in {path} (`{option}`), but cannot be imported: {error}. Put einops and einops-exts "
-            "into the same folder: `--help` says how."
-        ) from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -104,94 +89,18 @@ def import_peer(path: str, name: str) -> ModuleType:
 Batch = dict[str, torch.Tensor]  # input_ids (B, T), pixel_values (B, N, C, H, W)
 
 
-class Ours:
-    """This package's model under the names of the cases."""
+class Side:
+    """A model under the names of the cases. A peer without a case has `None` there."""
 
-    def __init__(self, model: FlamingoModel):
-        self.model = model
+    name: str
+    model: nn.Module
 
-    def logits(self, batch: Batch) -> torch.Tensor:
-        return self.model(**batch).logits
-
-    def images(self, batch: Batch) -> None:
-        self.model.get_image_features(batch["pixel_values"])
-
-    def prefill(self, batch: Batch) -> torch.Tensor:
-        return self.model(**batch, use_cache=True, logits_to_keep=1).logits
-
-    def decode(self, batch: Batch, num_tokens: int) -> float:
-        return common.generate(self.model, batch, num_tokens)
-
-    def beam_search(self, batch: Batch) -> None:
-        common.generate(self.model, batch, NUM_BEAM_TOKENS - 1, num_beams=NUM_BEAMS)
-
-    def ranking(self, batch: Batch, candidates: torch.LongTensor) -> torch.Tensor:
-        """As `evaluation.FewShotEngine` does it: log-likelihoods `(candidates,)`."""
-        context = self.model(**batch, use_cache=True, logits_to_keep=1)
-        cache = context.past_key_values
-        cache.batch_repeat_interleave(len(candidates))
-        logits = self.model(candidates[:, :-1], past_key_values=cache).logits
-        logits = torch.cat([context.logits.expand(len(candidates), -1, -1), logits], dim=1)
-        return log_likelihood(logits, candidates)
-
-    def freeze(self) -> None:
-        self.model.freeze_backbones()
-
-    def training_step(self, batch: Batch, labels: torch.LongTensor) -> torch.Tensor:
-        self.model.zero_grad()
-        loss = self.model(**batch, labels=labels, use_cache=False).loss
-        loss.backward()
-        return loss.detach()
-
-
-def log_likelihood(logits: torch.Tensor, tokens: torch.LongTensor) -> torch.Tensor:
-    """Of `tokens` `(B, K)`, by the logits before each, `(B, K, V)`: `(B,)`."""
-    return logits.log_softmax(dim=-1).gather(2, tokens[..., None]).sum(dim=(1, 2))
-
-
-class OpenFlamingo:
-    """OpenFlamingo's model under the names of the cases."""
-
-    name = "open-flamingo"
-
-    def __init__(self, path: str, vision_model: CLIPVisionModel, language_model: PreTrainedModel, layers_name: str):
-        # mends: its `__init__` imports open_clip, from which only its vision encoders would come.
-        sys.modules.setdefault("open_clip", ModuleType("open_clip"))
-        import_peer(path, "open_flamingo")
-        from open_flamingo.src.flamingo import Flamingo
-        from open_flamingo.src.flamingo_lm import FlamingoLMMixin
-        from open_flamingo.src.utils import extend_instance
-
-        class Mixin(FlamingoLMMixin):
-            # mends: generate() of transformers 5 leaves out a mask of ones, which the mixin's forward() requires.
-            def forward(self, input_ids, attention_mask=None, **kwargs):
-                return super().forward(input_ids, attention_mask, **kwargs)
-
-        extend_instance(language_model, Mixin)
-        language_model.set_decoder_layers_attr_name(layers_name)
-        vocab_size, size = language_model.config.vocab_size, vision_model.config.hidden_size
-        tower = SimpleNamespace(visual=OpenClipTower(vision_model))
-        self.model = Flamingo(tower, language_model, vocab_size - 2, vocab_size - 1, vis_dim=size).eval()
-        for name, parameter in self.model.named_parameters():
-            if name.endswith(("attn_gate", "ff_gate")):
-                nn.init.constant_(parameter, 0.5)
-
-    def convert(self, directory: Path) -> None:
-        torch.save(self.model.state_dict(), directory / "checkpoint.pt")
-        backbones = {name: directory / name for name in ("vision", "text", "tokenizer")}
-        convert_open_flamingo(
-            directory / "checkpoint.pt", directory / "ours", **backbones, cross_attention_every_n_layers=1
-        )
-
-    @staticmethod
-    def inputs(batch: Batch) -> Batch:
-        return {"vision_x": batch["pixel_values"][:, :, None], "lang_x": batch["input_ids"]}
+    def inputs(self, batch: Batch) -> Batch:
+        """The batch as the model's `forward` and `generate` take it."""
+        return batch
 
     def logits(self, batch: Batch) -> torch.Tensor:
         return self.model(**self.inputs(batch)).logits
-
-    def images(self, batch: Batch) -> None:
-        self.model._encode_vision_x(self.inputs(batch)["vision_x"])
 
     def prefill(self, batch: Batch) -> torch.Tensor:
         return self.model(**self.inputs(batch), use_cache=True).logits[:, -1:]
@@ -201,6 +110,75 @@ class OpenFlamingo:
 
     def beam_search(self, batch: Batch) -> None:
         common.generate(self.model, self.inputs(batch), NUM_BEAM_TOKENS - 1, num_beams=NUM_BEAMS)
+
+    def training_step(self, batch: Batch, labels: torch.LongTensor) -> torch.Tensor:
+        self.model.zero_grad()
+        loss = self.model(**self.inputs(batch), labels=labels, use_cache=False).loss
+        loss.backward()
+        return loss.detach()
+
+
+class Ours(Side):
+    name = "ours"
+
+    def __init__(self, directory: Path):
+        self.model = FlamingoModel.from_pretrained(directory)
+
+    def images(self, batch: Batch) -> None:
+        self.model.get_image_features(batch["pixel_values"])
+
+    def prefill(self, batch: Batch) -> torch.Tensor:
+        return self.model(**batch, use_cache=True, logits_to_keep=1).logits
+
+    def ranking(self, batch: Batch, candidates: torch.LongTensor) -> torch.Tensor:
+        """Log-likelihoods `(candidates,)`, as `evaluation.FewShotEngine` computes them."""
+        context = self.model(**batch, use_cache=True, logits_to_keep=1)
+        cache = context.past_key_values
+        cache.batch_repeat_interleave(len(candidates))
+        logits = self.model(candidates[:, :-1], past_key_values=cache).logits
+        logits = torch.cat([context.logits.expand(len(candidates), -1, -1), logits], dim=1)
+        return logits.log_softmax(dim=-1).gather(2, candidates[..., None]).sum(dim=(1, 2))
+
+    def freeze(self) -> None:
+        self.model.freeze_backbones()
+
+
+class OpenFlamingo(Side):
+    name = "open-flamingo"
+
+    def __init__(self, directory: Path):
+        # mends: its __init__ imports open_clip, from which only vision encoders would come.
+        sys.modules.setdefault("open_clip", ModuleType("open_clip"))
+        from open_flamingo.src.flamingo import Flamingo
+        from open_flamingo.src.flamingo_lm import FlamingoLMMixin
+        from open_flamingo.src.utils import extend_instance
+
+        class Mixin(FlamingoLMMixin):
+            # mends: generate() of transformers 5 leaves out a mask of ones, which the mixin's forward() requires.
+            def forward(self, input_ids, attention_mask=None, **kwargs):
+                return super().forward(input_ids, attention_mask, **kwargs)
+
+        language_model = AutoModelForCausalLM.from_pretrained(directory / "text")
+        extend_instance(language_model, Mixin)
+        language_model.set_decoder_layers_attr_name(DECODER_LAYERS[language_model.config.model_type])
+        vision_model = CLIPVisionModel.from_pretrained(directory / "vision")
+        vocab_size, size = language_model.config.vocab_size, vision_model.config.hidden_size
+        tower = SimpleNamespace(visual=OpenClipTower(vision_model))
+        self.model = Flamingo(tower, language_model, vocab_size - 2, vocab_size - 1, vis_dim=size)
+        open_gates(self.model, "attn_gate", "ff_gate")
+
+    def convert(self, directory: Path) -> None:
+        torch.save(self.model.state_dict(), directory / "checkpoint.pt")
+        backbones = {name: directory / name for name in ("vision", "text", "tokenizer")}
+        convert_open_flamingo(
+            directory / "checkpoint.pt", directory / "ours", **backbones, cross_attention_every_n_layers=1
+        )
+
+    def inputs(self, batch: Batch) -> Batch:
+        return {"vision_x": batch["pixel_values"][:, :, None], "lang_x": batch["input_ids"]}
+
+    def images(self, batch: Batch) -> None:
+        self.model._encode_vision_x(self.inputs(batch)["vision_x"])
 
     def ranking(self, batch: Batch, candidates: torch.LongTensor) -> torch.Tensor:
         """As its `get_rank_classifications` does it: media and context kept, then a call for each token."""
@@ -228,12 +206,6 @@ class OpenFlamingo:
         self.model.lang_encoder.gated_cross_attn_layers.requires_grad_(True)
         self.model.lang_encoder.get_input_embeddings().requires_grad_(True)
 
-    def training_step(self, batch: Batch, labels: torch.LongTensor) -> torch.Tensor:
-        self.model.zero_grad()
-        loss = self.model(**self.inputs(batch), labels=labels).loss
-        loss.backward()
-        return loss.detach()
-
 
 class OpenClipTower(nn.Module):
     """A CLIP vision encoder of transformers that returns what open_clip's does: (pooled, tokens `(B, P, Dv)`)."""
@@ -246,12 +218,87 @@ class OpenClipTower(nn.Module):
         return None, self.model(pixels).last_hidden_state[:, 1:]
 
 
+def open_gates(model: nn.Module, *names: str) -> None:
+    for name, parameter in model.named_parameters():
+        if name.endswith(names):
+            nn.init.constant_(parameter, 0.5)
+
+
+class FlamingoMini(Side):
+    name = "flamingo-mini"
+    beam_search = ranking = None
+
+    def __init__(self, directory: Path):
+        # mends: its processor, which is not needed, imports a module that transformers 5 no longer has.
+        stub = ModuleType("transformers.models.clip.feature_extraction_clip")
+        stub.CLIPFeatureExtractor = object
+        sys.modules.setdefault(stub.__name__, stub)
+        import flamingo_mini
+
+        # It tells the language model's family by the beginning of its name.
+        (directory / "facebook").mkdir()
+        (directory / "facebook" / "opt").symlink_to(directory / "text")
+        text_config, vision_config = (AutoConfig.from_pretrained(directory / name) for name in ("text", "vision"))
+        self.settings = {
+            "lm": "facebook/opt",
+            "clip_model_type": "vision",
+            "dim": text_config.hidden_size,
+            "dim_visual": vision_config.hidden_size,
+        }
+        before = os.getcwd()
+        os.chdir(directory)
+        try:
+            self.model = flamingo_mini.FlamingoModel(flamingo_mini.FlamingoConfig(**self.settings))
+        finally:
+            os.chdir(before)
+        self.image_token_id = text_config.vocab_size - 1
+        open_gates(self.model, "alpha_attn", "alpha_ffw")
+
+    def convert(self, directory: Path) -> None:
+        # By hand: its save_pretrained() does not run on transformers 5.
+        (directory / "theirs").mkdir()
+        (directory / "theirs" / "config.json").write_text(json.dumps(self.settings))
+        torch.save(self.model.state_dict(), directory / "theirs" / "pytorch_model.bin")
+        backbones = {name: directory / name for name in ("vision", "text", "tokenizer")}
+        convert_flamingo_mini(directory / "theirs", directory / "ours", **backbones)
+
+    def inputs(self, batch: Batch) -> Batch:
+        return {**batch, "media_locations": (batch["input_ids"] == self.image_token_id).long()}
+
+    def images(self, batch: Batch) -> None:
+        pixels = batch["pixel_values"].flatten(0, 1)
+        self.model.flamingo.resampler(self.model.flamingo.vision_encoder(pixels).last_hidden_state)
+
+    def decode(self, batch: Batch, num_tokens: int) -> float:
+        """A greedy loop over `forward`, without what `generate()` adds to each step."""
+        inputs = self.inputs(batch)
+        outputs = self.model(**inputs, use_cache=True)
+        locations = inputs["media_locations"]
+        start = time.perf_counter()
+        for _ in range(num_tokens):
+            token = outputs.logits[:, -1:].argmax(dim=-1)
+            locations = nn.functional.pad(locations, (0, 1))
+            outputs = self.model(
+                token, media_locations=locations, past_key_values=outputs.past_key_values, use_cache=True
+            )
+        if token.is_cuda:
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) / num_tokens
+
+    def freeze(self) -> None:
+        self.model.flamingo.freeze_vm()
+        self.model.flamingo.freeze_lm()
+
+
+PEERS: tuple[type[Side], ...] = (OpenFlamingo, FlamingoMini)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The run
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def build(peer_class: type, path: str, arguments: argparse.Namespace) -> tuple[Ours, OpenFlamingo]:
+def build(peer_class: type[Side], arguments: argparse.Namespace) -> tuple[Ours, Side]:
     """The peer with random weights, and this package's model with the same, which is checked."""
     is_small = arguments.workload == "small"
     text_config = common.TEXT[arguments.text]()
@@ -260,32 +307,35 @@ def build(peer_class: type, path: str, arguments: argparse.Namespace) -> tuple[O
     for name in {"dropout", "attention_dropout"} & text_config.to_dict().keys():
         setattr(text_config, name, 0.0)
     set_seed(0)
-    language_model = AutoModelForCausalLM.from_config(text_config)
-    vision_config = CLIPVisionConfig(**(common.CLIP_VIT_B_32 if is_small else common.CLIP_VIT_L_14))
-    vision_model = CLIPVisionModel(vision_config)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        language_model.save_pretrained(directory / "text")
-        vision_model.save_pretrained(directory / "vision")
-        save_tokenizer(text_config, directory / "tokenizer")
-        peer = peer_class(path, vision_model, language_model, DECODER_LAYERS[arguments.text])
+        AutoModelForCausalLM.from_config(text_config).save_pretrained(directory / "text")
+        vision_config = CLIPVisionConfig(**(common.CLIP_VIT_B_32 if is_small else common.CLIP_VIT_L_14))
+        CLIPVisionModel(vision_config).save_pretrained(directory / "vision")
+        # A word for each row but those that OpenFlamingo's tokens take; the last is where flamingo-mini sees an image.
+        words = [f"w{i}" for i in range(text_config.vocab_size - 2)]
+        words += ["w", "<"] if peer_class is FlamingoMini else []
+        save_tokenizer(words, directory / "tokenizer")
+        peer = peer_class(directory)
         peer.convert(directory)
-        ours = Ours(FlamingoModel.from_pretrained(directory / "ours").eval())
+        ours = Ours(directory / "ours")
+    for side in (ours, peer):
+        side.model.eval().to(arguments.device)
     with torch.no_grad():
-        batch = common.inputs(ours.model.to(arguments.device), 3, 32)
-        peer.model.to(arguments.device)
+        batch = common.inputs(ours.model, 3, 32)
         check_equal("logits", ours.logits(batch), peer.logits(batch))
     if not is_small:
-        ours.model.to(torch.bfloat16)
-        peer.model.to(torch.bfloat16)
+        for side in (ours, peer):
+            side.model.to(torch.bfloat16)
     return ours, peer
 
 
-def save_tokenizer(text_config: PreTrainedConfig, directory: Path) -> None:
-    """A word for each row of the embedding but the last two, which become `<|endofchunk|>` and `<image>`."""
-    words = {f"w{i}": i for i in range(text_config.vocab_size - 2)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0", pad_token="w1").save_pretrained(directory)
+def save_tokenizer(words: list[str], directory: Path) -> None:
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="w0", pad_token="w1", eos_token="w2"
+    ).save_pretrained(directory)
 
 
 def check_equal(what: str, ours: torch.Tensor, theirs: torch.Tensor) -> None:
@@ -297,11 +347,11 @@ def check_equal(what: str, ours: torch.Tensor, theirs: torch.Tensor) -> None:
         )
 
 
-def time_side_by_side(ours: Ours, peer: OpenFlamingo, arguments: argparse.Namespace) -> list[dict[str, str]]:
+def time_side_by_side(ours: Ours, peer: Side, arguments: argparse.Namespace) -> list[dict[str, str]]:
     candidates = torch.arange(100, 100 + NUM_CANDIDATES * CANDIDATE_LENGTH).view(NUM_CANDIDATES, CANDIDATE_LENGTH)
     rows = []
     for name, method in CASES.items():
-        if arguments.case not in (None, name) or not hasattr(peer, method):
+        if arguments.case not in (None, name) or getattr(peer, method) is None:
             continue
         is_training = method == "training_step"
         for side in (ours, peer):
@@ -345,21 +395,27 @@ def main() -> None:
     parser.add_argument("--case", choices=CASES, help="time this one only")
     arguments = parser.parse_args()
     arguments.text = arguments.text or ("opt" if arguments.workload == "small" else "llama-1b")
-    paths = {peer_class: getattr(arguments, peer_class.name.replace("-", "_")) for peer_class in (OpenFlamingo,)}
+    paths = {peer_class: getattr(arguments, peer_class.name.replace("-", "_")) for peer_class in PEERS}
     if not any(paths.values()):
         parser.error("name a peer: --open-flamingo PATH, --flamingo-mini PATH, or both")
-    if arguments.text not in DECODER_LAYERS:
-        parser.error(f"--text {arguments.text}: the peers can be put around {' and '.join(DECODER_LAYERS)} only")
+    if arguments.text == "gpt2":
+        parser.error("--text gpt2: its layers are called in a way that neither peer's wrapper understands; take opt")
+    if arguments.flamingo_mini is not None and arguments.text != "opt":
+        parser.error(f"--text {arguments.text}: flamingo-mini knows opt only")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     for peer_class, path in paths.items():
-        if path is not None:
-            try:
-                ours, peer = build(peer_class, path, arguments)
-            except ValueError as error:
-                parser.error(str(error))
-            rows = time_side_by_side(ours, peer, arguments)
-            # Paths are of this machine, and a saved table is of one peer.
-            own = {p.name.replace("-", "_"): "PATH" if p is peer_class else None for p in paths}
-            common.report(argparse.Namespace(**{**vars(arguments), **own}), rows, f"peers-{peer.name}")
+        if path is None:
+            continue
+        try:
+            find_package(path, peer_class.name.replace("-", "_"))
+        except FileNotFoundError as error:
+            parser.error(str(error))
+        ours, peer = build(peer_class, arguments)
+        rows = time_side_by_side(ours, peer, arguments)
+        # Paths are of this machine, and a saved table is of one peer.
+        shown = {other.name.replace("-", "_"): "PATH" if other is peer_class else None for other in PEERS}
+        common.report(argparse.Namespace(**{**vars(arguments), **shown}), rows, f"peers-{peer.name}")
 
 
 if __name__ == "__main__":
