@@ -20,6 +20,9 @@ dropout is 0, so that losses can be compared.
 - training step: forward and backward with the backbones frozen as each freezes them, every token but `<image>`
   supervised. No optimizer.
 
+Beside the times stands the ratio of operations, counted in matrix products: it has no noise, and where it is close to 1
+both must do nearly all that is done.
+
 Neither peer runs on today's transformers as it is. What is mended, from outside, is said where it is done ("mends: ...");
 none of it costs the peer time. What cannot be mended in a line is left out: flamingo-mini's `generate()` needs caches of
 old releases, so it decodes in a plain loop over its `forward`, which spares it what `generate()` adds to each step, and
@@ -33,13 +36,17 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import common
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -347,6 +354,14 @@ def check_equal(what: str, ours: torch.Tensor, theirs: torch.Tensor) -> None:
         )
 
 
+def count_operations(call: Callable[[], Any]) -> tuple[Any, int]:
+    """What `call` returns, and the floating-point operations of its matrix products."""
+    # Fused attention on a CPU would not be counted.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        result = call()
+    return result, counter.get_total_flops()
+
+
 def time_side_by_side(ours: Ours, peer: Side, arguments: argparse.Namespace) -> list[dict[str, str]]:
     candidates = torch.arange(100, 100 + NUM_CANDIDATES * CANDIDATE_LENGTH).view(NUM_CANDIDATES, CANDIDATE_LENGTH)
     rows = []
@@ -367,7 +382,12 @@ def time_side_by_side(ours: Ours, peer: Side, arguments: argparse.Namespace) -> 
             given["training_step"] = [labels]
             calls = [functools.partial(getattr(side, method), batch, *given.get(method, [])) for side in (ours, peer)]
             with torch.set_grad_enabled(is_training):
-                results = [call() for call in calls]
+                results, counts = zip(*map(count_operations, calls), strict=True)
+                if method == "decode":
+                    # Without the prompt and the first token.
+                    first = [count_operations(functools.partial(call.func, batch, 1))[1] for call in calls]
+                    steps = arguments.new_tokens - 1
+                    counts = [(whole - part) / steps for whole, part in zip(counts, first, strict=True)]
                 # bfloat16 rounds more coarsely than that: there the logits were compared before the cast.
                 if isinstance(results[0], torch.Tensor) and results[0].dtype == torch.float32:
                     check_equal(f"{name} with {num_images} images", *results)
@@ -381,6 +401,8 @@ def time_side_by_side(ours: Ours, peer: Side, arguments: argparse.Namespace) -> 
                     "ours, ms": common.milliseconds(own),
                     f"{peer.name}, ms": common.milliseconds(other),
                     "ratio": f"{other.over(own):.2f}",
+                    "of operations": f"{counts[1] / counts[0]:.2f}",
+                    "ours, GFLOP": f"{counts[0] / 1e9:.2f}",
                     "spread": common.percent(max(own.spread, other.spread)),
                 }
             )
@@ -398,6 +420,8 @@ def main() -> None:
     paths = {peer_class: getattr(arguments, peer_class.name.replace("-", "_")) for peer_class in PEERS}
     if not any(paths.values()):
         parser.error("name a peer: --open-flamingo PATH, --flamingo-mini PATH, or both")
+    if arguments.new_tokens < 2:
+        parser.error(f"--new-tokens {arguments.new_tokens}: the first comes with the prompt, so take at least 2")
     if arguments.text == "gpt2":
         parser.error("--text gpt2: its layers are called in a way that neither peer's wrapper understands; take opt")
     if arguments.flamingo_mini is not None and arguments.text != "opt":
