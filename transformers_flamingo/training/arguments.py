@@ -139,6 +139,9 @@ class FlamingoTrainingArguments(TrainingArguments):
         skip_bad_samples (`bool`, *optional*, defaults to `False`):
             Whether a row that cannot be trained on is counted, reported and replaced by another one of its source.
             It is an error otherwise.
+        packing (`bool`, *optional*, defaults to `False`):
+            Whether the rows of a micro-batch are packed as documents into fewer rows, of at most `max_length` tokens of
+            their source ([`FlamingoDataCollator`]). The loss stays the same.
 
         evaluation_max_rows (`int`, *optional*, defaults to 200): Held-out rows of each source that a recipe evaluates.
         generation_max_new_tokens (`int`, *optional*, defaults to 20): Length of generated texts in an evaluation.
@@ -165,6 +168,7 @@ class FlamingoTrainingArguments(TrainingArguments):
     skip_bad_samples: bool = field(
         default=False, metadata={"help": "Whether rows that cannot be trained on are counted and replaced."}
     )
+    packing: bool = field(default=False, metadata={"help": "Whether short documents share a row of a micro-batch."})
 
     evaluation_max_rows: int = field(default=200, metadata={"help": "Held-out rows of each source, at most."})
     generation_max_new_tokens: int = field(default=20, metadata={"help": "Length of texts generated in evaluation."})
