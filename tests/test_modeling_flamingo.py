@@ -812,6 +812,18 @@ def test_compiled_forward_equals_eager(text, backend):
     torch._dynamo.reset()
 
 
+def test_compiled_packed_documents_equal_eager():
+    model = tiny_flamingo()
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    ids, images, positions = prompt("aIbcdIef"), random_images(1, 2), torch.tensor([[0, 1, 2, 0, 1, 2, 3, 0]])
+    expected = run(model, ids, images, position_ids=positions).logits
+    with torch.no_grad():
+        assert_close(compiled(input_ids=ids, pixel_values=images, position_ids=positions).logits, expected)
+    assert far(run(model, ids, images).logits[:, 3:], expected[:, 3:])
+    torch._dynamo.reset()
+
+
 def test_compiled_training_step_equals_eager():
     model = tiny_flamingo()
     model.freeze_backbones()
