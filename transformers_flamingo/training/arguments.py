@@ -25,7 +25,8 @@ class DataSource:
         weight (`float`, *optional*, defaults to 1):
             The factor of its loss, the paper's lambda (Alayrac et al. 2022, section 2.4, equation 2).
         batch_size (`int`, *optional*, defaults to 8): Rows per micro-batch and process.
-        max_length (`int`, *optional*): Token budget of a row.
+        max_length (`int`, *optional*):
+            Token budget of a row; with `packing`, of a document and of the row that it shares, and needed.
         max_images (`int`, *optional*): Budget of images and videos of a row.
         streaming (`bool`, *optional*, defaults to `False`):
             Whether rows are read when they are needed, in the order of the files. A source that is not streamed is
