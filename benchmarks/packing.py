@@ -26,7 +26,7 @@ from transformers_flamingo.training import FlamingoDataCollator, check_packing
 ROW_LENGTHS = (64, 128, 256, 512)
 
 
-def processor(model: FlamingoModel) -> FlamingoProcessor:
+def make_processor(model: FlamingoModel) -> FlamingoProcessor:
     """Words that are their ids, so many that `<|endofchunk|>` and `<image>` get the ids that they have in the model."""
     words = {str(token_id): token_id for token_id in range(model.config.end_of_chunk_token_id)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="0"))
@@ -61,9 +61,10 @@ def main() -> None:
     model.config.use_cache = False  # as Trainer sets it
     model.train()
     rows = captions(model, arguments.documents, arguments.min_tokens, arguments.max_tokens)
-    collators = {"a row each": FlamingoDataCollator(processor(model))}
+    processor = make_processor(model)
+    collators = {"a row each": FlamingoDataCollator(processor)}
     for length in ROW_LENGTHS:
-        collators[f"rows of {length}"] = FlamingoDataCollator(processor(model), max_length=length, packing=True)
+        collators[f"rows of {length}"] = FlamingoDataCollator(processor, max_length=length, packing=True)
     batches = {name: send_to_device(collator(rows), model.device) for name, collator in collators.items()}
     cases = {name: functools.partial(step, model, batch) for name, batch in batches.items()}
     timings = common.time_in_turns(cases, arguments.repeats, arguments.device)
