@@ -97,6 +97,52 @@ def test_media_index_truth_table(text, phi):
 
 
 @pytest.mark.parametrize(
+    ("text", "documents", "phi"),
+    [
+        ("aIbIcd", "000000", [0, 1, 1, 2, 2, 2]),
+        ("aIbcId", "000111", [0, 1, 1, 0, 2, 2]),
+        ("Iabcde", "011222", [1, 0, 0, 0, 0, 0]),
+        ("abIIcd", "001122", [0, 0, 1, 2, 0, 0]),
+        ("IIaIbc", "000112", [1, 2, 2, 3, 3, 0]),
+        ("aIIIbI", "011012", [0, 1, 2, 3, 0, 4]),  # a number that comes again is another document
+    ],
+)
+def test_a_packed_document_sees_its_own_images(text, documents, phi):
+    documents = torch.tensor([[int(c) for c in documents]])
+    assert compute_media_index(prompt(text) == IMAGE, documents).tolist() == [phi]
+
+
+@pytest.mark.parametrize(
+    ("media_index", "message"),
+    [
+        ([[0, 1, 2], [0, 1, 1]], "is 2 at token 2 of sample 0, which has 1 images"),
+        ([[0, 1, 1], [0, 2, 3]], "is 3 at token 2 of sample 1, which has 2 images"),
+        ([[0, -1, 1], [0, 1, 1]], "is -1 at token 1 of sample 0"),
+        ([[0, 1, 1]], r"has shape \(1, 3\), but the text has \(2, 3\)"),
+    ],
+)
+def test_media_index_names_images_that_are_there(media_index, message):
+    model, ids, images = shared_model(), prompt("aIb", "IcI"), random_images(2, 2)
+    with pytest.raises(ValueError, match=message):
+        run(
+            model,
+            ids,
+            images,
+            frame_attention_mask=torch.tensor([[1, 0], [1, 1]]),
+            media_index=torch.tensor(media_index),
+        )
+    with pytest.raises(ValueError, match="which has 0 images"):
+        run(model, ids, media_index=torch.tensor([[0, 1, 1], [0, 0, 0]]))
+
+
+def test_packed_documents_are_not_cached():
+    with pytest.raises(ValueError, match="leave out `use_cache`"):
+        run(shared_model(), prompt("abcd"), position_ids=torch.tensor([[0, 1, 0, 1]]), use_cache=True)
+    assert run(shared_model(), prompt("abcd"), position_ids=torch.tensor([[0, 1, 0, 1]])).past_key_values is None
+    assert run(shared_model(), prompt("abcd"), position_ids=torch.tensor([[0, 1, 2, 3]])).past_key_values is not None
+
+
+@pytest.mark.parametrize(
     ("text", "mask", "phi"),
     [
         # Padding on either side, even by the image token itself, marks nothing.
@@ -763,6 +809,18 @@ def test_compiled_forward_equals_eager(text, backend):
     with torch.no_grad():
         got = compiled(input_ids=ids, pixel_values=pixels, **kwargs).logits
     assert_close(got[mask.bool()], expected[mask.bool()])
+    torch._dynamo.reset()
+
+
+def test_compiled_packed_documents_equal_eager():
+    model = tiny_flamingo()
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    ids, images, positions = prompt("aIbcdIef"), random_images(1, 2), torch.tensor([[0, 1, 2, 0, 1, 2, 3, 0]])
+    expected = run(model, ids, images, position_ids=positions).logits
+    with torch.no_grad():
+        assert_close(compiled(input_ids=ids, pixel_values=images, position_ids=positions).logits, expected)
+    assert far(run(model, ids, images).logits[:, 3:], expected[:, 3:])
     torch._dynamo.reset()
 
 

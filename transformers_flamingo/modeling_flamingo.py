@@ -38,6 +38,7 @@ from transformers import (
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
 from transformers.loss.loss_utils import ForCausalLMLoss
+from transformers.masking_utils import create_causal_mask, find_packed_sequence_indices
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -60,7 +61,7 @@ _CONTEXT_KEYWORD = "flamingo_context"
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def compute_media_index(markers: torch.BoolTensor) -> torch.LongTensor:
+def compute_media_index(markers: torch.BoolTensor, documents: torch.LongTensor | None = None) -> torch.LongTensor:
     """
     The paper's phi (section 3.1.3): for each token, how many images are marked at or before it.
 
@@ -71,15 +72,26 @@ def compute_media_index(markers: torch.BoolTensor) -> torch.LongTensor:
         phi       0     0   1        1   1    1  2        3        3    3
 
     The paper's figure 7 draws the same rule as a mask. An image directly followed by another is seen by its own
-    marker alone.
+    marker alone. Where documents are packed into one row, a token sees an image of its own document or none:
+
+        documents 0     0   0        1   1    1  1        1        2    2
+        phi       0     0   1        0   0    0  2        3        0    0
 
     Args:
         markers (`torch.BoolTensor` of shape `(B, T)`): where the `<image>` tokens are, padding aside.
+        documents (`torch.LongTensor` of shape `(B, T)`, *optional*): which document of its row each token is of.
 
     Returns:
         `torch.LongTensor` of shape `(B, T)`.
     """
-    return markers.long().cumsum(dim=-1)
+    media_index = markers.long().cumsum(dim=-1)
+    if documents is None:
+        return media_index
+    # How many images are marked before the document of each token
+    is_start = documents != documents.roll(1, dims=-1)
+    is_start[:, 0] = True
+    before = ((media_index - markers.long()) * is_start).cummax(dim=-1).values
+    return media_index.masked_fill(media_index == before, 0)
 
 
 @dataclass
@@ -1608,6 +1620,58 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 "marker, and mark padding among the images with 0 in `frame_attention_mask`."
             )
 
+    def _check_media_index(
+        self, media_index: torch.LongTensor, shape: torch.Size, image_features: FlamingoImageFeatures | None
+    ) -> None:
+        """Each token sees an image that its sample has, or none."""
+        if media_index.shape != shape:
+            raise ValueError(
+                f"`media_index` has shape {tuple(media_index.shape)}, but the text has {tuple(shape)}: it says for each "
+                "token which image that sees."
+            )
+        if image_features is None:
+            num_images = torch.zeros_like(media_index[:, :1])
+        else:
+            num_images = image_features.image_attention_mask.sum(dim=1, keepdim=True).to(media_index.device)
+        if len(num_images) != len(media_index):
+            raise ValueError(
+                f"The text has {len(media_index)} samples, but images were given for {len(num_images)}. Their first "
+                "dimension, B, must agree."
+            )
+        is_wrong = (media_index < 0) | (media_index > num_images)
+        if torch.compiler.is_compiling():
+            torch._assert_async((~is_wrong).all(), "`media_index` names an image that is not there.")
+        elif is_wrong.any():
+            sample, token = is_wrong.nonzero()[0].tolist()
+            raise ValueError(
+                f"`media_index` is {media_index[sample, token]} at token {token} of sample {sample}, which has "
+                f"{num_images[sample].item()} images. It would see a wrong one: give 1 to the number of images of the "
+                "sample, or 0 for none."
+            )
+
+    @staticmethod
+    def _find_documents(
+        position_ids: torch.LongTensor | None, shape: torch.Size, use_cache: bool | None
+    ) -> torch.LongTensor | None:
+        """Which document of its row each token is of, `(B, T)`; `None` if no position starts again."""
+        if position_ids is None or position_ids.ndim != 2 or (use_cache and torch.compiler.is_compiling()):
+            return None
+        documents = find_packed_sequence_indices(position_ids.expand(shape))
+        if documents is not None and use_cache:
+            raise ValueError(
+                "`position_ids` start again, so several documents are packed into one row, and `use_cache` is set. With "
+                "a cache, language models take the row for one text and the documents would see each other: leave "
+                "out `use_cache`."
+            )
+        return documents
+
+    @property
+    def _has_full_attention(self) -> bool:
+        """Whether one mask is right for all layers of the language model."""
+        config = self.language_model.config
+        layer_types = getattr(config, "layer_types", None) or ["full_attention"]
+        return getattr(config, "sliding_window", None) is None and set(layer_types) == {"full_attention"}
+
     # Forward.
 
     @can_return_tuple
@@ -1646,7 +1710,10 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 What an earlier call returned. It holds the text so far and the last image.
             inputs_embeds (`torch.FloatTensor` of shape `(B, T, D)`, *optional*):
                 Embeddings instead of `input_ids`. `<image>` is recognised by its embedding.
-            position_ids (`torch.LongTensor` of shape `(B, T)`, *optional*): Positions in the text.
+            position_ids (`torch.LongTensor` of shape `(B, T)`, *optional*):
+                Positions in the text. Where they start again, without `attention_mask` and cache, another document
+                begins, which sees neither text nor images of the one before it; each padding token has position 0.
+                `training.check_packing` tells whether the language model keeps documents apart.
             mm_encoder_outputs (`dict`, *optional*):
                 `{"image": ...}` instead of `pixel_values`: what [`~FlamingoModel.get_image_features`] returned, or a
                 dict with `pooler_output`, the latents `(B, N, L, Dv)`, or with `last_hidden_state`, the features of
@@ -1656,7 +1723,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 Compute logits only at the last so many positions (0: at all), or at the positions in a tensor.
             media_index (`torch.LongTensor` of shape `(B, T)`, *optional*):
                 The image of this call that each token sees, from 1; 0: the one in the cache, or none. Derived from
-                the `<image>` tokens without it, which are then checked against the number of images.
+                the `<image>` tokens and the documents in `position_ids` without it; the number of `<image>` tokens is
+                then checked against the number of images.
             skip_logits (`bool`, *optional*):
                 Whether to return the loss without logits. By default so in training mode if there are `labels`
                 (and no `logits_to_keep`).
@@ -1665,7 +1733,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             [`FlamingoOutput`]
 
         Raises:
-            ValueError: the number of markers differs from the number of images, or a shape is wrong.
+            ValueError: the number of markers differs from the number of images, `media_index` names an image that is
+                not there, a shape is wrong, or packed documents are to be cached.
         """
         if skip_logits and labels is None:
             raise ValueError(
@@ -1786,13 +1855,21 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         if image_features is not None:
             image_features = self._real_images_first(image_features, image_features.image_attention_mask)
 
+        shape = (inputs_embeds if input_ids is None else input_ids).shape[:2]
+        documents = None
+        if attention_mask is None and past_key_values is None:
+            documents = self._find_documents(position_ids, shape, use_cache)
         if media_index is None:
             markers = self._find_markers(input_ids, inputs_embeds, attention_mask)
             self._check_image_counts(markers, image_features)
-            media_index = compute_media_index(markers)
+            media_index = compute_media_index(markers, documents)
+        elif image_features is not None or past_key_values is None:  # no waiting for the GPU at each new token
+            self._check_media_index(media_index, shape, image_features)
 
         if use_cache is None:
-            use_cache = self.config.use_cache and getattr(self.config.text_config, "use_cache", True)
+            use_cache = (
+                documents is None and self.config.use_cache and getattr(self.config.text_config, "use_cache", True)
+            )
         if self.training and self.is_activation_checkpointing:
             use_cache = False
         if use_cache and past_key_values is None:
@@ -1801,6 +1878,12 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         context = self._build_context(image_features, media_index, attention_mask, past_key_values)
         if self._takes_position_ids:
             kwargs["position_ids"] = self._infer_position_ids(position_ids, attention_mask, media_index.shape[1])
+        if documents is not None and self._has_full_attention:
+            # Several language models (OPT, MPT, Falcon) would make their mask without a look at the positions
+            like = self.get_input_embeddings().weight.new_empty(*shape, 0, dtype=self.dtype)
+            attention_mask = create_causal_mask(
+                self.language_model.config, like, attention_mask=None, past_key_values=None, position_ids=position_ids
+            )
         keywords = {_CONTEXT_KEYWORD: context} if self._takes_keywords else {}
         with _current(context):
             outputs = language_model(
