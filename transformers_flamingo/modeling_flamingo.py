@@ -2182,14 +2182,10 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             language_model.resize_token_embeddings(num_rows)
 
         config = FlamingoConfig.from_vision_text_configs(vision_config, text_config, **kwargs)
-        # The new parts get memory once, in their place and dtype, and are drawn once: `nn.Linear` would draw before
-        with torch.device("meta"):
-            model = cls(config, vision_model=vision_model, language_model=language_model)
-        for part in (model.resampler, model.gated_cross_attention):
-            part.to(language_model.dtype).to_empty(device=language_model.device)
-        model.init_weights()
-        if vision_model is not None:
-            vision_model.to(language_model.device, language_model.dtype)
+        model = cls(config, vision_model=vision_model, language_model=language_model)
+        for part in model.children():
+            if part is not language_model:
+                part.to(language_model.device, language_model.dtype)
         if getattr(language_model, "hf_quantizer", None) is not None:
             model._take_over_quantization()
         return model.eval()
