@@ -16,11 +16,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch.distributed._tools.mem_tracker import MemTracker
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch.profiler import ProfilerActivity, profile
 from transformers import (
     CLIPVisionConfig,
     GPT2Config,
@@ -28,11 +32,14 @@ from transformers import (
     OPTConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     StoppingCriteria,
     StoppingCriteriaList,
 )
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from transformers_flamingo import FlamingoConfig, FlamingoModel
+from transformers_flamingo import FlamingoConfig, FlamingoModel, FlamingoProcessor
+from transformers_flamingo.evaluation.engine import Medium
 
 
 RESULTS = Path(__file__).parent / "results"
@@ -88,6 +95,25 @@ def build(arguments: argparse.Namespace, **fields: Any) -> FlamingoModel:
             block.attn_gate.fill_(0.5)
             block.ffn_gate.fill_(0.5)
     return model.eval()
+
+
+def processor(model: FlamingoModel) -> FlamingoProcessor:
+    """A processor with the word `w<i>` for each token `i` of the model, but for the last three, which are special."""
+    config = model.config
+    words = {f"w{i}": i for i in range(config.end_of_chunk_token_id - 1)} | {"<pad>": config.end_of_chunk_token_id - 1}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="w0")
+    return FlamingoProcessor(CLIPImageProcessorPil(), tokenizer)
+
+
+def words(rng: np.random.Generator, number: int, vocabulary: int = 5000) -> str:
+    return " ".join(f"w{i}" for i in rng.integers(1, vocabulary, number))
+
+
+def picture(number: int) -> Medium:
+    pixels = np.random.default_rng(number).integers(0, 255, (256, 256, 3), dtype=np.uint8)
+    return Medium(number, Image.fromarray(pixels))
 
 
 def inputs(model: FlamingoModel, num_images: int, num_tokens: int, batch_size: int = 1) -> dict[str, torch.Tensor]:
@@ -172,7 +198,7 @@ def generate(model: PreTrainedModel, batch: dict[str, torch.Tensor], num_tokens:
 
 
 def peak_bytes(case: Callable[[], Any], device: str = "cpu") -> int:
-    """The most bytes of tensors alive at once in `case` that were not alive before it. Exact on a CPU, no estimate."""
+    """The most bytes that tensors made in `case` take at once: what the allocator did, no estimate."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -180,10 +206,11 @@ def peak_bytes(case: Callable[[], Any], device: str = "cpu") -> int:
         case()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    tracker = MemTracker()
-    with tracker:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         case()
-    return tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
+    # What the allocator did, one event for each piece that was taken or given back
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
 
 
 def report(arguments: argparse.Namespace, rows: list[dict[str, Any]], name: str | None = None) -> None:
