@@ -9,6 +9,7 @@ written to `benchmarks/results/<script>.<device>.json`, from which `benchmarks/r
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import sys
@@ -19,6 +20,9 @@ from datetime import date
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
+
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # a line on stderr at each start and stop of the profiler
 
 import numpy as np
 import torch

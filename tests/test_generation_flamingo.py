@@ -22,6 +22,7 @@ from factory import (
     tiny_flamingo,
     tiny_text_config,
 )
+from torch._dynamo.utils import counters
 from transformers import (
     AutoModelForCausalLM,
     Cache,
@@ -580,9 +581,12 @@ def test_static_cache_with_compiled_steps(text):
     compile_config = CompileConfig(fullgraph=True, dynamic=False, backend="eager", mode=None)
     compile_config._compile_all_devices = True
     torch._dynamo.reset()
-    got = model.generate(**inputs, cache_implementation="static", compile_config=compile_config, **LENGTH)
+    counters.clear()
+    for _ in range(2):
+        got = model.generate(**inputs, cache_implementation="static", compile_config=compile_config, **LENGTH)
+        assert got.tolist() == expected.tolist()
+    assert counters["stats"]["unique_graphs"] == 1  # nothing is compiled again, for a step or for the next prompt
     torch._dynamo.reset()
-    assert got.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("text", ["gpt2", "opt_350m", "llama"])

@@ -34,7 +34,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from transformers_flamingo import FlamingoConfig, FlamingoModel
+from transformers_flamingo import FlamingoConfig, FlamingoModel, modeling_flamingo
 from transformers_flamingo.modeling_flamingo import (
     MediaCacheLayer,
     _build_mask_layout,
@@ -94,6 +94,52 @@ def count_encoded_frames(model: FlamingoModel) -> list[int]:
 )
 def test_media_index_truth_table(text, phi):
     assert compute_media_index(prompt(text) == IMAGE).tolist() == [phi]
+
+
+@pytest.mark.parametrize(
+    ("text", "documents", "phi"),
+    [
+        ("aIbIcd", "000000", [0, 1, 1, 2, 2, 2]),
+        ("aIbcId", "000111", [0, 1, 1, 0, 2, 2]),
+        ("Iabcde", "011222", [1, 0, 0, 0, 0, 0]),
+        ("abIIcd", "001122", [0, 0, 1, 2, 0, 0]),
+        ("IIaIbc", "000112", [1, 2, 2, 3, 3, 0]),
+        ("aIIIbI", "011012", [0, 1, 2, 3, 0, 4]),  # a number that comes again is another document
+    ],
+)
+def test_a_packed_document_sees_its_own_images(text, documents, phi):
+    documents = torch.tensor([[int(c) for c in documents]])
+    assert compute_media_index(prompt(text) == IMAGE, documents).tolist() == [phi]
+
+
+@pytest.mark.parametrize(
+    ("media_index", "message"),
+    [
+        ([[0, 1, 2], [0, 1, 1]], "is 2 at token 2 of sample 0, which has 1 images"),
+        ([[0, 1, 1], [0, 2, 3]], "is 3 at token 2 of sample 1, which has 2 images"),
+        ([[0, -1, 1], [0, 1, 1]], "is -1 at token 1 of sample 0"),
+        ([[0, 1, 1]], r"has shape \(1, 3\), but the text has \(2, 3\)"),
+    ],
+)
+def test_media_index_names_images_that_are_there(media_index, message):
+    model, ids, images = shared_model(), prompt("aIb", "IcI"), random_images(2, 2)
+    with pytest.raises(ValueError, match=message):
+        run(
+            model,
+            ids,
+            images,
+            frame_attention_mask=torch.tensor([[1, 0], [1, 1]]),
+            media_index=torch.tensor(media_index),
+        )
+    with pytest.raises(ValueError, match="which has 0 images"):
+        run(model, ids, media_index=torch.tensor([[0, 1, 1], [0, 0, 0]]))
+
+
+def test_packed_documents_are_not_cached():
+    with pytest.raises(ValueError, match="leave out `use_cache`"):
+        run(shared_model(), prompt("abcd"), position_ids=torch.tensor([[0, 1, 0, 1]]), use_cache=True)
+    assert run(shared_model(), prompt("abcd"), position_ids=torch.tensor([[0, 1, 0, 1]])).past_key_values is None
+    assert run(shared_model(), prompt("abcd"), position_ids=torch.tensor([[0, 1, 2, 3]])).past_key_values is not None
 
 
 @pytest.mark.parametrize(
@@ -581,6 +627,27 @@ def test_latents_depend_on_the_image_alone():
             assert_close(together[b, n], alone[0, 0])
 
 
+@pytest.mark.parametrize("trains_vision", [False, True])
+def test_many_images_are_encoded_in_chunks_unless_they_need_gradients(trains_vision, monkeypatch):
+    model = tiny_flamingo()
+    images = random_images(1, 5)
+    expected = model.get_image_features(images, output_hidden_states=True)
+    monkeypatch.setattr(modeling_flamingo, "ENCODER_CHUNK_SIZE", 2)
+    sizes = []
+    model.vision_model.register_forward_pre_hook(
+        lambda m, args, kwargs: sizes.append(len(kwargs["pixel_values"])), with_kwargs=True
+    )
+    if not trains_vision:
+        model.freeze_backbones()
+    features = model.get_image_features(images, output_hidden_states=True)
+    assert sizes == ([5] if trains_vision else [2, 2, 1])
+    torch.testing.assert_close(features.pooler_output, expected.pooler_output)
+    torch.testing.assert_close(features.last_hidden_state, expected.last_hidden_state)
+    assert features.attentions is None
+    for states, other in zip(features.hidden_states, expected.hidden_states, strict=True):
+        torch.testing.assert_close(states, other)
+
+
 def test_get_image_features_marks_padding_with_0():
     model = shared_model()
     features = model.get_image_features(random_images(2, 2), torch.tensor([[1, 1], [1, 0]]))
@@ -742,6 +809,18 @@ def test_compiled_forward_equals_eager(text, backend):
     with torch.no_grad():
         got = compiled(input_ids=ids, pixel_values=pixels, **kwargs).logits
     assert_close(got[mask.bool()], expected[mask.bool()])
+    torch._dynamo.reset()
+
+
+def test_compiled_packed_documents_equal_eager():
+    model = tiny_flamingo()
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    ids, images, positions = prompt("aIbcdIef"), random_images(1, 2), torch.tensor([[0, 1, 2, 0, 1, 2, 3, 0]])
+    expected = run(model, ids, images, position_ids=positions).logits
+    with torch.no_grad():
+        assert_close(compiled(input_ids=ids, pixel_values=images, position_ids=positions).logits, expected)
+    assert far(run(model, ids, images).logits[:, 3:], expected[:, 3:])
     torch._dynamo.reset()
 
 

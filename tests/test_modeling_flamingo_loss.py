@@ -26,7 +26,7 @@ SUPERVISED = 9
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Four tokens at a time: nine supervised ones take three chunks, the last not full."""
-    monkeypatch.setattr(modeling_flamingo, "LOGITS_PER_CHUNK", 4 * VOCAB_SIZE + 1)
+    monkeypatch.setattr(modeling_flamingo, "LOSS_CHUNK_SIZE", 4)
 
 
 def batch() -> dict[str, torch.Tensor]:
@@ -137,10 +137,9 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-def test_no_tensor_has_the_logits_of_all_tokens(monkeypatch):
+def test_no_tensor_has_the_logits_of_all_tokens():
     """Neither forward nor backward, with a vocabulary beside which everything else is small."""
     vocab_size = 5000
-    monkeypatch.setattr(modeling_flamingo, "LOGITS_PER_CHUNK", 4 * vocab_size)
     model = tiny_flamingo("llama", text_kwargs={"vocab_size": vocab_size, "tie_word_embeddings": True})
     model.freeze_backbones()
     model.train()

@@ -18,6 +18,7 @@ from factory import (
 from transformers import Trainer, TrainingArguments
 
 from transformers_flamingo import FlamingoModel
+from transformers_flamingo.modeling_flamingo import find_decoder_layers
 
 
 ROWS = [END_OF_CHUNK, IMAGE]
@@ -322,3 +323,25 @@ def test_one_batch_is_learned_by_heart():
     assert loss < 0.1
     generated = model.eval().generate(input_ids=ids[:, :1], pixel_values=inputs["pixel_values"], max_new_tokens=6)
     assert generated[:, :5].tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("trains_rows", [True, False])
+def test_no_gradient_is_computed_below_what_is_trained(trains_rows):
+    """The first block stands before layer 1: layer 0 is passed for the new embeddings alone."""
+    model = frozen_flamingo(cross_attention_layers=[1])
+    model.input_token_rows.requires_grad_(trains_rows)
+    needs_gradient = {}
+    layers = find_decoder_layers(model.language_model)
+    for index, layer in enumerate(layers):
+        layer.register_forward_hook(
+            lambda layer, args, output, index=index: needs_gradient.update({index: states_of(output).requires_grad})
+        )
+    model.train()
+    model(**batch()).loss.backward()
+    assert needs_gradient == {0: trains_rows, 1: True, 2: True}
+    frozen = [*model.vision_model.parameters(), *model.language_model.parameters()]
+    assert all(parameter.grad is None for parameter in frozen)
+
+
+def states_of(output) -> torch.Tensor:
+    return output[0] if isinstance(output, tuple) else output

@@ -38,6 +38,7 @@ from transformers import (
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
 from transformers.loss.loss_utils import ForCausalLMLoss
+from transformers.masking_utils import create_causal_mask, find_packed_sequence_indices
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -60,7 +61,7 @@ _CONTEXT_KEYWORD = "flamingo_context"
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def compute_media_index(markers: torch.BoolTensor) -> torch.LongTensor:
+def compute_media_index(markers: torch.BoolTensor, documents: torch.LongTensor | None = None) -> torch.LongTensor:
     """
     The paper's phi (section 3.1.3): for each token, how many images are marked at or before it.
 
@@ -71,15 +72,26 @@ def compute_media_index(markers: torch.BoolTensor) -> torch.LongTensor:
         phi       0     0   1        1   1    1  2        3        3    3
 
     The paper's figure 7 draws the same rule as a mask. An image directly followed by another is seen by its own
-    marker alone.
+    marker alone. Where documents are packed into one row, a token sees an image of its own document or none:
+
+        documents 0     0   0        1   1    1  1        1        2    2
+        phi       0     0   1        0   0    0  2        3        0    0
 
     Args:
         markers (`torch.BoolTensor` of shape `(B, T)`): where the `<image>` tokens are, padding aside.
+        documents (`torch.LongTensor` of shape `(B, T)`, *optional*): which document of its row each token is of.
 
     Returns:
         `torch.LongTensor` of shape `(B, T)`.
     """
-    return markers.long().cumsum(dim=-1)
+    media_index = markers.long().cumsum(dim=-1)
+    if documents is None:
+        return media_index
+    # How many images are marked before the document of each token
+    is_start = documents != documents.roll(1, dims=-1)
+    is_start[:, 0] = True
+    before = ((media_index - markers.long()) * is_start).cummax(dim=-1).values
+    return media_index.masked_fill(media_index == before, 0)
 
 
 @dataclass
@@ -875,23 +887,25 @@ def _input_rows_hook(rows: TokenRows, embedding: nn.Module, args: tuple, output:
         is_token = (args[0] == token_id)[..., None]
         if not rows.shares_memory:
             output = torch.where(is_token, (row * scale.to(row.dtype)).to(output.dtype), output)
-        elif torch.is_grad_enabled():
+        elif torch.is_grad_enabled() and row.requires_grad:
             output = output + is_token * ((row - row.detach()) * scale)
     return output
 
 
 def _output_rows_hook(rows: TokenRows, head: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
     """Forward hook of a frozen output embedding: adds gradients of the rows, and their values if they are separate."""
-    for token_id, row in rows.items():
-        if not rows.shares_memory:
-            # In place of the matrix's own column, gradient of the hidden states included
-            bias = getattr(head, "bias", None)
-            bias = None if bias is None else bias[token_id : token_id + 1]
-            output[..., token_id] = nn.functional.linear(args[0], row[None], bias).squeeze(-1).to(output.dtype)
-        elif torch.is_grad_enabled():
-            logits = args[0].detach() @ row
-            output[..., token_id] += logits - logits.detach()
-    return output
+    weight = torch.stack([row for _, row in rows.items()])  # (K, D)
+    if rows.shares_memory and not weight.requires_grad:
+        return output
+    index = torch.tensor(rows.token_ids, device=output.device)
+    # In place over the whole of `output`: through a slice of it, backward would copy the gradient of all logits.
+    if rows.shares_memory:
+        logits = nn.functional.linear(args[0].detach(), weight)
+        return output.index_add_(-1, index, (logits - logits.detach()).to(output.dtype))
+    # In place of the matrix's own columns, gradient of the hidden states included
+    bias = getattr(head, "bias", None)
+    logits = nn.functional.linear(args[0], weight, None if bias is None else bias[index])
+    return output.index_copy_(-1, index, logits.to(output.dtype))
 
 
 def _gather(tensor: torch.Tensor) -> torch.Tensor:
@@ -903,8 +917,9 @@ def _gather(tensor: torch.Tensor) -> torch.Tensor:
 # The loss
 # ---------------------------------------------------------------------------------------------------------------------
 
-# So many logits are there at once in training: 128 MiB in float32, several times that with their gradients.
-LOGITS_PER_CHUNK = 2**25
+# The logits of so many tokens are there at once in training. Fewer save little memory beside the activations, and from
+# about here up a GPU is busy with arithmetic and not with reading the weights of the head.
+LOSS_CHUNK_SIZE = 256
 
 
 class KnownOutputs(nn.Module):
@@ -1005,6 +1020,10 @@ class ChunkedLoss(torch.autograd.Function):
 # ---------------------------------------------------------------------------------------------------------------------
 # The model
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+# So many images or frames go through a frozen vision encoder at once: enough to keep a GPU busy.
+ENCODER_CHUNK_SIZE = 32
 
 
 @dataclass
@@ -1416,10 +1435,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 f"`pixel_values` of shape {tuple(pixel_values.shape)} holds no real image: `frame_attention_mask` has no 1, "
                 "or there are no images at all. Leave `pixel_values` out for text alone."
             )
-        trains_vision = any(p.requires_grad for p in self.vision_model.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and trains_vision):
-            outputs = self.vision_model(pixel_values=flat.to(self.vision_model.dtype), return_dict=True, **kwargs)
-        features = self._select_features(outputs.last_hidden_state, flat.shape[-2:])
+        outputs = self._encode(flat, **kwargs)
+        features = self._select_features(outputs["last_hidden_state"], flat.shape[-2:])
         if is_real is not None and len(features) != len(is_real):
             padded = features.new_zeros(len(is_real), *features.shape[1:])
             features = padded.index_put((is_real.nonzero().squeeze(-1),), features)
@@ -1427,9 +1444,29 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
 
         result = self._resample(features, frame_mask)
         result.last_hidden_state = features if has_frames else features.squeeze(2)
-        result.hidden_states = getattr(outputs, "hidden_states", None)
-        result.attentions = getattr(outputs, "attentions", None)
+        result.hidden_states, result.attentions = outputs["hidden_states"], outputs["attentions"]
         return result
+
+    def _encode(self, frames: torch.Tensor, **kwargs) -> dict[str, Any]:
+        """What the vision encoder makes of frames `(E, C, H, W)`."""
+        trains_vision = torch.is_grad_enabled() and any(p.requires_grad for p in self.vision_model.parameters())
+        # Without gradients the features are all that is kept, and memory for the rest need not grow with the frames.
+        is_whole = trains_vision or torch.compiler.is_compiling()
+        with torch.set_grad_enabled(trains_vision):
+            chunks = [
+                self.vision_model(pixel_values=chunk.to(self.vision_model.dtype), return_dict=True, **kwargs)
+                for chunk in ([frames] if is_whole else frames.split(ENCODER_CHUNK_SIZE))
+            ]
+
+        def joined(name: str) -> torch.Tensor | tuple[torch.Tensor, ...] | None:
+            parts = [getattr(outputs, name, None) for outputs in chunks]
+            if len(parts) == 1 or parts[0] is None:
+                return parts[0]
+            if isinstance(parts[0], tuple):
+                return tuple(torch.cat(layer) for layer in zip(*parts, strict=True))
+            return torch.cat(parts)
+
+        return {name: joined(name) for name in ("last_hidden_state", "hidden_states", "attentions")}
 
     @staticmethod
     def _expand_frame_mask(
@@ -1583,6 +1620,58 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 "marker, and mark padding among the images with 0 in `frame_attention_mask`."
             )
 
+    def _check_media_index(
+        self, media_index: torch.LongTensor, shape: torch.Size, image_features: FlamingoImageFeatures | None
+    ) -> None:
+        """Each token sees an image that its sample has, or none."""
+        if media_index.shape != shape:
+            raise ValueError(
+                f"`media_index` has shape {tuple(media_index.shape)}, but the text has {tuple(shape)}: it says for each "
+                "token which image that sees."
+            )
+        if image_features is None:
+            num_images = torch.zeros_like(media_index[:, :1])
+        else:
+            num_images = image_features.image_attention_mask.sum(dim=1, keepdim=True).to(media_index.device)
+        if len(num_images) != len(media_index):
+            raise ValueError(
+                f"The text has {len(media_index)} samples, but images were given for {len(num_images)}. Their first "
+                "dimension, B, must agree."
+            )
+        is_wrong = (media_index < 0) | (media_index > num_images)
+        if torch.compiler.is_compiling():
+            torch._assert_async((~is_wrong).all(), "`media_index` names an image that is not there.")
+        elif is_wrong.any():
+            sample, token = is_wrong.nonzero()[0].tolist()
+            raise ValueError(
+                f"`media_index` is {media_index[sample, token]} at token {token} of sample {sample}, which has "
+                f"{num_images[sample].item()} images. It would see a wrong one: give 1 to the number of images of the "
+                "sample, or 0 for none."
+            )
+
+    @staticmethod
+    def _find_documents(
+        position_ids: torch.LongTensor | None, shape: torch.Size, use_cache: bool | None
+    ) -> torch.LongTensor | None:
+        """Which document of its row each token is of, `(B, T)`; `None` if no position starts again."""
+        if position_ids is None or position_ids.ndim != 2 or (use_cache and torch.compiler.is_compiling()):
+            return None
+        documents = find_packed_sequence_indices(position_ids.expand(shape))
+        if documents is not None and use_cache:
+            raise ValueError(
+                "`position_ids` start again, so several documents are packed into one row, and `use_cache` is set. With "
+                "a cache, language models take the row for one text and the documents would see each other: leave "
+                "out `use_cache`."
+            )
+        return documents
+
+    @property
+    def _has_full_attention(self) -> bool:
+        """Whether one mask is right for all layers of the language model."""
+        config = self.language_model.config
+        layer_types = getattr(config, "layer_types", None) or ["full_attention"]
+        return getattr(config, "sliding_window", None) is None and set(layer_types) == {"full_attention"}
+
     # Forward.
 
     @can_return_tuple
@@ -1621,7 +1710,10 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 What an earlier call returned. It holds the text so far and the last image.
             inputs_embeds (`torch.FloatTensor` of shape `(B, T, D)`, *optional*):
                 Embeddings instead of `input_ids`. `<image>` is recognised by its embedding.
-            position_ids (`torch.LongTensor` of shape `(B, T)`, *optional*): Positions in the text.
+            position_ids (`torch.LongTensor` of shape `(B, T)`, *optional*):
+                Positions in the text. Where they start again, without `attention_mask` and cache, another document
+                begins, which sees neither text nor images of the one before it; each padding token has position 0.
+                `training.check_packing` tells whether the language model keeps documents apart.
             mm_encoder_outputs (`dict`, *optional*):
                 `{"image": ...}` instead of `pixel_values`: what [`~FlamingoModel.get_image_features`] returned, or a
                 dict with `pooler_output`, the latents `(B, N, L, Dv)`, or with `last_hidden_state`, the features of
@@ -1631,7 +1723,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 Compute logits only at the last so many positions (0: at all), or at the positions in a tensor.
             media_index (`torch.LongTensor` of shape `(B, T)`, *optional*):
                 The image of this call that each token sees, from 1; 0: the one in the cache, or none. Derived from
-                the `<image>` tokens without it, which are then checked against the number of images.
+                the `<image>` tokens and the documents in `position_ids` without it; the number of `<image>` tokens is
+                then checked against the number of images.
             skip_logits (`bool`, *optional*):
                 Whether to return the loss without logits. By default so in training mode if there are `labels`
                 (and no `logits_to_keep`).
@@ -1640,7 +1733,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             [`FlamingoOutput`]
 
         Raises:
-            ValueError: the number of markers differs from the number of images, or a shape is wrong.
+            ValueError: the number of markers differs from the number of images, `media_index` names an image that is
+                not there, a shape is wrong, or packed documents are to be cached.
         """
         if skip_logits and labels is None:
             raise ValueError(
@@ -1723,7 +1817,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         hidden_states = outputs.last_hidden_state
         loss = ChunkedLoss.apply(
             summed_loss,
-            max(1, LOGITS_PER_CHUNK // vocab_size),
+            LOSS_CHUNK_SIZE,
             hidden_states[supervised.to(hidden_states.device)],
             targets.to(hidden_states.device),
             *(parameter for parameter in parameters if parameter.requires_grad),
@@ -1761,13 +1855,21 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         if image_features is not None:
             image_features = self._real_images_first(image_features, image_features.image_attention_mask)
 
+        shape = (inputs_embeds if input_ids is None else input_ids).shape[:2]
+        documents = None
+        if attention_mask is None and past_key_values is None:
+            documents = self._find_documents(position_ids, shape, use_cache)
         if media_index is None:
             markers = self._find_markers(input_ids, inputs_embeds, attention_mask)
             self._check_image_counts(markers, image_features)
-            media_index = compute_media_index(markers)
+            media_index = compute_media_index(markers, documents)
+        elif image_features is not None or past_key_values is None:  # no waiting for the GPU at each new token
+            self._check_media_index(media_index, shape, image_features)
 
         if use_cache is None:
-            use_cache = self.config.use_cache and getattr(self.config.text_config, "use_cache", True)
+            use_cache = (
+                documents is None and self.config.use_cache and getattr(self.config.text_config, "use_cache", True)
+            )
         if self.training and self.is_activation_checkpointing:
             use_cache = False
         if use_cache and past_key_values is None:
@@ -1776,6 +1878,12 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         context = self._build_context(image_features, media_index, attention_mask, past_key_values)
         if self._takes_position_ids:
             kwargs["position_ids"] = self._infer_position_ids(position_ids, attention_mask, media_index.shape[1])
+        if documents is not None and self._has_full_attention:
+            # Several language models (OPT, MPT, Falcon) would make their mask without a look at the positions
+            like = self.get_input_embeddings().weight.new_empty(*shape, 0, dtype=self.dtype)
+            attention_mask = create_causal_mask(
+                self.language_model.config, like, attention_mask=None, past_key_values=None, position_ids=position_ids
+            )
         keywords = {_CONTEXT_KEYWORD: context} if self._takes_keywords else {}
         with _current(context):
             outputs = language_model(

@@ -58,7 +58,15 @@ def test_arguments_refuse_what_cannot_train(tmp_path):
 def test_arguments_come_from_a_command_line(tmp_path):
     parser = HfArgumentParser(FlamingoTrainingArguments)
     (arguments,) = parser.parse_args_into_dataclasses(
-        ["--output_dir", str(tmp_path), "--mixture_strategy", "round_robin", "--skip_bad_samples", "--use_cpu"]
+        [
+            "--output_dir",
+            str(tmp_path),
+            "--mixture_strategy",
+            "round_robin",
+            "--skip_bad_samples",
+            "--use_cpu",
+            "--packing",
+        ]
     )
-    assert (arguments.mixture_strategy, arguments.skip_bad_samples) == ("round_robin", True)
+    assert (arguments.mixture_strategy, arguments.skip_bad_samples, arguments.packing) == ("round_robin", True, True)
     assert (arguments.weight_decay, arguments.remove_unused_columns) == (0.1, False)

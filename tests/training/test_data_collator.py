@@ -3,7 +3,9 @@ import pytest
 import torch
 from factory import END_OF_CHUNK, IMAGE, IMAGE_SIZE, PAD, tiny_flamingo, tiny_processor
 from PIL import Image
+from runs import NO_DROPOUT
 
+from transformers_flamingo.modeling_flamingo import compute_media_index
 from transformers_flamingo.training import FlamingoDataCollator
 
 
@@ -148,3 +150,94 @@ def test_images_and_features_in_one_batch_are_an_error(collator):
     rows = [{"image": PICTURE, "text": "<image>w5"}, {"image_features": torch.zeros(1, 4, 24), "text": "<image>w5"}]
     with pytest.raises(ValueError, match="one kind at a time"):
         collator(rows)
+
+
+def packing_collator(max_length: int) -> FlamingoDataCollator:
+    return FlamingoDataCollator(tiny_processor(), max_length=max_length, packing=True)
+
+
+def test_packed_documents_share_rows():
+    rows = [
+        {"image": PICTURE, "prompt": "w4 <image>", "completion": "w5<|endofchunk|>"},
+        {"text": "w6 w7 w8 w9 w10 w11"},
+        {"text": "w12 w13"},
+        {"images": [PICTURE, PICTURE], "text": "<image>w14<image>"},
+    ]
+    batch = packing_collator(8)(rows)
+    assert set(batch) == {"input_ids", "labels", "position_ids", "pixel_values", "frame_attention_mask"}
+    assert batch["input_ids"].tolist() == [
+        [4, IMAGE, 5, END_OF_CHUNK, IMAGE, 14, IMAGE, PAD],
+        [6, 7, 8, 9, 10, 11, 12, 13],
+    ]
+    assert batch["labels"].tolist() == [
+        [-100, -100, 5, END_OF_CHUNK, -100, 14, -100, -100],
+        [-100, 7, 8, 9, 10, 11, -100, 13],
+    ]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 2, 0], [0, 1, 2, 3, 4, 5, 0, 1]]
+    assert batch["frame_attention_mask"].tolist() == [[1, 1, 1], [0, 0, 0]]
+    model = tiny_flamingo()
+    documents = model._find_documents(batch["position_ids"], batch["input_ids"].shape, None)
+    media_index = compute_media_index(batch["input_ids"] == IMAGE, documents)
+    assert media_index.tolist() == [[0, 1, 1, 1, 2, 2, 3, 0], [0] * 8]
+
+
+@pytest.mark.parametrize("kind", ["pixels", "videos", "features", "text"])
+def test_packing_changes_neither_loss_nor_gradients(kind):
+    model = tiny_flamingo(text_kwargs=NO_DROPOUT).train()
+    texts = ["w4 <image>w5 w6 w7", "<image>w8", "w9 w10 w11", "<image>w12<image>w13 w14", "w15 <image>w16"]
+    rows = []
+    for index, text in enumerate(texts):
+        row = {"text": text.replace("<image>", " ") if kind == "text" else text}
+        pictures = [
+            Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (40 * index, 9 * i, 3)) for i in range(row["text"].count("<"))
+        ]
+        if kind == "features":
+            row["image_features"] = torch.randn(len(pictures), 4, 24, generator=torch.Generator().manual_seed(index))
+        elif kind == "videos":
+            row["images"] = [[picture] * (1 + i) for i, picture in enumerate(pictures)]
+        else:
+            row["images"] = pictures
+        rows.append(row)
+    padded, packed = FlamingoDataCollator(tiny_processor())(rows), packing_collator(12)(rows)
+    assert len(packed["input_ids"]) < len(padded["input_ids"])
+    num_items = (padded["labels"][:, 1:] != -100).sum()
+    assert (packed["labels"][:, 1:] != -100).sum() == num_items
+
+    def step(batch):
+        model.zero_grad()
+        loss = model(**batch, num_items_in_batch=num_items).loss
+        loss.backward()
+        return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    (loss, gradients), (packed_loss, packed_gradients) = step(padded), step(packed)
+    torch.testing.assert_close(packed_loss, loss, atol=1e-6, rtol=1e-5)
+    assert packed_gradients.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(packed_gradients[name], gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_rows_may_be_longer_than_the_table_of_positions():
+    rows = [{"text": f"w{i} w{i} w{i} w{i}"} for i in range(5, 12)]
+    batch = packing_collator(20)(rows)
+    assert batch["input_ids"].shape == (2, 20)
+    assert batch["position_ids"].max() == 3
+    tiny_flamingo(text_kwargs={"n_positions": 4})(**batch)
+
+
+def test_a_document_longer_than_a_row_is_cut_as_without_packing():
+    assert packing_collator(3)([{"text": "w5 w6 w7 w8"}, {"text": "w9 w10"}])["input_ids"].tolist() == [
+        [5, 6, 7],
+        [9, 10, PAD],
+    ]
+    row = {"text": "w5 w6 w7<image>w8", "image": PICTURE}
+    errors = []
+    for collator in (packing_collator(3), FlamingoDataCollator(tiny_processor(), max_length=3)):
+        with pytest.raises(ValueError) as error:
+            collator([row])
+        errors.append(str(error.value))
+    assert errors[0] == errors[1]
+
+
+def test_packing_needs_the_length_of_a_row():
+    with pytest.raises(ValueError, match="`packing` is set without `max_length`"):
+        FlamingoDataCollator(tiny_processor(), packing=True)

@@ -80,6 +80,13 @@ def test_a_run_goes_on_only_if_it_is_told_to(data, tmp_path, capsys):
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
 
 
+def test_documents_are_packed(data, tmp_path):
+    flamingo_train("smoke/miniature", data, tmp_path, "--packing")
+    assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["packing"] is True
+    metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    assert all(entry["loss"] > 0 for entry in metrics["log"] if "loss" in entry)
+
+
 def test_trainable_parameters_alone(data, tmp_path):
     flamingo_train("smoke/miniature", data, tmp_path, "--save_trainable_only")
     assert not (tmp_path / "model.safetensors").exists()

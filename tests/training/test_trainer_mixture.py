@@ -6,11 +6,18 @@ from itertools import islice
 import pytest
 import torch
 from datasets import Dataset
-from factory import END_OF_CHUNK, IMAGE, IMAGE_SIZE, tiny_processor
+from factory import END_OF_CHUNK, IMAGE, IMAGE_SIZE, tiny_flamingo, tiny_processor
+from peft import get_peft_model
 from PIL import Image
 from runs import NO_DROPOUT, losses, model, source, trainer, write_pairs, write_shards
 
-from transformers_flamingo.training import FlamingoDataCollator, FlamingoTrainer, FlamingoTrainingArguments
+from transformers_flamingo.training import (
+    FlamingoDataCollator,
+    FlamingoTrainer,
+    FlamingoTrainingArguments,
+    lora_config,
+)
+from transformers_flamingo.training.trainer import _LogWindow
 
 
 @pytest.fixture(scope="module")
@@ -156,17 +163,77 @@ def test_arguments_that_contradict_a_mixture_are_refused(tmp_path, paths):
         ).create_optimizer()
 
 
+def test_packing_changes_no_loss(tmp_path, paths):
+    sources = [
+        source("pairs", paths["pairs"], weight=0.2, batch_size=5, max_length=16),
+        source("shards", paths["shards"], streaming=True, weight=1.5, batch_size=3, max_length=16),
+    ]
+    flamingo = model(text_kwargs=NO_DROPOUT)
+    packed = trainer(tmp_path, sources, flamingo=flamingo, packing=True, gradient_accumulation_steps=2, max_steps=3)
+    shapes = [batch.inputs["input_ids"].shape for batch in islice(packed.get_train_dataloader(), 4)]
+    assert all(
+        rows < batch_size and length <= 16 for (rows, length), batch_size in zip(shapes, (5, 3) * 2, strict=True)
+    )
+    packed.train()
+    padded = run(tmp_path, sources, gradient_accumulation_steps=2)
+    for name in ("loss", "loss/pairs", "loss/shards", "grad_norm"):
+        assert len(logged(padded, name)) == 3
+        assert logged(packed, name) == pytest.approx(logged(padded, name), rel=1e-4 if name == "grad_norm" else 1e-5)
+
+
+def test_packed_tokens_are_counted_without_padding():
+    rows = [{"text": " ".join(["w5"] * length)} for length in (6, 5, 3, 2)]
+    windows = []
+    for collator in (
+        FlamingoDataCollator(tiny_processor()),
+        FlamingoDataCollator(tiny_processor(), max_length=9, packing=True),
+    ):
+        windows.append(_LogWindow(0))
+        windows[-1].count([collator(rows)])
+    assert [window.tokens for window in windows] == [16, 16]
+
+
+def test_packing_that_would_leak_or_has_no_length_is_refused_before_training(tmp_path, paths):
+    sources = [source("a", paths["pairs"], max_length=16)]
+    with pytest.raises(ValueError, match="Bloom.* cannot keep apart the documents"):
+        trainer(tmp_path, sources, flamingo=model(text="bloom"), packing=True)
+    with pytest.raises(ValueError, match="Data source 'a' has no `max_length`"):
+        trainer(tmp_path, [source("a", paths["pairs"])], packing=True)
+    arguments = FlamingoTrainingArguments(output_dir=str(tmp_path), use_cpu=True, max_steps=1, packing=True)
+    with pytest.raises(ValueError, match="the data collator does not pack"):
+        FlamingoTrainer(model(), arguments, train_dataset=[{"text": "w5 w6"}])
+    arguments.packing = False
+    with pytest.raises(ValueError, match="Bloom.* cannot keep apart the documents"):
+        FlamingoTrainer(
+            model(text="bloom"),
+            arguments,
+            train_dataset=[{"text": "w5 w6"}],
+            data_collator=FlamingoDataCollator(tiny_processor(), max_length=8, packing=True),
+        )
+
+
+def test_packing_goes_with_peft(tmp_path, paths):
+    flamingo = tiny_flamingo()
+    adapted = get_peft_model(flamingo, lora_config(flamingo, r=2))
+    trained = run(tmp_path, [source("a", paths["pairs"], max_length=16)], adapted, packing=True, max_steps=1)
+    assert logged(trained, "loss")[0] > 0
+
+
 @pytest.mark.parametrize(
     ("kwargs", "tolerance"),
     [
         # The graphs that a GPU would run, without the minutes that it takes to generate their code
         ({"torch_compile": True, "torch_compile_backend": "aot_eager"}, 1e-4),
         ({"activation_checkpointing": True}, 1e-5),
+        ({"activation_checkpointing": True, "packing": True}, 1e-5),
         ({"bf16": True}, 0.05),
     ],
 )
 def test_faster_and_smaller_steps_compute_the_same(tmp_path, paths, kwargs, tolerance):
-    sources = [source("pairs", paths["pairs"]), source("shards", paths["shards"], streaming=True)]
+    sources = [
+        source("pairs", paths["pairs"], max_length=16),
+        source("shards", paths["shards"], max_length=16, streaming=True),
+    ]
     plain, other = (run(tmp_path, sources, max_steps=2, **given) for given in ({}, kwargs))
     assert logged(other, "loss") == pytest.approx(logged(plain, "loss"), rel=tolerance)
     assert logged(other, "grad_norm") == pytest.approx(logged(plain, "grad_norm"), rel=10 * tolerance)
@@ -196,7 +263,8 @@ def test_frozen_numbers_stay_and_have_no_optimizer_state(tmp_path, paths, text):
     assert [group["initial_lr"] for group in groups] == pytest.approx([3e-2, 1e-2, 1e-2])
 
 
-def test_a_data_set_of_rows_trains_as_with_the_stock_trainer(tmp_path):
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_data_set_of_rows_trains_as_with_the_stock_trainer(tmp_path, packing):
     rows = Dataset.from_list(
         [
             {
@@ -212,13 +280,17 @@ def test_a_data_set_of_rows_trains_as_with_the_stock_trainer(tmp_path):
         use_cpu=True,
         num_train_epochs=1,
         per_device_train_batch_size=2,
+        packing=packing,
         logging_steps=1,
         disable_tqdm=True,
         dataloader_pin_memory=False,
         save_strategy="no",
     )
     trained = FlamingoTrainer(
-        model(), arguments, train_dataset=rows, data_collator=FlamingoDataCollator(tiny_processor())
+        model(),
+        arguments,
+        train_dataset=rows,
+        data_collator=FlamingoDataCollator(tiny_processor(), max_length=8, packing=packing),
     )
     trained.train()
     entries = [entry for entry in trained.state.log_history if "loss" in entry]

@@ -10,6 +10,7 @@ from .features import add_image_features
 from .held_out import HeldOut
 from .mixture import DataMixture
 from .optimization import parameter_groups
+from .packing import check_packing
 from .pretraining import TextPretrainingArguments, VisionPretrainingArguments, pretrain_text, pretrain_vision
 from .recipe import Recipe, parse_recipe, read_recipe
 from .run import build_model, run_recipe
@@ -30,6 +31,7 @@ __all__ = [
     "VisionPretrainingArguments",
     "add_image_features",
     "build_model",
+    "check_packing",
     "full_state_dict",
     "get_last_checkpoint",
     "load_trainable",

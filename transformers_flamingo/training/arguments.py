@@ -25,7 +25,8 @@ class DataSource:
         weight (`float`, *optional*, defaults to 1):
             The factor of its loss, the paper's lambda (Alayrac et al. 2022, section 2.4, equation 2).
         batch_size (`int`, *optional*, defaults to 8): Rows per micro-batch and process.
-        max_length (`int`, *optional*): Token budget of a row.
+        max_length (`int`, *optional*):
+            Token budget of a row; with `packing`, of a document and of the row that it shares, and needed.
         max_images (`int`, *optional*): Budget of images and videos of a row.
         streaming (`bool`, *optional*, defaults to `False`):
             Whether rows are read when they are needed, in the order of the files. A source that is not streamed is
@@ -139,6 +140,9 @@ class FlamingoTrainingArguments(TrainingArguments):
         skip_bad_samples (`bool`, *optional*, defaults to `False`):
             Whether a row that cannot be trained on is counted, reported and replaced by another one of its source.
             It is an error otherwise.
+        packing (`bool`, *optional*, defaults to `False`):
+            Whether the rows of a micro-batch are packed as documents into fewer rows, of at most `max_length` tokens of
+            their source ([`FlamingoDataCollator`]). The loss stays the same.
 
         evaluation_max_rows (`int`, *optional*, defaults to 200): Held-out rows of each source that a recipe evaluates.
         generation_max_new_tokens (`int`, *optional*, defaults to 20): Length of generated texts in an evaluation.
@@ -165,6 +169,7 @@ class FlamingoTrainingArguments(TrainingArguments):
     skip_bad_samples: bool = field(
         default=False, metadata={"help": "Whether rows that cannot be trained on are counted and replaced."}
     )
+    packing: bool = field(default=False, metadata={"help": "Whether short documents share a row of a micro-batch."})
 
     evaluation_max_rows: int = field(default=200, metadata={"help": "Held-out rows of each source, at most."})
     generation_max_new_tokens: int = field(default=20, metadata={"help": "Length of texts generated in evaluation."})

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers.data.data_collator import DataCollatorMixin
 
 from ..processing_flamingo import FlamingoProcessor
+from .packing import first_fit_decreasing
 
 
 @dataclass
@@ -40,21 +42,41 @@ class FlamingoDataCollator(DataCollatorMixin):
     Not supervised are padding (by the mask: `<PAD>` may be a token that the text uses), `<image>`, which is given and
     never predicted, and the prompt. A token belongs to the part of the text in which it starts.
 
+    With `packing`, these rows are documents, of which several stand one after the other in a row of the batch, and there
+    is little padding. As everywhere in transformers, there are `position_ids` that begin again with each document in the
+    place of the `attention_mask`; a token of padding has position 0. By them [`FlamingoModel`] keeps the documents apart,
+    text and images; [`check_packing`] tells whether its language model can. The two above give
+
+        tokens    <image>  a  red  circle  <|endofchunk|>  <image>  two  bars  <|endofchunk|>
+        position  0        1  2    3       4               0        1    2     3
+        labels    -100     a  red  circle  <|endofchunk|>  -100     two  bars  <|endofchunk|>
+        image     1        1  1    1       1               2        2    2     2
+
+    The first token of a document is never predicted: it has no label.
+
     Args:
         processor ([`FlamingoProcessor`]): Makes the tensors. Needs a fast tokenizer, for the offsets.
         max_length (`int`, *optional*):
             Rows with more tokens raise an error of the processor if an image would be cut off, and lose text
-            otherwise.
+            otherwise. With `packing` it is needed: the length of a row of the batch, at most.
+        packing (`bool`, *optional*, defaults to `False`):
+            Whether to pack documents, longest first, each into the first row with room, and in their order in each row.
+            Rows are padded to the longest.
 
     Raises:
-        ValueError: a row has no text, columns that contradict each other, or no supervised token, or the batch has
+        ValueError: `packing` without `max_length`; a row has no text, columns that contradict each other, or no supervised token, or the batch has
         both
             images and features.
     """
 
     processor: FlamingoProcessor
     max_length: int | None = None
+    packing: bool = False
     return_tensors: str = "pt"
+
+    def __post_init__(self):
+        if self.packing and self.max_length is None:
+            raise ValueError("`packing` is set without `max_length`, the length of the rows: give it too.")
 
     def torch_call(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         texts, spans = zip(*(self._text(row, index) for index, row in enumerate(rows)), strict=True)
@@ -86,8 +108,37 @@ class FlamingoDataCollator(DataCollatorMixin):
                 f"{spans[index]}, max_length {self.max_length}): what is supervised is empty or was cut off. Leave "
                 "the row out, or raise `max_length`."
             )
-        batch["labels"] = labels
-        return {**batch, **features}
+        batch = {**batch, "labels": labels, **features}
+        return self._pack(batch) if self.packing else batch
+
+    def _pack(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The padded batch of documents, packed."""
+        is_text = batch["attention_mask"].bool()  # (B, T), padded on the right
+        rows = first_fit_decreasing(is_text.sum(dim=1).tolist(), self.max_length)
+
+        def join(values: torch.Tensor, is_real: torch.Tensor, padding: int = 0) -> torch.Tensor:
+            """What is real of each document `(B, X, ...)`, row by row `(R, Y, ...)`."""
+            joined = [torch.cat([values[document][is_real[document]] for document in row]) for row in rows]
+            return pad_sequence(joined, batch_first=True, padding_value=padding)
+
+        labels = batch["labels"].clone()
+        labels[:, 0] = -100  # it would be predicted from another document
+        packed = {
+            "input_ids": join(batch["input_ids"], is_text, self.processor.tokenizer.pad_token_id),
+            "labels": join(labels, is_text, -100),
+            # Padding of position 0 is one document for each token, within any table of positions
+            "position_ids": join(torch.arange(is_text.shape[1]).expand_as(is_text), is_text),
+        }
+        if "frame_attention_mask" in batch:
+            frames = batch["frame_attention_mask"]
+            is_image = frames.bool() if frames.ndim == 2 else frames.any(dim=2)
+            packed["frame_attention_mask"] = join(frames, is_image)
+            if "pixel_values" in batch:
+                packed["pixel_values"] = join(batch["pixel_values"], is_image)
+            else:
+                image_features = batch["mm_encoder_outputs"]["image"]["last_hidden_state"]
+                packed["mm_encoder_outputs"] = {"image": {"last_hidden_state": join(image_features, is_image)}}
+        return packed
 
     @staticmethod
     def _text(row: dict[str, Any], index: int) -> tuple[str, list[tuple[int, int]]]:

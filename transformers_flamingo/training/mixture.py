@@ -104,6 +104,7 @@ class DataMixture(torch.utils.data.IterableDataset):
         process: int = 0,
         num_processes: int = 1,
         skip_bad_samples: bool = False,
+        packing: bool = False,
         start: int = 0,
         streams: dict[int, dict[int, dict[str, Any]]] | None = None,
     ) -> "DataMixture":
@@ -115,15 +116,25 @@ class DataMixture(torch.utils.data.IterableDataset):
             strategy (`str`, *optional*): `mixture_strategy` of [`FlamingoTrainingArguments`].
             gradient_accumulation_steps (`int`, *optional*): Micro-batches of one source per optimizer step.
             process, num_processes (`int`, *optional*): Which process this is, and of how many.
-            skip_bad_samples (`bool`, *optional*): See [`FlamingoTrainingArguments`].
+            skip_bad_samples, packing (`bool`, *optional*): See [`FlamingoTrainingArguments`].
             start (`int`, *optional*): Number of the first micro-batch.
             streams (`dict`, *optional*): For each streamed source the places of its shares, as batches carried them.
+
+        Raises:
+            ValueError: a source to be packed has no `max_length`.
         """
+        for source in self.sources:
+            if packing and source.max_length is None:
+                raise ValueError(
+                    f"Data source {source.name!r} has no `max_length`, but with `packing` it is the length of the rows "
+                    "that its documents share: give it."
+                )
         self.seed = seed
         self.strategy = strategy
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.process, self.num_processes = process, num_processes
         self.skip_bad_samples = skip_bad_samples
+        self.packing = packing
         self.start = start
         self.streams = streams or {}
         self._permutations: dict[int, tuple[int, np.ndarray]] = {}
@@ -230,7 +241,10 @@ class DataMixture(torch.utils.data.IterableDataset):
             origins.append(where)
             skipped += bad
         try:
-            inputs = FlamingoDataCollator(self.processor)(samples)
+            collator = FlamingoDataCollator(
+                self.processor, max_length=source.max_length if self.packing else None, packing=self.packing
+            )
+            inputs = collator(samples)
         except Exception as error:  # image processors have their own
             raise RuntimeError(
                 f"Data source {source.name!r}: these rows make no batch ({type(error).__name__}: {error}): "

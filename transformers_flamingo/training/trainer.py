@@ -22,6 +22,7 @@ from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, rotate_checkpoints
 from transformers.utils import logging
 
+from ..modeling_flamingo import FlamingoModel
 from .arguments import FlamingoTrainingArguments
 from .callbacks import gate_values
 from .card import write_training_card
@@ -39,6 +40,7 @@ from .data_collator import FlamingoDataCollator
 from .held_out import SCORES, HeldOut, Question
 from .mixture import DataMixture, MixtureBatch
 from .optimization import parameter_groups
+from .packing import check_packing
 from .sharding import shard_model
 
 
@@ -104,9 +106,32 @@ class FlamingoTrainer(Trainer):
                 f"{self.args.n_gpu} GPUs in one process would each get a part of a micro-batch, whose images do not "
                 "split with its text. Start one process for each, with `torchrun` or `accelerate launch`."
             )
+        self._check_packing()
         self._data_state: dict[str, Any] | None = None
         self._window = _LogWindow(0)
         self._skipped: dict[str, int] = {}
+
+    def _check_packing(self) -> None:
+        """Before anything is computed, refuse to pack where documents would see each other."""
+        is_packed = isinstance(self.data_collator, FlamingoDataCollator) and self.data_collator.packing
+        if self.args.packing and self.mixture is None and not is_packed:
+            raise ValueError(
+                "`packing` is set, but `train_dataset` is no DataMixture and the data collator does not pack. Pass "
+                "`data_collator=FlamingoDataCollator(processor, max_length=..., packing=True)`."
+            )
+        if not (self.args.packing or is_packed):
+            return
+        if self.mixture is not None:
+            self.mixture.configure(packing=True)  # which names the source that cannot be
+        if self.is_fsdp_enabled:
+            self.model.to(self.args.device)  # where it would be sharded later, and attention has all its kernels
+        with self.accelerator.autocast():
+            check_packing(self._unwrapped())
+
+    def _unwrapped(self) -> FlamingoModel:
+        """The model that `peft`, compilation and processes wrap."""
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     def _arguments_for_mixture(self, args: FlamingoTrainingArguments) -> FlamingoTrainingArguments:
         for name in ("label_smoothing_factor", "auto_find_batch_size"):
@@ -145,6 +170,7 @@ class FlamingoTrainer(Trainer):
             process=self.args.process_index,
             num_processes=self.args.world_size,
             skip_bad_samples=self.args.skip_bad_samples,
+            packing=self.args.packing,
             start=state.get("micro_batch", 0),
             streams={
                 int(source): {int(share): place for share, place in places.items()}
@@ -160,8 +186,7 @@ class FlamingoTrainer(Trainer):
         )
 
     def _cache_features(self) -> None:
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        model = model.get_base_model() if hasattr(model, "get_base_model") else model  # of peft
+        model = self._unwrapped()
         for part in filter(None, (model.vision_model, model.resampler)):
             part.to(self.args.device)  # where those of a model that will be sharded are not yet
         # As exact as what the training would compute
@@ -524,7 +549,10 @@ class _LogWindow:
 
     def count(self, batches: list[dict[str, Any]]) -> None:
         for inputs in batches:
-            self.tokens += int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else 0
+            if "attention_mask" in inputs:
+                self.tokens += int(inputs["attention_mask"].sum())
+            elif "position_ids" in inputs:  # packed: position 0 is the first of a document, or padding
+                self.tokens += int((inputs["position_ids"] > 0).sum() + (inputs["position_ids"] == 1).sum())
             mask = inputs.get("frame_attention_mask")
             self.images += int(mask.sum()) if mask is not None else 0
 

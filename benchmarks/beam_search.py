@@ -1,0 +1,76 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+What beams cost: `generate()` with 1, 3 and 8 beams after a prompt with 8 images.
+
+    python benchmarks/beam_search.py [--workload small] [--text gpt2] [--tokens 256] [--new-tokens 8] [--repeats 5]
+
+"Stock prefill" is the same model with the prefill of transformers' `generate()`, which computes a prompt once for each
+beam. The floor is the prompt once, images included, and each new token of each beam; of the first, `prompt` has the time. "Kept
+for images" is what the media cache holds at the end.
+"""
+
+import functools
+import time
+import types
+
+import common
+import torch
+from transformers import GenerationMixin
+
+from transformers_flamingo.modeling_flamingo import MediaCacheLayer
+
+
+def main() -> None:
+    arguments = common.parser(__doc__, tokens=256, new_tokens=8, images=8).parse_args()
+    model = common.build(arguments)
+    batch = common.inputs(model, arguments.images, arguments.tokens)
+    kept: dict[str, int] = {}
+
+    def search(name: str, num_beams: int, is_stock: bool = False) -> float:
+        if is_stock:
+            model._prefill = types.MethodType(GenerationMixin._prefill, model)
+        try:
+            start = time.perf_counter()
+            output = model.generate(
+                **batch,
+                num_beams=num_beams,
+                max_new_tokens=arguments.new_tokens,
+                min_new_tokens=arguments.new_tokens,
+                do_sample=False,
+                return_dict_in_generate=True,
+            )
+            if model.device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - start
+        finally:
+            model.__dict__.pop("_prefill", None)
+        layers = [layer for layer in output.past_key_values.layers if isinstance(layer, MediaCacheLayer)]
+        kept[name] = sum(states.nbytes for layer in layers for states in (layer.keys, layer.values))
+        return seconds
+
+    @torch.no_grad()
+    def prompt() -> None:
+        model(**batch, logits_to_keep=1)
+
+    cases = {"prompt": prompt}
+    for num_beams in (1, 3, 8):
+        cases[f"{num_beams} beams"] = functools.partial(search, f"{num_beams} beams", num_beams)
+        if num_beams > 1:
+            name = f"{num_beams} beams, stock prefill"
+            cases[name] = functools.partial(search, name, num_beams, is_stock=True)
+    timings = common.time_in_turns(cases, arguments.repeats, arguments.device)
+    rows = [
+        {
+            "": name,
+            "ms": common.milliseconds(timing),
+            "spread": common.percent(timing.spread),
+            "over 1 beam": f"{timing.over(timings['1 beams']):.2f}",
+            "kept for images, MB": common.megabytes(kept[name]) if name in kept else "",
+        }
+        for name, timing in timings.items()
+    ]
+    common.report(arguments, rows, f"beam-search-{arguments.text or arguments.workload}")
+
+
+if __name__ == "__main__":
+    main()

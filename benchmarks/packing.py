@@ -1,0 +1,93 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+What a training step on short captions costs, each in a row of its own and packed into rows.
+
+    python benchmarks/packing.py [--workload small] [--text gpt2] [--documents 32] [--min-tokens 8] [--max-tokens 40]
+
+The captions have lengths at random, uniform between the two, with one image each, whose features are cached: encoding
+them is no part of the step, the resampler is. The step is forward and backward with frozen backbones. All cases have the
+same captions and so the same floor: "tokens" less padding.
+"""
+
+import functools
+from typing import Any
+
+import common
+import torch
+from accelerate.utils import send_to_device
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from transformers_flamingo import FlamingoModel, FlamingoProcessor
+from transformers_flamingo.training import FlamingoDataCollator, check_packing
+
+
+ROW_LENGTHS = (64, 128, 256, 512)
+
+
+def make_processor(model: FlamingoModel) -> FlamingoProcessor:
+    """Words that are their ids, so many that `<|endofchunk|>` and `<image>` get the ids that they have in the model."""
+    words = {str(token_id): token_id for token_id in range(model.config.end_of_chunk_token_id)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="0", pad_token="0")
+    return FlamingoProcessor(CLIPImageProcessorPil(), tokenizer)
+
+
+def captions(model: FlamingoModel, number: int, shortest: int, longest: int) -> list[dict[str, Any]]:
+    """`<image>`, words, `<|endofchunk|>`, of `shortest` to `longest` tokens, with features of an image."""
+    generator = torch.Generator().manual_seed(0)
+    config = model.config.vision_config
+    num_patches = (config.image_size // config.patch_size) ** 2
+    rows = []
+    for length in torch.randint(shortest, longest + 1, (number,), generator=generator).tolist():
+        words = torch.randint(10, 20_000, (length - 2,), generator=generator).tolist()
+        features = torch.randn(1, num_patches, config.hidden_size, generator=generator).to(model.dtype)
+        rows.append({"text": f"<image>{' '.join(map(str, words))}<|endofchunk|>", "image_features": features})
+    return rows
+
+
+def step(model: FlamingoModel, batch: dict[str, Any]) -> None:
+    model(**batch).loss.backward()
+    model.zero_grad()
+
+
+def main() -> None:
+    arguments = common.parser(__doc__, documents=32, min_tokens=8, max_tokens=40).parse_args()
+    model = common.build(arguments)
+    model.freeze_backbones()
+    check_packing(model)
+    model.config.use_cache = False  # as Trainer sets it
+    model.train()
+    rows = captions(model, arguments.documents, arguments.min_tokens, arguments.max_tokens)
+    processor = make_processor(model)
+    collators = {"a row each": FlamingoDataCollator(processor)}
+    for length in ROW_LENGTHS:
+        collators[f"rows of {length}"] = FlamingoDataCollator(processor, max_length=length, packing=True)
+    batches = {name: send_to_device(collator(rows), model.device) for name, collator in collators.items()}
+    cases = {name: functools.partial(step, model, batch) for name, batch in batches.items()}
+    timings = common.time_in_turns(cases, arguments.repeats, arguments.device)
+
+    num_tokens = int(batches["a row each"]["attention_mask"].sum())
+    baseline = timings["a row each"]
+    table = []
+    for name, timing in timings.items():
+        num_rows, length = batches[name]["input_ids"].shape
+        table.append(
+            {
+                "": name,
+                "rows": num_rows,
+                "tokens": num_rows * length,
+                "padding": common.percent(1 - num_tokens / (num_rows * length)),
+                "ms per step": common.milliseconds(timing),
+                "spread": common.percent(timing.spread),
+                "over a row each": f"{timing.over(baseline):.2f}",
+                "peak MB": common.megabytes(common.peak_bytes(cases[name], arguments.device)),
+            }
+        )
+    common.report(arguments, table, f"packing-{arguments.text or arguments.workload}")
+
+
+if __name__ == "__main__":
+    main()

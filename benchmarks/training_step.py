@@ -1,0 +1,84 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+What parts of a training step cost: the loss, the encoder, and what lies below the first gated block.
+
+    python benchmarks/training_step.py [--workload small] [--text gpt2] [--tokens 256] [--batch-size 2] [--repeats 5]
+
+Forward and backward with frozen backbones, two images in each row. The first table has a block before every layer:
+
+- all logits: `skip_logits=False`, the loss from logits `(B, T, V)`, as both peers compute it;
+- loss in chunks: what training does; with every token supervised, and with one in eight (answers to questions);
+- cached features: the same, with what the vision encoder made of the images.
+
+The second has one before every fourth layer (layers 3, 7, 11), with and without training the embeddings of the two new
+tokens: the gradient of these must pass the layers below the first block.
+"""
+
+import functools
+
+import common
+import torch
+
+
+def main() -> None:
+    arguments = common.parser(__doc__, tokens=256, batch_size=2).parse_args()
+    model = common.build(arguments)
+    batch = common.inputs(model, 2, arguments.tokens, arguments.batch_size)
+    every = {**batch, "labels": batch["input_ids"]}
+    some = {**batch, "labels": batch["input_ids"].clone()}
+    some["labels"][:, torch.arange(arguments.tokens) % 8 > 0] = -100
+    with torch.no_grad():
+        features = model.get_image_features(batch["pixel_values"]).last_hidden_state
+    cached = {name: value for name, value in some.items() if name != "pixel_values"}
+    cached["mm_encoder_outputs"] = {"image": {"last_hidden_state": features}}
+    model.freeze_backbones()
+    model.train()
+    cases = {
+        "all logits": functools.partial(step, model, every, skip_logits=False),
+        "loss in chunks": functools.partial(step, model, every),
+        "all logits, one token in 8 supervised": functools.partial(step, model, some, skip_logits=False),
+        "loss in chunks, one token in 8 supervised": functools.partial(step, model, some),
+        "and cached features": functools.partial(step, model, cached),
+    }
+    measure(arguments, cases, "training-step")
+
+    del model
+    model = common.build(arguments, cross_attention_every_n_layers=4)
+    model.freeze_backbones()
+    model.train()
+    without = common.build(arguments, cross_attention_every_n_layers=4)
+    without.freeze_backbones()
+    without.input_token_rows.requires_grad_(False)
+    without.train()
+    cases = {
+        "new embeddings trained": functools.partial(step, model, every),
+        "new embeddings frozen": functools.partial(step, without, every),
+    }
+    measure(arguments, cases, "training-step-below")
+
+
+def step(model: torch.nn.Module, batch: dict[str, torch.Tensor], **options) -> None:
+    model(**batch, **options).loss.backward()
+    model.zero_grad(set_to_none=True)
+
+
+def measure(arguments, cases: dict, name: str) -> None:
+    timings = common.time_in_turns(cases, arguments.repeats, arguments.device)
+    peaks = {case: common.peak_bytes(run, arguments.device) for case, run in cases.items()}
+    first = next(iter(cases))
+    rows = [
+        {
+            "": case,
+            "ms": common.milliseconds(timing),
+            "spread": common.percent(timing.spread),
+            "over the first": f"{timing.over(timings[first]):.2f}",
+            "peak, MB": common.megabytes(peaks[case]),
+            "over the first ": f"{peaks[case] / peaks[first]:.2f}",
+        }
+        for case, timing in timings.items()
+    ]
+    common.report(arguments, rows, f"{name}-{arguments.text or arguments.workload}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+What the model computes and keeps, in counts that no machine can blur: operations, tokens and bytes.
+
+`benchmarks/` has the times.
+"""
+
+import pytest
+import torch
+from factory import IMAGE, prompt, random_images, tiny_flamingo
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from transformers_flamingo import FlamingoModel
+
+
+LENGTH = 64
+
+
+def flops(call, *args, **kwargs) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        call(*args, **kwargs)
+    return counter.get_total_flops()
+
+
+def inputs(model: FlamingoModel, num_images: int) -> tuple[dict, torch.Tensor]:
+    """Images marked at equal distances from the first token on, and their latents `(1, N, L, Dv)`."""
+    ids = prompt("abcdefgh" * (LENGTH // 8))
+    ids[:, torch.arange(num_images) * LENGTH // max(num_images, 1)] = IMAGE
+    with torch.no_grad():
+        latents = model.get_image_features(random_images(1, num_images)).pooler_output
+    return {"input_ids": ids, "mm_encoder_outputs": {"image": {"pooler_output": latents}}}, latents
+
+
+def eager(text: str) -> FlamingoModel:
+    model = tiny_flamingo(text)
+    model.set_attn_implementation("eager")  # of which every operation is counted
+    return model
+
+
+def project(model: FlamingoModel, latents: torch.Tensor) -> None:
+    for block in model.gated_cross_attention:
+        block.attention.project_context(latents.flatten(0, 1))
+
+
+@pytest.mark.parametrize("text", ["gpt2", "opt", "llama"])
+def test_beside_keys_and_values_of_each_image_a_prompt_costs_the_same_with_any_number(text):
+    model = eager(text)
+    costs = set()
+    for num_images in (1, 2, 4, 8, 16, 32):
+        batch, latents = inputs(model, num_images)
+        costs.add(flops(model, **batch) - flops(project, model, latents))
+    assert len(costs) == 1
+
+
+@pytest.mark.parametrize("marked_at", [(0, 1), (0, 63), (60, 61, 62, 63), (0, 1, 2, 3, 40), (5, 6, 50)])
+def test_uneven_texts_cost_at_most_twice_the_attention(marked_at):
+    model = eager("gpt2")
+    batch, _ = inputs(model, len(marked_at))
+    ids = prompt("abcdefgh" * (LENGTH // 8))
+    ids[:, list(marked_at)] = IMAGE
+    slots = []
+    attention = model.gated_cross_attention[0].attention
+    attend = attention.attend
+
+    def counted(query, key, value, attention_mask=None):
+        slots.append((query.shape[0] * query.shape[2], key.shape[2]))
+        return attend(query, key, value, attention_mask)
+
+    attention.attend = counted
+    model(**{**batch, "input_ids": ids})
+    [(num_slots, num_keys)] = slots
+    assert num_slots <= 2 * (LENGTH - marked_at[0])
+    assert num_keys == model.config.resampler_num_latents
+
+
+@pytest.mark.parametrize("text", ["gpt2", "opt", "llama"])
+def test_one_more_token_costs_the_same_after_any_number_of_images(text):
+    """And as much as the language model with the gated blocks for one token and one image."""
+    model = eager(text)
+    costs = []
+    for num_images in (1, 4, 32):
+        with torch.no_grad():
+            cache = model(**inputs(model, num_images)[0], use_cache=True).past_key_values
+        costs.append(flops(model, input_ids=prompt("a"), past_key_values=cache))
+    assert len(set(costs)) == 1
+
+    ids = prompt("abcdefgh" * (LENGTH // 8))
+    with torch.no_grad():
+        bare = model.language_model(input_ids=ids, use_cache=True).past_key_values
+    blocks, config = model.gated_cross_attention, model.config
+    width, inner = config.text_config.hidden_size, config.cross_attention_num_heads * config.cross_attention_head_dim
+    weights = 2 * width * inner + 2 * width * width * config.cross_attention_ffn_mult
+    scores = 2 * config.resampler_num_latents * inner
+    language_model = flops(model.language_model, input_ids=prompt("a"), past_key_values=bare)
+    assert costs[0] == language_model + len(blocks) * 2 * (weights + scores)
+
+
+def saved_bytes(model: FlamingoModel, batch: dict) -> int:
+    """What autograd keeps for backward, parameters aside, each piece of memory once."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    sizes = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        output = model(**batch)
+    del output
+    return sum(sizes.values())
+
+
+def test_training_keeps_of_each_image_its_latents_keys_and_values():
+    model = tiny_flamingo()
+    model.freeze_backbones()
+    model.train()
+    config = model.config
+    kept = {}
+    for num_images in (1, 8, 16):
+        batch, latents = inputs(model, num_images)
+        given = {"image": {"pooler_output": latents.requires_grad_()}}
+        batch |= {"mm_encoder_outputs": given, "labels": batch["input_ids"]}
+        kept[num_images] = saved_bytes(model, batch)
+    inner = config.cross_attention_num_heads * config.cross_attention_head_dim
+    num_keys_and_values = 2 * inner * len(model.gated_cross_attention)
+    of_an_image = 4 * config.resampler_num_latents * (num_keys_and_values + config.vision_hidden_size)
+    assert kept[16] - kept[8] <= 8 * of_an_image * 1.1
+    assert kept[8] - kept[1] <= 7 * of_an_image * 1.1

@@ -1,0 +1,71 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Several short documents in one row of a batch: which of them, and whether a model keeps them apart."""
+
+from collections.abc import Sequence
+
+import torch
+
+from ..modeling_flamingo import FlamingoModel
+
+
+def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """
+    Documents in few rows: from the longest on, each goes into the first row that has room. There are at most 11/9 of the
+    rows of the best packing, and 6/9 (Dosa 2007, "The tight bound of first fit decreasing bin-packing algorithm").
+
+    Args:
+        lengths (`Sequence[int]`): Tokens of each document.
+        capacity (`int`): Tokens of a row, at most.
+
+    Returns:
+        `list[list[int]]`: the documents of each row, by their place in `lengths`, in that order.
+    """
+    rows, room = [], []
+    for document in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        row = next((r for r, left in enumerate(room) if lengths[document] <= left), len(rows))
+        if row == len(rows):
+            rows.append([])
+            room.append(capacity)
+        rows[row].append(document)
+        room[row] -= lengths[document]
+    return sorted(sorted(row) for row in rows)
+
+
+def check_packing(model: FlamingoModel) -> None:
+    """
+    Make sure that packed documents do not see each other, by asking the model with its weights and attention.
+
+    The gradient of what it computes for the second document of a row must be exactly 0 at all tokens of the first. There
+    are two rows, because flash attention takes documents apart in one row only. Modes, gradients of the weights and
+    random generators stay as they are.
+
+    Args:
+        model ([`FlamingoModel`]): On a device on which it runs.
+
+    Raises:
+        ValueError: it does not keep them apart.
+    """
+    embed, markers = model.get_input_embeddings(), model.config.image_token_ids or [model.config.image_token_id]
+    tokens = [token for token in range(8 + len(markers)) if token not in markers][:8]
+    position_ids = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3], device=embed.weight.device).expand(2, -1)
+    modes = {module: module.training for module in model.modules()}
+    model.eval()  # no dropout
+    try:
+        with torch.enable_grad():
+            texts = embed(torch.tensor(tokens, device=embed.weight.device)).detach().expand(2, -1, -1)
+            texts = texts.clone().requires_grad_()
+            logits = model(inputs_embeds=texts, position_ids=position_ids).logits
+            gradient = torch.autograd.grad(logits[:, 4:].float().sum(), texts)[0]
+        problem = "the second document of a row depends on the first" if gradient[:, :4].any() else None
+        cause = None
+    except Exception as error:  # each family fails in its own way
+        problem, cause = f"{type(error).__name__}: {error}", error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    if problem is not None:
+        raise ValueError(
+            f"{type(model.language_model).__name__} with attention {model.language_model.config._attn_implementation!r} "
+            f"cannot keep apart the documents that are packed into one row ({problem}), so text and images would leak "
+            "from one to the next. Leave out `packing`, or choose `attn_implementation='sdpa'` or another language model."
+        ) from cause
