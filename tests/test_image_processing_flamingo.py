@@ -85,3 +85,28 @@ def test_it_is_found_again_when_loaded(load, tmp_path):
     image_processor = getattr(loaded, "image_processor", loaded)
     assert type(image_processor) is FlamingoImageProcessor and dict(image_processor.size) == SETTINGS["size"]
     assert (tmp_path / "image_processing_flamingo.py").is_file()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"image_mean": 0.5, "image_std": 0.25},
+        {"rescale_factor": 1 / 127.5},
+        {"do_rescale": False},
+        {"do_normalize": False},
+        {"do_resize": False, "do_center_crop": False},
+        {"do_convert_rgb": False, "image_mean": 0.5, "image_std": 0.5},
+        {"do_pad": True, "pad_size": {"height": 40, "width": 40}},
+    ],
+)
+def test_looked_up_pixels_are_those_of_the_stock_arithmetic_to_the_last_bit(options, monkeypatch):
+    images = [picture(48, 35), picture(20, 20), picture(33, 90)]
+    if not options.get("do_convert_rgb", True):
+        images.append(picture(40, 50, "L"))
+    images.append(np.asarray(picture(36, 44), dtype=np.float32))
+    processor = FlamingoImageProcessor(**{**SETTINGS, **options})
+    given = [processor(image)["pixel_values"][0] for image in images]
+    monkeypatch.delattr(FlamingoImageProcessor, "_preprocess")
+    for image, pixels in zip(images, given, strict=True):
+        np.testing.assert_array_equal(pixels, processor(image)["pixel_values"][0], strict=True)

@@ -23,6 +23,7 @@ from factory import (
 )
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -426,3 +427,24 @@ def test_without_a_tokenizer_the_special_tokens_come_after_all_rows(tmp_path, te
     model = FlamingoModel.from_vision_text_pretrained(None, tmp_path, vision_hidden_size=24)
     assert (model.config.end_of_chunk_token_id, model.config.image_token_id) == (VOCAB_SIZE, VOCAB_SIZE + 1)
     assert model.get_input_embeddings().weight.shape[0] == VOCAB_SIZE + 2
+
+
+class Draws(TorchDispatchMode):
+    """Counts the random numbers that are drawn into memory."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function in (torch.ops.aten.uniform_.default, torch.ops.aten.normal_.default) and not args[0].is_meta:
+            self.count += args[0].numel()
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_weight_is_drawn_that_is_loaded(tmp_path):
+    with Draws() as draws:
+        model = tiny_flamingo()
+    assert draws.count > sum(p.numel() for p in model.resampler.parameters() if p.ndim == 2)
+    model.save_pretrained(tmp_path)
+    with Draws() as draws:
+        FlamingoModel.from_pretrained(tmp_path)
+    assert draws.count == 0

@@ -638,16 +638,15 @@ class FlamingoProcessor(ProcessorMixin):
                 f"{len(frames)} images. Flamingo needs one (C, H, W) for each, all of one size, to stack them. Set "
                 "its `size`, `crop_size` and `do_center_crop` for a fixed size, and no tiling."
             )
-        pixels = (
-            torch.stack(list(pixels)) if isinstance(pixels[0], torch.Tensor) else torch.from_numpy(np.stack(pixels))
-        )
-        if len(frames) < mask.numel():
-            padded = pixels.new_zeros((mask.numel(), *shapes[0]))
-            padded[mask.flatten() == 1] = pixels
-            pixels = padded
+        stack, zeros_like = torch.stack, torch.zeros_like
+        if isinstance(pixels[0], np.ndarray):
+            stack, zeros_like = np.stack, np.zeros_like
+        real, blank = iter(pixels), zeros_like(pixels[0])
+        # One copy of each frame, padding or not
+        pixels = stack([next(real) if is_real else blank for is_real in mask.flatten().tolist()])
         if not videos:
             mask = mask.squeeze(2)
-        pixels = pixels.view(*mask.shape, *shapes[0])
+        pixels = torch.as_tensor(pixels).view(*mask.shape, *shapes[0])
 
         replacements = [self.replace_image_token({}, index) for index in range(sum(map(len, images)))]
         if return_tensors is None:

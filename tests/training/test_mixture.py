@@ -195,3 +195,34 @@ def test_more_readers_than_rows_is_an_error(paths):
     entry = source("tiny", paths["odd_shards"], streaming=True)
     with pytest.raises(ValueError, match="Data source 'tiny': there are fewer rows than processes"):
         take(mixture(entry), 1, process=19, num_processes=20)
+
+
+class CountedReads:
+    """A data set that counts how often it is read."""
+
+    def __init__(self, rows):
+        self.rows, self.reads = rows, []
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, place):
+        self.reads.append([place])
+        return self.rows[place]
+
+    def __getitems__(self, places):
+        self.reads.append(places)
+        return self.rows.__getitems__(places)
+
+
+def test_a_micro_batch_is_one_read_across_epochs_too_and_one_for_each_row_that_replaces_a_bad_one(paths):
+    mixed = mixture(source("a", paths["pairs"], batch_size=5))
+    mixed.rows[0] = rows = CountedReads(mixed.rows[0])
+    take(mixed, 3)
+    assert [len(places) for places in rows.reads] == [5, 5, 5]
+    assert sorted([place for places in rows.reads for place in places][:12]) == list(range(12))
+
+    mixed = mixture(source("a", paths["broken"], batch_size=8))
+    mixed.rows[0] = rows = CountedReads(mixed.rows[0])
+    [batch] = take(mixed, 1, skip_bad_samples=True)
+    assert [len(places) for places in rows.reads] == [8, *([1] * len(batch.skipped))] and batch.skipped

@@ -16,6 +16,7 @@ takes.
 All chance of a row (leading spaces and the like) comes from `(seed, source, slot)`.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -234,9 +235,18 @@ class DataMixture(torch.utils.data.IterableDataset):
     def _make_batch(self, index: int, number: int, share: "_Share | None") -> MixtureBatch:
         source = self.sources[index]
         first = (number * self.num_processes + self.process) * source.batch_size
+        slots = range(first, first + source.batch_size)
+        if share is None:
+            # All at once: `datasets` takes as long over one row as over a batch, most of it over kept features
+            rows = self.rows[index].__getitems__([self._place(index, slot) for slot in slots])
         samples, origins, skipped = [], [], []
-        for slot in range(first, first + source.batch_size):
-            sample, where, bad = self._make_sample(index, slot, share)
+        for position, slot in enumerate(slots):
+            candidates = (
+                iter(share.next_row, None)
+                if share is not None
+                else itertools.chain([rows[position]], self._replacements(index, slot))
+            )
+            sample, where, bad = self._make_sample(index, slot, candidates)
             samples.append(sample)
             origins.append(where)
             skipped += bad
@@ -252,11 +262,12 @@ class DataMixture(torch.utils.data.IterableDataset):
             ) from error
         return MixtureBatch(index, inputs, skipped, None if share is None else (share.number, share.place()))
 
-    def _make_sample(self, index: int, slot: int, share: "_Share | None") -> tuple[dict[str, Any], str, list[str]]:
-        """A row for a slot, where it is from, and messages about rows that it replaces."""
+    def _make_sample(
+        self, index: int, slot: int, candidates: Iterator[dict[str, Any]]
+    ) -> tuple[dict[str, Any], str, list[str]]:
+        """The first candidate for a slot that can be trained on, where it is from, and messages about those before."""
         source, skipped = self.sources[index], []
-        while len(skipped) < MAX_BAD_IN_A_ROW:
-            row = self._pick(index, slot, len(skipped)) if share is None else share.next_row()
+        for row in itertools.islice(candidates, MAX_BAD_IN_A_ROW):
             where = origin(row)
             try:
                 sample = render(
@@ -280,16 +291,19 @@ class DataMixture(torch.utils.data.IterableDataset):
             f"because of: {skipped[-1]} Its `format` or `options` may be wrong, or its files damaged."
         )
 
-    def _pick(self, index: int, slot: int, attempt: int) -> dict[str, Any]:
-        """The row of a slot; after bad ones some other row, by chance, so that no state is needed."""
-        rows = self.rows[index]
-        if attempt:
-            return rows[int(np.random.default_rng([self.seed, index, slot, attempt]).integers(len(rows)))]
-        epoch, place = divmod(slot, len(rows))
+    def _place(self, index: int, slot: int) -> int:
+        """The place of a slot's row in a source that is not streamed."""
+        epoch, place = divmod(slot, len(self.rows[index]))
         if self._permutations.get(index, (None,))[0] != epoch:
-            permutation = np.random.default_rng([self.seed, index, epoch]).permutation(len(rows))
+            permutation = np.random.default_rng([self.seed, index, epoch]).permutation(len(self.rows[index]))
             self._permutations[index] = (epoch, permutation)
-        return rows[int(self._permutations[index][1][place])]
+        return int(self._permutations[index][1][place])
+
+    def _replacements(self, index: int, slot: int) -> Iterator[dict[str, Any]]:
+        """For a slot whose row is bad, other rows by chance, so that no state is needed."""
+        rows = self.rows[index]
+        for attempt in itertools.count(1):
+            yield rows[int(np.random.default_rng([self.seed, index, slot, attempt]).integers(len(rows)))]
 
 
 class _Share:
