@@ -24,7 +24,10 @@ from typing import Any
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # a line on stderr at each start and stop of the profiler
 
+import numpy as np
 import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.profiler import ProfilerActivity, profile
 from transformers import (
     CLIPVisionConfig,
@@ -33,11 +36,14 @@ from transformers import (
     OPTConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     StoppingCriteria,
     StoppingCriteriaList,
 )
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from transformers_flamingo import FlamingoConfig, FlamingoModel
+from transformers_flamingo import FlamingoConfig, FlamingoModel, FlamingoProcessor
+from transformers_flamingo.evaluation.engine import Medium
 
 
 RESULTS = Path(__file__).parent / "results"
@@ -93,6 +99,25 @@ def build(arguments: argparse.Namespace, **fields: Any) -> FlamingoModel:
             block.attn_gate.fill_(0.5)
             block.ffn_gate.fill_(0.5)
     return model.eval()
+
+
+def processor(model: FlamingoModel) -> FlamingoProcessor:
+    """A processor with the word `w<i>` for each token `i` of the model, but for the last three, which are special."""
+    config = model.config
+    words = {f"w{i}": i for i in range(config.end_of_chunk_token_id - 1)} | {"<pad>": config.end_of_chunk_token_id - 1}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="w0")
+    return FlamingoProcessor(CLIPImageProcessorPil(), tokenizer)
+
+
+def words(rng: np.random.Generator, number: int, vocabulary: int = 5000) -> str:
+    return " ".join(f"w{i}" for i in rng.integers(1, vocabulary, number))
+
+
+def picture(number: int) -> Medium:
+    pixels = np.random.default_rng(number).integers(0, 255, (256, 256, 3), dtype=np.uint8)
+    return Medium(number, Image.fromarray(pixels))
 
 
 def inputs(model: FlamingoModel, num_images: int, num_tokens: int, batch_size: int = 1) -> dict[str, torch.Tensor]:

@@ -3,7 +3,9 @@
 
 import pytest
 import torch
-from factory import tiny_flamingo, tiny_processor
+from factory import TEXT_CONFIGS, tiny_flamingo, tiny_processor
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from words import picture
 
 from transformers_flamingo.evaluation.engine import FewShotEngine, Medium, Prompt
@@ -31,11 +33,11 @@ def engine(text: str = "gpt2", **kwargs) -> FewShotEngine:
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_generation(text, num_beams):
-    settings = GenerationSettings(max_new_tokens=4, num_beams=num_beams)
-    shared = engine(text, batch_size=3).generate(prompts(), settings)
+    generation = GenerationSettings(max_new_tokens=4, num_beams=num_beams)
+    shared = engine(text, batch_size=3).generate(prompts(), generation)
     one_by_one = engine(text, shares_prefix=False, batch_size=1)
-    assert shared == [one_by_one.generate([prompt], settings)[0] for prompt in prompts()]
-    assert engine(text, batch_size=5, shares_prefix=False).generate(prompts(), settings) == shared
+    assert shared == [one_by_one.generate([prompt], generation)[0] for prompt in prompts()]
+    assert engine(text, batch_size=5, shares_prefix=False).generate(prompts(), generation) == shared
 
     model, processor = one_by_one.model, one_by_one.processor
     prompt = prompts()[5]
@@ -49,25 +51,87 @@ def test_generation(text, num_beams):
     )
 
 
-@pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("kwargs", [{"shares_prefix": True}, {"shares_prefix": False}, {"candidate_batch_size": 2}])
+def likelihoods(engine: FewShotEngine, prompt: Prompt, candidates: list[str]) -> list[float]:
+    """The sums of log-probabilities, each candidate behind its whole prompt and without any cache."""
+    images = [medium.data for medium in prompt.media]
+    sums = []
+    for candidate in candidates:
+        inputs = engine.processor(images=[images], text=[f"{prompt.text} {candidate}"], return_tensors="pt")
+        targets = inputs["input_ids"][0, -len(candidate.split()) :]
+        with torch.no_grad():
+            log_probs = engine.model(**inputs, use_cache=False).logits[0].log_softmax(dim=-1)
+        sums.append(log_probs[-len(targets) - 1 : -1].gather(1, targets[:, None]).sum().item())
+    return sums
+
+
+# Not in order; one twice, one the beginning of others, some of one token
+CANDIDATES = ["w20 w21", "w10 w11 w12", "w50", "w10 w13", "w10", "w10 w11", "w20 w21"]
+
+
+@pytest.mark.parametrize("text", TEXT_CONFIGS)
+@pytest.mark.parametrize("kwargs", [{"shares_prefix": True}, {"shares_prefix": False, "max_candidate_tokens": 5}])
 def test_likelihoods_of_candidates(text, kwargs):
-    candidates = [[f"w{10 + i}", f"w{40 + i} w9 w8", f"w{50 - i} w7"] for i in range(7)]
-    asked = prompts()
-    ranking = engine(text, batch_size=3, **kwargs)
-    for normalised in (True, False):
-        got = ranking.rank(asked, candidates, length_normalised=normalised)
-        for index in (0, 4):
-            images = [medium.data for medium in asked[index].media]
-            for candidate, score in zip(candidates[index], got[index], strict=True):
-                whole = asked[index].text + " " + candidate
-                inputs = ranking.processor(images=[images], text=[whole], return_tensors="pt")
-                length = len(candidate.split())
-                with torch.no_grad():
-                    log_probs = ranking.model(**inputs).logits[0].log_softmax(dim=-1)
-                targets = inputs["input_ids"][0, -length:]
-                expected = log_probs[-length - 1 : -1].gather(1, targets[:, None]).sum().item()
-                assert score == pytest.approx(expected / (length if normalised else 1), abs=1e-4)
+    # Contexts of 9 to 12 tokens: longer than the windows, and padded without a shared prefix
+    asked = prompts(4)
+    candidates = [CANDIDATES[:5], [], CANDIDATES, ["w50 w7 w8 w9"]]
+    ranking = engine(text, batch_size=4, **kwargs)
+    sums = ranking.rank(asked, candidates, length_normalised=False)
+    assert sums == ranking.rank(asked, candidates, length_normalised=False)  # the kept prefix is as it was
+    for prompt, own, got in zip(asked, candidates, sums, strict=True):
+        assert got == pytest.approx(likelihoods(ranking, prompt, own), abs=1e-4)
+    means = ranking.rank(asked, candidates)
+    assert means[2] == pytest.approx(
+        [total / len(c.split()) for total, c in zip(sums[2], CANDIDATES, strict=True)], abs=1e-6
+    )
+
+
+RANKING = {text: engine(text) for text in ("gpt2", "mpt")}
+WORDS = st.lists(st.sampled_from(["w10", "w11", "w12"]), min_size=1, max_size=4).map(" ".join)
+
+
+@pytest.mark.parametrize("text", RANKING)
+@settings(max_examples=15, deadline=None)
+@given(candidates=st.lists(WORDS, max_size=9), size=st.integers(1, 9))
+def test_likelihoods_of_any_candidates(text, candidates, size):
+    ranking, prompt = RANKING[text], prompts(2)[1]
+    ranking.max_candidate_tokens = size
+    got = ranking.rank([prompt], [candidates], length_normalised=False)[0]
+    assert got == pytest.approx(likelihoods(ranking, prompt, candidates), abs=1e-4)
+
+
+@pytest.mark.parametrize("text", TEXT_CONFIGS)
+def test_beginnings_of_candidates_are_computed_once(text):
+    ranking = engine(text, shares_prefix=False)
+    shapes, media_rows = [], []
+    ranking.model.language_model.get_input_embeddings().register_forward_pre_hook(
+        lambda module, args: shapes.append(tuple(args[0].shape))
+    )
+    ranking.model.gated_cross_attention[0].register_forward_hook(
+        lambda module, args, kwargs, output: media_rows.append(len(kwargs["past_key_values"].keys)), with_kwargs=True
+    )
+    ranking.rank(prompts(1), [CANDIDATES])
+    # "w10", "w10 w11" and "w20" have something behind them. One row, where the language model takes such masks
+    in_one_row = text in ("gpt2", "opt", "opt_350m", "llama", "gpt_neox", "qwen3", "smollm3", "gemma", "mistral")
+    assert shapes[1:] == [(1, 3) if in_one_row else (2, 2)]
+    assert media_rows == [1, 1]  # the image has one place in the cache, for all candidates
+    assert ranking.num_encoded == 3
+
+    shapes.clear()
+    ranking.rank(prompts(1), [["w10", "w20", "w10", "w50"]])
+    assert len(shapes) == 1  # all is known from the context
+
+
+@pytest.mark.parametrize(("size", "expected"), [(256, [(1, 40)]), (15, [(1, 15), (1, 15), (1, 12)])])
+def test_candidates_are_computed_in_chunks(size, expected):
+    # 20 times a beginning of one token and one of two; what a chunk needs of the chunk before it is computed again
+    candidates = [f"w{10 + i} w{40 + i} w{60 + j}" for i in range(20) for j in range(3)]
+    ranking = engine(max_candidate_tokens=size)
+    shapes = []
+    ranking.model.language_model.get_input_embeddings().register_forward_pre_hook(
+        lambda module, args: shapes.append(tuple(args[0].shape))
+    )
+    ranking.rank(prompts(1), [candidates])
+    assert shapes[2:] == expected
 
 
 def test_a_shared_prefix_is_computed_once_and_each_image_encoded_once():
@@ -104,9 +168,9 @@ def test_a_video_and_text_alone():
         Prompt("w4<|endofchunk|>", "<image>w5", (), (Medium("v", [picture(1), picture(2)]),)),
         Prompt("", "w6 w4"),
     ]
-    settings = GenerationSettings(max_new_tokens=3, num_beams=1)
-    together = engine().generate(asked, settings)
-    assert together == [engine().generate([prompt], settings)[0] for prompt in asked]
+    generation = GenerationSettings(max_new_tokens=3, num_beams=1)
+    together = engine().generate(asked, generation)
+    assert together == [engine().generate([prompt], generation)[0] for prompt in asked]
     still = Prompt("w4<|endofchunk|>", "<image>w5", (), (medium(1),))
     scores = engine().rank([asked[0], still], [["w5"], ["w5"]])
     assert scores[0] != scores[1]

@@ -10,18 +10,26 @@ Answers prompts, by generation or by ranking of candidates, and computes nothing
 
 import copy
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from transformers import Cache
+from transformers.cache_utils import DynamicLayer
 
-from ..modeling_flamingo import FlamingoModel
+from ..modeling_flamingo import FlamingoModel, MediaCacheLayer
 from ..processing_flamingo import FlamingoProcessor
 from ..training.data import decode_image
 from .task import Example, GenerationSettings
 from .video import Video
+
+
+# The first tokens of a candidate.
+Beginning = tuple[int, ...]
+# (row of the batch, beginning of a candidate) -> where the logits behind it are: their first two indices
+Places = dict[tuple[int, Beginning], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class FewShotEngine:
         model ([`FlamingoModel`]): The model, on its device. It is put into evaluation mode.
         processor ([`FlamingoProcessor`]): Its processor.
         batch_size (`int`, *optional*, defaults to 8): Prompts answered together, and images encoded together.
-        candidate_batch_size (`int`, *optional*, defaults to 64): Candidates scored together.
+        max_candidate_tokens (`int`, *optional*, defaults to 256): About so many tokens of candidates are computed together.
         max_cached_media (`int`, *optional*, defaults to 8192): So many media are kept encoded, on the CPU.
         shares_prefix (`bool`, *optional*, defaults to `True`):
             Whether prompts of one call that begin with the same demonstrations share their cache.
@@ -88,14 +96,14 @@ class FewShotEngine:
         processor: FlamingoProcessor,
         *,
         batch_size: int = 8,
-        candidate_batch_size: int = 64,
+        max_candidate_tokens: int = 256,
         max_cached_media: int = 8192,
         shares_prefix: bool = True,
     ):
         self.model = model.eval()
         self.processor = processor
         self.batch_size = batch_size
-        self.candidate_batch_size = candidate_batch_size
+        self.max_candidate_tokens = max_candidate_tokens
         self.max_cached_media = max_cached_media
         self.shares_prefix = shares_prefix
         self.num_encoded = 0
@@ -250,52 +258,166 @@ class FewShotEngine:
                 logits_to_keep=1,
                 **images,
             )
-            first = outputs.logits[:, -1].float().log_softmax(dim=-1)  # (B, V)
-            rows = [(row, candidate) for row, index in enumerate(chosen) for candidate in candidates[index]]
-            scores = self._score_candidates(rows, first, mask, outputs.past_key_values, length_normalised)
-            for (row, _), score in zip(rows, scores, strict=True):
-                results[chosen[row]].append(score)
+            own = [candidates[index] for index in chosen]
+            scores = self._score_candidates(own, outputs.logits, mask, outputs.past_key_values, length_normalised)
+            for index, row in zip(chosen, scores, strict=True):
+                results[index] = row
         return results
 
     def _score_candidates(
         self,
-        rows: list[tuple[int, str]],
-        first: torch.Tensor,
+        candidates: list[Sequence[str]],
+        context_logits: torch.Tensor,
         mask: torch.Tensor,
         cache: Cache,
         length_normalised: bool,
-    ) -> list[float]:
-        """Scores of (row of the batch, candidate) pairs."""
-        all_ids = self._token_ids([candidate for _, candidate in rows], add_special_tokens=False)
-        empty = [candidate for (_, candidate), ids in zip(rows, all_ids, strict=True) if not ids]
-        if empty:
-            raise ValueError(f"The candidate {empty[0]!r} has no token, so it has no likelihood. Leave it out.")
-        sums = [first[row, ids[0]].item() for (row, _), ids in zip(rows, all_ids, strict=True)]
-        # Candidates of like length together; those of one token are done
-        longer = sorted((i for i, ids in enumerate(all_ids) if len(ids) > 1), key=lambda i: len(all_ids[i]))
-        for start in range(0, len(longer), self.candidate_batch_size):
-            chosen = longer[start : start + self.candidate_batch_size]
-            width = len(all_ids[chosen[-1]]) - 1
-            ids = torch.full((len(chosen), width), self.processor.tokenizer.pad_token_id)
-            targets = torch.full((len(chosen), width), -100)
-            for place, i in enumerate(chosen):
-                ids[place, : len(all_ids[i]) - 1] = torch.tensor(all_ids[i][:-1])
-                targets[place, : len(all_ids[i]) - 1] = torch.tensor(all_ids[i][1:])
-            ids, targets = ids.to(mask.device), targets.to(mask.device)
-            context = torch.tensor([rows[i][0] for i in chosen], device=mask.device)
-            repeated = copy.deepcopy(cache)
-            repeated.batch_select_indices(context)
-            logits = self.model(
-                input_ids=ids,
-                attention_mask=torch.cat([mask[context], (targets != -100).long()], dim=1),
-                past_key_values=repeated,
-            ).logits
-            losses = torch.nn.functional.cross_entropy(
-                logits.float().flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none"
+    ) -> list[list[float]]:
+        """
+        Scores of the candidates of each row, given the logits `(B, 1, V)` behind its context, and its mask and cache.
+
+        Candidates share what they begin with: what is computed are the distinct beginnings. The last token of a
+        candidate is looked up behind the beginning before it, and computed only if another candidate goes on from it.
+        """
+        flat = [candidate for own in candidates for candidate in own]
+        flat_ids = self._token_ids(flat, add_special_tokens=False) if flat else []
+        for candidate, ids in zip(flat, flat_ids, strict=True):
+            if not ids:
+                raise ValueError(f"The candidate {candidate!r} has no token, so it has no likelihood. Leave it out.")
+        remaining = iter(flat_ids)
+        all_ids = [[tuple(next(remaining)) for _ in own] for own in candidates]
+        next_tokens: dict[tuple[int, Beginning], set[int]] = {}
+        for row, own in enumerate(all_ids):
+            for ids in own:
+                for length, token in enumerate(ids):
+                    next_tokens.setdefault((row, ids[:length]), set()).add(token)
+        beginnings = [sorted({ids[:n] for ids in own for n in range(1, len(ids))}) for own in all_ids]
+        behind_contexts = {(row, ()): (row, 0) for row, own in enumerate(all_ids) if own}
+        log_probs = self._look_up(next_tokens, behind_contexts, context_logits)
+        layout = self._as_trees if self._takes_trees(cache) else self._as_rows
+        for inputs, places in layout(beginnings, mask, cache):
+            # Nothing holds on to the logits of one chunk while those of the next are made
+            log_probs |= self._look_up(next_tokens, places, self.model(**inputs, use_cache=True).logits)
+        return [
+            [
+                sum(log_probs[row, ids[:n]] for n in range(1, len(ids) + 1)) / (len(ids) if length_normalised else 1)
+                for ids in own
+            ]
+            for row, own in enumerate(all_ids)
+        ]
+
+    @staticmethod
+    def _look_up(
+        next_tokens: dict[tuple[int, Beginning], set[int]], places: Places, logits: torch.Tensor
+    ) -> dict[tuple[int, Beginning], float]:
+        """The log-probability of the last token of each beginning that is one token longer than those in `places`."""
+        wanted = [(*key, token, *place) for key, place in places.items() for token in next_tokens[key]]
+        if not wanted:
+            return {}
+        token, i, j = torch.tensor([item[2:] for item in wanted], device=logits.device).unbind(dim=1)
+        # No softmax of the whole vocabulary is written down
+        values = logits[i, j, token].float() - logits.float().logsumexp(dim=-1)[i, j]
+        return {
+            (row, (*beginning, last)): value
+            for (row, beginning, last, *_), value in zip(wanted, values.tolist(), strict=True)
+        }
+
+    def _takes_trees(self, cache: Cache) -> bool:
+        """
+        Whether it is certain that attention and positions are those that are asked for: masks and positions of any form are
+        taken by language models with the library's attention interface, but not by its flash kernels, nor where a layer
+        forgets what is far away in the cache. ALiBi and masks of a model's own count from one column to the next.
+        """
+        language_model = self.model.language_model
+        return (
+            language_model._supports_attention_backend
+            and self.model._takes_position_ids
+            and language_model.config._attn_implementation in ("eager", "sdpa")
+            and all(type(layer) in (DynamicLayer, MediaCacheLayer) for layer in cache.layers)
+        )
+
+    def _as_trees(
+        self, beginnings: list[list[Beginning]], mask: torch.Tensor, cache: Cache
+    ) -> Iterator[tuple[dict[str, Any], Places]]:
+        """
+        Inputs of the model in which all beginnings follow the context in one row, as a tree: each token sees the context and
+        those before it in its own beginning. No context is copied.
+        """
+        size = max(1, self.max_candidate_tokens // len(mask))
+        for trees in zip_longest(*(_trees(own, size) for own in beginnings), fillvalue={}):
+            length = max(map(len, trees))
+            ids = torch.full((len(trees), length), self.processor.tokenizer.pad_token_id)
+            depths = torch.ones_like(ids)
+            for row, tree in enumerate(trees):
+                ids[row, : len(tree)] = torch.tensor([beginning[-1] for beginning in tree], dtype=torch.long)
+                depths[row, : len(tree)] = torch.tensor([len(beginning) for beginning in tree], dtype=torch.long)
+            sees = torch.zeros(len(trees), length, length, dtype=torch.bool)
+            is_before = [
+                (row, place, tree[beginning[:n]])
+                for row, tree in enumerate(trees)
+                for beginning, place in tree.items()
+                for n in range(1, len(beginning) + 1)
+            ]
+            sees[torch.tensor(is_before).unbind(dim=1)] = True
+            sees = torch.cat([mask.bool()[:, None].expand(-1, length, -1), sees.to(mask.device)], dim=-1)
+            dtype = self.model.language_model.dtype
+            hidden = torch.zeros(sees.shape, dtype=dtype, device=mask.device)
+            inputs = {
+                "input_ids": ids.to(mask.device),
+                "attention_mask": hidden.masked_fill(~sees, torch.finfo(dtype).min)[:, None],  # (B, 1, T, past + T)
+                "position_ids": mask.sum(dim=1, keepdim=True) + depths.to(mask.device) - 1,
+                "past_key_values": cache,
+            }
+            yield inputs, {(row, ids): (row, j) for row, tree in enumerate(trees) for ids, j in tree.items()}
+            cache.crop(-length)
+
+    def _as_rows(
+        self, beginnings: list[list[Beginning]], mask: torch.Tensor, cache: Cache
+    ) -> Iterator[tuple[dict[str, Any], Places]]:
+        """The same with a row for each longest beginning, after a copy of its context: for any language model."""
+        all_paths = [
+            sorted(
+                (ids for ids, after in zip_longest(own, own[1:], fillvalue=()) if after[: len(ids)] != ids), key=len
             )
-            for i, loss in zip(chosen, losses.view(len(chosen), width).sum(dim=1).tolist(), strict=True):
-                sums[i] -= loss
-        return [total / len(ids) if length_normalised else total for total, ids in zip(sums, all_ids, strict=True)]
+            for own in beginnings
+        ]
+        longest = max((len(path) for paths in all_paths for path in paths), default=1)
+        size = max(1, self.max_candidate_tokens // (len(mask) * longest))
+        for start in range(0, max(map(len, all_paths)), size):
+            chunk = [paths[start : start + size] for paths in all_paths]
+            repeats = max(map(len, chunk))
+            width = max(len(path) for paths in chunk for path in paths)
+            ids = torch.full((len(chunk) * repeats, width), self.processor.tokenizer.pad_token_id)
+            is_text = torch.zeros_like(ids)
+            places: Places = {}
+            for row, paths in enumerate(chunk):
+                for i, path in enumerate(paths, row * repeats):
+                    ids[i, : len(path)] = torch.tensor(path)
+                    is_text[i, : len(path)] = 1
+                    places |= {(row, path[:n]): (i, n - 1) for n in range(1, len(path) + 1)}
+            repeated = copy.deepcopy(cache)
+            repeated.batch_repeat_interleave(repeats)
+            inputs = {
+                "input_ids": ids.to(mask.device),
+                "attention_mask": torch.cat([mask.repeat_interleave(repeats, dim=0), is_text.to(mask.device)], dim=1),
+                "past_key_values": repeated,
+            }
+            yield inputs, places
+
+
+def _trees(beginnings: list[Beginning], size: int) -> Iterator[dict[Beginning, int]]:
+    """
+    Sorted beginnings in chunks of about `size`, each with its place. One that is needed in two chunks is in both, and all
+    come after what they begin with.
+    """
+    tree: dict[Beginning, int] = {}
+    for beginning in beginnings:
+        if len(tree) >= size:
+            yield tree
+            tree = {}
+        for n in range(1, len(beginning) + 1):
+            tree.setdefault(beginning[:n], len(tree))
+    if tree:
+        yield tree
 
 
 def decode_medium(medium: Medium) -> Any:

@@ -1,0 +1,82 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+What it costs to rank 10, 100 and 1,000 candidates after one context.
+
+    python benchmarks/ranking.py [--workload small] [--shots 8] [--repeats 5]
+
+The context is 8 shots and a query, 9 images and about 150 tokens; its images were encoded before, and it is computed once
+in each run. Candidates have 1 to 4 tokens, drawn from 1,000 words. "Floor" is what has to be computed at all: the context,
+and the distinct beginnings of candidates, without their last tokens, here as rows of 128 tokens of plain text after an
+image, with the probabilities after each. "Whole prompts" has no cache: each candidate is scored behind its context.
+"""
+
+import functools
+
+import common
+import numpy as np
+import torch
+
+from transformers_flamingo.evaluation.engine import FewShotEngine, Prompt
+
+
+def main() -> None:
+    arguments = common.parser(__doc__, shots=8).parse_args()
+    model = common.build(arguments)
+    processor = common.processor(model)
+    engine = FewShotEngine(model, processor, shares_prefix=False)
+    rng = np.random.default_rng(0)
+    images = tuple(common.picture(i) for i in range(arguments.shots + 1))
+    prefix = "".join(f"<image>{common.words(rng, 14)}<|endofchunk|>" for _ in images[1:])
+    prompt = Prompt(prefix, f"<image>{common.words(rng, 14)}", images[1:], images[:1])
+    engine.encode(images)
+    candidates = [common.words(rng, rng.integers(1, 5), 1000) for _ in range(1000)]
+
+    context = torch.tensor(processor.tokenizer([prompt.text])["input_ids"], device=model.device)
+    features = engine._image_features([images])
+    one_image = {"mm_encoder_outputs": engine._image_features([images[:1]])["mm_encoder_outputs"]}
+
+    @torch.inference_mode()
+    def floor(num_tokens: int) -> None:
+        model(input_ids=context, use_cache=True, logits_to_keep=1, **features)
+        for start in range(0, num_tokens, 128):
+            ids = torch.ones(1, min(128, num_tokens - start), dtype=torch.long, device=model.device)
+            outputs = model(input_ids=ids, media_index=ids, use_cache=False, **one_image)
+            outputs.logits.float().logsumexp(dim=-1)
+
+    @torch.inference_mode()
+    def whole_prompts(chosen: list[str]) -> None:
+        for candidate in chosen:
+            ids = torch.tensor(processor.tokenizer([f"{prompt.text} {candidate}"])["input_ids"], device=model.device)
+            model(input_ids=ids, use_cache=False, logits_to_keep=5, **features).logits.float().log_softmax(dim=-1)
+
+    cases, tokens = {}, {}
+    for number in (10, 100, 1000):
+        chosen = candidates[:number]
+        ids = [tuple(own) for own in processor.tokenizer(chosen)["input_ids"]]
+        tokens[number] = len({own[:n] for own in ids for n in range(1, len(own))})
+        cases[f"floor {number}"] = functools.partial(floor, tokens[number])
+        cases[f"rank {number}"] = functools.partial(engine.rank, [prompt], [chosen])
+    cases["whole prompts"] = functools.partial(whole_prompts, candidates[:10])
+    timings = common.time_in_turns(cases, arguments.repeats, arguments.device)
+
+    rows = []
+    for number, num_tokens in tokens.items():
+        rank, floor_timing, whole = timings[f"rank {number}"], timings[f"floor {number}"], timings["whole prompts"]
+        rows.append(
+            {
+                "candidates": number,
+                "tokens to compute": num_tokens,
+                "ms per query": common.milliseconds(rank),
+                "spread": common.percent(rank.spread),
+                "floor, ms": common.milliseconds(floor_timing),
+                "over the floor": f"{rank.over(floor_timing):.2f}",
+                "whole prompts, ms": f"{1000 * whole.median * number / 10:.0f}{'' if number == 10 else ' (from 10)'}",
+                "peak, MB": common.megabytes(common.peak_bytes(cases[f"rank {number}"], arguments.device)),
+                "floor's peak, MB": common.megabytes(common.peak_bytes(cases[f"floor {number}"], arguments.device)),
+            }
+        )
+    common.report(arguments, rows, f"ranking-{arguments.text or arguments.workload}")
+
+
+if __name__ == "__main__":
+    main()
