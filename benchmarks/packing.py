@@ -15,24 +15,12 @@ from typing import Any
 import common
 import torch
 from accelerate.utils import send_to_device
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from transformers_flamingo import FlamingoModel, FlamingoProcessor
+from transformers_flamingo import FlamingoModel
 from transformers_flamingo.training import FlamingoDataCollator, check_packing
 
 
 ROW_LENGTHS = (64, 128, 256, 512)
-
-
-def make_processor(model: FlamingoModel) -> FlamingoProcessor:
-    """Words that are their ids, so many that `<|endofchunk|>` and `<image>` get the ids that they have in the model."""
-    words = {str(token_id): token_id for token_id in range(model.config.end_of_chunk_token_id)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="0", pad_token="0")
-    return FlamingoProcessor(CLIPImageProcessorPil(), tokenizer)
 
 
 def captions(model: FlamingoModel, number: int, shortest: int, longest: int) -> list[dict[str, Any]]:
@@ -42,9 +30,9 @@ def captions(model: FlamingoModel, number: int, shortest: int, longest: int) -> 
     num_patches = (config.image_size // config.patch_size) ** 2
     rows = []
     for length in torch.randint(shortest, longest + 1, (number,), generator=generator).tolist():
-        words = torch.randint(10, 20_000, (length - 2,), generator=generator).tolist()
+        words = [f"w{i}" for i in torch.randint(10, 20_000, (length - 2,), generator=generator).tolist()]
         features = torch.randn(1, num_patches, config.hidden_size, generator=generator).to(model.dtype)
-        rows.append({"text": f"<image>{' '.join(map(str, words))}<|endofchunk|>", "image_features": features})
+        rows.append({"text": f"<image>{' '.join(words)}<|endofchunk|>", "image_features": features})
     return rows
 
 
@@ -61,7 +49,7 @@ def main() -> None:
     model.config.use_cache = False  # as Trainer sets it
     model.train()
     rows = captions(model, arguments.documents, arguments.min_tokens, arguments.max_tokens)
-    processor = make_processor(model)
+    processor = common.processor(model)
     collators = {"a row each": FlamingoDataCollator(processor)}
     for length in ROW_LENGTHS:
         collators[f"rows of {length}"] = FlamingoDataCollator(processor, max_length=length, packing=True)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from transformers_flamingo import FlamingoModel
 from transformers_flamingo.training import FlamingoDataCollator, check_packing
-from transformers_flamingo.training.packing import first_fit_decreasing
+from transformers_flamingo.training.packing import pack
 
 
 ALIBI_FROM_MASK = {"bloom": {}, "falcon_alibi": {"alibi": True}}  # they would need the mask of padding, too
@@ -30,17 +30,21 @@ def features(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=30), st.integers(20, 40))
 def test_rows_hold_each_document_once_and_are_few(lengths, capacity):
-    rows = first_fit_decreasing(lengths, capacity)
+    rows = pack(lengths, capacity)
     assert sorted(document for row in rows for document in row) == list(range(len(lengths)))
     assert rows == sorted(sorted(row) for row in rows)
     sizes = sorted(sum(lengths[document] for document in row) for row in rows)
     assert sizes[-1] <= capacity
-    # What is in two of them would not fit into one
-    assert len(sizes) == 1 or sizes[0] + sizes[1] > capacity
+    # First fit leaves no two rows that would fit into one
+    assert len(sizes) == 1 or 2 * sum(sizes) > capacity * len(sizes)
 
 
-def test_the_longest_come_first():
-    assert first_fit_decreasing([3, 9, 5, 1, 2], 10) == [[0, 2, 4], [1, 3]]
+def test_rows_are_few_and_of_like_length():
+    assert pack([3, 9, 5, 1, 2], 10) == [[0, 2, 4], [1, 3]]
+    assert pack([4] * 7, 20) == [[0, 2, 4, 6], [1, 3, 5]]  # and not five and two
+    assert pack([6, 5, 3, 3, 3], 10) == [[0], [1, 4], [2, 3]]
+    # Each into the shortest row, the last would not fit any more: 5 + 4 and 5 + 3 + 3
+    assert pack([5, 5, 4, 3, 3], 10) == [[0, 1], [2, 3, 4]]
 
 
 documents = st.lists(

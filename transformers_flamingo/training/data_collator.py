@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.data.data_collator import DataCollatorMixin
 
 from ..processing_flamingo import FlamingoProcessor
-from .packing import first_fit_decreasing
+from .packing import pack
 
 
 @dataclass
@@ -60,8 +60,8 @@ class FlamingoDataCollator(DataCollatorMixin):
             Rows with more tokens raise an error of the processor if an image would be cut off, and lose text
             otherwise. With `packing` it is needed: the length of a row of the batch, at most.
         packing (`bool`, *optional*, defaults to `False`):
-            Whether to pack documents, longest first, each into the first row with room, and in their order in each row.
-            Rows are padded to the longest.
+            Whether to pack documents, into as few rows as first fit gives, of like length, and in their order in each row. Rows are
+            padded to the longest.
 
     Raises:
         ValueError: `packing` without `max_length`; a row has no text, columns that contradict each other, or no supervised token, or the batch has
@@ -114,7 +114,7 @@ class FlamingoDataCollator(DataCollatorMixin):
     def _pack(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The padded batch of documents, packed."""
         is_text = batch["attention_mask"].bool()  # (B, T), padded on the right
-        rows = first_fit_decreasing(is_text.sum(dim=1).tolist(), self.max_length)
+        rows = pack(is_text.sum(dim=1).tolist(), self.max_length)
 
         def join(values: torch.Tensor, is_real: torch.Tensor, padding: int = 0) -> torch.Tensor:
             """What is real of each document `(B, X, ...)`, row by row `(R, Y, ...)`."""

@@ -8,10 +8,13 @@ import torch
 from ..modeling_flamingo import FlamingoModel
 
 
-def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """
-    Documents in few rows: from the longest on, each goes into the first row that has room. There are at most 11/9 of the
-    rows of the best packing, and 6/9 (Dosa 2007, "The tight bound of first fit decreasing bin-packing algorithm").
+    Documents in few rows of like length, since rows are padded to the longest.
+
+    How many rows: from the longest document on, each goes into the first row that has room. There are at most 11/9 of the
+    rows of the best packing, and 6/9 (Dosa 2007, "The tight bound of first fit decreasing bin-packing algorithm"). Then, if
+    that works, each goes into the shortest of so many rows (Graham 1969, "Bounds on multiprocessing timing anomalies").
 
     Args:
         lengths (`Sequence[int]`): Tokens of each document.
@@ -20,15 +23,21 @@ def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int
     Returns:
         `list[list[int]]`: the documents of each row, by their place in `lengths`, in that order.
     """
+    longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     rows, room = [], []
-    for document in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+    for document in longest_first:
         row = next((r for r, left in enumerate(room) if lengths[document] <= left), len(rows))
         if row == len(rows):
             rows.append([])
             room.append(capacity)
         rows[row].append(document)
         room[row] -= lengths[document]
-    return sorted(sorted(row) for row in rows)
+    even, filled = [[] for _ in rows], [0] * len(rows)
+    for document in longest_first:
+        row = filled.index(min(filled))
+        even[row].append(document)
+        filled[row] += lengths[document]
+    return sorted(sorted(row) for row in (even if max(filled, default=0) <= capacity else rows))
 
 
 def check_packing(model: FlamingoModel) -> None:
