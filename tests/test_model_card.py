@@ -108,7 +108,7 @@ def test_a_full_card():
     assert "secret" not in card.content
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sets(st.sampled_from(sorted(FACTS))))
 def test_what_is_not_known_is_not_there(given_facts):
     with torch.device("meta"):
@@ -124,7 +124,7 @@ def test_what_is_not_known_is_not_there(given_facts):
     assert all(len(rows) > 2 and len({row.replace("\\|", "").count("|") for row in rows}) == 1 for rows in tables)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.text(min_size=1))
 def test_no_text_breaks_a_table_or_the_metadata(text):
     facts = {"hyperparameters": {"a": text}, "source": text, "model_name": text, "scores": FACTS["scores"]}

@@ -209,7 +209,7 @@ def marked_batches(draw):
     return markers & mask, mask, draw(st.booleans()), generator
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, suppress_health_check=list(HealthCheck))
 @given(batch=marked_batches())
 @torch.no_grad()
 def test_both_layouts_are_the_rule(batch):

@@ -172,7 +172,7 @@ def test_one_image_in_every_nesting(processor, images):
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_flat_and_nested_images_agree(shared, counts):
     source = itertools.cycle((A, B, C, D))
     nested = [[next(source) for _ in range(count)] for count in counts]
@@ -711,7 +711,7 @@ def test_chat_template(processor, chat, expected):
 
 
 @given(st.lists(st.text(alphabet="ab ?.\n", max_size=6), min_size=1, max_size=3), st.text(alphabet="ab", min_size=1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_ids_of_a_prompt_begin_the_ids_of_the_answered_chat(shared, parts, answer):
     """Else the model would be trained on other tokens than it is asked to continue."""
     question = [user(A, *parts)]

@@ -90,7 +90,7 @@ WORDS = st.lists(st.sampled_from(["w10", "w11", "w12"]), min_size=1, max_size=4)
 
 
 @pytest.mark.parametrize("text", RANKING)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(candidates=st.lists(WORDS, max_size=9), size=st.integers(1, 9))
 def test_likelihoods_of_any_candidates(text, candidates, size):
     ranking, prompt = RANKING[text], prompts(2)[1]

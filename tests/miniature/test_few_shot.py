@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -65,7 +65,6 @@ def test_splits_share_no_word_and_no_pair():
         assert len(items) == len(set(items))
 
 
-@settings(deadline=None)
 @given(
     split=st.sampled_from(list(PAIRS)),
     contrast=st.sampled_from(CONTRASTS),

@@ -54,7 +54,7 @@ def test_tokens(tokenizer, text, tokens):
 
 
 @given(kind=st.sampled_from(TEXT_KINDS), seed=st.integers(0, 2**32))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_round_trip_of_every_text(kind, seed):
     tokenizer = build_tokenizer()
     text = sample_text(kind, np.random.default_rng(seed))

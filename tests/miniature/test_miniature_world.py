@@ -78,7 +78,7 @@ def test_answer_text():
 
 
 @given(kind=st.sampled_from(SCENE_KINDS), seed=st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_sampled_scenes(kind, seed):
     scene = sample_scene(kind, np.random.default_rng(seed), SEEN_PAIRS)
     assert scene == sample_scene(kind, np.random.default_rng(seed), SEEN_PAIRS)
@@ -158,7 +158,7 @@ def test_object_has_its_color(color):
 
 
 @given(count=st.integers(1, 4), shape=st.sampled_from(SHAPES), seed=st.integers(0, 2**32))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_counted_objects_never_touch(count, shape, seed):
     scene = CountScene("white", shape, count, "plain")
     mask = np.abs(pixels(scene, seed) - pixels(replace(scene, color="blue"), seed)).sum(-1) > 150

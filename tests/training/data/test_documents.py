@@ -175,7 +175,7 @@ def page(shape):
     return document
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     shape=PAGES,
     max_length=st.none() | st.integers(1, 60),
@@ -215,7 +215,7 @@ def test_no_image_leaves_its_place_and_no_text_is_lost(
     assert learned(row, processor)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(shape=PAGES)
 def test_moving_markers_keeps_all_images_and_texts_in_order(shape):
     document = page(shape)
