@@ -96,6 +96,19 @@ def test_one_more_token_costs_the_same_after_any_number_of_images(text):
     assert costs[0] == language_model + len(blocks) * 2 * (weights + scores)
 
 
+def test_a_training_step_can_be_counted():
+    """Three products for each trained weight and token, two for a frozen one that a gradient passes."""
+    model = eager("gpt2")
+    model.freeze_backbones()
+    model.train()
+    batch, _ = inputs(model, 4)
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        model(**batch, labels=batch["input_ids"])
+    with FlopCounterMode(display=False) as step:
+        model(**batch, labels=batch["input_ids"]).loss.backward()
+    assert 2 * forward.get_total_flops() < step.get_total_flops() < 3 * forward.get_total_flops()
+
+
 def saved_bytes(model: FlamingoModel, batch: dict) -> int:
     """What autograd keeps for backward, parameters aside, each piece of memory once."""
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}

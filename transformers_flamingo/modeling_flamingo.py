@@ -998,7 +998,8 @@ class ChunkedLoss(torch.autograd.Function):
         for chunk, chunk_targets in zip(hidden_states.split(chunk_size), targets.split(chunk_size), strict=True):
             with torch.set_grad_enabled(needs_gradient):
                 chunk = chunk.detach().requires_grad_(needs_gradient)
-                chunk_loss = loss(chunk, chunk_targets)
+                # As a view: the flop counter has hooks on inputs of modules, which autograd.grad refuses on a leaf.
+                chunk_loss = loss(chunk.view_as(chunk), chunk_targets)
             total += chunk_loss.detach()
             if needs_gradient:
                 of_states, *of_parameters = torch.autograd.grad(chunk_loss, [chunk, *parameters], allow_unused=True)
