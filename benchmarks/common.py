@@ -143,6 +143,8 @@ class Timing:
     @property
     def spread(self) -> float:
         """The middle half of the runs, over the median."""
+        if len(self.seconds) < 2:
+            return float("nan")
         low, _, high = statistics.quantiles(self.seconds, n=4)
         return (high - low) / self.median
 

@@ -7,6 +7,7 @@ Write the tables of benchmarks/README.md anew, from the figures in benchmarks/re
 A table stands between `<!-- table NAME -->` and `<!-- end -->`; NAME is a file of the results without `.json`.
 """
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -25,6 +26,7 @@ def table(name: str) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     text = README.read_text(encoding="utf-8")
     text = re.sub(
         r"<!-- table (\S+) -->\n.*?<!-- end -->",

@@ -14,7 +14,9 @@ from factory import (
     tiny_flamingo,
     tiny_vision_config,
 )
+from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig
 
 from transformers_flamingo import FlamingoConfig, FlamingoModel, modeling_flamingo
@@ -73,6 +75,7 @@ def test_loss_and_gradients_are_those_of_all_logits(text, tied, frozen):
         ("granite", {"logits_scaling": 3.0}),
         ("gemma2", {"final_logit_softcapping": 0.5, "query_pre_attn_scalar": 8, "head_dim": 8}),
         ("phi", {"partial_rotary_factor": 0.5}),  # a head with a bias
+        ("modernbert-decoder", {}),  # a linear map by the name of `decoder`
     ],
 )
 def test_what_a_family_does_to_its_logits_is_done(model_type, fields):
@@ -103,8 +106,39 @@ def test_options_of_the_loss():
     torch.testing.assert_close(model(**inputs, skip_logits=True, num_items_in_batch=27).loss * 3, mean)
     shifted = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=-100)
     torch.testing.assert_close(model(**inputs, skip_logits=True, shift_labels=shifted).loss, mean)
+    other = {**inputs, "labels": inputs["labels"].masked_fill(inputs["labels"] == -100, 5), "ignore_index": 5}
+    torch.testing.assert_close(model(**other, skip_logits=True).loss, model(**other).loss)
     nothing = {**inputs, "labels": torch.full_like(inputs["labels"], -100)}
     assert model(**nothing, skip_logits=True).loss.isnan() and model(**nothing).loss.isnan()
+
+
+def test_a_batch_with_nothing_to_learn_leaves_the_weights_finite():
+    """As with logits: its loss is the mean of nothing, but a step does not spoil the model."""
+    model = tiny_flamingo().train()
+    nothing = {**batch(), "labels": torch.full_like(batch()["labels"], -100)}
+    loss, gradients = loss_and_gradients(model, **nothing)
+    assert loss.isnan() and gradients
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("labels", [prompt("abcd", "abcd"), prompt("abcdefghi"), prompt("abcdefghi")[0]], ids=str)
+def test_labels_of_another_shape_are_refused(labels):
+    with pytest.raises(ValueError, match=r"labels have shape .* but the text has \(2, 9\)"):
+        tiny_flamingo()(**{**batch(), "labels": labels}, skip_logits=True)
+
+
+def test_a_wrapped_language_model_gets_all_supervised_logits_at_once():
+    """peft and `torch.compile` may wrap the language model alone."""
+    model = tiny_flamingo("llama")
+    expected = model(**batch()).loss
+    language_model = model.language_model
+    model.language_model = torch.compile(language_model, backend="eager")
+    torch.testing.assert_close(model(**batch(), skip_logits=True).loss, expected)
+    torch._dynamo.reset()
+    model.language_model = get_peft_model(language_model, LoraConfig(target_modules=["q_proj"]))
+    loss = model(**batch(), skip_logits=True).loss
+    torch.testing.assert_close(loss, expected)  # LoRA begins as nothing
+    loss.backward()
 
 
 def test_a_loss_of_ones_own_gets_all_supervised_logits_at_once():
@@ -179,13 +213,36 @@ def test_when_logits_are_returned():
         model(**inputs, labels=labels, skip_logits=True, logits_to_keep=3)
 
 
-def test_a_loss_without_gradients():
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "unfrozen"])
+def test_a_loss_without_gradients(frozen, mode):
     model, inputs = tiny_flamingo(), batch()
-    expected = model(**inputs).loss
-    with torch.no_grad():
+    if frozen:
+        model.freeze_backbones()
+    expected = model(**inputs).loss.detach()
+    with mode(), FlopCounterMode(display=False) as with_logits:
+        model(**inputs)
+    with mode(), FlopCounterMode(display=False) as alone:
         loss = model(**inputs, skip_logits=True).loss
-    torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close(loss.clone(), expected)
     assert not loss.requires_grad
+    assert alone.get_total_flops() < with_logits.get_total_flops()  # and no gradient is computed on the way
+
+
+def test_half_precision_weights_get_the_gradient_of_the_mean_and_not_of_a_rounded_one():
+    """1 / 7 is no number in bfloat16."""
+    torch.manual_seed(0)
+    states, weight = torch.randn(64, 32).bfloat16(), torch.randn(99, 32).bfloat16().requires_grad_()
+    targets = torch.randint(99, (64,))
+
+    def summed(states, targets):
+        return torch.nn.functional.cross_entropy((states @ weight.T).float(), targets, reduction="sum")
+
+    exact = weight.detach().float().requires_grad_()
+    (torch.nn.functional.cross_entropy(states.float() @ exact.T, targets, reduction="sum") / 7).backward()
+    (modeling_flamingo.ChunkedLoss.apply(summed, 4, True, states, targets, weight) / 7).backward()
+    slope = (weight.grad.float() * exact.grad).sum() / (exact.grad**2).sum()
+    assert abs(slope - 1) < 1e-3
 
 
 def test_two_models_that_share_a_language_model_and_threads_are_left_alone():

@@ -357,7 +357,12 @@ def _prepare_media_cache(cache: Cache, num_text_layers: int, num_blocks: int) ->
         # A cache made without a config creates its layers when they are first used. They must be there before ours.
         while len(cache.layers) < num_text_layers and cache.layer_class_to_replicate is not None:
             cache.layers.append(cache.layer_class_to_replicate())
-        text_layer = next(layer for layer in cache.layers if isinstance(layer, CacheLayerMixin))
+        text_layer = next((layer for layer in cache.layers if isinstance(layer, CacheLayerMixin)), None)
+        if text_layer is None:
+            raise ValueError(
+                "No layer of the language model's cache knows how long the text is, as those of attention do: there is no place for "
+                "the image. Use a language model with at least one layer of attention, or `use_cache=False`."
+            )
         media_layers = [MediaCacheLayer(text_layer) for _ in range(num_blocks)]
         cache.layers.extend(media_layers)
     return media_layers
@@ -541,7 +546,8 @@ class FlamingoPerceiverResampler(nn.Module):
             attention_mask = torch.zeros(visible.shape, dtype=features.dtype, device=features.device)
             attention_mask = attention_mask.masked_fill(~visible, torch.finfo(features.dtype).min)[:, None, None]
 
-        latents = self.latents.expand(num_media, -1, -1)
+        # No view: without gradients it would be a leaf that asks for one, which torch's flop counter does not understand.
+        latents = self.latents.repeat(num_media, 1, 1)
         if self.resampler_type == "transformer":
             latents, features = torch.cat([features, latents], dim=1), None
         for layer in self.layers:
@@ -923,9 +929,16 @@ LOSS_CHUNK_SIZE = 256
 
 
 class KnownOutputs(nn.Module):
-    """Stands for a decoder whose outputs are known."""
+    """Stands for a decoder whose outputs are known. Whatever else is asked of it is the decoder's."""
 
     outputs: ModelOutput
+
+    def __init__(self, decoder: nn.Module):
+        super().__init__()
+        self.__dict__["decoder"] = decoder  # no submodule: its parameters are not wanted
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.decoder, name)
 
     def forward(self, *args, **kwargs) -> ModelOutput:
         return self.outputs
@@ -947,7 +960,7 @@ class LanguageModelHead(nn.Module):
         for part in path:
             module._modules[part] = self._copy(module._modules[part])
             module = module._modules[part]
-        module._modules[name] = self.decoder = KnownOutputs()
+        module._modules[name] = self.decoder = KnownOutputs(module._modules[name])
 
     @staticmethod
     def _copy(module: nn.Module) -> nn.Module:
@@ -965,14 +978,19 @@ class LanguageModelHead(nn.Module):
         return forward(self.language_model, inputs_embeds=hidden_states[None], return_dict=True).logits[0]
 
 
-def _head_of(language_model: PreTrainedModel) -> LanguageModelHead | None:
-    """`None` where the head cannot be run by itself: weights that are gathered for a call of the whole model."""
-    # Sharded by FSDP2 or by DeepSpeed's ZeRO-3
+def _head_of(language_model: nn.Module) -> LanguageModelHead | None:
+    """`None` where the head cannot be run by itself."""
+    # Wrapped by peft or `torch.compile`
+    if not isinstance(language_model, PreTrainedModel):
+        return None
+    # Sharded by FSDP2 or by DeepSpeed's ZeRO-3: weights are gathered for a call of the whole model
     if any(
         hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id") for parameter in language_model.parameters()
     ):
         return None
     decoder = language_model.get_decoder()
+    if not isinstance(decoder, PreTrainedModel):  # some other module of that name
+        decoder = language_model.base_model
     names = [name for name, module in language_model.named_modules() if module is decoder]
     return LanguageModelHead(language_model, names[0]) if names not in ([], [""]) else None
 
@@ -985,37 +1003,43 @@ class ChunkedLoss(torch.autograd.Function):
     kept is that of the hidden states. It is that of the sum; backward scales it, with whatever a mean or a gradient
     scaler asks for, so that in half precision it does not vanish.
 
-    `apply(loss, chunk_size, hidden_states, targets, *parameters)` with `loss(hidden_states, targets)` a scalar, hidden
-    states `(M, D)`, targets `(M,)`, and the parameters that `loss` uses and that need a gradient.
+    `apply(loss, chunk_size, needs_gradient, hidden_states, targets, *parameters)` with `loss(hidden_states, targets)` a
+    scalar, hidden states `(M, D)`, targets `(M,)`, and the parameters that `loss` uses and that need a gradient. Without
+    `needs_gradient` (autograd asks for one even where it is switched off) it is the sum alone.
     """
 
     @staticmethod
-    def forward(ctx, loss, chunk_size, hidden_states, targets, *parameters):
-        needs_gradient = any(ctx.needs_input_grad)
+    def forward(ctx, loss, chunk_size, needs_gradient, hidden_states, targets, *parameters):
         total = hidden_states.new_zeros((), dtype=torch.float32)
         gradients = []
-        sums = [torch.zeros_like(parameter) for parameter in parameters]
+        sums = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in parameters if needs_gradient]
         for chunk, chunk_targets in zip(hidden_states.split(chunk_size), targets.split(chunk_size), strict=True):
-            with torch.set_grad_enabled(needs_gradient):
-                chunk = chunk.detach().requires_grad_(needs_gradient)
+            if not needs_gradient:
+                total += loss(chunk, chunk_targets)
+                continue
+            with torch.enable_grad():
+                chunk = chunk.detach().requires_grad_()
                 # As a view: the flop counter has hooks on inputs of modules, which autograd.grad refuses on a leaf.
                 chunk_loss = loss(chunk.view_as(chunk), chunk_targets)
             total += chunk_loss.detach()
-            if needs_gradient:
-                of_states, *of_parameters = torch.autograd.grad(chunk_loss, [chunk, *parameters], allow_unused=True)
-                gradients.append(of_states)
-                for gradient_sum, gradient in zip(sums, of_parameters, strict=True):
-                    if gradient is not None:
-                        gradient_sum += gradient
+            of_states, *of_parameters = torch.autograd.grad(chunk_loss, [chunk, *parameters], allow_unused=True)
+            gradients.append(of_states)
+            for gradient_sum, gradient in zip(sums, of_parameters, strict=True):
+                if gradient is not None:
+                    gradient_sum += gradient
         if needs_gradient:
             ctx.save_for_backward(torch.cat(gradients), *sums)
+            ctx.dtypes = [tensor.dtype for tensor in (hidden_states, *parameters)]
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx, scale):
-        gradients = [gradient * scale.to(gradient.dtype) for gradient in ctx.saved_tensors]
-        return None, None, gradients[0], None, *gradients[1:]
+        # In float32: a mean's scale is rounded in half precision, and that of a gradient scaler may not fit.
+        of_states, *of_parameters = (
+            (gradient.float() * scale).to(dtype) for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        )
+        return None, None, None, of_states, None, *of_parameters
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1787,6 +1811,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         labels: torch.LongTensor,
         shift_labels: torch.LongTensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
+        ignore_index: int = -100,
         **kwargs,
     ) -> tuple[torch.Tensor, ModelOutput, FlamingoImageFeatures | None]:
         """
@@ -1794,13 +1819,19 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         cost, and logits of a whole batch a large part of the memory.
         """
         if shift_labels is None:
-            shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
-        supervised = shift_labels != -100  # (B, T)
+            shift_labels = nn.functional.pad(labels[..., 1:], (0, 1), value=ignore_index)
+        text = run.keywords["inputs_embeds" if run.keywords["input_ids"] is None else "input_ids"]
+        if text is not None and shift_labels.shape != text.shape[:2]:
+            raise ValueError(
+                f"The labels have shape {tuple(shift_labels.shape)}, but the text has {tuple(text.shape[:2])}: each token needs "
+                f"one, {ignore_index} where nothing is to be learned."
+            )
+        supervised = shift_labels != ignore_index  # (B, T)
         targets = shift_labels[supervised]  # (M,)
-        if num_items_in_batch is None:
-            num_items_in_batch = len(targets)
         vocab_size = self.config.text_config.vocab_size
-        compute_loss = functools.partial(self.loss_function, labels=None, vocab_size=vocab_size, **kwargs)
+        compute_loss = functools.partial(
+            self.loss_function, labels=None, vocab_size=vocab_size, ignore_index=ignore_index, **kwargs
+        )
         head = _head_of(self.language_model)
         # A loss of one's own may not be a sum over tokens.
         if head is None or self.loss_function is not ForCausalLMLoss:
@@ -1815,15 +1846,22 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
 
         output_rows = self.input_token_rows if self.output_token_rows is None else self.output_token_rows
         parameters = [*head.parameters(), *([] if output_rows is None else output_rows.parameters())]
+        parameters = [parameter for parameter in parameters if parameter.requires_grad]
         hidden_states = outputs.last_hidden_state
+        hidden_states = hidden_states[supervised.to(hidden_states.device)]  # (B, T, D) -> (M, D)
         loss = ChunkedLoss.apply(
             summed_loss,
             LOSS_CHUNK_SIZE,
-            hidden_states[supervised.to(hidden_states.device)],
+            torch.is_grad_enabled() and (hidden_states.requires_grad or len(parameters) > 0),
+            hidden_states,
             targets.to(hidden_states.device),
-            *(parameter for parameter in parameters if parameter.requires_grad),
+            *parameters,
         )
-        return loss / num_items_in_batch, outputs, image_features
+        if num_items_in_batch is None and len(targets) == 0:
+            loss = loss + float("nan")  # the mean of nothing, but without a gradient of infinity
+        else:
+            loss = loss / (len(targets) if num_items_in_batch is None else num_items_in_batch)
+        return loss, outputs, image_features
 
     def _run(
         self,

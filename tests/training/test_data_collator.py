@@ -241,3 +241,11 @@ def test_a_document_longer_than_a_row_is_cut_as_without_packing():
 def test_packing_needs_the_length_of_a_row():
     with pytest.raises(ValueError, match="`packing` is set without `max_length`"):
         FlamingoDataCollator(tiny_processor(), packing=True)
+
+
+@pytest.mark.parametrize("max_length", [0, -3, 3.5])
+def test_a_length_that_is_none_is_refused(max_length):
+    with pytest.raises(ValueError, match=f"`max_length` is {max_length}"):
+        FlamingoDataCollator(tiny_processor(), max_length=max_length)
+    with pytest.raises(ValueError, match="no rows"):
+        FlamingoDataCollator(tiny_processor())([])

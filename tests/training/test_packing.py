@@ -3,12 +3,13 @@ import functools
 
 import pytest
 import torch
-from factory import IMAGE_SIZE, TEXT_CONFIGS, random_images, tiny_flamingo, tiny_processor
+from factory import IMAGE_SIZE, TEXT_CONFIGS, random_images, tiny_config, tiny_flamingo, tiny_processor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from transformers import AutoConfig
 
-from transformers_flamingo import FlamingoModel
+from transformers_flamingo import FlamingoConfig, FlamingoModel
 from transformers_flamingo.training import FlamingoDataCollator, check_packing
 from transformers_flamingo.training.packing import pack
 
@@ -140,3 +141,23 @@ def test_a_leak_is_found(text, monkeypatch):
     monkeypatch.setattr("transformers.masking_utils.find_packed_sequence_indices", lambda position_ids: None)
     with pytest.raises(ValueError, match="the second document of a row depends on the first"):
         check_packing(tiny_flamingo(text))
+
+
+@pytest.mark.parametrize("model_type", ["bart", "marian"])
+def test_positions_that_are_counted_from_the_edge_of_the_row_are_refused(model_type):
+    """Nothing leaks there, but the second document would be learned at places where it never stands."""
+    fields = {
+        "vocab_size": 99,
+        "d_model": 32,
+        "decoder_layers": 12,
+        "decoder_attention_heads": 4,
+        "decoder_ffn_dim": 48,
+    }
+    fields |= {"max_position_embeddings": 64, "is_decoder": True, "is_encoder_decoder": False, "init_std": 0.2}
+    text = AutoConfig.for_model(model_type, **fields, pad_token_id=0, decoder_start_token_id=1)
+    config = tiny_config()
+    config = FlamingoConfig.from_vision_text_configs(
+        config.vision_config, text, image_token_id=98, end_of_chunk_token_id=97, resampler_num_layers=1
+    )
+    with pytest.raises(ValueError, match="its positions do not start again"):
+        check_packing(FlamingoModel(config))

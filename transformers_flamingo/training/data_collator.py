@@ -75,10 +75,16 @@ class FlamingoDataCollator(DataCollatorMixin):
     return_tensors: str = "pt"
 
     def __post_init__(self):
+        if self.max_length is not None and (not isinstance(self.max_length, int) or self.max_length < 1):
+            raise ValueError(
+                f"`max_length` is {self.max_length!r}, but it is a number of tokens: give a whole one from 1 up."
+            )
         if self.packing and self.max_length is None:
             raise ValueError("`packing` is set without `max_length`, the length of the rows: give it too.")
 
     def torch_call(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        if not rows:
+            raise ValueError("There are no rows to make a batch of.")
         texts, spans = zip(*(self._text(row, index) for index, row in enumerate(rows)), strict=True)
         images = [self._images(row, index) for index, row in enumerate(rows)]
         features = self._features(rows, any(images))

@@ -44,8 +44,9 @@ def check_packing(model: FlamingoModel) -> None:
     """
     Make sure that packed documents do not see each other, by asking the model with its weights and attention.
 
-    The gradient of what it computes for the second document of a row must be exactly 0 at all tokens of the first. There
-    are two rows, because flash attention takes documents apart in one row only. Modes, gradients of the weights and
+    The gradient of what it computes for the second document of a row must be exactly 0 at all tokens of the first, and the
+    logits of the second those that it has alone: some language models count positions from the edge of the row. There are
+    two rows, because flash attention takes documents apart in one row only. Modes, gradients of the weights and
     random generators stay as they are.
 
     Args:
@@ -65,8 +66,14 @@ def check_packing(model: FlamingoModel) -> None:
             texts = texts.clone().requires_grad_()
             logits = model(inputs_embeds=texts, position_ids=position_ids).logits
             gradient = torch.autograd.grad(logits[:, 4:].float().sum(), texts)[0]
-        problem = "the second document of a row depends on the first" if gradient[:, :4].any() else None
-        cause = None
+        with torch.no_grad():
+            alone = model(inputs_embeds=texts[:, 4:], position_ids=position_ids[:, 4:], use_cache=False).logits
+        difference = (logits[:, 4:] - alone).abs().max() / alone.abs().max()
+        problem = cause = None
+        if gradient[:, :4].any():
+            problem = "the second document of a row depends on the first"
+        elif difference > torch.finfo(alone.dtype).eps ** 0.5:
+            problem = "the second document of a row has other logits than alone: its positions do not start again"
     except Exception as error:  # each family fails in its own way
         problem, cause = f"{type(error).__name__}: {error}", error
     finally:
@@ -75,6 +82,6 @@ def check_packing(model: FlamingoModel) -> None:
     if problem is not None:
         raise ValueError(
             f"{type(model.language_model).__name__} with attention {model.language_model.config._attn_implementation!r} "
-            f"cannot keep apart the documents that are packed into one row ({problem}), so text and images would leak "
-            "from one to the next. Leave out `packing`, or choose `attn_implementation='sdpa'` or another language model."
+            f"cannot keep apart the documents that are packed into one row ({problem}), so they would not be learned "
+            "as they are alone. Leave out `packing`, or choose `attn_implementation='sdpa'` or another language model."
         ) from cause
