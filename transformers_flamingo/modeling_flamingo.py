@@ -923,8 +923,8 @@ def _gather(tensor: torch.Tensor) -> torch.Tensor:
 # The loss
 # ---------------------------------------------------------------------------------------------------------------------
 
-# The logits of so many tokens are there at once in training. Fewer save little memory beside the activations, and from
-# about here up a GPU is busy with arithmetic and not with reading the weights of the head.
+# The logits of so many tokens are there at once in training. Fewer save little memory beside the activations, and do fewer
+# operations for each weight of the head that is read.
 LOSS_CHUNK_SIZE = 256
 
 
@@ -1047,7 +1047,7 @@ class ChunkedLoss(torch.autograd.Function):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-# So many images or frames go through a frozen vision encoder at once: enough to keep a GPU busy.
+# So many images or frames go through a frozen vision encoder at once.
 ENCODER_CHUNK_SIZE = 32
 
 

@@ -247,5 +247,10 @@ def test_packing_needs_the_length_of_a_row():
 def test_a_length_that_is_none_is_refused(max_length):
     with pytest.raises(ValueError, match=f"`max_length` is {max_length}"):
         FlamingoDataCollator(tiny_processor(), max_length=max_length)
+
+
+def test_an_empty_batch_and_an_empty_text_are_refused():
     with pytest.raises(ValueError, match="no rows"):
         FlamingoDataCollator(tiny_processor())([])
+    with pytest.raises(ValueError, match="text of row 1 of the batch is empty"):
+        FlamingoDataCollator(tiny_processor())([{"text": "w5"}, {"text": ""}])

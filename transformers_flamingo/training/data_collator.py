@@ -86,6 +86,10 @@ class FlamingoDataCollator(DataCollatorMixin):
         if not rows:
             raise ValueError("There are no rows to make a batch of.")
         texts, spans = zip(*(self._text(row, index) for index, row in enumerate(rows)), strict=True)
+        if "" in texts:
+            raise ValueError(
+                f"The text of row {texts.index('')} of the batch is empty, so nothing can be learned from it: leave it out."
+            )
         images = [self._images(row, index) for index, row in enumerate(rows)]
         features = self._features(rows, any(images))
         batch = self.processor(
