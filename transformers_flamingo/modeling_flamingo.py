@@ -861,6 +861,10 @@ class TokenRows(nn.Module):
     def items(self) -> list[tuple[int, nn.Parameter]]:
         return [(token_id, getattr(self, f"token_{token_id}")) for token_id in self.token_ids]
 
+    @property
+    def needs_gradient(self) -> bool:
+        return torch.is_grad_enabled() and any(row.requires_grad for row in self.parameters())
+
     @torch.no_grad()
     def share_memory_with(self, weight: torch.Tensor) -> None:
         """Moving, casting or copying a model gives each parameter memory of its own: share it again."""
@@ -893,16 +897,16 @@ def _input_rows_hook(rows: TokenRows, embedding: nn.Module, args: tuple, output:
         is_token = (args[0] == token_id)[..., None]
         if not rows.shares_memory:
             output = torch.where(is_token, (row * scale.to(row.dtype)).to(output.dtype), output)
-        elif torch.is_grad_enabled() and row.requires_grad:
+        elif rows.needs_gradient:
             output = output + is_token * ((row - row.detach()) * scale)
     return output
 
 
 def _output_rows_hook(rows: TokenRows, head: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
     """Forward hook of a frozen output embedding: adds gradients of the rows, and their values if they are separate."""
-    weight = torch.stack([row for _, row in rows.items()])  # (K, D)
-    if rows.shares_memory and not weight.requires_grad:
+    if rows.shares_memory and not rows.needs_gradient:
         return output
+    weight = torch.stack([row for _, row in rows.items()])  # (K, D)
     index = torch.tensor(rows.token_ids, device=output.device)
     # In place over the whole of `output`: through a slice of it, backward would copy the gradient of all logits.
     if rows.shares_memory:
@@ -1065,6 +1069,12 @@ class FlamingoImageFeatures(BaseModelOutputWithPooling):
     """
 
     image_attention_mask: torch.BoolTensor | None = None
+
+    def of_rows(self, choose: Callable[[torch.Tensor], torch.Tensor]) -> "FlamingoImageFeatures":
+        """Latents and mask alone, of the rows that `choose` makes of the first dimension."""
+        return FlamingoImageFeatures(
+            pooler_output=choose(self.pooler_output), image_attention_mask=choose(self.image_attention_mask)
+        )
 
 
 @dataclass
@@ -1615,20 +1625,24 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             markers = markers & attention_mask[:, -markers.shape[1] :].bool()
         return markers
 
+    @staticmethod
+    def _count_images(image_features: FlamingoImageFeatures | None, text: torch.Tensor) -> torch.LongTensor:
+        """How many images each sample has, `(B,)`, for a text `(B, T)` with as many samples."""
+        if image_features is None:
+            return torch.zeros(len(text), dtype=torch.long, device=text.device)
+        num_images = image_features.image_attention_mask.sum(dim=1).to(text.device)
+        if len(num_images) != len(text):
+            raise ValueError(
+                f"The text has {len(text)} samples, but images were given for {len(num_images)}. Their first dimension, B, "
+                "must agree."
+            )
+        return num_images
+
     def _check_image_counts(self, markers: torch.BoolTensor, image_features: FlamingoImageFeatures | None) -> None:
         """Each sample has as many images as markers."""
         if image_features is None and self.config.image_token_ids is not None:
             return  # ordinary text, as long as there is no image
-        num_markers = markers.sum(dim=1)
-        if image_features is None:
-            num_images = torch.zeros_like(num_markers)
-        else:
-            num_images = image_features.image_attention_mask.sum(dim=1).to(num_markers.device)
-        if len(num_images) != len(num_markers):
-            raise ValueError(
-                f"The text has {len(num_markers)} samples, but images were given for {len(num_images)}. Their first "
-                "dimension, B, must agree."
-            )
+        num_markers, num_images = markers.sum(dim=1), self._count_images(image_features, markers)
         if torch.compiler.is_compiling():
             # A graph cannot tell which sample it is, but it must not run on with a wrong image.
             torch._assert_async(
@@ -1654,16 +1668,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 f"`media_index` has shape {tuple(media_index.shape)}, but the text has {tuple(shape)}: it says for each "
                 "token which image that sees."
             )
-        if image_features is None:
-            num_images = torch.zeros_like(media_index[:, :1])
-        else:
-            num_images = image_features.image_attention_mask.sum(dim=1, keepdim=True).to(media_index.device)
-        if len(num_images) != len(media_index):
-            raise ValueError(
-                f"The text has {len(media_index)} samples, but images were given for {len(num_images)}. Their first "
-                "dimension, B, must agree."
-            )
-        is_wrong = (media_index < 0) | (media_index > num_images)
+        num_images = self._count_images(image_features, media_index)
+        is_wrong = (media_index < 0) | (media_index > num_images[:, None])
         if torch.compiler.is_compiling():
             torch._assert_async((~is_wrong).all(), "`media_index` names an image that is not there.")
         elif is_wrong.any():
@@ -2093,10 +2099,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             for name, value in model_kwargs.items()
         }
         once["mm_encoder_outputs"] = {
-            name: FlamingoImageFeatures(
-                pooler_output=features.pooler_output[::repeats],
-                image_attention_mask=features.image_attention_mask[::repeats],
-            )
+            name: features.of_rows(lambda states: states[::repeats])
             for name, features in model_kwargs["mm_encoder_outputs"].items()
         }
         outputs = super()._prefill(input_ids[::repeats], generation_config, once, is_first_iteration)
@@ -2117,10 +2120,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
     ) -> dict[str, FlamingoImageFeatures]:
         """Latents for each beam. The stock method takes one placeholder token for one row of features."""
         return {
-            name: FlamingoImageFeatures(
-                pooler_output=features.pooler_output.repeat_interleave(expand_size, dim=0),
-                image_attention_mask=features.image_attention_mask.repeat_interleave(expand_size, dim=0),
-            )
+            name: features.of_rows(lambda states: states.repeat_interleave(expand_size, dim=0))
             for name, features in mm_encoder_output.items()
         }
 
