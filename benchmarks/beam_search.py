@@ -44,7 +44,7 @@ def main() -> None:
             seconds = time.perf_counter() - start
         finally:
             model.__dict__.pop("_prefill", None)
-        layers = [layer for layer in output.past_key_values.layers if isinstance(layer, MediaCacheLayer)]
+        layers = [layer for layer in output.cache.layers if isinstance(layer, MediaCacheLayer)]
         kept[name] = sum(states.nbytes for layer in layers for states in (layer.keys, layer.values))
         return seconds
 

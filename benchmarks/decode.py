@@ -30,7 +30,7 @@ def main() -> None:
         common.generate, model.language_model, batches[0], arguments.new_tokens
     )
     with torch.no_grad():
-        media_layers = model(**batches[1]).past_key_values.layers[-len(model.gated_cross_attention) :]
+        media_layers = model(**batches[1]).cache.layers[-len(model.gated_cross_attention) :]
     hidden_states = torch.randn(1, 1, model.config.text_config.hidden_size).to(model.device, model.dtype)
 
     @torch.no_grad()

@@ -140,9 +140,9 @@ class Ours(Side):
     def ranking(self, batch: Batch, candidates: torch.LongTensor) -> torch.Tensor:
         """Log-likelihoods `(candidates,)`, as `evaluation.FewShotEngine` computes them."""
         context = self.model(**batch, use_cache=True, logits_to_keep=1)
-        cache = context.past_key_values
+        cache = context.cache
         cache.batch_repeat_interleave(len(candidates))
-        logits = self.model(candidates[:, :-1], past_key_values=cache).logits
+        logits = self.model(candidates[:, :-1], cache=cache).logits
         logits = torch.cat([context.logits.expand(len(candidates), -1, -1), logits], dim=1)
         return logits.log_softmax(dim=-1).gather(2, candidates[..., None]).sum(dim=(1, 2))
 
@@ -193,11 +193,11 @@ class OpenFlamingo(Side):
         call = functools.partial(self.model, None, clear_conditioned_layers=False, use_cache=True)
         self.model.cache_media(input_ids, vision_x)
         context = call(input_ids)
-        cache, scores = context.past_key_values, []
+        cache, scores = context.cache, []
         for candidate in candidates:
             logits = [context.logits]
             for token in candidate:
-                logits.append(call(token.view(1, 1), past_key_values=cache).logits)
+                logits.append(call(token.view(1, 1), cache=cache).logits)
             log_probabilities = torch.cat(logits, dim=1).log_softmax(dim=-1)  # of the context too: (1, T + K, V)
             chosen = log_probabilities[:, -len(candidate) - 1 : -1].gather(2, candidate[None, :, None])
             scores.append(chosen.sum())
@@ -285,9 +285,7 @@ class FlamingoMini(Side):
         for _ in range(num_tokens):
             token = outputs.logits[:, -1:].argmax(dim=-1)
             locations = nn.functional.pad(locations, (0, 1))
-            outputs = self.model(
-                token, media_locations=locations, past_key_values=outputs.past_key_values, use_cache=True
-            )
+            outputs = self.model(token, media_locations=locations, cache=outputs.cache, use_cache=True)
         if token.is_cuda:
             torch.cuda.synchronize()
         return (time.perf_counter() - start) / num_tokens

@@ -106,7 +106,7 @@ TEXT_CONFIGS: dict[str, tuple[str, dict]] = {
     ),
 }
 # They cannot be compiled: a graph has no context variable.
-DROPS_KEYWORDS = ("mpt", "bloom", "falcon", "gptj", "gpt_neo")
+DROPS_KEYWORDS = ("mpt", "bloom", "falcon", "gpt_neo")
 
 _VISION = {
     "hidden_size": 24,

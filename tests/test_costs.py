@@ -81,18 +81,18 @@ def test_one_more_token_costs_the_same_after_any_number_of_images(text):
     costs = []
     for num_images in (1, 4, 32):
         with torch.no_grad():
-            cache = model(**inputs(model, num_images)[0], use_cache=True).past_key_values
-        costs.append(flops(model, input_ids=prompt("a"), past_key_values=cache))
+            cache = model(**inputs(model, num_images)[0], use_cache=True).cache
+        costs.append(flops(model, input_ids=prompt("a"), cache=cache))
     assert len(set(costs)) == 1
 
     ids = prompt("abcdefgh" * (LENGTH // 8))
     with torch.no_grad():
-        bare = model.language_model(input_ids=ids, use_cache=True).past_key_values
+        bare = model.language_model(input_ids=ids, use_cache=True).cache
     blocks, config = model.gated_cross_attention, model.config
     width, inner = config.text_config.hidden_size, config.cross_attention_num_heads * config.cross_attention_head_dim
     weights = 2 * width * inner + 2 * width * width * config.cross_attention_ffn_mult
     scores = 2 * config.resampler_num_latents * inner
-    language_model = flops(model.language_model, input_ids=prompt("a"), past_key_values=bare)
+    language_model = flops(model.language_model, input_ids=prompt("a"), cache=bare)
     assert costs[0] == language_model + len(blocks) * 2 * (weights + scores)
 
 

@@ -472,7 +472,7 @@ def test_beams_and_sequences_share_their_prompt_and_its_images(kwargs):
     num_samples, length = inputs["input_ids"].shape
     assert tokens == [(num_samples, length)] + [(num_samples * rows, 1)] * (NEW - 1)
     assert images[1:] == [num_samples] * (NEW - 1)
-    sizes = {tuple(layer.keys.shape[:1] + layer.keys.shape[2:3]) for layer in media_layers(output.past_key_values)}
+    sizes = {tuple(layer.keys.shape[:1] + layer.keys.shape[2:3]) for layer in media_layers(output.cache)}
     assert sizes == {(num_samples, model.config.resampler_num_latents)}
 
 
@@ -539,7 +539,7 @@ def test_the_media_cache_has_one_image_however_many_there_were(num_images):
     model = shared_model()
     ids, images = prompt("aI" * num_images + "b"), random_images(1, num_images)
     output = model.generate(input_ids=ids, pixel_values=images, return_dict_in_generate=True, **LENGTH)
-    layers = media_layers(output.past_key_values)
+    layers = media_layers(output.cache)
     assert [tuple(layer.keys.shape) for layer in layers] == [(1, 2, 5, 8)] * 3
     assert [tuple(layer.values.shape) for layer in layers] == [(1, 2, 5, 8)] * 3
     # It is the last image, and only that.
@@ -550,7 +550,7 @@ def test_the_media_cache_has_one_image_however_many_there_were(num_images):
         assert_close(layer.values, value, atol=1e-4)
     # It holds no more memory than it shows, such as a view of all images would.
     assert layers[0].keys.untyped_storage().nbytes() <= 2 * layers[0].keys.numel() * 4
-    assert output.past_key_values.get_seq_length() == ids.shape[1] + NEW - 1
+    assert output.cache.get_seq_length() == ids.shape[1] + NEW - 1
 
 
 @pytest.mark.parametrize("text", ["gpt2", "opt", "llama", "gemma3"])
@@ -596,14 +596,14 @@ def test_a_static_cache_can_be_used_again(text):
     for seed in (1, 2):
         ids, images = prompt("aIbcd"), random_images(1, 1, seed=seed)
         expected = model.generate(input_ids=ids, pixel_values=images, **LENGTH)
-        assert model.generate(input_ids=ids, pixel_values=images, past_key_values=cache, **LENGTH).tolist() == (
+        assert model.generate(input_ids=ids, pixel_values=images, cache=cache, **LENGTH).tolist() == (
             expected.tolist()
         )
         cache.reset()
     # Nothing of the last image is left for a prompt without one.
     text_only = prompt("abcde")
     expected = model.generate(input_ids=text_only, **LENGTH)
-    assert model.generate(input_ids=text_only, past_key_values=cache, **LENGTH).tolist() == expected.tolist()
+    assert model.generate(input_ids=text_only, cache=cache, **LENGTH).tolist() == expected.tolist()
 
 
 class RoundedLayer(QuantizedLayer):
@@ -623,7 +623,7 @@ def test_a_quantized_cache(text):
     inputs = left_padded()
     cache = Cache(layers=[RoundedLayer(residual_length=4) for _ in range(3)])
     expected = model.generate(**inputs, **LENGTH)
-    assert model.generate(**inputs, past_key_values=cache, **LENGTH).tolist() == expected.tolist()
+    assert model.generate(**inputs, cache=cache, **LENGTH).tolist() == expected.tolist()
     assert [type(layer) for layer in cache.layers] == [RoundedLayer] * 3 + [MediaCacheLayer] * 3
 
 
@@ -632,7 +632,7 @@ def test_a_cache_of_ones_own(make_cache):
     model, cache = shared_model(), make_cache()
     ids, images = prompt("aIbcd"), random_images(1, 1)
     expected = model.generate(input_ids=ids, pixel_values=images, **LENGTH)
-    got = model.generate(input_ids=ids, pixel_values=images, past_key_values=cache, **LENGTH)
+    got = model.generate(input_ids=ids, pixel_values=images, cache=cache, **LENGTH)
     assert got.tolist() == expected.tolist()
     assert len(media_layers(cache)) == 3
 
@@ -643,7 +643,7 @@ def first_turn(model: FlamingoModel, num_images: int = 2):
     output = model.generate(
         input_ids=prompt(rows), pixel_values=images, return_dict_in_generate=True, max_new_tokens=4, min_new_tokens=4
     )
-    return output.sequences, images, output.past_key_values
+    return output.sequences, images, output.cache
 
 
 @pytest.mark.parametrize("text", ["gpt2", "opt_350m", "llama", "gemma3"])
@@ -666,9 +666,7 @@ def test_a_conversation_continues_from_its_cache(text, num_old, new_text, what):
         num_past = cache.get_seq_length()
         inputs["input_ids"] = ids[:, num_past:]
         inputs["attention_mask"] = torch.ones_like(ids)
-    output = model.generate(
-        **inputs, past_key_values=cache, return_dict_in_generate=True, output_logits=True, **LENGTH
-    )
+    output = model.generate(**inputs, cache=cache, return_dict_in_generate=True, output_logits=True, **LENGTH)
     assert output.sequences[0, -NEW:].tolist() == expected[0, -NEW:].tolist()
     assert_close(torch.stack(output.logits, dim=1), expected_logits)
 
@@ -692,10 +690,10 @@ def test_a_padded_conversation_continues_with_images_for_some(num_beams):
         pixel_values=all_images, frame_attention_mask=all_mask, use_cache=False, **kwargs
     ).tolist()
     for images, images_mask in ((new_images, new_mask), (all_images, all_mask)):
-        cache = copy.deepcopy(first.past_key_values)
+        cache = copy.deepcopy(first.cache)
         if num_beams > 1:
             cache.batch_repeat_interleave(num_beams)
-        got = model.generate(pixel_values=images, frame_attention_mask=images_mask, past_key_values=cache, **kwargs)
+        got = model.generate(pixel_values=images, frame_attention_mask=images_mask, cache=cache, **kwargs)
         assert got.tolist() == expected
 
 
@@ -705,7 +703,7 @@ def test_continuing_with_the_wrong_number_of_images_is_an_error():
     ids = torch.cat([sequence, prompt("eIf")], dim=1)
     for images in (None, random_images(1, 2)):
         with pytest.raises(ValueError, match="sample 0: 1 markers, [02] images"):
-            model.generate(input_ids=ids, pixel_values=images, past_key_values=copy.deepcopy(cache), max_new_tokens=2)
+            model.generate(input_ids=ids, pixel_values=images, cache=copy.deepcopy(cache), max_new_tokens=2)
 
 
 def test_a_prefix_is_used_again_by_deep_copies_of_its_cache():
@@ -713,12 +711,12 @@ def test_a_prefix_is_used_again_by_deep_copies_of_its_cache():
     model = shared_model()
     shots, shot_images = prompt("IabEIbaE"), random_images(1, 2)
     with torch.no_grad():
-        prefix = model(input_ids=shots, pixel_values=shot_images, use_cache=True, logits_to_keep=1).past_key_values
+        prefix = model(input_ids=shots, pixel_values=shot_images, use_cache=True, logits_to_keep=1).cache
     for seed in (3, 4, 3):
         query = random_images(1, 1, seed=seed)
         ids = torch.cat([shots, prompt("Ic")], dim=1)
         expected = model.generate(input_ids=ids, pixel_values=torch.cat([shot_images, query], dim=1), **LENGTH)
-        got = model.generate(input_ids=ids, pixel_values=query, past_key_values=copy.deepcopy(prefix), **LENGTH)
+        got = model.generate(input_ids=ids, pixel_values=query, cache=copy.deepcopy(prefix), **LENGTH)
         assert got.tolist() == expected.tolist()
     assert prefix.get_seq_length() == 8
 
@@ -729,9 +727,9 @@ def test_a_cache_follows_its_batch(text):
     ids, images = prompt("aIbcd", "Iabcd", "abcde"), random_images(3, 1)
     mask = torch.tensor([[1], [1], [0]])
     with torch.no_grad():
-        cache = model(input_ids=ids, pixel_values=images, frame_attention_mask=mask, use_cache=True).past_key_values
+        cache = model(input_ids=ids, pixel_values=images, frame_attention_mask=mask, use_cache=True).cache
         next_ids = prompt("e", "f", "g")
-        expected = model(input_ids=next_ids, past_key_values=copy.deepcopy(cache)).logits
+        expected = model(input_ids=next_ids, cache=copy.deepcopy(cache)).logits
 
         for order, change in (
             ([2, 0], lambda c: c.batch_select_indices(torch.tensor([2, 0]))),
@@ -740,7 +738,7 @@ def test_a_cache_follows_its_batch(text):
         ):
             changed = copy.deepcopy(cache)
             change(changed)
-            got = model(input_ids=next_ids[order], past_key_values=changed).logits
+            got = model(input_ids=next_ids[order], cache=changed).logits
             assert_close(got, expected[order])
         # Repeated rows have one image between them, until they are mixed.
         for order, num_kept, change in (
@@ -760,13 +758,13 @@ def test_a_cache_follows_its_batch(text):
                 prompt("eIg")[[0] * len(order)],
                 random_images(1, 1, seed=5).expand(len(order), -1, -1, -1, -1),
             )
-            expected_newer = model(input_ids=newer, pixel_values=images, past_key_values=pick(cache, order)).logits
-            got = model(input_ids=newer, pixel_values=images, past_key_values=copy.deepcopy(changed)).logits
+            expected_newer = model(input_ids=newer, pixel_values=images, cache=pick(cache, order)).logits
+            got = model(input_ids=newer, pixel_values=images, cache=copy.deepcopy(changed)).logits
             assert_close(got, expected_newer)
-            assert_close(model(input_ids=next_ids[order], past_key_values=changed).logits, expected[order])
+            assert_close(model(input_ids=next_ids[order], cache=changed).logits, expected[order])
         # A sample without an image sees exactly nothing, also in a batch of others that have one.
-        alone = model(input_ids=ids[2:], use_cache=True).past_key_values
-        assert_close(expected[2:], model(input_ids=next_ids[2:], past_key_values=alone).logits)
+        alone = model(input_ids=ids[2:], use_cache=True).cache
+        assert_close(expected[2:], model(input_ids=next_ids[2:], cache=alone).logits)
 
 
 def pick(cache, order: list[int]):
@@ -781,22 +779,22 @@ def test_a_crop_keeps_the_image_or_is_an_error():
     ids, images = prompt("aIbcIdefg"), random_images(1, 2)
     with torch.no_grad():
         full = model(input_ids=ids, pixel_values=images, use_cache=True)
-        cropped = copy.deepcopy(full.past_key_values)
+        cropped = copy.deepcopy(full.cache)
         cropped.crop(-3)  # "efg" goes
         assert cropped.get_seq_length() == 6
-        again = model(input_ids=prompt("efg"), past_key_values=cropped).logits
+        again = model(input_ids=prompt("efg"), cache=cropped).logits
         assert_close(again, full.logits[:, 6:])
-        whole = copy.deepcopy(full.past_key_values)
+        whole = copy.deepcopy(full.cache)
         whole.crop(-4)  # all that follows the last marker, which itself stays
         assert whole.get_seq_length() == 5
         with pytest.raises(ValueError, match="cropped to 4 tokens.*marked at position 4.*deepcopy"):
-            copy.deepcopy(full.past_key_values).crop(-5)
+            copy.deepcopy(full.cache).crop(-5)
         # After the crop of a text-only continuation the image is still known.
-        longer = model(input_ids=prompt("hij"), past_key_values=full.past_key_values).past_key_values
+        longer = model(input_ids=prompt("hij"), cache=full.cache).cache
         longer.crop(-6)
-        assert_close(model(input_ids=prompt("efg"), past_key_values=longer).logits, full.logits[:, 6:])
+        assert_close(model(input_ids=prompt("efg"), cache=longer).logits, full.logits[:, 6:])
         # Without images any crop will do.
-        text = model(input_ids=prompt("abcd"), use_cache=True).past_key_values
+        text = model(input_ids=prompt("abcd"), use_cache=True).cache
         text.crop(-4)
         assert text.get_seq_length() == 0
 
@@ -804,7 +802,7 @@ def test_a_crop_keeps_the_image_or_is_an_error():
 def test_a_reset_cache_holds_no_image():
     model = shared_model()
     with torch.no_grad():
-        cache = model(input_ids=prompt("aIb"), pixel_values=random_images(1, 1), use_cache=True).past_key_values
+        cache = model(input_ids=prompt("aIb"), pixel_values=random_images(1, 1), use_cache=True).cache
         assert all(layer.is_initialized for layer in media_layers(cache))
         cache.reset()
     assert all(layer.keys is None and not layer.is_initialized for layer in media_layers(cache))

@@ -138,8 +138,8 @@ def test_media_index_names_images_that_are_there(media_index, message):
 def test_packed_documents_are_not_cached():
     with pytest.raises(ValueError, match="leave out `use_cache`"):
         run(shared_model(), prompt("abcd"), position_ids=torch.tensor([[0, 1, 0, 1]]), use_cache=True)
-    assert run(shared_model(), prompt("abcd"), position_ids=torch.tensor([[0, 1, 0, 1]])).past_key_values is None
-    assert run(shared_model(), prompt("abcd"), position_ids=torch.tensor([[0, 1, 2, 3]])).past_key_values is not None
+    assert run(shared_model(), prompt("abcd"), position_ids=torch.tensor([[0, 1, 0, 1]])).cache is None
+    assert run(shared_model(), prompt("abcd"), position_ids=torch.tensor([[0, 1, 2, 3]])).cache is not None
 
 
 @pytest.mark.parametrize(
@@ -236,15 +236,15 @@ def test_both_layouts_are_the_rule(batch):
     )
     masked_cache, segment_cache = cache_layer(), cache_layer()
     mask_layout = _build_mask_layout(media_index, latents, latents.dtype)
-    masked = block(hidden_states, latents, layout=mask_layout, past_key_values=masked_cache)
+    masked = block(hidden_states, latents, layout=mask_layout, cache=masked_cache)
     layout, seen = _build_segment_layout(media_index, is_cached, num_past_tokens=7)
     if layout is None:
         assert int(media_index.max()) <= 0
-        segmented = block(hidden_states, None, past_key_values=segment_cache)
+        segmented = block(hidden_states, None, cache=segment_cache)
     else:
         num_seen = int(media_index.max())
         seen_latents = latents[:, :num_seen].flatten(0, 1)[seen]
-        segmented = block(hidden_states, seen_latents, layout=layout, past_key_values=segment_cache)
+        segmented = block(hidden_states, seen_latents, layout=layout, cache=segment_cache)
         assert_close(segment_cache.keys, expected_keys)
         assert_close(segment_cache.values, masked_cache.values)
         # The bound of the docstring: at most about twice as many slots as tokens.
@@ -900,8 +900,8 @@ def test_one_batch_equals_accumulated_micro_batches():
 def test_use_cache(text):
     model = shared_model(text)
     ids, images = prompt("aIbc"), random_images(1, 1)
-    assert run(model, ids, images, use_cache=False).past_key_values is None
-    cache = run(model, ids, images).past_key_values
+    assert run(model, ids, images, use_cache=False).cache is None
+    cache = run(model, ids, images).cache
     assert cache.get_seq_length() == 4
     assert len(cache.layers) == 3 + 3
 
@@ -923,8 +923,8 @@ def test_a_forward_over_a_cache_equals_one_over_all(text):
         kwargs = {}
         if any(counts):
             kwargs["pixel_values"], kwargs["frame_attention_mask"] = pad_images(new)
-        output = run(model, piece, past_key_values=cache, use_cache=True, **kwargs)
-        cache = output.past_key_values
+        output = run(model, piece, cache=cache, use_cache=True, **kwargs)
+        cache = output.cache
         pieces.append(output.logits)
     assert_close(torch.cat(pieces, dim=1), full)
 
@@ -985,8 +985,8 @@ def test_a_language_model_that_drops_keywords_is_never_compiled_without_its_imag
     ("model_type", "kwargs", "message"),
     [
         ("ctrl", {"n_embd": 32, "n_head": 4, "n_layer": 2}, "no list of 2 decoder layers"),
-        ("mamba", {"hidden_size": 32, "num_hidden_layers": 2}, "keeps no `past_key_values`"),
-        ("openai-gpt", {"n_embd": 32, "n_head": 4, "n_layer": 2}, "keeps no `past_key_values`"),
+        ("mamba", {"hidden_size": 32, "num_hidden_layers": 2}, "keeps no keys and values"),
+        ("openai-gpt", {"n_embd": 32, "n_head": 4, "n_layer": 2}, "keeps no keys and values"),
     ],
 )
 def test_a_language_model_that_cannot_be_conditioned_is_a_clear_error(model_type, kwargs, message):

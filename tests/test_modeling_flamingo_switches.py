@@ -242,9 +242,9 @@ def test_a_forward_over_a_cache_equals_one_over_all(switch):
     model = tiny_flamingo(**SWITCHES[switch])
     ids, images = prompt("aIbcIde"), random_images(1, 2)
     with torch.no_grad():
-        past = model(input_ids=ids[:, :4], pixel_values=images[:, :1]).past_key_values
-        middle = model(input_ids=ids[:, 4:6], pixel_values=images[:, 1:], past_key_values=past).logits
-        last = model(input_ids=ids[:, 6:], past_key_values=past).logits
+        past = model(input_ids=ids[:, :4], pixel_values=images[:, :1]).cache
+        middle = model(input_ids=ids[:, 4:6], pixel_values=images[:, 1:], cache=past).logits
+        last = model(input_ids=ids[:, 6:], cache=past).logits
     assert_close(torch.cat([middle, last], dim=1), logits(model, ids, images)[:, 4:], atol=1e-5, rtol=1e-4)
 
 

@@ -156,7 +156,7 @@ class FlamingoConfig(PreTrainedConfig):
     }
 
     # What `Trainer` need not gather in evaluation.
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "image_hidden_states"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["cache", "image_hidden_states"]
 
     vision_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None

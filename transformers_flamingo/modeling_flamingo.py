@@ -45,6 +45,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, logging
+from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from .configuration_flamingo import FlamingoConfig
@@ -614,7 +615,7 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
         hidden_states: torch.Tensor,
         latents: torch.Tensor | None,
         layout: SegmentLayout | MaskLayout | None = None,
-        past_key_values: MediaCacheLayer | None = None,
+        cache: MediaCacheLayer | None = None,
     ) -> torch.Tensor:
         """
         Args:
@@ -623,14 +624,14 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
                 Latents of the images of this call: `(S, L, Dv)` with a `SegmentLayout`, `(B, N, L, Dv)` with a
                 `MaskLayout`, `None` if there are none.
             layout (`SegmentLayout` or `MaskLayout`, *optional*): Which token sees which of them.
-            past_key_values (`MediaCacheLayer`, *optional*):
+            cache (`MediaCacheLayer`, *optional*):
                 Read for the image before this call; the last image of this call is written. Named as gradient
                 checkpointing expects it, which leaves it out.
 
         Returns:
             `torch.Tensor` of shape `(B, T, D)`.
         """
-        attended = self._cross_attend(hidden_states, latents, layout, past_key_values)
+        attended = self._cross_attend(hidden_states, latents, layout, cache)
         # No image at all: the attention branch adds exactly 0, the feed-forward branch still runs.
         if attended is not None:
             hidden_states = hidden_states + _gated(self.attn_gate, attended)
@@ -757,7 +758,7 @@ def _apply_gated_block(layer_index: int, layer: nn.Module, args: tuple, kwargs: 
     else:
         hidden_states = kwargs.pop("hidden_states")
     hidden_states = context.blocks[layer_index](
-        hidden_states, context.latents, layout=context.layout, past_key_values=context.cache_layers.get(layer_index)
+        hidden_states, context.latents, layout=context.layout, cache=context.cache_layers.get(layer_index)
     )
     return (hidden_states, *args), kwargs
 
@@ -1086,7 +1087,7 @@ class FlamingoOutput(ModelOutput):
         loss (`torch.FloatTensor`, *optional*): Next-token loss, if `labels` were given.
         logits (`torch.FloatTensor` of shape `(B, T, V)`, *optional*):
             Scores of the next token; fewer with `logits_to_keep`, none with `skip_logits`.
-        past_key_values (`Cache`, *optional*):
+        cache (`Cache`, *optional*):
             The language model's cache, with one [`MediaCacheLayer`] for each gated block behind its own layers.
         hidden_states, attentions (`tuple`, *optional*): Those of the language model.
         image_hidden_states (`torch.FloatTensor` of shape `(B, N, L, Dv)`, *optional*): The latents of the images.
@@ -1094,7 +1095,7 @@ class FlamingoOutput(ModelOutput):
 
     loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[torch.FloatTensor] | None = None
     attentions: tuple[torch.FloatTensor] | None = None
     image_hidden_states: torch.FloatTensor | None = None
@@ -1148,7 +1149,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
     _no_split_modules = ["FlamingoGatedCrossAttentionBlock", "FlamingoPerceiverResampler"]
-    _skip_keys_device_placement = ["past_key_values", _CONTEXT_KEYWORD]
+    _skip_keys_device_placement = ["cache", _CONTEXT_KEYWORD]
     # The language model ties its own head. Empty and not None: peft looks for tied modules in the submodules only then.
     _tied_weights_keys = {}
     _supports_sdpa = True
@@ -1194,10 +1195,10 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 "with `transformers_flamingo.checkpoints`."
             )
         parameters = inspect.signature(type(language_model).forward).parameters
-        if "past_key_values" not in parameters:
+        if "cache" not in parameters or all(DynamicCache(config=config.text_config).is_linear):
             raise ValueError(
-                f"{type(language_model).__name__} cannot be conditioned on images: it keeps no `past_key_values`, in which "
-                "the image has its place. Use a language model with attention."
+                f"{type(language_model).__name__} cannot be conditioned on images: it keeps no keys and values of the text "
+                "in a `cache`, in which the image has its place. Use a language model with attention."
             )
         _condition(language_model)
         self._takes_position_ids = "position_ids" in parameters
@@ -1705,6 +1706,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
 
     # Forward.
 
+    # The name that transformers itself had until 5.24, and takes until 5.40.
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     @can_return_tuple
     def forward(
         self,
@@ -1713,7 +1716,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         pixel_values: torch.FloatTensor | None = None,
         frame_attention_mask: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         position_ids: torch.LongTensor | None = None,
         mm_encoder_outputs: dict[str, Any] | None = None,
@@ -1737,7 +1740,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             labels (`torch.LongTensor` of shape `(B, T)`, *optional*):
                 Ids to predict, shifted inside; -100 is not supervised. In training mode logits are made at supervised
                 positions only, some at a time, and are not returned: see `skip_logits`.
-            past_key_values (`Cache`, *optional*):
+            cache (`Cache`, *optional*):
                 What an earlier call returned. It holds the text so far and the last image.
             inputs_embeds (`torch.FloatTensor` of shape `(B, T, D)`, *optional*):
                 Embeddings instead of `input_ids`. `<image>` is recognised by its embedding.
@@ -1786,7 +1789,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             attention_mask=attention_mask,
             pixel_values=pixel_values,
             frame_attention_mask=frame_attention_mask,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             position_ids=position_ids,
             mm_encoder_outputs=mm_encoder_outputs,
@@ -1805,7 +1808,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         return FlamingoOutput(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=None if image_features is None else image_features.pooler_output,
@@ -1876,7 +1879,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.FloatTensor | None = None,
         frame_attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         position_ids: torch.LongTensor | None = None,
         mm_encoder_outputs: dict[str, Any] | None = None,
@@ -1902,13 +1905,13 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
 
         shape = (inputs_embeds if input_ids is None else input_ids).shape[:2]
         documents = None
-        if attention_mask is None and past_key_values is None:
+        if attention_mask is None and cache is None:
             documents = self._find_documents(position_ids, shape, use_cache)
         if media_index is None:
             markers = self._find_markers(input_ids, inputs_embeds, attention_mask)
             self._check_image_counts(markers, image_features)
             media_index = compute_media_index(markers, documents)
-        elif image_features is not None or past_key_values is None:  # no waiting for the GPU at each new token
+        elif image_features is not None or cache is None:  # no waiting for the GPU at each new token
             self._check_media_index(media_index, shape, image_features)
 
         if use_cache is None:
@@ -1917,17 +1920,17 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             )
         if self.training and self.is_activation_checkpointing:
             use_cache = False
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config.text_config)
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config.text_config)
 
-        context = self._build_context(image_features, media_index, attention_mask, past_key_values)
+        context = self._build_context(image_features, media_index, attention_mask, cache)
         if self._takes_position_ids:
             kwargs["position_ids"] = self._infer_position_ids(position_ids, attention_mask, media_index.shape[1])
         if documents is not None and self._has_full_attention:
             # Several language models (OPT, MPT, Falcon) would make their mask without a look at the positions
             like = self.get_input_embeddings().weight.new_empty(*shape, 0, dtype=self.dtype)
             attention_mask = create_causal_mask(
-                self.language_model.config, like, attention_mask=None, past_key_values=None, position_ids=position_ids
+                self.language_model.config, like, attention_mask=None, cache=None, position_ids=position_ids
             )
         keywords = {_CONTEXT_KEYWORD: context} if self._takes_keywords else {}
         with _current(context):
@@ -1935,7 +1938,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 input_ids=input_ids,
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask,
-                past_key_values=past_key_values,
+                cache=cache,
                 use_cache=use_cache,
                 return_dict=True,
                 **keywords,
@@ -2042,7 +2045,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             input_ids, inputs_embeds = None, inputs_tensor
         attention_mask = model_kwargs.get("attention_mask")
         markers = self._find_markers(input_ids, inputs_embeds, attention_mask)
-        cache = model_kwargs.get("past_key_values")
+        cache = model_kwargs.get("cache")
         num_past_tokens = int(cache.get_seq_length()) if cache is not None else 0
         if num_past_tokens > 0:
             # The text may be the whole conversation or only what is new, told apart by the mask, as `_prefill` does.
@@ -2082,7 +2085,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         is repeated. The images of the prompt so have one place in the cache for all its beams.
         """
         repeats = max(generation_config.num_beams, generation_config.num_return_sequences)
-        cache = model_kwargs.get("past_key_values")
+        cache = model_kwargs.get("cache")
         position_ids = model_kwargs.get("position_ids")
         if (
             repeats == 1
@@ -2124,11 +2127,12 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             for name, features in mm_encoder_output.items()
         }
 
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     def prepare_inputs_for_generation(
         self,
         input_ids: torch.LongTensor,
         next_sequence_length: int | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         attention_mask: torch.LongTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         is_first_iteration: bool | None = False,
@@ -2137,7 +2141,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         model_inputs = super().prepare_inputs_for_generation(
             input_ids,
             next_sequence_length=next_sequence_length,
-            past_key_values=past_key_values,
+            cache=cache,
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
             is_first_iteration=is_first_iteration,

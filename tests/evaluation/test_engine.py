@@ -107,7 +107,7 @@ def test_beginnings_of_candidates_are_computed_once(text):
         lambda module, args: shapes.append(tuple(args[0].shape))
     )
     ranking.model.gated_cross_attention[0].register_forward_hook(
-        lambda module, args, kwargs, output: media_rows.append(len(kwargs["past_key_values"].keys)), with_kwargs=True
+        lambda module, args, kwargs, output: media_rows.append(len(kwargs["cache"].keys)), with_kwargs=True
     )
     ranking.rank(prompts(1), [CANDIDATES])
     # "w10", "w10 w11" and "w20" have something behind them. One row, where the language model takes such masks

@@ -200,7 +200,7 @@ class FewShotEngine:
                 logits_to_keep=1,
                 **self._image_features([prompt.prefix_media]),
             )
-            self._prefix = (key, outputs.past_key_values, ids)
+            self._prefix = (key, outputs.cache, ids)
         return copy.deepcopy(self._prefix[1])
 
     # Answers.
@@ -215,7 +215,7 @@ class FewShotEngine:
             generated = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                past_key_values=cache,
+                cache=cache,
                 **images,
                 max_new_tokens=settings.max_new_tokens,
                 num_beams=settings.num_beams,
@@ -253,13 +253,13 @@ class FewShotEngine:
             outputs = self.model(
                 input_ids=ids[:, num_past:],
                 attention_mask=mask,
-                past_key_values=cache,
+                cache=cache,
                 use_cache=True,
                 logits_to_keep=1,
                 **images,
             )
             own = [candidates[index] for index in chosen]
-            scores = self._score_candidates(own, outputs.logits, mask, outputs.past_key_values, length_normalised)
+            scores = self._score_candidates(own, outputs.logits, mask, outputs.cache, length_normalised)
             for index, row in zip(chosen, scores, strict=True):
                 results[index] = row
         return results
@@ -365,7 +365,7 @@ class FewShotEngine:
                 "input_ids": ids.to(mask.device),
                 "attention_mask": hidden.masked_fill(~sees, torch.finfo(dtype).min)[:, None],  # (B, 1, T, past + T)
                 "position_ids": mask.sum(dim=1, keepdim=True) + depths.to(mask.device) - 1,
-                "past_key_values": cache,
+                "cache": cache,
             }
             yield inputs, {(row, ids): (row, j) for row, tree in enumerate(trees) for ids, j in tree.items()}
             cache.crop(-length)
@@ -399,7 +399,7 @@ class FewShotEngine:
             inputs = {
                 "input_ids": ids.to(mask.device),
                 "attention_mask": torch.cat([mask.repeat_interleave(repeats, dim=0), is_text.to(mask.device)], dim=1),
-                "past_key_values": repeated,
+                "cache": repeated,
             }
             yield inputs, places
 
