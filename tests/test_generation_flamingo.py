@@ -303,6 +303,98 @@ def test_stops_at_the_end_of_a_chunk_and_at_the_end_of_text(token_id):
     assert model.generate(**kwargs, max_new_tokens=NEW, eos_token_id=5)[0, 3:].tolist() == [token_id] * NEW
 
 
+# The end tokens of instruct models are in the generation config of the language model alone.
+
+
+@pytest.mark.parametrize("how", ["given", "joined"])
+def test_stops_where_the_language_model_stops(how, tmp_path):
+    source = tiny_flamingo("llama")
+    text = source.language_model
+    text.generation_config.eos_token_id = [EOS, 7]  # as `<|eot_id|>` of Llama 3, `<end_of_turn>` of Gemma
+    text.generation_config.pad_token_id = 5
+    text.generation_config.suppress_tokens = [9]
+    if how == "given":
+        model = FlamingoModel(source.config, vision_model=source.vision_model, language_model=text)
+    else:
+        text.save_pretrained(tmp_path / "text")
+        source.vision_model.save_pretrained(tmp_path / "vision")
+        model = FlamingoModel.from_vision_text_pretrained(
+            tmp_path / "vision", tmp_path / "text", image_token_id=IMAGE, end_of_chunk_token_id=END_OF_CHUNK
+        )
+    model.save_pretrained(tmp_path / "flamingo")
+    for flamingo in (model, FlamingoModel.from_pretrained(tmp_path / "flamingo")):
+        assert flamingo.generation_config.eos_token_id == [END_OF_CHUNK, EOS, 7]
+        assert flamingo.generation_config.pad_token_id == 5
+        assert flamingo.generation_config.suppress_tokens == [9, IMAGE]
+    head = torch.nn.Linear(32, VOCAB_SIZE)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.arange(VOCAB_SIZE) == 7)
+    model.eval().set_output_embeddings(head)
+    assert model.generate(input_ids=prompt("ab"), max_new_tokens=NEW)[0, 2:].tolist() == [7]
+
+
+def test_sampling_of_the_language_model_is_not_taken_over():
+    """It was chosen for chats; a caption is decoded greedily unless asked otherwise."""
+    source = tiny_flamingo("llama")
+    source.language_model.generation_config.do_sample = True
+    source.language_model.generation_config.temperature = 0.6
+    model = FlamingoModel(source.config, vision_model=source.vision_model, language_model=source.language_model)
+    assert not model.generation_config.do_sample and model.generation_config.temperature in (None, 1.0)
+
+
+# Images that are chosen by hand.
+
+
+def first_logits(model: FlamingoModel, **kwargs) -> torch.Tensor:
+    kwargs = {"max_new_tokens": 3, "output_logits": True, "return_dict_in_generate": True, "eos_token_id": -1} | kwargs
+    return torch.stack(model.generate(**kwargs).logits, dim=1)
+
+
+@pytest.mark.parametrize("text", ["gpt2", "llama", "mpt"])
+@pytest.mark.parametrize("media_index", [[1, 1, 1, 1], [2, 2, 1, 1], [0, 0, 2, 2], [1, 1, 2, 0]])
+def test_media_index_of_the_prompt_is_honored(text, media_index):
+    model, images = shared_model(text), random_images(1, 2)
+    kwargs = {"input_ids": prompt("IaIb"), "pixel_values": images, "media_index": torch.tensor([media_index])}
+    logits = first_logits(model, **kwargs)
+    sequence = model.generate(**kwargs, max_new_tokens=3, eos_token_id=-1)
+    # By hand, all at once: a generated token sees what the last token of the prompt sees
+    kwargs["media_index"] = torch.tensor([[*media_index, media_index[-1], media_index[-1]]])
+    with torch.no_grad():
+        expected = model(**{**kwargs, "input_ids": sequence[:, :-1]}).logits[:, 3:]
+    assert_close(logits, expected)
+    assert (expected - model(input_ids=sequence[:, :-1], pixel_values=images).logits[:, 3:]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("other", [{"use_cache": False}, {"num_beams": 3, "num_return_sequences": 3}])
+def test_media_index_is_honored_without_a_cache_and_by_beams(other):
+    model = shared_model()
+    kwargs = {
+        "input_ids": prompt("IaIb", "_aIb"),
+        "attention_mask": torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]]),
+        "pixel_values": random_images(2, 2),
+        "frame_attention_mask": torch.tensor([[1, 1], [1, 0]]),
+        "media_index": torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]]),
+        **LENGTH,
+    }
+    if "num_beams" in other:
+        got = model.generate(**kwargs, **other)
+        assert got.tolist() == model.generate(**kwargs, **other, use_cache=False).tolist()
+    else:
+        assert model.generate(**kwargs, **other).tolist() == model.generate(**kwargs).tolist()
+
+
+def test_media_index_that_names_a_missing_image_is_refused():
+    kwargs = {"input_ids": prompt("IaIb"), "pixel_values": random_images(1, 2), "max_new_tokens": 1}
+    with pytest.raises(ValueError, match="`media_index` is 3 at token 3 of sample 0, which has 2 images"):
+        shared_model().generate(**kwargs, media_index=torch.tensor([[1, 1, 2, 3]]))
+    with pytest.raises(ValueError, match=r"`media_index` has shape \(1, 3\), but the text has \(1, 4\)"):
+        shared_model().generate(**kwargs, media_index=torch.tensor([[1, 1, 2]]))
+    cache = shared_model()(input_ids=prompt("abc"), use_cache=True).cache
+    with pytest.raises(ValueError, match="`media_index` counts the images of one call"):
+        shared_model().generate(**kwargs, media_index=torch.tensor([[1, 1, 2, 2]]), cache=cache)
+
+
 def test_default_generation_config_survives_a_save(tmp_path):
     model = biased(IMAGE)
     model.get_output_embeddings().bias = None
@@ -822,3 +914,11 @@ def test_interrupted_generation_leaves_the_model_as_it_was():
     # Text alone, afterwards, sees no image.
     ids = prompt("abcd")
     assert model.generate(ids, **LENGTH).tolist() == uncached_greedy(model, ids, None)[0].tolist()
+
+
+def test_a_language_model_cannot_write_over_the_image():
+    """Some models write to more cache layers than they have decoder layers."""
+    cache = shared_model()(input_ids=prompt("aIb"), pixel_values=random_images(1, 1), use_cache=True).cache
+    states = torch.zeros(1, 4, 1, 8)
+    with pytest.raises(ValueError, match="writes to more cache layers than it has decoder layers"):
+        cache.update(states, states, shared_model().config.text_config.num_hidden_layers)

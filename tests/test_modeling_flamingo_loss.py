@@ -17,7 +17,7 @@ from factory import (
 from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig
+from transformers import AutoConfig, Trainer, TrainingArguments
 
 from transformers_flamingo import FlamingoConfig, FlamingoModel, modeling_flamingo
 
@@ -272,3 +272,40 @@ def test_mixed_precision(dtype):
         )
         assert torch.nn.functional.cosine_similarity(gradient, expected, dim=0) > 0.99
         torch.testing.assert_close(gradient.norm(), expected.norm(), rtol=0.02, atol=0)
+
+
+# Nothing to predict.
+
+
+@pytest.mark.parametrize("num_items", [None, 0], ids=["mean", "trainer"])
+@pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "lora"])
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_without_a_target_the_gradient_is_0_as_in_the_stock_loss(tied, wrapped, num_items):
+    """The stock loss is NaN then, and its gradient 0: one empty batch must not destroy the weights."""
+    model = tiny_flamingo(text_kwargs={"tie_word_embeddings": tied}).train()
+    model.freeze_backbones()
+    if wrapped:  # the head cannot be run by itself
+        model.language_model = get_peft_model(model.language_model, LoraConfig(r=2, target_modules=["c_attn"]))
+    inputs = batch() | {"num_items_in_batch": None if num_items is None else torch.tensor(num_items)}
+    inputs["labels"] = torch.full_like(inputs["input_ids"], -100)
+    inputs["labels"][:, 0] = 5  # a first token is never predicted
+    loss, gradients = loss_and_gradients(model, **inputs)
+    expected, expected_gradients = loss_and_gradients(model, **inputs, skip_logits=False)
+    assert loss.isnan() and expected.isnan()
+    assert gradients and expected_gradients
+    for name, gradient in gradients.items():
+        assert not gradient.any(), name
+        assert not expected_gradients[name].any(), name
+
+
+def test_an_empty_batch_trains_nothing_under_the_stock_trainer(tmp_path):
+    model = tiny_flamingo()
+    model.freeze_backbones()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    inputs = batch() | {"labels": torch.full((2, 9), -100)}
+    arguments = TrainingArguments(
+        tmp_path, max_steps=2, use_cpu=True, report_to="none", save_strategy="no", weight_decay=0.0, disable_tqdm=True
+    )
+    Trainer(model, arguments, train_dataset=[1, 2], data_collator=lambda rows: inputs).train()
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]), name

@@ -280,6 +280,59 @@ def test_unfreezing_one_backbone():
     assert_only_the_new_parts_changed(model, before)
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "vision", "language"),
+    [
+        ({}, True, True),
+        ({"vision_model": True}, True, False),
+        ({"language_model": True}, False, True),
+        ({"vision_model": False}, False, True),
+        ({"language_model": False}, True, False),
+        ({"vision_model": True, "language_model": True}, True, True),
+        ({"vision_model": False, "language_model": False}, False, False),
+    ],
+)
+def test_what_is_named_is_unfrozen_and_nothing_else(kwargs, vision, language):
+    model = frozen_flamingo()
+    model.unfreeze_backbones(**kwargs)
+    assert {p.requires_grad for p in model.vision_model.parameters()} == {vision}
+    assert {p.requires_grad for p in model.language_model.parameters()} == {language}
+    assert (model.input_token_rows is None) == language
+
+
+@pytest.mark.parametrize("frozen", ["nothing", "backbones", "everything"])
+@pytest.mark.parametrize("has_labels", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_pixels_get_their_gradient_whatever_is_frozen(frozen, has_labels, training):
+    """Saliency maps and adversarial examples ask for it. The gradient is that of the model with nothing frozen."""
+    model = tiny_flamingo("llama")  # has no dropout
+    ids, pixels = prompt("aIbcIde"), random_images(1, 2)
+
+    def gradient() -> torch.Tensor:
+        given = pixels.clone().requires_grad_()
+        output = model(input_ids=ids, pixel_values=given, labels=ids if has_labels else None)
+        (output.loss if has_labels else output.logits[0, -1, 7]).backward()
+        return given.grad
+
+    expected = gradient()
+    if frozen == "backbones":
+        model.freeze_backbones()
+    elif frozen == "everything":
+        model.requires_grad_(False)
+    model.train(training)
+    assert expected.abs().amax(dim=(2, 3, 4)).min() > 0
+    torch.testing.assert_close(gradient(), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_given_features_and_embeddings_get_their_gradient_from_a_frozen_model():
+    model = tiny_flamingo().requires_grad_(False)
+    features = torch.randn(1, 1, 4, 24, requires_grad=True)
+    embeddings = model.get_input_embeddings()(prompt("aIb")).requires_grad_()
+    outputs = {"image": {"last_hidden_state": features}}
+    model(inputs_embeds=embeddings, mm_encoder_outputs=outputs).logits[0, -1, 7].backward()
+    assert features.grad.abs().max() > 0 and embeddings.grad.abs().max() > 0
+
+
 def test_construction_freezes_nothing():
     assert all(p.requires_grad for p in tiny_flamingo().parameters())
 

@@ -29,6 +29,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     DynamicCache,
+    GenerationConfig,
     GenerationMixin,
     PreTrainedModel,
 )
@@ -48,10 +49,36 @@ from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from .checks_flamingo import (
+    check_finite,
+    check_labels,
+    check_mask_shape,
+    check_tensors,
+    check_text,
+    check_text_length,
+    is_padding_mask,
+)
+from .compatibility_flamingo import require_private_names
 from .configuration_flamingo import FlamingoConfig
+from .language_models_flamingo import check_language_model, find_decoder_layers, find_max_text_length
 
 
 logger = logging.get_logger(__name__)
+
+# The private names of transformers that this file overrides or reads. CONTRIBUTING.md says what each is for.
+require_private_names(
+    GenerationMixin,
+    _prefill=("input_ids", "generation_config", "model_kwargs", "is_first_iteration"),
+    _maybe_prepare_encoder_kwargs_for_generation=(
+        "inputs_tensor",
+        "model_kwargs",
+        "model_input_name",
+        "generation_config",
+    ),
+    _expand_multimodal_outputs=("input_ids", "mm_encoder_output", "expand_size", "inputs_embeds"),
+)
+require_private_names(PreTrainedModel, _can_compile_fullgraph=None, _init_weights=("module",))
+require_private_names(GenerationConfig, _mask_length=None)
 
 # The keyword under which a FlamingoContext travels down to the decoder layers.
 _CONTEXT_KEYWORD = "flamingo_context"
@@ -141,6 +168,13 @@ def _to_device(layout, device: torch.device):
     return replace(layout, **tensors)
 
 
+def _find_last_image(media_index: torch.LongTensor) -> torch.LongTensor:
+    """Return the image that the last token of each sample sees, padding (-1) aside: `(B, T)` -> `(B,)`."""
+    is_text = media_index >= 0
+    last = (is_text * torch.arange(media_index.shape[1], device=media_index.device)).argmax(dim=1, keepdim=True)
+    return media_index.gather(1, last).squeeze(1).clamp(min=0)
+
+
 def _build_segment_layout(
     media_index: torch.LongTensor, is_cached: bool, num_past_tokens: int
 ) -> tuple[SegmentLayout | None, torch.LongTensor]:
@@ -200,7 +234,7 @@ def _build_segment_layout(
     )
 
     # The last image of each sample, which is the one the next token will see.
-    last_media = media_index.amax(dim=1).clamp(min=0)
+    last_media = _find_last_image(media_index)
     last_key = sample[:, 0] * (num_media + 1) + last_media
     last_index = torch.where(
         last_media > 0,
@@ -231,7 +265,7 @@ def _build_mask_layout(media_index: torch.LongTensor, latents: torch.Tensor, dty
     mask = torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)
     # (B, T, N + 1) -> (B, 1, T, (N + 1) * L)
     mask = mask.repeat_interleave(num_latents, dim=-1)[:, None]
-    return MaskLayout(attention_mask=mask, last_index=media_index.amax(dim=1).clamp(min=0))
+    return MaskLayout(attention_mask=mask, last_index=_find_last_image(media_index))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -271,17 +305,21 @@ class MediaCacheLayer(CacheLayerMixin):
         self.num_repeats = 1
         self.is_initialized = True
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Replace the image by a newer one: `(B, heads, L, head_dim)` both."""
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs) -> None:
+        """Refuse the text: only a language model calls this, and the layer holds an image."""
+        raise ValueError(
+            "The language model writes to more cache layers than it has decoder layers, and this one holds an image, which "
+            "would be lost. Use `use_cache=False`, or another language model."
+        )
+
+    def set_image(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Replace the image with a newer one: `(B, heads, L, head_dim)` both."""
         if self.is_initialized and self._is_static and self.keys.shape == key_states.shape:
             # Compiled code and CUDA graphs hold on to the address.
             self.keys.copy_(key_states)
             self.values.copy_(value_states)
         else:
             self.lazy_initialization(key_states, value_states)
-        return self.keys, self.values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return (self.keys.shape[-2] if self.is_initialized else 0), 0
@@ -662,7 +700,7 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
         attend = self._attend_segments if isinstance(layout, SegmentLayout) else self._attend_masked
         attended, last_key, last_value = attend(query, latents, layout, past)
         if cache_layer is not None:
-            cache_layer.update(last_key, last_value)
+            cache_layer.set_image(last_key, last_value)
         return self.attention.o_proj(attended)
 
     def _attend_segments(
@@ -761,28 +799,6 @@ def _apply_gated_block(layer_index: int, layer: nn.Module, args: tuple, kwargs: 
         hidden_states, context.latents, layout=context.layout, cache=context.cache_layers.get(layer_index)
     )
     return (hidden_states, *args), kwargs
-
-
-def _is_padding_mask(attention_mask: Any) -> bool:
-    """Whether it is `(B, T)`. For compilable caches `generate()` passes finished masks, one or a dict of them."""
-    return isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2
-
-
-def find_decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
-    """The decoder layers of a causal language model; a `ValueError` if there are none."""
-    num_layers = language_model.config.num_hidden_layers
-    for module in language_model.modules():
-        if (
-            isinstance(module, nn.ModuleList)
-            and len(module) == num_layers
-            and all(isinstance(layer, GradientCheckpointingLayer) for layer in module)
-        ):
-            return module
-    raise ValueError(
-        f"{type(language_model).__name__} cannot be conditioned on images: no list of {num_layers} decoder layers was "
-        "found in it, so there is no place for the gated cross-attention blocks. A language model needs a `ModuleList` "
-        "of `GradientCheckpointingLayer`s, as the causal language models of transformers have."
-    )
 
 
 def _condition(language_model: PreTrainedModel) -> None:
@@ -1041,6 +1057,8 @@ class ChunkedLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, scale):
         # In float32: a mean's scale is rounded in half precision, and that of a gradient scaler may not fit.
+        # Without a target the mean is 0 / 0 and its scale not finite, but nothing depends on the parameters.
+        scale = scale if len(ctx.saved_tensors[0]) > 0 else torch.zeros_like(scale)
         of_states, *of_parameters = (
             (gradient.float() * scale).to(dtype) for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         )
@@ -1140,8 +1158,13 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         vision_model (`PreTrainedModel`, *optional*): An existing vision encoder; built from `config` without one.
         language_model (`PreTrainedModel`, *optional*): An existing causal language model, likewise.
 
+    Attributes:
+        max_text_length (`int`, *optional*):
+            Number of tokens that the language model has positions for; `None` if it computes positions without a limit.
+
     Raises:
-        ValueError: the language model cannot be conditioned, or its vocabulary lacks the special tokens.
+        ValueError: the language model cannot be conditioned, its vocabulary lacks the special tokens, or the vision
+            encoder masks images.
     """
 
     config_class = FlamingoConfig
@@ -1173,6 +1196,13 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                     "Resize its embeddings first (`resize_token_embeddings`), or use "
                     "`FlamingoModel.from_vision_text_pretrained`, which does it."
                 )
+        if getattr(config.vision_config, "mask_ratio", 0):
+            raise ValueError(
+                f"The vision encoder is a {config.vision_config.model_type} with `mask_ratio="
+                f"{config.vision_config.mask_ratio}`: it hides that share of each image at random and shuffles the rest, so "
+                "the same image would never give the same features. Use the encoder without masking that has the same "
+                "weights, such as `ViTModel.from_pretrained` for a ViT-MAE checkpoint."
+            )
         if vision_model is None and config.vision_config is not None:
             vision_model = AutoModel.from_config(config.vision_config)
         if language_model is None:
@@ -1194,12 +1224,9 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 "would give wrong numbers without a word. Build the model from its config, or convert the checkpoint "
                 "with `transformers_flamingo.checkpoints`."
             )
+        check_language_model(language_model)
+        self.max_text_length = find_max_text_length(language_model)
         parameters = inspect.signature(type(language_model).forward).parameters
-        if "cache" not in parameters or all(DynamicCache(config=config.text_config).is_linear):
-            raise ValueError(
-                f"{type(language_model).__name__} cannot be conditioned on images: it keeps no keys and values of the text "
-                "in a `cache`, in which the image has its place. Use a language model with attention."
-            )
         _condition(language_model)
         self._takes_position_ids = "position_ids" in parameters
         self._takes_keywords = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -1213,26 +1240,37 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
     @classmethod
     def from_pretrained(cls, *args, quantization_config: QuantizationConfigMixin | dict | None = None, **kwargs):
         """
-        As [`PreTrainedModel.from_pretrained`]. A `quantization_config` that names no modules to leave as they are
-        quantises the decoder of the language model alone: resampler and gated blocks are there to be trained.
+        Load a model as [`PreTrainedModel.from_pretrained`] does. A `quantization_config` quantizes the decoder of the
+        language model alone, without the modules that it names: the head, the vision encoder, the resampler and the
+        gated blocks keep their precision.
         """
         if quantization_config is not None:
             kwargs["quantization_config"] = _quantize_only_the_decoder(quantization_config)
         return super().from_pretrained(*args, **kwargs)
 
     def _set_default_generation_config(self) -> None:
-        """Stop at `<|endofchunk|>` or the language model's own end, and never generate an `<image>` token."""
+        """
+        Stop at `<|endofchunk|>` and wherever the language model stops, and never generate an `<image>` token.
+
+        Instruct models have their end-of-turn tokens in the generation config alone. Whatever else stands there, such
+        as sampling, was chosen for chats and is not taken over.
+        """
+        config, text = self.generation_config, self.language_model.generation_config or GenerationConfig()
         text_config = self.config.text_config
-        eos = getattr(text_config, "eos_token_id", None)
-        eos = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+
+        def token_ids(name: str) -> list[int]:
+            given = [getattr(source, name, None) for source in (text, text_config)]
+            return [i for ids in given if ids is not None for i in ([ids] if isinstance(ids, int) else ids)]
+
+        config.bos_token_id = next(iter(token_ids("bos_token_id")), None)
         pad = self.config.pad_token_id
-        if pad is None:
-            pad = getattr(text_config, "pad_token_id", None)
-        self.generation_config.bos_token_id = getattr(text_config, "bos_token_id", None)
-        self.generation_config.pad_token_id = self.config.end_of_chunk_token_id if pad is None else pad
-        self.generation_config.eos_token_id = list(dict.fromkeys([self.config.end_of_chunk_token_id, *eos]))
+        config.pad_token_id = next(iter(token_ids("pad_token_id")), self.config.end_of_chunk_token_id)
+        config.pad_token_id = config.pad_token_id if pad is None else pad
+        config.eos_token_id = list(dict.fromkeys([self.config.end_of_chunk_token_id, *token_ids("eos_token_id")]))
+        for name in ("begin_suppress_tokens", "bad_words_ids", "suppress_tokens"):
+            setattr(config, name, getattr(text, name, None))
         if self.config.image_token_ids is None:  # those are ordinary text
-            self.generation_config.suppress_tokens = [self.config.image_token_id]
+            config.suppress_tokens = [*(config.suppress_tokens or ()), self.config.image_token_id]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -1330,11 +1368,22 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         self._remove_token_rows()
         self._add_token_rows()
 
-    def unfreeze_backbones(self, vision_model: bool = True, language_model: bool = True) -> None:
-        """Make the backbones, or one of them, trainable again."""
-        if vision_model and self.vision_model is not None:
+    def unfreeze_backbones(self, vision_model: bool | None = None, language_model: bool | None = None) -> None:
+        """
+        Make the backbones trainable again.
+
+        Args:
+            vision_model (`bool`, *optional*): Whether to unfreeze the vision encoder.
+            language_model (`bool`, *optional*): Whether to unfreeze the language model.
+
+        Without arguments both are unfrozen. With one argument, `True` unfreezes that backbone alone and `False` the other
+        one alone.
+        """
+        unfreezes_vision = not language_model if vision_model is None else vision_model
+        unfreezes_text = not vision_model if language_model is None else language_model
+        if unfreezes_vision and self.vision_model is not None:
             self.vision_model.requires_grad_(True)
-        if language_model:
+        if unfreezes_text:
             self._remove_token_rows()
             self.language_model.requires_grad_(True)
 
@@ -1453,10 +1502,16 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 "the features of your own encoder instead: `mm_encoder_outputs={'image': {'last_hidden_state': "
                 "features}}` with features of shape (B, N, P, Dv), or (B, N, F, P, Dv) for video."
             )
+        check_tensors(pixel_values=pixel_values, frame_attention_mask=frame_attention_mask)
         if pixel_values.ndim not in (5, 6):
             raise ValueError(
                 f"`pixel_values` has shape {tuple(pixel_values.shape)}. It must be (B, N, C, H, W) for images or "
                 "(B, N, F, C, H, W) for videos: samples, images per sample, then each image. FlamingoProcessor makes it."
+            )
+        if not pixel_values.is_floating_point():
+            raise ValueError(
+                f"`pixel_values` is of type {pixel_values.dtype}, so the pixels were not rescaled and normalized as the "
+                "vision encoder needs them. Pass the images through FlamingoProcessor."
             )
         has_frames = pixel_values.ndim == 6
         frames = pixel_values if has_frames else pixel_values[:, :, None]  # (B, N, F, C, H, W)
@@ -1471,6 +1526,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 f"`pixel_values` of shape {tuple(pixel_values.shape)} holds no real image: `frame_attention_mask` has no 1, "
                 "or there are no images at all. Leave `pixel_values` out for text alone."
             )
+        check_finite(flat, "pixel_values", "real image or frame")
         outputs = self._encode(flat, **kwargs)
         features = self._select_features(outputs["last_hidden_state"], flat.shape[-2:])
         if is_real is not None and len(features) != len(is_real):
@@ -1485,10 +1541,12 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
 
     def _encode(self, frames: torch.Tensor, **kwargs) -> dict[str, Any]:
         """What the vision encoder makes of frames `(E, C, H, W)`."""
-        trains_vision = torch.is_grad_enabled() and any(p.requires_grad for p in self.vision_model.parameters())
+        needs_gradient = torch.is_grad_enabled() and (
+            frames.requires_grad or any(p.requires_grad for p in self.vision_model.parameters())
+        )
         # Without gradients the features are all that is kept, and memory for the rest need not grow with the frames.
-        is_whole = trains_vision or torch.compiler.is_compiling()
-        with torch.set_grad_enabled(trains_vision):
+        is_whole = needs_gradient or torch.compiler.is_compiling()
+        with torch.set_grad_enabled(needs_gradient):
             chunks = [
                 self.vision_model(pixel_values=chunk.to(self.vision_model.dtype), return_dict=True, **kwargs)
                 for chunk in ([frames] if is_whole else frames.split(ENCODER_CHUNK_SIZE))
@@ -1583,6 +1641,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         latents, features = image_outputs.get("pooler_output"), image_outputs.get("last_hidden_state")
         given, name = (features, "last_hidden_state") if latents is None else (latents, "pooler_output")
         dims = (4, 5) if latents is None else (4,)
+        check_tensors(frame_attention_mask=frame_attention_mask, **{f"mm_encoder_outputs['image']['{name}']": given})
         if given is None or given.ndim not in dims or given.shape[-1] != self.config.vision_hidden_size:
             raise ValueError(
                 f"`mm_encoder_outputs['image']` has `{name}` of shape "
@@ -1590,6 +1649,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 "(B, N, L, Dv), or `last_hidden_state` (features) of shape (B, N, P, Dv) or (B, N, F, P, Dv), with "
                 f"Dv = {self.config.vision_hidden_size}."
             )
+        check_finite(given, name, "sample")
         if latents is None:
             has_frames = features.ndim == 5
             features = features if has_frames else features[:, :, None]
@@ -1622,7 +1682,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         else:
             tokens = self.get_input_embeddings()(torch.tensor(token_ids, device=inputs_embeds.device))
             markers = torch.stack([(inputs_embeds == token).all(dim=-1) for token in tokens]).any(dim=0)
-        if _is_padding_mask(attention_mask):
+        if is_padding_mask(attention_mask):
             markers = markers & attention_mask[:, -markers.shape[1] :].bool()
         return markers
 
@@ -1756,8 +1816,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
                 Compute logits only at the last so many positions (0: at all), or at the positions in a tensor.
             media_index (`torch.LongTensor` of shape `(B, T)`, *optional*):
-                The image of this call that each token sees, from 1; 0: the one in the cache, or none. Derived from
-                the `<image>` tokens and the documents in `position_ids` without it; the number of `<image>` tokens is
+                The image of this call that each token sees, from 1; 0: the one in the cache, or none. A later token sees
+                the image of the last token; `generate()` takes it for the prompt. Derived from the `<image>` tokens and the documents in `position_ids` without it; the number of `<image>` tokens is
                 then checked against the number of images.
             skip_logits (`bool`, *optional*):
                 Whether to return the loss without logits. By default so in training mode if there are `labels`
@@ -1798,6 +1858,10 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             **kwargs,
         )
         loss = logits = None
+        if labels is not None:
+            # With fewer logits the labels are those of the kept ones.
+            shape = (inputs_embeds if input_ids is None else input_ids).shape[:2] if keeps_all else labels.shape
+            check_labels(labels, shape, self.config.text_config.vocab_size, kwargs.get("ignore_index", -100))
         if skip_logits:
             loss, outputs, image_features = self._loss_alone(run, labels, **kwargs)
         else:
@@ -1829,12 +1893,6 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         """
         if shift_labels is None:
             shift_labels = nn.functional.pad(labels[..., 1:], (0, 1), value=ignore_index)
-        text = run.keywords["inputs_embeds" if run.keywords["input_ids"] is None else "input_ids"]
-        if text is not None and shift_labels.shape != text.shape[:2]:
-            raise ValueError(
-                f"The labels have shape {tuple(shift_labels.shape)}, but the text has {tuple(text.shape[:2])}: each token needs "
-                f"one, {ignore_index} where nothing is to be learned."
-            )
         supervised = shift_labels != ignore_index  # (B, T)
         targets = shift_labels[supervised]  # (M,)
         vocab_size = self.config.text_config.vocab_size
@@ -1866,10 +1924,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             targets.to(hidden_states.device),
             *parameters,
         )
-        if num_items_in_batch is None and len(targets) == 0:
-            loss = loss + float("nan")  # the mean of nothing, but without a gradient of infinity
-        else:
-            loss = loss / (len(targets) if num_items_in_batch is None else num_items_in_batch)
+        # The mean of no target is NaN, as in the stock loss, but its gradient is 0.
+        loss = loss / (torch.tensor(len(targets)) if num_items_in_batch is None else num_items_in_batch)
         return loss, outputs, image_features
 
     def _run(
@@ -1888,9 +1944,14 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         **kwargs,
     ) -> tuple[ModelOutput, FlamingoImageFeatures | None]:
         """Run the language model, or its body without the head, on text and images; arguments as in `forward`."""
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Pass exactly one of `input_ids` and `inputs_embeds`.")
+        check_tensors(attention_mask=attention_mask, position_ids=position_ids, media_index=media_index)
+        shape = check_text(input_ids, inputs_embeds, self.config.text_config.vocab_size)
         if not torch.compiler.is_compiling():
+            num_past_tokens = 0 if cache is None else cache.get_seq_length()
+            if isinstance(num_past_tokens, int):  # of a static cache it is on the device, and `generate()` has checked
+                if is_padding_mask(attention_mask):
+                    check_mask_shape(attention_mask.shape, shape, num_past_tokens)
+                check_text_length(self.max_text_length, shape, num_past_tokens, attention_mask, position_ids)
             self._share_token_rows()
 
         image_features = (mm_encoder_outputs or {}).get("image")
@@ -1903,7 +1964,6 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         if image_features is not None:
             image_features = self._real_images_first(image_features, image_features.image_attention_mask)
 
-        shape = (inputs_embeds if input_ids is None else input_ids).shape[:2]
         documents = None
         if attention_mask is None and cache is None:
             documents = self._find_documents(position_ids, shape, use_cache)
@@ -1975,7 +2035,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
 
         latents = image_features.pooler_output.to(self.gated_cross_attention[0].norm.weight.dtype)
         media_index = media_index.to(latents.device)
-        if _is_padding_mask(attention_mask):
+        if is_padding_mask(attention_mask):
             is_text = attention_mask[:, -media_index.shape[1] :].bool().to(latents.device)
             media_index = media_index.masked_fill(~is_text, -1)
         if torch.compiler.is_compiling():
@@ -2006,7 +2066,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         Several language models count from the left edge whatever the mask says, so that a sample would give other
         logits in a padded batch than alone. Rows without padding on the left keep the language model's positions.
         """
-        if position_ids is not None or not _is_padding_mask(attention_mask):
+        if position_ids is not None or not is_padding_mask(attention_mask):
             return position_ids
         real = attention_mask.long()
         counted = (real.cumsum(dim=1) - 1).masked_fill(real == 0, 0)
@@ -2022,7 +2082,10 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         model_input_name: str | None,
         generation_config,
     ) -> dict[str, Any]:
-        """Encode each image once for the whole of `generate()`, and check the prompt against the images."""
+        """Check the prompt, and encode each image once for the whole of `generate()`."""
+        markers, num_cached_tokens = self._check_prompt(
+            inputs_tensor, model_kwargs, model_input_name, generation_config
+        )
         frame_attention_mask = model_kwargs.get("frame_attention_mask")
         if model_kwargs.get("pixel_values") is None:
             model_kwargs.pop("pixel_values", None)  # the stock method takes its presence for images
@@ -2036,26 +2099,83 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             if generation_config.prefill_chunk_size is not None:
                 raise ValueError(
                     "`prefill_chunk_size` is not supported together with images: generate() would cut the images at "
-                    "the same places as the text. Leave it out."
+                    "the same places as the text. Remove it."
                 )
             image_features = self._as_image_features(image_features, frame_attention_mask)
 
+        if num_cached_tokens > 0:
+            image_features = self._drop_cached_images(image_features, markers, num_cached_tokens)
+            markers = markers[:, num_cached_tokens:]
+        if model_kwargs.get("media_index") is None:
+            self._check_image_counts(markers, image_features)
+        else:
+            self._check_media_index(model_kwargs["media_index"], markers.shape, image_features)
+        model_kwargs["mm_encoder_outputs"] = {} if image_features is None else {"image": image_features}
+        return model_kwargs
+
+    def _check_prompt(
+        self,
+        inputs_tensor: torch.Tensor,
+        model_kwargs: dict[str, Any],
+        model_input_name: str | None,
+        generation_config: GenerationConfig,
+    ) -> tuple[torch.BoolTensor, int]:
+        """
+        Check the text of a prompt, and limit what is generated to the positions of the language model.
+
+        Returns:
+            Where the `<image>` tokens are `(B, T)`, and how many tokens at the start of the prompt the cache holds.
+        """
         input_ids, inputs_embeds = inputs_tensor, None
         if model_input_name == "inputs_embeds":
             input_ids, inputs_embeds = None, inputs_tensor
-        attention_mask = model_kwargs.get("attention_mask")
-        markers = self._find_markers(input_ids, inputs_embeds, attention_mask)
-        cache = model_kwargs.get("cache")
-        num_past_tokens = int(cache.get_seq_length()) if cache is not None else 0
-        if num_past_tokens > 0:
-            # The text may be the whole conversation or only what is new, told apart by the mask, as `_prefill` does.
-            num_mask = generation_config._mask_length if attention_mask is None else attention_mask.shape[1]
-            if inputs_embeds is not None or num_mask == markers.shape[1]:
-                image_features = self._drop_cached_images(image_features, markers, num_past_tokens)
-                markers = markers[:, num_past_tokens:]
-        self._check_image_counts(markers, image_features)
-        model_kwargs["mm_encoder_outputs"] = {} if image_features is None else {"image": image_features}
-        return model_kwargs
+        shape = check_text(input_ids, inputs_embeds, self.config.text_config.vocab_size)
+        cache, attention_mask = model_kwargs.get("cache"), model_kwargs.get("attention_mask")
+        num_past_tokens = 0 if cache is None else int(cache.get_seq_length())
+        if num_past_tokens > 0 and model_kwargs.get("media_index") is not None:
+            raise ValueError(
+                "`media_index` counts the images of one call, so it cannot be combined with a `cache` that holds text. Pass "
+                "the whole prompt without a cache, or call `forward`."
+            )
+        # The text may be the whole conversation or only what is new, told apart by the mask, as `_prefill` does. A mask of
+        # ones was dropped.
+        mask_length = generation_config._mask_length if attention_mask is None else attention_mask.shape[1]
+        is_whole = num_past_tokens > 0 and (inputs_embeds is not None or mask_length == shape[1])
+        length = shape[1] if is_whole else num_past_tokens + shape[1]
+        if is_whole and length <= num_past_tokens:
+            raise ValueError(
+                f"The cache holds {num_past_tokens} tokens and the text has {length}, so nothing in it is new. Pass the whole "
+                "conversation, or the new text alone with an `attention_mask` that covers both."
+            )
+        if attention_mask is None or is_padding_mask(attention_mask):
+            check_mask_shape((shape[0], mask_length), shape, length - shape[1])
+        check_text_length(self.max_text_length, (shape[0], length), 0, attention_mask)
+        self._limit_new_tokens(generation_config, length, attention_mask)
+        return self._find_markers(input_ids, inputs_embeds, attention_mask), num_past_tokens if is_whole else 0
+
+    def _limit_new_tokens(
+        self, generation_config: GenerationConfig, length: int, attention_mask: torch.Tensor | None
+    ) -> None:
+        """Stop `generate()` where the positions of the language model end, after a text of `length` tokens."""
+        if self.max_text_length is None:
+            return
+        max_length = generation_config.max_length
+        # The library's default, 20, is a number of new tokens.
+        has_default = generation_config.max_new_tokens is None and max_length in (None, 20)
+        new_tokens = 20 if has_default else generation_config.max_new_tokens
+        new_tokens = max_length - length if new_tokens is None else new_tokens
+        # The last token is not fed to the model, so it needs no position.
+        if length + new_tokens - 1 <= self.max_text_length:
+            return
+        if is_padding_mask(attention_mask):
+            length = int(attention_mask.sum(dim=1).max())
+        room = self.max_text_length - length + 1
+        if new_tokens > room:
+            logger.warning(
+                f"The text has {length} tokens and {new_tokens} more were asked for, but the language model has positions "
+                f"for {self.max_text_length}: at most {room} are generated."
+            )
+            generation_config.max_new_tokens, generation_config.max_length = room, None
 
     @staticmethod
     def _drop_cached_images(
@@ -2136,6 +2256,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         attention_mask: torch.LongTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         is_first_iteration: bool | None = False,
+        media_index: torch.LongTensor | None = None,
         **kwargs,
     ) -> dict[str, Any]:
         model_inputs = super().prepare_inputs_for_generation(
@@ -2149,14 +2270,18 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         )
         # The prompt is checked before the first step. From then on a marker may be a candidate of assisted decoding
         # that will be rejected, or one that was asked for: without an image of its own it keeps the one before it.
-        markers = self._find_markers(model_inputs.get("input_ids"), model_inputs.get("inputs_embeds"), attention_mask)
-        media_index = compute_media_index(markers)
+        new_ids, new_embeds = model_inputs.get("input_ids"), model_inputs.get("inputs_embeds")
+        markers = self._find_markers(new_ids, new_embeds, attention_mask)
         image_features = (model_inputs.get("mm_encoder_outputs") or {}).get("image")
         if image_features is None:
-            media_index = torch.zeros_like(media_index)
+            media_index = torch.zeros_like(markers, dtype=torch.long)
+        elif media_index is None:
+            num_images = image_features.image_attention_mask.sum(dim=1, keepdim=True).to(markers.device)
+            media_index = compute_media_index(markers).minimum(num_images)
         else:
-            num_images = image_features.image_attention_mask.sum(dim=1, keepdim=True).to(media_index.device)
-            media_index = media_index.minimum(num_images)
+            # Generated tokens see what the last token of the prompt sees.
+            num_new_tokens = max(markers.shape[1] - media_index.shape[1], 0)
+            media_index = torch.cat([media_index, media_index[:, -1:].expand(-1, num_new_tokens)], dim=1)
         model_inputs["media_index"] = media_index
         return model_inputs
 
@@ -2236,7 +2361,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
     def _take_over_quantization(self) -> None:
         """What says that the language model is quantised, where saving, loading, Trainer and peft look for it."""
         quantizer, text_config = self.language_model.hf_quantizer, self.config.text_config
-        quantizer.quantization_config = _quantize_only_the_decoder(quantizer.quantization_config, True)
+        quantizer.quantization_config = _quantize_only_the_decoder(quantizer.quantization_config)
         self.config.quantization_config = quantizer.quantization_config
         del text_config.quantization_config
         for name in ("hf_quantizer", "is_quantized", "quantization_method", "is_loaded_in_8bit", "is_loaded_in_4bit"):
@@ -2244,25 +2369,32 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 setattr(self, name, getattr(self.language_model, name))
 
 
-def _quantize_only_the_decoder(
-    quantization_config: QuantizationConfigMixin | dict, is_of_language_model: bool = False
-) -> QuantizationConfigMixin:
+# What a quantization config must name so that it leaves all but the decoder of the language model as it is. Quantizers take
+# names from the start, ends of names, and regular expressions, and compare them with modules or with their weights. What
+# stands directly in the language model, beside its decoder, is the head.
+_UNQUANTIZED_MODULES = [
+    "vision_model",
+    "resampler",
+    "gated_cross_attention",
+    r"language_model\.[^.]+(\.weight|\.bias)?$",
+]
+
+
+def _quantize_only_the_decoder(quantization_config: QuantizationConfigMixin | dict) -> QuantizationConfigMixin:
     """
-    A copy that skips all but the decoder of the language model, unless it has a list of what to skip. That of a
-    language model alone becomes one of the whole model.
+    Return a copy that skips all but the decoder of the language model.
+
+    Names that it has already are those of a language model alone, as users know them, or of the whole model.
     """
     if isinstance(quantization_config, dict):
         quantization_config = AutoQuantizationConfig.from_dict(quantization_config)
     quantization_config = copy.deepcopy(quantization_config)
     for name in ("llm_int8_skip_modules", "modules_to_not_convert"):
-        given = getattr(quantization_config, name, ())
-        if given is None or (given and is_of_language_model):
-            # Names from the start, ends of names, or regular expressions. [^.]+$ is what stands beside the decoder:
-            # the head.
-            inside = (
-                [r"language_model\.[^.]+$"] if given is None else [*given, *(f"language_model.{k}" for k in given)]
-            )
-            setattr(quantization_config, name, ["vision_model", "resampler", "gated_cross_attention", *inside])
+        if hasattr(quantization_config, name):
+            given = getattr(quantization_config, name) or []
+            inside = [f"language_model.{key}" for key in given if not key.startswith("language_model")]
+            names = [*_UNQUANTIZED_MODULES, *given, *inside]
+            setattr(quantization_config, name, list(dict.fromkeys(names)))
     return quantization_config
 
 

@@ -111,7 +111,18 @@ def test_beginnings_of_candidates_are_computed_once(text):
     )
     ranking.rank(prompts(1), [CANDIDATES])
     # "w10", "w10 w11" and "w20" have something behind them. One row, where the language model takes such masks
-    in_one_row = text in ("gpt2", "opt", "opt_350m", "llama", "gpt_neox", "qwen3", "smollm3", "gemma", "mistral")
+    in_one_row = text in (
+        "gpt2",
+        "opt",
+        "opt_350m",
+        "llama",
+        "gpt_neox",
+        "qwen3",
+        "smollm3",
+        "gemma",
+        "mistral",
+        "gptj",
+    )
     assert shapes[1:] == [(1, 3) if in_one_row else (2, 2)]
     assert media_rows == [1, 1]  # the image has one place in the cache, for all candidates
     assert ranking.num_encoded == 3

@@ -10,9 +10,17 @@ from factory import END_OF_CHUNK, IMAGE, VOCAB_SIZE, open_gates, prompt, random_
 from peft import AutoPeftModel, PeftModel, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForImageTextToText,
+    BitsAndBytesConfig,
+    Conv1D,
+    EetqConfig,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.quantizers.quantizers_utils import should_convert_module
 
-from transformers_flamingo import FlamingoModel
+from transformers_flamingo import FlamingoModel, modeling_flamingo
 from transformers_flamingo.training import FlamingoDataCollator, GateHistoryCallback, lora_config, parameter_groups
 
 
@@ -351,6 +359,34 @@ def test_only_the_language_model_is_quantised(bitsandbytes, text, bits, tmp_path
     inputs = batch()
     generated = quantized.generate(**inputs, max_new_tokens=3, eos_token_id=-1)
     assert generated.shape == (2, inputs["input_ids"].shape[1] + 3)
+
+
+@bits
+def test_names_that_are_given_are_left_out_beside_the_head(bitsandbytes, bits, tmp_path):
+    """As users of a bare language model know them. Their list replaces the library's, which names the head."""
+    model = tiny_flamingo("llama", text_kwargs={**WIDE["llama"], "tie_word_embeddings": False})
+    model.save_pretrained(tmp_path)
+    for given in (["lm_head"], ["model.layers.0"], []):
+        config = BitsAndBytesConfig(**{f"load_in_{bits}bit": True}, llm_int8_skip_modules=given)
+        quantized = FlamingoModel.from_pretrained(tmp_path, quantization_config=config)
+        expected = decoder_layers(model, "llama")
+        if given == ["model.layers.0"]:
+            expected = {name for name in expected if ".layers.0." not in name}
+        assert quantized_layers(quantized, bits) == expected
+
+
+@pytest.mark.parametrize("text", ["gpt2", "opt", "llama", "gpt_neox", "gptj", "mpt", "falcon"])
+@pytest.mark.parametrize("given", [None, [], ["lm_head"], ["vision_model"]])
+@pytest.mark.parametrize("suffix", ["", ".weight"], ids=["modules", "weights"])  # torchao compares names of weights
+def test_every_quantizer_takes_the_decoder_alone(text, given, suffix):
+    config = EetqConfig(modules_to_not_convert=given)
+    names = modeling_flamingo._quantize_only_the_decoder(config).modules_to_not_convert
+    model = tiny_flamingo(text, text_kwargs={"tie_word_embeddings": False})
+    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)}
+    taken = {name for name in linear if should_convert_module(name + suffix, names)}
+    head = next(name for name, module in model.named_modules() if module is model.get_output_embeddings())
+    assert head in linear and head not in taken
+    assert taken == {name for name in linear if name.startswith("language_model.") and name != head}
 
 
 @bits

@@ -1,0 +1,48 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""A release of transformers that changed a private name is blamed at import, and not the user's model later."""
+
+import subprocess
+import sys
+
+import pytest
+import transformers
+from transformers import GenerationMixin
+
+from transformers_flamingo.compatibility_flamingo import require_private_names
+
+
+class Owner:
+    annotated: int
+    value = None
+
+    def method(self, a, b, c=None): ...
+
+
+def test_what_is_there_passes():
+    require_private_names(Owner, annotated=None, value=None, method=("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        ({"missing": None}, "`Owner.missing`"),
+        ({"missing": ("a",)}, r"`Owner.missing\(a\)`"),
+        ({"method": ("a", "d")}, r"`Owner.method\(a, d\)`"),
+        ({"method": ("b", "a")}, r"`Owner.method\(b, a\)`"),
+        ({"value": ("a",)}, r"`Owner.value\(a\)`"),
+    ],
+)
+def test_what_is_missing_or_has_other_parameters_is_an_error(names, wanted):
+    with pytest.raises(ImportError, match=f"transformers {transformers.__version__} has no {wanted}"):
+        require_private_names(Owner, **names)
+
+
+@pytest.mark.parametrize(
+    "name", ["_prefill", "_maybe_prepare_encoder_kwargs_for_generation", "_expand_multimodal_outputs"]
+)
+def test_the_model_cannot_be_imported_without_what_it_overrides(name):
+    assert hasattr(GenerationMixin, name)
+    code = f"import transformers; del transformers.GenerationMixin.{name}; import transformers_flamingo"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode != 0
+    assert f"has no `GenerationMixin.{name}(" in result.stderr.splitlines()[-1]

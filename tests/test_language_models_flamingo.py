@@ -1,0 +1,127 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Language models that do not fit are refused at construction, with the reason."""
+
+import pytest
+import torch
+from factory import END_OF_CHUNK, IMAGE, VOCAB_SIZE, open_gates, prompt, random_images, tiny_vision_config
+from transformers import AutoConfig, ViTMAEConfig
+
+from transformers_flamingo import FlamingoConfig, FlamingoModel
+from transformers_flamingo.language_models_flamingo import find_max_text_length
+
+
+BERT = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
+GEMMA = {
+    **{name: BERT[name] for name in ("hidden_size", "intermediate_size", "num_attention_heads")},
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
+
+
+def config(model_type: str, **fields) -> FlamingoConfig:
+    return FlamingoConfig(
+        vision_config=tiny_vision_config(),
+        text_config=AutoConfig.for_model(model_type, vocab_size=VOCAB_SIZE, **fields),
+        resampler_num_layers=1,
+        resampler_num_latents=4,
+        image_token_id=IMAGE,
+        end_of_chunk_token_id=END_OF_CHUNK,
+    )
+
+
+@pytest.mark.parametrize(
+    "model_type", ["bert", "roberta", "electra", "big_bird", "roformer", "rembert", "xlm-roberta"]
+)
+def test_an_encoder_is_refused_until_it_is_a_decoder(model_type):
+    fields = BERT | ({"attention_type": "original_full"} if model_type == "big_bird" else {})
+    with pytest.raises(ValueError, match="its tokens see the tokens after them.*`is_decoder=True`"):
+        FlamingoModel(config(model_type, **fields))
+    model = open_gates(FlamingoModel(config(model_type, is_decoder=True, **fields))).eval()
+    ids = prompt("aIbcd")
+    other = ids.clone()
+    other[0, 4] = 50
+    images = random_images(1, 1)
+    with torch.no_grad():
+        first, second = (model(input_ids=i, pixel_values=images, use_cache=False).logits[:, :4] for i in (ids, other))
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-5)
+
+
+def test_bidirectional_attention_is_refused():
+    with pytest.raises(ValueError, match="see the tokens after them.*bidirectional attention"):
+        FlamingoModel(config("gemma3_text", use_bidirectional_attention=True, **GEMMA))
+    FlamingoModel(config("gemma3_text", use_bidirectional_attention=False, **GEMMA))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields", "message"),
+    [
+        (
+            "gemma3n_text",
+            {"vocab_size_per_layer_input": VOCAB_SIZE, "num_kv_shared_layers": 0, **GEMMA},
+            "streams of hidden states .`altup_num_inputs",
+        ),
+        ("deepseek_v4", {"hidden_size": 32, "num_hidden_layers": 2}, "streams of hidden states .`hc_mult"),
+        (
+            "hy_v4",
+            {"hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": 0},
+            "streams of hidden states .`hc_mult",
+        ),
+        ("prophetnet", {"hidden_size": 32, "num_decoder_layers": 2}, "several streams of hidden states"),
+        (
+            "recurrent_gemma",
+            {"hidden_size": 32, "num_hidden_layers": 3, "lru_width": 32},
+            "keeps its state in its modules",
+        ),
+        ("minimax", {"num_hidden_layers": 2, "num_local_experts": 2, **BERT}, "a cache class of its own"),
+        ("dory", {"num_hidden_layers": 2}, "more cache layers"),
+    ],
+)
+def test_what_would_fail_in_its_first_forward_is_refused_at_construction(model_type, fields, message):
+    text_config = AutoConfig.for_model(model_type)
+    fields = {name: value for name, value in fields.items() if name in text_config.to_dict()}
+    with torch.device("meta"), pytest.raises(ValueError, match=f"cannot be conditioned on images: .*{message}"):
+        FlamingoModel(config(model_type, **fields))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields", "expected"),
+    [
+        ("roberta", {"is_decoder": True, **BERT}, 64 - 2),  # positions start behind the padding id, 1
+        ("biogpt", BERT, 64),
+        (
+            "trocr",
+            {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "max_position_embeddings": 64},
+            64,
+        ),
+        ("gpt_bigcode", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}, 64),
+        ("codegen", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "rotary_dim": 4}, 64),
+        ("xglm", {"d_model": 32, "num_layers": 2, "attention_heads": 4, "max_position_embeddings": 64}, None),
+    ],
+)
+def test_the_longest_text_of_a_family(model_type, fields, expected):
+    model = FlamingoModel(config(model_type, **fields)).eval()
+    assert model.max_text_length == find_max_text_length(model.language_model) == expected
+    length = 70 if expected is None else expected
+    ids = torch.randint(5, 90, (1, length + 1))
+    with torch.no_grad():
+        model(input_ids=ids[:, :length], use_cache=False)
+        if expected is not None:
+            with pytest.raises((IndexError, RuntimeError)):  # the language model itself cannot
+                model.language_model(input_ids=ids, use_cache=False)
+
+
+def test_a_vision_encoder_that_hides_patches_is_refused():
+    vision = ViTMAEConfig(
+        hidden_size=24, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4, image_size=8, patch_size=4
+    )
+    text = config("gpt2", n_embd=32, n_layer=2, n_head=4).text_config
+    fields = {"image_token_id": IMAGE, "end_of_chunk_token_id": END_OF_CHUNK}
+    with pytest.raises(ValueError, match="vit_mae with `mask_ratio=0.75`.*ViTModel.from_pretrained"):
+        FlamingoModel(FlamingoConfig(vision_config=vision, text_config=text, **fields))

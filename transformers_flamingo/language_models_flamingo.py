@@ -1,0 +1,127 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Which language models can be conditioned on images, and how much text they take.
+
+A language model that does not fit is refused when a Flamingo is built, in words that name the reason. Most of these
+models would fail later with an error of torch, and some would silently compute wrong numbers.
+
+The file travels with a checkpoint as remote code: it stays flat and imports only its siblings.
+"""
+
+import inspect
+
+from torch import nn
+from transformers import DynamicCache, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+
+# Model types that cannot be told by a property of the model or its configuration.
+_UNSUPPORTED_MODEL_TYPES = {
+    "dory": "its layers write to more cache layers than it has decoder layers, and the image's cache comes after those",
+    "minimax": "it accepts only a cache class of its own, which has no place for the image",
+    "prophetnet": "its decoder layers predict several tokens at a time, from several streams of hidden states",
+    "recurrent_gemma": "it keeps its state in its modules instead of a cache, so no image can be kept with it",
+}
+# Fields of configurations whose decoder layers pass several streams of hidden states on.
+_STREAM_FIELDS = ("altup_num_inputs", "hc_mult")
+
+
+def find_decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
+    """
+    Find the decoder layers of a causal language model.
+
+    Raises:
+        ValueError: the model has none.
+    """
+    num_layers = language_model.config.num_hidden_layers
+    for module in language_model.modules():
+        if (
+            isinstance(module, nn.ModuleList)
+            and len(module) == num_layers
+            and all(isinstance(layer, GradientCheckpointingLayer) for layer in module)
+        ):
+            return module
+    raise ValueError(
+        f"{type(language_model).__name__} cannot be conditioned on images: no list of {num_layers} decoder layers was "
+        "found in it, so there is no place for the gated cross-attention blocks. A language model needs a `ModuleList` "
+        "of `GradientCheckpointingLayer`s, as the causal language models of transformers have."
+    )
+
+
+def check_language_model(language_model: PreTrainedModel) -> None:
+    """
+    Check that a language model can be conditioned on images.
+
+    Raises:
+        ValueError: it has no decoder layers, has no cache of keys and values, sees future tokens, or passes hidden
+            states on in a form that the gated blocks cannot read.
+    """
+    reason = _find_obstacle(language_model)
+    if reason is not None:
+        raise ValueError(f"{type(language_model).__name__} cannot be conditioned on images: {reason}.")
+    find_decoder_layers(language_model)
+
+
+def _find_obstacle(language_model: PreTrainedModel) -> str | None:
+    config = language_model.config
+    if config.model_type in _UNSUPPORTED_MODEL_TYPES:
+        return f"{_UNSUPPORTED_MODEL_TYPES[config.model_type]}. Use another language model"
+    for name in _STREAM_FIELDS:
+        if getattr(config, name, 0):
+            return (
+                f"its decoder layers pass on several streams of hidden states (`{name}={getattr(config, name)}`), and a "
+                "gated block reads one, of shape (B, T, D). Use another language model"
+            )
+    if (
+        "cache" not in inspect.signature(type(language_model).forward).parameters
+        or all(DynamicCache(config=config).is_linear)  # Mamba and its like
+    ):
+        return (
+            "it keeps no keys and values of the text in a `cache`, where the image is kept too. Use a language model "
+            "with attention"
+        )
+    if not _is_causal(language_model):
+        return (
+            "its tokens see the tokens after them, so it would be trained on what it is to predict. Set "
+            "`is_decoder=True` in its configuration (BERT and its relatives) or turn off its bidirectional attention"
+        )
+    return None
+
+
+def _is_causal(language_model: PreTrainedModel) -> bool:
+    config = language_model.config
+    # Gemma's embedding models. "vision" concerns the placeholders of a model with images of its own.
+    if getattr(config, "use_bidirectional_attention", None) in (True, "all"):
+        return False
+    if getattr(config, "is_decoder", True):
+        return True
+    # GPT-NeoX has the field, at its default, and is causal all the same.
+    causal = [module.is_causal for module in language_model.modules() if hasattr(module, "is_causal")]
+    return len(causal) > 0 and all(causal)
+
+
+def find_max_text_length(language_model: PreTrainedModel) -> int | None:
+    """
+    Find how many tokens a text can have, `None` if the language model sets no limit.
+
+    There is a limit where positions are rows of a table: learned embeddings (GPT-2, OPT, BERT), precomputed rotations
+    (GPT-J), or a fixed ALiBi bias (MPT). Rotary and sinusoidal positions that are computed have none, although the
+    model may not have been trained on longer texts.
+    """
+    config = language_model.config
+    if config.model_type == "mpt":
+        return config.max_seq_len
+    max_positions = getattr(config, "max_position_embeddings", None)
+    limits = []
+    for name, module in language_model.named_modules():
+        last_name = name.rpartition(".")[2]
+        if isinstance(module, nn.Embedding) and (last_name == "wpe" or "position" in last_name):
+            # OPT and its relatives leave the first rows unused, RoBERTa those up to the padding id.
+            padding_idx = module.padding_idx
+            offset = getattr(module, "offset", 0) if padding_idx is None else padding_idx + 1
+            # A table of another size is that of something else, such as a vision encoder (GIT).
+            if max_positions is not None and abs(module.num_embeddings - max_positions) <= offset:
+                limits.append(module.num_embeddings - offset)
+        table = dict(module.named_buffers(recurse=False)).get("embed_positions")
+        if table is not None and table.ndim == 2:
+            limits.append(len(table))
+    return min(limits, default=None)
