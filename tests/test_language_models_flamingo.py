@@ -125,3 +125,15 @@ def test_a_vision_encoder_that_hides_patches_is_refused():
     fields = {"image_token_id": IMAGE, "end_of_chunk_token_id": END_OF_CHUNK}
     with pytest.raises(ValueError, match="vit_mae with `mask_ratio=0.75`.*ViTModel.from_pretrained"):
         FlamingoModel(FlamingoConfig(vision_config=vision, text_config=text, **fields))
+
+
+def test_a_cache_of_sliding_layers_alone_gives_what_no_cache_gives():
+    """Moshi sizes its mask by the first cache layer that does not slide: it must not take that of the image."""
+    fields = BERT | {"sliding_window": 16, "head_dim": 8, "ffn_dim": 48, "num_key_value_heads": 4}
+    model = open_gates(FlamingoModel(config("moshi", **fields))).eval()
+    ids, images = prompt("aIbcdefghi"), random_images(1, 1)
+    with torch.no_grad():
+        expected = model(input_ids=ids, pixel_values=images, use_cache=False).logits[:, 5:]
+        cache = model(input_ids=ids[:, :5], pixel_values=images, use_cache=True).cache
+        got = model(input_ids=ids[:, 5:], cache=cache).logits
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)

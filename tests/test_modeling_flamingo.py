@@ -784,14 +784,14 @@ def test_gradient_checkpointing_gives_the_same_gradients(text, use_reentrant, fr
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     plain = gradients()
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
-    assert model.is_gradient_checkpointing
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": use_reentrant})
+    assert model.is_activation_checkpointing
     checkpointed = gradients()
     assert set(plain) <= set(checkpointed)
     for name, gradient in plain.items():
         assert_close(checkpointed[name], gradient)
     assert not frozen or not any(name.startswith("vision_model") for name in checkpointed)
-    model.gradient_checkpointing_disable()
+    model.activation_checkpointing_disable()
     assert set(gradients()) == set(plain)
 
 

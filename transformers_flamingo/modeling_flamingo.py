@@ -288,7 +288,6 @@ class MediaCacheLayer(CacheLayerMixin):
 
     is_compileable = True
     is_croppable = True
-    is_sliding = False
     # Its shape is the gated block's, not that of the language model's layers, which `early_initialization` knows.
     supports_early_init = False
 
@@ -296,6 +295,8 @@ class MediaCacheLayer(CacheLayerMixin):
         super().__init__()
         # A layer of the language model in the same cache, which knows the length of the text.
         self.text_layer = text_layer
+        # Masks are sized by the first layer of a kind. This one must not be the only one of its kind.
+        self.is_sliding = text_layer.is_sliding
         self.last_media_position: int | None = None
         self.num_repeats = 1
 

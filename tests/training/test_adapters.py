@@ -192,7 +192,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(text):
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         if checkpointing:
-            adapted.gradient_checkpointing_enable()
+            adapted.activation_checkpointing_enable()
         adapted.train()
         inputs = batch()
         adapted(**inputs, labels=inputs["input_ids"]).loss.backward()
