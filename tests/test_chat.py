@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 
+import httpx
 import pytest
 import torch
 from factory import tiny_flamingo, tiny_processor
@@ -17,9 +18,11 @@ from transformers_flamingo.chat import (
     AnswerSettings,
     FlamingoChat,
     assistant_message,
+    check_message,
     example_messages,
     shown,
     user_message,
+    visitor_message,
 )
 from transformers_flamingo.cli import main
 
@@ -106,18 +109,81 @@ def test_an_error_while_generating_is_raised(chat, images):
 def test_what_cannot_be_answered_is_said(chat, images, tmp_path):
     with pytest.raises(ValueError, match="nothing to answer"):
         chat.prepare([user_message("", [])])
-    with pytest.raises(ValueError, match="2 `<image>` in its text but 1"):
-        chat.prepare([user_message("w5 <image>", images[:1])])
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"broken\.png"):
         chat.prepare([user_message("", [str(broken)])])
-    with pytest.raises(ValueError, match="prompt has 2 tokens and the answer may have 127, .* 128 positions"):
-        answers(chat, [user_message("w5", images[:1])], max_new_tokens=127)
+    with pytest.raises(ValueError, match="prompt has 2 tokens and the answer may have 128, .* 128 positions"):
+        answers(chat, [user_message("w5", images[:1])], max_new_tokens=128)
     with pytest.raises(ValueError, match="`method` is 'best'"):
         AnswerSettings(method="best")
     with pytest.raises(ValueError, match="`temperature` is 0"):
         AnswerSettings(temperature=0)
+
+
+@pytest.mark.parametrize("token", ["<image>", "<|endofchunk|>", "<eos>", "<pad>"])
+def test_special_tokens_that_are_typed_are_text(chat, images, token):
+    """In the message, in an example and in an earlier answer: the markers are those of the chat alone."""
+    messages = [*example_messages([(images[0], f"w5 {token}")]), user_message(f"w8 {token} w9", images[1:])]
+    messages += [assistant_message(f"{token} w6"), user_message(f"{token}", [])]
+    prompt, inputs = chat.prepare(messages)
+    assert prompt == f"<image>w5 {token}<|endofchunk|><image>w8 {token} w9 {token} w6<|endofchunk|>{token}"
+    names = chat.processor.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist())
+    assert [name for name in names if name.startswith("<")] == [
+        "<image>",
+        "<|endofchunk|>",
+        "<image>",
+        "<|endofchunk|>",
+    ]
+    assert inputs["pixel_values"].shape[1] == 2
+    assert list(chat.answer(inputs, AnswerSettings(max_new_tokens=2)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_new_tokens": None}, "`max_new_tokens` is None"),
+        ({"max_new_tokens": float("inf")}, "`max_new_tokens` is inf"),
+        ({"num_beams": 2.5}, "`num_beams` is 2.5, but it must be a whole number"),
+        ({"top_k": "9"}, "`top_k` is '9'"),
+        ({"temperature": float("nan")}, "`temperature` is nan"),
+    ],
+)
+def test_settings_of_another_type_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        AnswerSettings(**settings)
+
+
+def test_a_visitor_is_told_which_image_and_no_path(tmp_path, monkeypatch):
+    folder = tmp_path / "gradio" / "0123456789"
+    folder.mkdir(parents=True)
+    good = save_image(folder / "good.png", "red")
+    broken = folder / "my cat.png"
+    broken.write_bytes((folder / "good.png").read_bytes()[:40])
+    with pytest.raises(ValueError) as error:
+        check_message("w5", [good, str(broken)])
+    assert str(error.value) == "The image 'my cat.png' cannot be read: it is damaged, or not an image. Send another."
+    monkeypatch.setattr("transformers_flamingo.chat.MAX_PIXELS", 199)
+    with pytest.raises(ValueError, match="The image 'good.png' of 20 x 10 pixels is too large: at most 199 pixels"):
+        check_message("", [good])
+
+
+def test_a_message_has_limits(images):
+    check_message("w" * 20_000, images * 16)
+    with pytest.raises(ValueError, match="20,001 characters, but at most 20,000"):
+        check_message("w" * 20_001, [])
+    with pytest.raises(ValueError, match="34 images, but at most 32"):
+        check_message("", images * 17)
+
+
+def test_no_path_and_no_secret_reaches_a_visitor(tmp_path, caplog):
+    path = str(tmp_path / "my cat.png")
+    error = ValueError(f"Image 0 ({path}) of {tmp_path}/cache/model.bin, hf_abcdefgh12345678: no 'a/b' text")
+    assert visitor_message(error, [path]) == "Image 0 (my cat.png) of model.bin, <redacted>: no 'a/b' text"
+    fault = visitor_message(KeyError(path))
+    assert fault == "The answer failed by a fault of the program. Its log on the server says how."
+    assert "KeyError" in caplog.text
+    assert "not enough memory" in visitor_message(torch.OutOfMemoryError("CUDA out of memory"))
 
 
 def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys, tmp_path):
@@ -145,6 +211,16 @@ def address(tmp_path_factory):
     finally:
         process.terminate()
         process.wait(timeout=20)
+
+
+def test_the_page_has_limits_of_uploads_and_of_its_queue(address):
+    upload = f"{address}/gradio_api/upload"
+    small = httpx.post(upload, files={"files": ("small.png", b"x" * 1000)}, timeout=60)
+    large = httpx.post(upload, files={"files": ("large.png", b"x" * (20_000_000 + 2**20 * 2))}, timeout=60)
+    assert (small.status_code, large.status_code) == (200, 413)
+    config = httpx.get(f"{address}/config", timeout=60).json()
+    assert config["max_file_size"] == 20 * 1000 * 1000 or config["max_file_size"] == 20 * 1024 * 1024
+    assert config["show_error"] is False
 
 
 @pytest.fixture(scope="module")
@@ -203,9 +279,10 @@ def test_page(address, browser, chat, images):
     # What is wrong is said, and what was typed stays
     expect(message).to_have_value("")  # the page has taken the last message out
     page.locator("#message .thumbnail-item").wait_for(state="detached")
-    message.fill("w8 <image>")
+    long = "w8 " * 150
+    message.fill(long)
     message.press("Enter")
-    expect(page.locator(".toast-body")).to_contain_text("3 `<image>` in its text but 2 images")
-    expect(message).to_have_value("w8 <image>")
+    expect(page.locator(".toast-body")).to_contain_text("the language model has 128 positions")
+    expect(message).to_have_value(long)
 
     assert all(url.startswith((address, "data:", "blob:")) for url in requested), "something came from elsewhere"

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from factory import tiny_flamingo, tiny_processor
+from factory import BOS, END_OF_CHUNK, EOS, IMAGE, PAD, tiny_flamingo, tiny_processor
 from PIL import Image
 
-from transformers_flamingo import FlamingoProcessor
+from transformers_flamingo import FlamingoModel, FlamingoProcessor
 from transformers_flamingo.cli import main
 from transformers_flamingo.miniature.demo import build_miniature_flamingo
 
@@ -55,11 +55,37 @@ def test_caption_prints_a_line_for_each_picture(model_directory, tmp_path, capsy
 def test_caption_of_a_missing_or_broken_file_is_a_message(model_directory, tmp_path, capsys):
     missing = str(tmp_path / "none.png")
     assert main(["caption", missing, "--model", str(model_directory)]) == 1
-    assert f"No such picture: {missing}" in capsys.readouterr().err
+    assert f"No such image: {missing}" in capsys.readouterr().err
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"not a picture")
     assert main(["caption", str(broken), "--model", str(model_directory)]) == 1
     assert "broken.png" in capsys.readouterr().err
+
+
+def test_special_tokens_in_the_prompt_are_text(model_directory, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "red.png"
+    Image.new("RGB", (12, 9), "red").save(path)
+    seen = []
+    generate = FlamingoModel.generate
+
+    def watch(self, **kwargs):
+        seen.append(kwargs["input_ids"][0].tolist())
+        return generate(self, **kwargs)
+
+    monkeypatch.setattr(FlamingoModel, "generate", watch)
+    for prompt in ("w5 <|endofchunk|> w6", "w5 <image> w6", "<eos>w6", "w5 w6"):
+        command = ["caption", str(path), "--model", str(model_directory), "--max-new-tokens", "2", "--prompt", prompt]
+        assert main(command) == 0
+    specials = {PAD, BOS, EOS, END_OF_CHUNK, IMAGE}
+    assert [[token for token in ids if token in specials] for ids in seen] == [[IMAGE]] * 4
+    assert seen[3] == [IMAGE, 5, 6]
+
+
+def test_caption_of_an_address_that_does_not_answer_is_a_line(model_directory, capsys):
+    assert main(["caption", "http://127.0.0.1:9/cat.png", "--model", str(model_directory)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "127.0.0.1:9/cat.png" in lines[0]
 
 
 def test_caption_with_a_missing_model_is_a_message(tmp_path, capsys):
@@ -70,8 +96,10 @@ def test_caption_with_a_missing_model_is_a_message(tmp_path, capsys):
 
 
 def test_demo_with_an_impossible_argument_is_a_message(tmp_path, capsys):
-    assert main(["demo", "--output-dir", str(tmp_path), "--max-steps", "0"]) == 1
-    assert "`max_steps` is 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", "--output-dir", str(tmp_path), "--max-steps", "0"])
+    assert stop.value.code == 2
+    assert "--max-steps: '0' is not a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_convert_writes_a_model_that_captions(tmp_path, capsys):
@@ -136,12 +164,15 @@ def test_evaluate_writes_scores_pictures_and_a_card(tmp_path, capsys):
     options = ["--shots", "0", "2", "--seeds", "0", "--num-queries", "4", "--option", "num_support=8", "num_queries=9"]
     arguments = ["--task", "miniature_shapes", "miniature_questions", *options, "--output-dir", str(tmp_path / "out")]
     assert main(["evaluate", str(tmp_path / "model"), *arguments]) == 0
-    assert "miniature_shapes, 2 shots: accuracy " in capsys.readouterr().out
+    assert "miniature_shapes, subset of 4 of 7 queries, 2 shots: accuracy " in capsys.readouterr().out
     for task in ("miniature_shapes", "miniature_questions"):
         assert {"results.json", "settings.json", "shots.png", "shots-2_seed-0_blind.jsonl"} <= {
             path.name for path in (tmp_path / "out" / task).iterdir()
         }
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "| miniature\\_shapes | accuracy |" in card and "2 shots" in card
+    assert (
+        "| miniature\\_shapes, subset of 4 of 7 queries | accuracy, subset | test | 4 | 0 | random" in card
+        and "2 shots" in card
+    )
     assert main(["evaluate", str(tmp_path / "model"), "--task", "cocoa"]) == 1
     assert "no task 'cocoa'" in capsys.readouterr().err

@@ -9,24 +9,41 @@ is reported to anyone.
 
 import html
 import os
-from collections.abc import Iterator
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Any, Literal, get_args
 
+import PIL.Image
 import torch
 from transformers import (
-    AutoModelForImageTextToText,
-    AutoProcessor,
     BatchFeature,
     StoppingCriteria,
     StoppingCriteriaList,
     TextIteratorStreamer,
 )
+from transformers.utils import logging
 
+from .literal_text import encode_literal, render_literal
+from .loading import check_answer_length, load_flamingo
 from .modeling_flamingo import FlamingoModel
 from .processing_flamingo import FlamingoProcessor
+from .redaction import redact
 
+
+logger = logging.get_logger(__name__)
+
+# What one visitor of the page may ask of the machine that serves it.
+MAX_UPLOAD = "20mb"  # of a file
+MAX_PIXELS = 50_000_000  # of an image: a small file may hold a very large one
+MAX_IMAGES = 32  # of a message
+MAX_EXAMPLES = 64
+MAX_CHARACTERS = 20_000  # of a text
+MAX_NEW_TOKENS = 256
+MAX_BEAMS = 16
+MAX_WAITING = 16  # requests; one is answered at a time
 
 Method = Literal["greedy", "beam", "sampling"]
 Message = dict[str, Any]
@@ -39,9 +56,12 @@ class AnswerSettings:
 
     Args:
         method (`str`): `"greedy"`, `"beam"` or `"sampling"`.
-        max_new_tokens (`int`): Tokens at most.
+        max_new_tokens (`int`): Maximum number of tokens.
         num_beams (`int`): Of beam search.
         top_k (`int`), temperature (`float`): Of sampling.
+
+    Raises:
+        ValueError: a value is of another type or out of its range.
     """
 
     method: Method = "greedy"
@@ -54,17 +74,20 @@ class AnswerSettings:
         if self.method not in get_args(Method):
             raise ValueError(f"`method` is {self.method!r}, but it must be one of {', '.join(get_args(Method))}.")
         for name in ("max_new_tokens", "num_beams", "top_k", "temperature"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}, but it must be more than 0.")
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < float("inf"):
+                raise ValueError(f"`{name}` is {value!r}, but it must be a number above 0.")
+            if name != "temperature" and value != int(value):
+                raise ValueError(f"`{name}` is {value!r}, but it must be a whole number.")
 
     def generate_kwargs(self) -> dict[str, Any]:
-        """The arguments of `generate()`, of which those of other methods are no part."""
+        """Return the arguments of `generate()` for this method."""
         kwargs = {
             "greedy": {"do_sample": False, "num_beams": 1},
-            "beam": {"do_sample": False, "num_beams": self.num_beams},
-            "sampling": {"do_sample": True, "num_beams": 1, "top_k": self.top_k, "temperature": self.temperature},
+            "beam": {"do_sample": False, "num_beams": int(self.num_beams)},
+            "sampling": {"do_sample": True, "num_beams": 1, "top_k": int(self.top_k), "temperature": self.temperature},
         }
-        return {"max_new_tokens": self.max_new_tokens, **kwargs[self.method]}
+        return {"max_new_tokens": int(self.max_new_tokens), **kwargs[self.method]}
 
 
 def user_message(text: str, images: list[Any]) -> Message:
@@ -120,13 +143,13 @@ class FlamingoChat:
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike, dtype: str | torch.dtype = "auto") -> "FlamingoChat":
         """Load a saved Flamingo onto the accelerator, if there is one."""
-        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-        processor = AutoProcessor.from_pretrained(name_or_path)
-        return cls(AutoModelForImageTextToText.from_pretrained(name_or_path, dtype=dtype).to(device), processor)
+        return cls(*load_flamingo(name_or_path, dtype))
 
     def prepare(self, messages: list[Message]) -> tuple[str, BatchFeature]:
         """
-        The prompt that continues `messages`, as text and as inputs of the model.
+        Make the prompt that continues `messages`, as text and as inputs of the model.
+
+        Texts are literal: `<image>`, `<|endofchunk|>` or an end-of-text token in them is ordinary text.
 
         Args:
             messages (`list[dict]`):
@@ -134,15 +157,17 @@ class FlamingoChat:
                 [`assistant_message`] and [`example_messages`].
 
         Raises:
-            ValueError: there is nothing to answer, or an image cannot be read.
+            ValueError: there is nothing to answer, an image cannot be read, or the tokenizer cannot express a special token as
+                text.
         """
         if not messages or not messages[-1]["content"]:
             raise ValueError("There is nothing to answer: add an image or a text.")
-        prompt = self.processor.apply_chat_template(messages, add_generation_prompt=True)
-        inputs = self.processor.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-        )
-        return prompt, inputs
+        prompt, spans = render_literal(self.processor, messages)
+        images = [part["image"] for message in messages for part in message["content"] if part["type"] == "image"]
+        # As `apply_chat_template` has it: a template that writes the first token leaves the tokenizer nothing to add
+        bos = self.processor.tokenizer.bos_token
+        has_bos = bos is not None and prompt.startswith(bos) and (0, len(bos)) not in spans
+        return prompt, encode_literal(self.processor, prompt, spans, images, add_special_tokens=not has_bos)
 
     def answer(self, inputs: BatchFeature, settings: AnswerSettings) -> Iterator[str]:
         """
@@ -158,12 +183,7 @@ class FlamingoChat:
             ValueError: prompt and answer have more tokens than the language model has positions.
         """
         num_tokens = inputs["input_ids"].shape[1]
-        limit = getattr(self.model.config.text_config, "max_position_embeddings", None)
-        if limit is not None and num_tokens + settings.max_new_tokens > limit:
-            raise ValueError(
-                f"The prompt has {num_tokens} tokens and the answer may have {settings.max_new_tokens}, but the language "
-                f"model has {limit} positions. Remove examples, begin a new chat, or allow fewer new tokens."
-            )
+        check_answer_length(self.model, num_tokens, settings.max_new_tokens)
         inputs = inputs.to(self.model.device, self.model.dtype)
         if settings.method == "beam":
             generated = self.model.generate(**inputs, **settings.generate_kwargs())
@@ -181,7 +201,7 @@ class FlamingoChat:
                 )
             except Exception as error:
                 errors.append(error)
-                streamer.end()  # or the loop below would wait for ever
+                streamer.end()  # or the loop below would wait forever
 
         thread = Thread(target=generate)
         thread.start()
@@ -209,6 +229,68 @@ def shown(turns: list[Message]) -> list[Message]:
         for turn in turns
         for part in turn["content"]
     ]
+
+
+def check_upload(path: str | os.PathLike) -> None:
+    """
+    Check that a file that a visitor sent is an image of a size that can be shown.
+
+    Raises:
+        ValueError: it is not. The message has the name of the file, and nothing of this machine.
+    """
+    name = os.path.basename(path)
+    try:
+        with PIL.Image.open(path) as image:
+            size = image.size
+            if size[0] * size[1] <= MAX_PIXELS:
+                image.load()
+                return
+    except PIL.Image.DecompressionBombError:
+        size = None
+    except Exception as error:  # each of Pillow's decoders has its own
+        raise ValueError(
+            f"The image {name!r} cannot be read: it is damaged, or not an image. Send another."
+        ) from error
+    shape = "" if size is None else f" of {size[0]} x {size[1]} pixels"
+    raise ValueError(f"The image {name!r}{shape} is too large: at most {MAX_PIXELS:,} pixels. Send a smaller one.")
+
+
+def check_message(text: str, images: Sequence[str]) -> None:
+    """
+    Check that a message is within the limits of the page.
+
+    Raises:
+        ValueError: it is too long, has too many images, or one of them cannot be read.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(
+            f"The text has {len(text):,} characters, but at most {MAX_CHARACTERS:,} can be sent. Shorten it."
+        )
+    if len(images) > MAX_IMAGES:
+        raise ValueError(f"The message has {len(images)} images, but at most {MAX_IMAGES} can be sent. Remove some.")
+    for path in images:
+        check_upload(path)
+
+
+def visitor_message(error: Exception, paths: Sequence[str] = ()) -> str:
+    """
+    Return the words of an error for a visitor: with the names of the files that were sent, without paths of this machine and
+    without secrets. A fault of the program is logged, and only said to have happened.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return (
+            "This machine has not enough memory for the conversation. Remove images or examples, or begin a new chat."
+        )
+    if not isinstance(error, ValueError):
+        logger.error("An answer failed.", exc_info=error)
+        return "The answer failed by a fault of the program. Its log on the server says how."
+    text = str(error)
+    for path in sorted(map(str, paths), key=len, reverse=True):
+        text = text.replace(path, os.path.basename(path))
+    for folder in (tempfile.gettempdir(), os.getcwd(), os.path.expanduser("~")):
+        if folder != os.sep:
+            text = re.sub(rf"{re.escape(folder)}(/[^\s'\",:;()]+)*", lambda found: os.path.basename(found[0]), text)
+    return redact(text)
 
 
 CSS = """
@@ -242,18 +324,26 @@ def build_page(chat: FlamingoChat, name: str):
     def send(message: dict[str, Any], turns: list[Message], examples: list[tuple[str, str]], *settings):
         turns = [*turns, user_message(message["text"], message["files"])]
         try:
+            check_message(message["text"], message["files"])
             prompt, inputs = chat.prepare([*example_messages(examples), *turns])
             yield gr.skip(), shown(turns), prompt, gr.skip()
             for answer in chat.answer(inputs, AnswerSettings(*settings)):
                 answered = [*turns, assistant_message(answer)]
                 yield answered, shown(answered), prompt, None
-        except ValueError as error:  # what the user can mend; what was typed stays
-            warn(str(error))
+        except Exception as error:  # what was typed stays
+            warn(visitor_message(error, [*message["files"], *(image for image, _ in examples)]))
             yield gr.skip(), shown(turns[:-1]), gr.skip(), gr.skip()
 
     def add_example(image: str | None, text: str, examples: list[tuple[str, str]]):
         if image is None or not text:
             warn("An example is an image and its text: give both.")
+            return (gr.skip(),) * 4
+        try:
+            check_message(text, [image])
+            if len(examples) >= MAX_EXAMPLES:
+                raise ValueError(f"There are {MAX_EXAMPLES} examples, and no more can be added. Remove some.")
+        except ValueError as error:
+            warn(visitor_message(error, [image]))
             return (gr.skip(),) * 4
         examples = [*examples, (image, text)]
         return examples, examples, None, ""
@@ -282,6 +372,7 @@ def build_page(chat: FlamingoChat, name: str):
                     file_types=["image"],
                     file_count="multiple",
                     placeholder="Text after the image, such as 'question: what color? answer:'",
+                    max_plain_text_length=MAX_CHARACTERS,
                     autofocus=True,
                     stop_btn=True,
                 )
@@ -328,9 +419,14 @@ def build_page(chat: FlamingoChat, name: str):
                         get_args(Method), value=defaults.method, label="Method", elem_id="method", show_label=False
                     )
                     max_new_tokens = gr.Slider(
-                        1, 256, defaults.max_new_tokens, step=1, label="New tokens at most", elem_id="max-new-tokens"
+                        1,
+                        MAX_NEW_TOKENS,
+                        defaults.max_new_tokens,
+                        step=1,
+                        label="Maximum of new tokens",
+                        elem_id="max-new-tokens",
                     )
-                    num_beams = gr.Slider(2, 16, defaults.num_beams, step=1, label="Beams", visible=False)
+                    num_beams = gr.Slider(2, MAX_BEAMS, defaults.num_beams, step=1, label="Beams", visible=False)
                     top_k = gr.Slider(1, 200, defaults.top_k, step=1, label="Top k", visible=False)
                     temperature = gr.Slider(
                         0.05, 2.0, defaults.temperature, step=0.05, label="Temperature", visible=False
@@ -383,4 +479,8 @@ def run_chat(
         primary_hue="pink", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
     page = build_page(chat, os.fspath(name_or_path))
-    page.launch(server_name=host, server_port=port, share=share, theme=theme, css=CSS, ssr_mode=False, show_error=True)
+    # Not `show_error`, which shows the words of any error, with the paths in it
+    page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
+    page.launch(
+        server_name=host, server_port=port, share=share, theme=theme, css=CSS, ssr_mode=False, max_file_size=MAX_UPLOAD
+    )

@@ -4,7 +4,7 @@ The `flamingo` command. Each subcommand is a thin function over what the package
 
     flamingo demo                                     # train a small Flamingo, offline, in minutes
     flamingo demo --few-shot                          # a small Flamingo that binds new words from its prompt
-    flamingo caption PICTURE... --model DIRECTORY     # caption pictures
+    flamingo caption IMAGE... --model DIRECTORY       # caption images
     flamingo chat DIRECTORY                           # talk with a model about images, on a page in the browser
     flamingo convert open-flamingo CHECKPOINT DIRECTORY   # a checkpoint of OpenFlamingo or flamingo-mini
     flamingo train RECIPE --max_steps 100             # train as a YAML file says, with what is different this time
@@ -16,10 +16,17 @@ The `flamingo` command. Each subcommand is a thin function over what the package
 
 import argparse
 import dataclasses
+import logging
+import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
+
+from .errors import user_message
+from .redaction import redact
 
 
 # Imports are inside the subcommands: `flamingo --help` should not wait for torch, and the core must not need extras.
@@ -38,25 +45,28 @@ def demo(arguments: argparse.Namespace) -> None:
     options = {"command", "run", "few_shot"}
     if unknown := given.keys() - fields - options:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(unknown))
-        raise ValueError(
-            f"{names} has no effect {'with' if arguments.few_shot else 'without'} --few-shot. Leave it out."
-        )
+        raise ValueError(f"{names} has no effect {'with' if arguments.few_shot else 'without'} --few-shot. Remove it.")
     run(Arguments(**{name: value for name, value in given.items() if name in fields}))
 
 
 def caption(arguments: argparse.Namespace) -> None:
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    import transformers_flamingo  # noqa: F401  registers the model with the Auto classes
+    from .literal_text import encode_literal, special_token_spans
+    from .loading import check_answer_length, load_flamingo
 
     missing = [path for path in arguments.images if not Path(path).is_file() and "://" not in path]
     if missing:
-        raise FileNotFoundError(f"No such picture: {', '.join(missing)}. Nothing was captioned.")
-    processor = AutoProcessor.from_pretrained(arguments.model)
-    model = AutoModelForImageTextToText.from_pretrained(arguments.model)
-    text = processor.image_token + arguments.prompt
+        raise FileNotFoundError(f"No such image: {', '.join(missing)}. Nothing was captioned. Check the paths.")
+    model, processor = load_flamingo(arguments.model)
+    marker = processor.image_token
+    # What the user typed is text, a marker in it included
+    typed = [
+        (len(marker) + start, len(marker) + end) for start, end in special_token_spans(processor, arguments.prompt)
+    ]
+    prompt = encode_literal(processor, marker + arguments.prompt, typed, [])
+    check_answer_length(model, prompt["input_ids"].shape[1], arguments.max_new_tokens)
     for path in arguments.images:
-        inputs = processor(images=[[path]], text=[text], return_tensors="pt").to(model.device)
+        inputs = encode_literal(processor, marker + arguments.prompt, typed, [path])
+        inputs = inputs.to(model.device, model.dtype)
         generated = model.generate(
             **inputs, max_new_tokens=arguments.max_new_tokens, num_beams=arguments.num_beams, do_sample=False
         )
@@ -105,17 +115,15 @@ def train(arguments: argparse.Namespace) -> None:
 def evaluate(arguments: argparse.Namespace) -> None:
     import torch
     from accelerate import PartialState
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    import transformers_flamingo  # noqa: F401  registers the model with the Auto classes
 
     from .evaluation.evaluate import Protocol
     from .evaluation.evaluate import evaluate as evaluate_task
     from .evaluation.published import published_scores
-    from .evaluation.report import plot_results, write_evaluation_card
+    from .evaluation.report import check_results, describe_queries, plot_results, write_evaluation_card
     from .evaluation.tasks import make_task
+    from .loading import load_flamingo
 
-    options = dict(option.partition("=")[::2] for option in arguments.option)
+    options = dict(arguments.option)
     tasks = [make_task(name, arguments.data, options) for name in arguments.task]
     protocol = Protocol(
         shots=arguments.shots,
@@ -129,9 +137,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
     )
     # On a CPU it would not see the other processes of `torchrun` by itself
     state = PartialState(cpu=not torch.accelerator.is_available())
-    processor = AutoProcessor.from_pretrained(arguments.model)
+    # What the last steps need is checked first: they come after hours
+    if state.is_main_process:
+        import matplotlib  # noqa: F401
+
+        check_results(arguments.output_dir)
     dtype = arguments.dtype if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
-    model = AutoModelForImageTextToText.from_pretrained(arguments.model, dtype=dtype).to(state.device)
+    model, processor = load_flamingo(arguments.model, dtype, state.device)
     name = Path(arguments.model).name
     for task in tasks:
         directory = Path(arguments.output_dir) / task.name
@@ -141,9 +153,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
         if state.is_main_process:
             plot_results(directory / "shots.png", summary, published_scores(task.name))
             for entry in summary["results"]:
-                blind = f", blind {entry['blind_mean']:.1f}" if protocol.blind else ""
+                blind = f", blind {entry['blind_mean']:.1f}" if "blind_mean" in entry else ""
                 print(
-                    f"{task.name}, {entry['shots']} shots: {summary['metric']} {entry['mean']:.1f}{blind}", flush=True
+                    f"{describe_queries(summary)}, {entry['shots']} shots: {summary['metric']} {entry['mean']:.1f}{blind}",
+                    flush=True,
                 )
     if state.is_main_process:
         write_evaluation_card(model, arguments.output_dir, model_name=name)
@@ -191,8 +204,55 @@ def miniature_backbones(arguments: argparse.Namespace) -> None:
     write_model_card(kind, record, Path(arguments.output_dir) / "README.md")
 
 
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return an argparse type: whole numbers from `least` to `most`."""
+
+    def convert(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = None
+        if number is None or number < least or (most is not None and number > most):
+            limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {limits}")
+        return number
+
+    return convert
+
+
+def positive_number(text: str) -> float:
+    """Convert a finite number above 0: an argparse type."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+def field_and_value(text: str) -> tuple[str, str]:
+    """Split `FIELD=VALUE`: an argparse type."""
+    field, equals, value = text.partition("=")
+    if not field or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=VALUE")
+    return field, value
+
+
+POSITIVE, NOT_NEGATIVE = whole_number(1), whole_number(0)
+SEED = whole_number(0, 2**32 - 1)  # the largest that numpy takes
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its errors are one line, without the usage of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        line = " ".join(redact(message).split())
+        self.exit(2, f"{self.prog}: {line}. See `{self.prog} --help`.\n")
+
+
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="flamingo", description="Flamingo, the few-shot visual language model.")
+    parser = _Parser(prog="flamingo", description="Flamingo, the few-shot visual language model.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, run: Callable[[argparse.Namespace], None], summary: str) -> argparse.ArgumentParser:
@@ -210,26 +270,26 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--output-dir", help="folder of the report and the model (default: flamingo-demo or flamingo-few-shot)"
     )
-    command.add_argument("--seed", type=int, help="seed of pictures, weights and order (default: 0)")
+    command.add_argument("--seed", type=SEED, help="seed of pictures, weights and order (default: 0)")
     for name in ("max-steps", "batch-size", "train-size", "test-size", "num-captions", "episodes"):
-        command.add_argument(f"--{name}", type=int, help=argparse.SUPPRESS)
+        command.add_argument(f"--{name}", type=POSITIVE, help=argparse.SUPPRESS)
     command.add_argument("--split", help=argparse.SUPPRESS)
     for name in ("learning-rate", "gate-learning-rate-multiplier", "scale"):
-        command.add_argument(f"--{name}", type=float, help=argparse.SUPPRESS)
+        command.add_argument(f"--{name}", type=positive_number, help=argparse.SUPPRESS)
 
-    command = add("caption", caption, "Caption pictures with a saved Flamingo.")
-    command.add_argument("images", nargs="+", metavar="PICTURE", help="files or URLs")
+    command = add("caption", caption, "Caption images with a saved Flamingo.")
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="files or URLs")
     command.add_argument("--model", required=True, help="directory or Hub name of the model")
     command.add_argument("--prompt", default="", help="text after the image, such as 'Output:'")
-    command.add_argument("--max-new-tokens", type=int, default=32, help="tokens at most (default: %(default)s)")
-    command.add_argument("--num-beams", type=int, default=1, help="beams of beam search (default: %(default)s)")
+    command.add_argument("--max-new-tokens", type=POSITIVE, default=32, help="maximum (default: %(default)s)")
+    command.add_argument("--num-beams", type=POSITIVE, default=1, help="beams of beam search (default: %(default)s)")
 
     command = add("chat", chat, "Talk with a saved Flamingo about images, on a page in the browser.")
     command.add_argument("model", metavar="DIRECTORY", help="directory or Hub name of the model")
     command.add_argument(
         "--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine)"
     )
-    command.add_argument("--port", type=int, help="(default: the first that is free from 7860)")
+    command.add_argument("--port", type=whole_number(1, 65535), help="(default: the first that is free from 7860)")
     command.add_argument("--share", action="store_true", help="open a public link through Gradio's servers")
     command.add_argument(
         "--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="(default: as saved)"
@@ -247,7 +307,9 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--text", help="name or directory of the language model (likewise)")
     command.add_argument("--tokenizer", help="name or directory of its tokenizer (default: that of --text)")
     command.add_argument(
-        "--cross-attention-every-n-layers", type=int, help="interval of the gated blocks (open-flamingo; likewise)"
+        "--cross-attention-every-n-layers",
+        type=POSITIVE,
+        help="interval of the gated blocks (open-flamingo; likewise)",
     )
     command.add_argument(
         "--dtype",
@@ -265,17 +327,22 @@ def make_parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(takes_others=True)
 
-    command = add("evaluate", evaluate, "Measure few-shot learning on benchmarks, or on data of your own.")
+    command = add("evaluate", evaluate, "Measure few-shot learning on benchmarks, or on your own data.")
     command.add_argument("model", metavar="MODEL", help="directory or Hub name of the model")
     command.add_argument("--task", nargs="+", required=True, help="names of tasks")
+    command.add_argument("--data", help="folder of a benchmark's files, or of the datasets that tasks are named after")
     command.add_argument(
-        "--data", help="folder of a benchmark's own files, or of the data sets that tasks are named after"
+        "--option",
+        nargs="*",
+        default=[],
+        type=field_and_value,
+        metavar="FIELD=VALUE",
+        help="other fields of the tasks, such as split=test",
     )
     command.add_argument(
-        "--option", nargs="*", default=[], metavar="FIELD=VALUE", help="other fields of the tasks, such as split=test"
+        "--shots", type=NOT_NEGATIVE, nargs="+", default=[0, 4, 8, 16, 32], help="(default: 0 4 8 16 32)"
     )
-    command.add_argument("--shots", type=int, nargs="+", default=[0, 4, 8, 16, 32], help="(default: 0 4 8 16 32)")
-    command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
+    command.add_argument("--seeds", type=SEED, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     command.add_argument(
         "--selection",
         choices=["random", "fixed", "rices"],
@@ -284,12 +351,16 @@ def make_parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--rices-clip", help="CLIP to compare images by (default: the model's own vision encoder)")
     command.add_argument(
-        "--support-size", type=int, default=2048, help="pool of demonstrations (default: %(default)s)"
+        "--support-size", type=POSITIVE, default=2048, help="pool of demonstrations (default: %(default)s)"
     )
-    command.add_argument("--num-queries", type=int, help="queries, by chance (default: all)")
-    command.add_argument("--num-orders", type=int, default=1, help="orders of the shots to average (default: 1)")
-    command.add_argument("--no-blind", action="store_true", help="leave out the score without images")
-    command.add_argument("--batch-size", type=int, default=8, help="queries at once (default: %(default)s)")
+    command.add_argument(
+        "--num-queries",
+        type=POSITIVE,
+        help="ask a random subset of this size; its scores are marked as such (default: all)",
+    )
+    command.add_argument("--num-orders", type=POSITIVE, default=1, help="orders of the shots to average (default: 1)")
+    command.add_argument("--no-blind", action="store_true", help="omit the score without images")
+    command.add_argument("--batch-size", type=POSITIVE, default=8, help="queries at once (default: %(default)s)")
     command.add_argument(
         "--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="(default: as saved)"
     )
@@ -302,14 +373,16 @@ def make_parser() -> argparse.ArgumentParser:
 
     command = add("miniature-data", miniature_data, "Draw the miniature world and write it in published layouts.")
     command.add_argument("output_dir", metavar="DIRECTORY", help="where to write train/, validation/ and the tests")
-    command.add_argument("--num-pictures", type=int, default=8000, help="of the train split (default: %(default)s)")
-    command.add_argument("--num-videos", type=int, default=1000, help="likewise (default: %(default)s)")
-    command.add_argument("--seed", type=int, default=0, help="seed of the world (default: %(default)s)")
+    command.add_argument(
+        "--num-pictures", type=POSITIVE, default=8000, help="of the train split (default: %(default)s)"
+    )
+    command.add_argument("--num-videos", type=POSITIVE, default=1000, help="likewise (default: %(default)s)")
+    command.add_argument("--seed", type=SEED, default=0, help="seed of the world (default: %(default)s)")
 
     command = add("miniature-backbones", miniature_backbones, "Train one of the demo's two backbones from scratch.")
     command.add_argument("backbone", choices=["vision", "text"], help="which one")
     command.add_argument("output_dir", metavar="DIRECTORY", help="where to write it")
-    command.add_argument("--seed", type=int, default=0, help="seed of data and weights (default: %(default)s)")
+    command.add_argument("--seed", type=SEED, default=0, help="seed of data and weights (default: %(default)s)")
     return parser
 
 
@@ -320,17 +393,59 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.others = others
     elif others:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
+    name = f"flamingo {arguments.command}"
     try:
+        quiet_libraries()
         arguments.run(arguments)
-    except (ImportError, OSError, ValueError) as error:
-        # What a user can mend is a message, not a traceback.
-        hint = ""
-        if isinstance(error, ModuleNotFoundError):
-            extra = "chat" if arguments.command == "chat" else "demo"
-            hint = f'\nInstall what this command needs: pip install "transformers-flamingo[{extra}]"'
-        print(f"flamingo {arguments.command}: {error}{hint}", file=sys.stderr)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(f"{name}: stopped by Ctrl-C.", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Exception as error:
+        # What a user can fix is one line. A fault of ours is a traceback.
+        message = user_message(error)
+        if message is None:
+            raise
+        _log_traceback(error)
+        print(f"{name}: {message}", file=sys.stderr)
+        if isinstance(error, BrokenPipeError):  # or Python tries once more to write at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
+
+
+# Begin of messages of other libraries on which a user of the command cannot act, by their loggers.
+_NOTHING_TO_ACT_ON = {
+    "bitsandbytes.backends.cpu.ops": ("Failed to load CPU gemm_4bit_forward",),  # of a faster kernel, at import
+    "transformers.modeling_utils": (
+        "The new embeddings will be initialized",
+        "The new lm_head weights will be initialized",
+    ),
+}
+
+
+def _is_to_be_shown(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_NOTHING_TO_ACT_ON.get(record.name, "\0"))
+
+
+def quiet_libraries() -> None:
+    """
+    Keep messages on which a user cannot act out of the output of the command, and progress bars of loading out of log files,
+    where each step would be a line.
+    """
+    for name in _NOTHING_TO_ACT_ON:
+        logging.getLogger(name).addFilter(_is_to_be_shown)
+    if not sys.stderr.isatty():
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+
+
+def _log_traceback(error: Exception) -> None:
+    """Write the traceback of an error that is shown as one line where `TRANSFORMERS_VERBOSITY=debug` asks for it."""
+    from transformers.utils.logging import get_logger
+
+    get_logger(__name__).debug("The error in full:", exc_info=error)
 
 
 if __name__ == "__main__":
