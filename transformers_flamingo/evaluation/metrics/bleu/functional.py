@@ -22,6 +22,8 @@ def bleu(predictions: Sequence[str], references: Sequence[Sequence[str]], max_or
     from sacrebleu.metrics import BLEU  # of the `eval` extra
 
     check_captions(predictions, references)
+    if max_order < 1:
+        raise ValueError(f"`max_order` is {max_order}, but n-grams have at least 1 token.")
     predictions = [" ".join(ptb_tokenize(caption)) for caption in predictions]
     references = [[" ".join(ptb_tokenize(caption)) for caption in captions] for captions in references]
     # sacrebleu wants the first reference of every image, then the second of every image, ...

@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from transformers_flamingo.evaluation.metrics.checks import check_text
+
 
 _MAX_ORDER = 4  # n-grams of 1 to 4 tokens
 _SIGMA = 6.0  # tokens
@@ -61,15 +63,17 @@ def ptb_tokenize(text: str) -> list[str]:
 def check_captions(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
     """
     Raises:
-        ValueError: There are no predictions, or not a list of one or more references for each.
+        ValueError: There are no predictions, one is not a text, or there is not a list of one or more references for each.
     """
     if len(predictions) != len(references) or not predictions:
         raise ValueError(
             f"A score of captions needs a list of references for each prediction, but there are {len(predictions)} "
             f"predictions and {len(references)} lists."
         )
+    for index, caption in enumerate(predictions):
+        check_text(caption, f"Prediction {index}")
     for index, captions in enumerate(references):
-        if isinstance(captions, str) or not captions:
+        if isinstance(captions, str) or not captions or not all(isinstance(caption, str) for caption in captions):
             raise ValueError(f"The references of prediction {index} must be a list of captions, not {captions!r}.")
 
 

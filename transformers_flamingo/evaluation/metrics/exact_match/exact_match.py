@@ -4,6 +4,8 @@
 import datasets
 import evaluate
 
+from transformers_flamingo.evaluation.metrics.checks import check_pairs
+
 from .functional import exact_match
 
 
@@ -22,5 +24,6 @@ class ExactMatch(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[str], references: list[str] | list[list[str]]) -> dict[str, float]:
+        check_pairs(predictions, references)
         scores = [exact_match(*pair) for pair in zip(predictions, references, strict=True)]
         return {"exact_match": sum(scores) / len(scores)}

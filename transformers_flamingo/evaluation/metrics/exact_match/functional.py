@@ -3,6 +3,8 @@
 
 from collections.abc import Sequence
 
+from transformers_flamingo.evaluation.metrics.checks import as_references, check_text
+
 
 def exact_match(prediction: str, references: str | Sequence[str]) -> bool:
     """
@@ -10,9 +12,12 @@ def exact_match(prediction: str, references: str | Sequence[str]) -> bool:
 
     Args:
         references (`str` or `Sequence[str]`): The right answer, or all that count as right.
+
+    Raises:
+        ValueError: The prediction is not a text, or there are no references.
     """
-    references = [references] if isinstance(references, str) else references
-    return _normalize(prediction) in map(_normalize, references)
+    check_text(prediction, "The prediction")
+    return _normalize(prediction) in map(_normalize, as_references(references))
 
 
 def _normalize(text: str) -> str:

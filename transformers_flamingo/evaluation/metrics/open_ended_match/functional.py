@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 
+from transformers_flamingo.evaluation.metrics.checks import as_references, check_text
 from transformers_flamingo.evaluation.metrics.vqa_accuracy.functional import normalize_vqa_answer
 
 
@@ -14,6 +15,9 @@ def open_ended_match(prediction: str, references: str | Sequence[str]) -> bool:
 
     Args:
         references (`str` or `Sequence[str]`): The right answer, or all that count as right.
+
+    Raises:
+        ValueError: The prediction is not a text, or there are no references.
     """
-    references = [references] if isinstance(references, str) else references
-    return normalize_vqa_answer(prediction) in map(normalize_vqa_answer, references)
+    check_text(prediction, "The prediction")
+    return normalize_vqa_answer(prediction) in map(normalize_vqa_answer, as_references(references))

@@ -4,6 +4,8 @@
 import datasets
 import evaluate
 
+from transformers_flamingo.evaluation.metrics.checks import check_pairs
+
 from .functional import open_ended_match
 
 
@@ -22,5 +24,6 @@ class OpenEndedMatch(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[str], references: list[str] | list[list[str]]) -> dict[str, float]:
+        check_pairs(predictions, references)
         scores = [open_ended_match(*pair) for pair in zip(predictions, references, strict=True)]
         return {"open_ended_match": sum(scores) / len(scores)}

@@ -17,7 +17,10 @@ def roc_auc(scores: Sequence[float], labels: Sequence[int]) -> float:
     Raises:
         ValueError: The lengths differ, a score is NaN, a label is neither 0 nor 1, or one class is missing.
     """
-    scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    try:
+        scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"ROC-AUC needs one number for each label: {error}.") from error
     if scores.ndim != 1 or scores.shape != labels.shape:
         raise ValueError(f"ROC-AUC needs one score per label, not shapes {scores.shape} and {labels.shape}.")
     if np.isnan(scores).any():

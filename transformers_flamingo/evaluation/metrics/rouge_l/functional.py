@@ -3,6 +3,8 @@
 
 from collections.abc import Sequence
 
+from transformers_flamingo.evaluation.metrics.checks import as_references, check_text
+
 
 def rouge_l(prediction: str, references: str | Sequence[str]) -> float:
     """
@@ -10,8 +12,11 @@ def rouge_l(prediction: str, references: str | Sequence[str]) -> float:
 
     Args:
         references (`str` or `Sequence[str]`): One or more texts to compare with.
+
+    Raises:
+        ValueError: The prediction is not a text, or there are no references.
     """
     from rouge_score.rouge_scorer import RougeScorer  # of the `eval` extra
 
-    references = [references] if isinstance(references, str) else references
-    return RougeScorer(["rougeL"]).score_multi(references, prediction)["rougeL"].fmeasure
+    check_text(prediction, "The prediction")
+    return RougeScorer(["rougeL"]).score_multi(as_references(references), prediction)["rougeL"].fmeasure

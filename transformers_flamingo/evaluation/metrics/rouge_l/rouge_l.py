@@ -4,6 +4,8 @@
 import datasets
 import evaluate
 
+from transformers_flamingo.evaluation.metrics.checks import check_pairs
+
 from .functional import rouge_l
 
 
@@ -22,5 +24,6 @@ class RougeL(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[str], references: list[str] | list[list[str]]) -> dict[str, float]:
+        check_pairs(predictions, references)
         scores = [rouge_l(*pair) for pair in zip(predictions, references, strict=True)]
         return {"rouge_l": sum(scores) / len(scores)}

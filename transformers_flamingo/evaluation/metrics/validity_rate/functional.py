@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 
+from transformers_flamingo.evaluation.metrics.checks import check_text
 from transformers_flamingo.evaluation.metrics.exact_match.functional import exact_match
 
 
@@ -15,10 +16,12 @@ def validity_rate(predictions: Sequence[str], candidates: Sequence[Sequence[str]
         candidates (`Sequence[Sequence[str]]`, *optional*): The possible answers of each query.
 
     Raises:
-        ValueError: There are no predictions, or not one list of candidates for each.
+        ValueError: There are no predictions, one is not a text, or there is not one list of candidates for each.
     """
     if not predictions:
         raise ValueError("The validity rate of no predictions is undefined.")
+    for prediction in predictions:
+        check_text(prediction, "A prediction")
     if candidates is None:
         valid = [any(character.isalnum() for character in prediction) for prediction in predictions]
     else:

@@ -4,6 +4,8 @@
 import re
 from collections.abc import Sequence
 
+from transformers_flamingo.evaluation.metrics.checks import as_references, check_text
+
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _ARTICLES = {"a", "an", "the"}
@@ -58,14 +60,15 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
         answers (`Sequence[str]`): One answer per annotator, repetitions included; ten in the VQA benchmarks.
 
     Raises:
-        ValueError: There are fewer than four answers, with which no prediction could score 1.
+        ValueError: There are fewer than four answers, with which no prediction could score 1, or one is not a text.
     """
-    if isinstance(answers, str) or len(answers) < 4:
+    check_text(prediction, "The prediction")
+    if isinstance(answers, str) or not isinstance(answers, Sequence) or len(answers) < 4:
         raise ValueError(
             f"VQA accuracy asks for agreement with 3 other annotators, so it needs at least 4 answers, not {answers!r}. "
             "With fewer references use `open_ended_match`."
         )
     normalized = normalize_vqa_answer(prediction)
-    matches = sum(normalize_vqa_answer(answer) == normalized for answer in answers)
+    matches = sum(normalize_vqa_answer(answer) == normalized for answer in as_references(answers))
     left_in, left_out = min(matches / 3, 1), min((matches - 1) / 3, 1)
     return ((len(answers) - matches) * left_in + matches * left_out) / len(answers)

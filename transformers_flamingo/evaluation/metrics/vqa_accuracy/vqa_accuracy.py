@@ -4,6 +4,8 @@
 import datasets
 import evaluate
 
+from transformers_flamingo.evaluation.metrics.checks import check_pairs
+
 from .functional import vqa_accuracy
 
 
@@ -19,5 +21,6 @@ class VqaAccuracy(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
+        check_pairs(predictions, references)
         scores = [vqa_accuracy(*pair) for pair in zip(predictions, references, strict=True)]
         return {"vqa_accuracy": sum(scores) / len(scores)}
