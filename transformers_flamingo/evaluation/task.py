@@ -2,7 +2,7 @@
 """What an evaluation task is: examples, the text of a prompt, how it is answered, and how answers are scored."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -72,6 +72,8 @@ class Task(ABC):
         generation (`GenerationSettings`, *optional*): How it is answered by generation; `None` if by ranking.
         length_normalised (`bool`): Ranking by the mean over a candidate's tokens, not the sum.
         num_text_demonstrations (`int`): How many demonstrations, without their images, show the form at 0 shots.
+        split_sizes (`Mapping[str, int]`): Number of queries in each split of the benchmark, the split of the papers first.
+            A score over fewer is marked as one of a subset. Empty for custom data.
     """
 
     name: ClassVar[str]
@@ -80,6 +82,12 @@ class Task(ABC):
     generation: ClassVar[GenerationSettings | None] = None
     length_normalised: ClassVar[bool] = True
     num_text_demonstrations: ClassVar[int] = 2
+    split_sizes: ClassVar[Mapping[str, int]] = {}
+
+    @property
+    def scored_split(self) -> str | None:
+        """The split that is scored: the field `split`, or the only one that the task knows."""
+        return getattr(self, "split", None) or next(iter(self.split_sizes), None)
 
     @abstractmethod
     def queries(self) -> Sequence[Example]:
@@ -99,6 +107,8 @@ class Task(ABC):
 
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Scores by name, `metric` among them, on the scale in which they are published."""
+        if not predictions:
+            raise ValueError(f"{self.name}: there are no predictions to score.")
         scores = self.score_each(predictions)
         if scores is None:
             raise NotImplementedError(f"{type(self).__name__} has neither `score` nor `score_each`.")

@@ -419,6 +419,190 @@ def test_all_missing_files_are_named_at_once(tmp_path):
         make_task("msvd_qa", str(tmp_path))
 
 
+BROKEN = {
+    "captions without raw": (
+        "coco",
+        {
+            "dataset_coco.json": {
+                "images": [{"imgid": 1, "filename": "a", "split": "test", "filepath": "x", "sentences": [{}]}]
+            }
+        },
+        "row 0: it has no 'raw'",
+    ),
+    "images without captions": (
+        "coco",
+        {
+            "dataset_coco.json": {
+                "images": [{"imgid": 1, "filename": "a", "split": "test", "filepath": "x", "sentences": []}]
+            }
+        },
+        r"row 0: the captions of 1 are \[\]",
+    ),
+    "images without a split": (
+        "flickr30k",
+        {"dataset_flickr30k.json": {"images": [{"imgid": 1}]}},
+        "image 0 has no 'split'",
+    ),
+    "a list for a map": ("coco", {"dataset_coco.json": []}, "dataset_coco.json' has no list 'images'"),
+    "no answers": (
+        "textvqa",
+        {"TextVQA_0.5.1_val.json": {"data": [{"question_id": 1, "question": "q", "image_id": "i"}]}},
+        "TextVQA_0.5.1_val.json', row 0: it has no 'answers'",
+    ),
+    "answers of another type": (
+        "vizwiz",
+        {"Annotations/val.json": [{"image": "i", "question": "q", "answers": "yes"}]},
+        "Annotations/val.json', row 0",
+    ),
+    "a label that is unknown": (
+        "hateful_memes",
+        {"dev_seen.jsonl": [{"id": 1, "img": "i", "text": "t", "label": -1}]},
+        "row 0: the label is -1, not 0 or 1",
+    ),
+    "no label": (
+        "hateful_memes",
+        {"dev_seen.jsonl": [{"id": 1, "img": "i", "text": "t"}]},
+        "row 0: it has no 'label'",
+    ),
+    "a column that is missing": (
+        "ivqa",
+        {"test.csv": [{"video_id": "v", "start": 0}]},
+        "test.csv', row 0: it has no 'end'",
+    ),
+    "a time that is no number": (
+        "ivqa",
+        {"test.csv": [{"video_id": "v", "start": "x", "end": 1, "question": "q", "answer1": "a"}]},
+        "row 0: could not convert",
+    ),
+    "an answer out of range": (
+        "nextqa",
+        {"val.csv": [{"video": "v", "qid": 1, "question": "q", "answer": -1, **{f"a{i}": "x" for i in range(5)}}]},
+        "row 0: the answer is '-1', not 0 to 4",
+    ),
+    "no choices": (
+        "star",
+        {
+            "STAR_val.json": [
+                {"question_id": "q", "video_id": "v", "start": 0, "end": 1, "question": "q", "answer": "a"}
+            ]
+        },
+        "row 0: it has no 'choices'",
+    ),
+    "rows that are a number": ("star", {"STAR_val.json": 3}, "STAR_val.json' holds a int, not rows"),
+    "a video without captions": (
+        "vatex",
+        {"vatex_public_test_english_v1.1.json": [{"videoID": "v"}]},
+        "row 0: it has no 'enCap'",
+    ),
+    "a segment without an end": (
+        "youcook2",
+        {
+            "youcookii_annotations_trainval.json": {
+                "database": {
+                    "v": {"subset": "validation", "annotations": [{"id": 0, "segment": [1], "sentence": "s"}]}
+                }
+            }
+        },
+        "row 0: not enough values",
+    ),
+    "no database": ("youcook2", {"youcookii_annotations_trainval.json": {}}, "no `database`"),
+    "no annotation": (
+        "rareact",
+        {"rareact.csv": [{"id": 1, "video_id": "v", "start": 0, "end": 1, "verb": "a", "noun": "b"}]},
+        "row 0: it has no 'annotation'",
+    ),
+    "no relevance": (
+        "visdial",
+        {"visdial_1.0_val_dense_annotations.json": [{"image_id": 1, "round_id": 1}]},
+        "row 0: it has no 'gt_relevance'",
+    ),
+    "no dialogs": (
+        "visdial",
+        {"visdial_1.0_val_dense_annotations.json": [], "visdial_1.0_val.json": {"data": {}}},
+        "has no `data`",
+    ),
+    "a video without a name": (
+        "msvd_qa",
+        {
+            "test_qa.json": [{"id": 1, "video_id": 5, "question": "q", "answer": "a"}],
+            "youtube_mapping.txt": "name vid1",
+        },
+        "row 0: it has no 'vid5'",
+    ),
+    "a name without a number": (
+        "msvd_qa",
+        {"test_qa.json": [{"id": 1, "video_id": 5, "question": "q", "answer": "a"}], "youtube_mapping.txt": "name"},
+        "youtube_mapping.txt', row 0 is not a pair",
+    ),
+    "questions without answers": (
+        "vqav2",
+        {
+            "v2_OpenEnded_mscoco_val2014_questions.json": {"questions": []},
+            "v2_mscoco_val2014_annotations.json": {"annotations": [{"question_id": 1}]},
+        },
+        "v2_mscoco_val2014_annotations.json', row 0: it has no 'answers'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_row_is_named_with_its_file(tmp_path, name):
+    task, files, message = BROKEN[name]
+    empty = {".csv": [{"x": 1}], ".jsonl": [{"x": 1}], ".json": {}, ".txt": ""}
+    for file in TASKS[task].files:
+        file = file.format(split=getattr(TASKS[task], "split", ""))
+        write(tmp_path, file, empty[Path(file).suffix])
+    for file, content in files.items():
+        write(tmp_path, file, content)
+    with pytest.raises(ValueError, match=f"^{task}: .*{message}"):
+        make_task(task, str(tmp_path)).queries()
+
+
+@pytest.mark.parametrize("content", ["", "{", "\x00"])
+def test_a_file_that_is_cut_short_is_named(tmp_path, content):
+    write(tmp_path, "dataset_coco.json", {})
+    (tmp_path / "dataset_coco.json").write_text(content)
+    with pytest.raises(ValueError, match=r"coco: .*dataset_coco.json' is not JSON"):
+        make_task("coco", str(tmp_path)).queries()
+
+
+def test_what_could_never_be_right_is_refused():
+    choice = TASKS["star"]
+    example = Example("1", [], "", references="cat", candidates=["dog", "horse"])
+    with pytest.raises(ValueError, match="'cat' is not one of the candidates"):
+        choice.score_each(object.__new__(choice), [Prediction(example, "dog")])
+    with pytest.raises(ValueError, match="not 2 scores for 3"):
+        ndcg([1.0, 2.0], [0, 1, 0])
+    with pytest.raises(ValueError, match="no answer is relevant"):
+        ndcg([1.0, 2.0], [0, 0])
+
+
+def test_answers_as_datasets_stores_them(tmp_path):
+    """A list of `{"answer"}` may come back as one dict of lists: its keys are not answers."""
+    row = {"image": "a.png", "question": "q?", "answers": {"answer": ["yes", "yes", "no"], "answer_id": [1, 2, 3]}}
+    for split in ("train", "test"):
+        write(tmp_path, f"{split}.jsonl", [row])
+    (query,) = make_task("question_answering", str(tmp_path)).queries()
+    assert query.references == ["yes", "no"]
+    write(tmp_path, "test.jsonl", [{**row, "answers": 3}])
+    with pytest.raises(ValueError, match="test.jsonl, row 0"):
+        make_task("question_answering", str(tmp_path)).queries()
+    del row["answers"]
+    write(tmp_path, "test.jsonl", [row])
+    with pytest.raises(ValueError, match="test.jsonl, row 0: no value in 'answers' or 'answer'"):
+        make_task("question_answering", str(tmp_path)).queries()
+    with pytest.raises(ValueError, match="without {question}"):
+        make_task("question_answering", str(tmp_path), {"template": "Q:"})
+
+
+def test_every_benchmark_knows_its_size():
+    sizes = {name: dict(task.split_sizes) for name, task in TASKS.items() if task.split_sizes}
+    assert sizes["coco"] == {"test": 5000} and sizes["vqav2"] == {"val2014": 214354}
+    own = {"captioning", "question_answering", "classification", "rareact"}  # that of RareAct is not recorded here
+    assert set(TASKS) - set(sizes) == own | {name for name in TASKS if name.startswith("miniature")}
+    assert TASKS["hateful_memes"].split in sizes["hateful_memes"] and TASKS["vatex"].split in sizes["vatex"]
+
+
 def test_wrong_tasks(tmp_path):
     with pytest.raises(ValueError, match="no task 'cocoa'. There are coco,"):
         make_task("cocoa")
@@ -428,8 +612,13 @@ def test_wrong_tasks(tmp_path):
         make_task("hateful_memes", "x", {"splits": "y"})
     with pytest.raises(ValueError, match="`num_frames` of the task 'vatex' cannot be 'many'"):
         make_task("vatex", "x", {"num_frames": "many"})
-    with pytest.raises(ValueError, match=r"cannot be 'cat, dog'. Write a list as '\[a, b\]'"):
+    with pytest.raises(ValueError, match=r"cannot be 'cat, dog'. Write a list of texts as '\[a, b\]'"):
         make_task("classification", "x", {"classes": "cat, dog"})
+    for value in ("0", "1.5", "true", "null", "[8]", "-1"):
+        with pytest.raises(
+            ValueError, match="`num_frames` of the task 'vatex' cannot be .* whole number of at least 1"
+        ):
+            make_task("vatex", "x", {"num_frames": value})
     with pytest.raises(ValueError, match="no queries in split 'validation'"):
         make_task("miniature_captions", None, {"split": "validation"})
 

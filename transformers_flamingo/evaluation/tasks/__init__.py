@@ -1,7 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """The tasks: one small file for each benchmark, or for a few that share their files' layout."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -39,6 +39,7 @@ TASKS: dict[str, type[Task]] = {
 
 
 _TEXT = (str, str | None)
+_LISTS = (Sequence[str], Sequence[str] | None)
 
 
 def make_task(name: str, data: str | None = None, options: Mapping[str, str] | None = None) -> Task:
@@ -60,21 +61,33 @@ def make_task(name: str, data: str | None = None, options: Mapping[str, str] | N
     unknown = sorted(set(options or {}) - set(known))
     if unknown:
         raise ValueError(f"The task {name!r} has no {', '.join(unknown)}. Its fields are {', '.join(known)}.")
-    values: dict[str, Any] = {
-        key: value if known[key].type in _TEXT else yaml.safe_load(value) for key, value in (options or {}).items()
-    }
-    # YAML reads what it cannot read as anything else as text
-    wrong = [key for key, value in values.items() if isinstance(value, str) and known[key].type not in _TEXT]
-    if wrong:
-        raise ValueError(
-            f"`{wrong[0]}` of the task {name!r} cannot be {values[wrong[0]]!r}. Write a list as '[a, b]'."
-        )
+    values = {key: _convert(name, key, known[key].type, value) for key, value in (options or {}).items()}
     if data is not None and "data" in known:
         values["data"] = data
     missing = [field.name for field in known.values() if field.default is MISSING and field.name not in values]
     if missing:
         raise ValueError(f"The task {name!r} needs {', '.join(missing)}: where its files are.")
     return TASKS[name](**values)
+
+
+def _convert(task: str, field: str, kind: Any, text: str) -> Any:
+    """Convert the text of an option to the type of its field."""
+    if kind in _TEXT:
+        return text
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    if kind in _LISTS:
+        if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+            return value
+        raise ValueError(f"`{field}` of the task {task!r} cannot be {text!r}. Write a list of texts as '[a, b]'.")
+    least = 0 if field == "seed" else 1
+    if type(value) is not int or value < least:
+        raise ValueError(
+            f"`{field}` of the task {task!r} cannot be {text!r}. Give a whole number of at least {least}."
+        )
+    return value
 
 
 __all__ = ["TASKS", "make_task"]

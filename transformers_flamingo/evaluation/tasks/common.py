@@ -5,7 +5,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -46,14 +46,58 @@ class Benchmark(Task):
         return os.path.join(self.data, *names)
 
     def read_json(self, *names: str) -> Any:
-        """A JSON file in `data`."""
-        with open(self.path(*names), encoding="utf-8") as file:
-            return json.load(file)
+        """Read a JSON file in `data`."""
+        path = self.path(*names)
+        with open(path, encoding="utf-8") as file:
+            try:
+                return json.load(file)
+            except ValueError as error:
+                raise ValueError(f"{self.name}: {path!r} is not JSON ({error}). Fetch it again.") from error
+
+    def read_lists(self, name: str, *keys: str) -> list[list]:
+        """Read the lists under `keys` of a JSON file in `data`."""
+        content = self.read_json(name)
+        for key in keys:
+            if not isinstance(content, dict) or not isinstance(content.get(key), list):
+                raise ValueError(f"{self.name}: {self.path(name)!r} has no list {key!r}. Use the published file.")
+        return [content[key] for key in keys]
 
     def read_csv(self, *names: str) -> list[dict[str, str]]:
-        """The rows of a CSV file in `data`."""
-        with open(self.path(*names), encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+        """Read the rows of a CSV file in `data`."""
+        path = self.path(*names)
+        with open(path, encoding="utf-8", newline="") as file:
+            try:
+                return list(csv.DictReader(file))
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise ValueError(f"{self.name}: {path!r} is not a CSV file ({error}). Fetch it again.") from error
+
+    def build(self, file: str, rows: Iterable[Any], make: Callable[[Any], Example]) -> list[Example]:
+        """
+        Make an example of each row.
+
+        Args:
+            file (`str`): The file in `data` that has the rows, for the error message.
+            rows (`Iterable`): The rows.
+            make (`Callable`): Makes an example of one.
+
+        Raises:
+            ValueError: a row lacks a field, or has another value than the published file. The message names file and row.
+        """
+        if not isinstance(rows, Iterable):
+            raise ValueError(
+                f"{self.name}: {self.path(file)!r} holds a {type(rows).__name__}, not rows. Use the published file."
+            )
+        examples = []
+        for number, row in enumerate(rows):
+            try:
+                examples.append(make(row))
+            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+                what = f"it has no {error}" if isinstance(error, KeyError) else f"{error}"
+                raise ValueError(
+                    f"{self.name}: {self.path(file)!r}, row {number}: {what}. Use the published file of a split that has answers, "
+                    "or fix the row."
+                ) from error
+        return examples
 
 
 class Captioning(Task):
@@ -67,6 +111,8 @@ class Captioning(Task):
     generation = GenerationSettings(max_new_tokens=20)
 
     def caption_example(self, id: Any, medium: Any, captions: Sequence[str]) -> Example:
+        if isinstance(captions, str) or not captions:
+            raise ValueError(f"the captions of {id!r} are {captions!r}, not a list with at least one")
         captions = [caption.strip() for caption in captions]
         return Example(str(id), [medium], "Output:", captions[0], references=captions)
 
@@ -90,7 +136,9 @@ class QuestionAnswering(Task):
 
     def question_example(self, id: Any, medium: Any, question: str, answers: Sequence[str]) -> Example:
         prompt = self.prompt.replace("{question}", question)
-        return Example(str(id), [medium], prompt, answers[0] if answers else None, references=list(answers))
+        if isinstance(answers, str) or not answers:
+            raise ValueError(f"the answers to {id!r} are {answers!r}, not a list with at least one")
+        return Example(str(id), [medium], prompt, answers[0], references=list(answers))
 
     def postprocess(self, text: str) -> str:
         return re.split("Question|Answer|Short", text, maxsplit=1)[0].split(", ", 1)[0].strip()
@@ -113,4 +161,10 @@ class Choice(Task):
     generation = None
 
     def score_each(self, predictions: Sequence[Prediction]) -> list[float]:
+        for p in predictions:
+            if p.example.references not in p.example.candidates:
+                raise ValueError(
+                    f"The answer {p.example.references!r} is not one of the candidates {p.example.candidates[:10]!r}, so no "
+                    "prediction could be right."
+                )
         return [float(p.text == p.example.references) for p in predictions]

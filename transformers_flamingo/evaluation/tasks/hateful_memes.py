@@ -26,29 +26,29 @@ class HatefulMemes(Benchmark, Task):
     split: str = "dev_seen"
 
     name = "hateful_memes"
+    split_sizes = {"dev_seen": 500, "dev_unseen": 540, "test_seen": 1000, "test_unseen": 2000}
     files = ("train.jsonl", "{split}.jsonl")
     metric = "ROC-AUC"
     generation = None
 
     def _examples(self, split: str) -> list[Example]:
         with open(self.path(f"{split}.jsonl"), encoding="utf-8") as file:
-            rows = [json.loads(line) for line in file if line.strip()]
-        without = [row["id"] for row in rows if "label" not in row]
-        if without:
-            raise ValueError(f"{self.name}: {len(without)} rows of {split!r} have no label, such as {without[0]}.")
-        answers = ("no", "yes")
-        return [
-            Example(
-                str(row["id"]),
-                [os.path.join(self.data, row["img"])],
-                f"is an image with: '{row['text']}' written on it. Is it hateful? Answer:",
-                answers[row["label"]],
-                references=row["label"],
-                candidates=list(answers),
-                group=answers[row["label"]],
-            )
-            for row in rows
-        ]
+            lines = [line for line in file if line.strip()]
+        return self.build(f"{split}.jsonl", lines, self._example)
+
+    def _example(self, line: str) -> Example:
+        row, answers = json.loads(line), ("no", "yes")
+        if type(row["label"]) is not int or row["label"] not in (0, 1):
+            raise ValueError(f"the label is {row['label']!r}, not 0 or 1")
+        return Example(
+            str(row["id"]),
+            [os.path.join(self.data, row["img"])],
+            f"is an image with: '{row['text']}' written on it. Is it hateful? Answer:",
+            answers[row["label"]],
+            references=row["label"],
+            candidates=list(answers),
+            group=answers[row["label"]],
+        )
 
     def queries(self) -> Sequence[Example]:
         return self._examples(self.split)

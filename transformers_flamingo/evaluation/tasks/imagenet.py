@@ -22,13 +22,20 @@ class ImageNet(Choice, Benchmark):
     """
 
     name = "imagenet"
+    split_sizes = {"val": 50000}
     files = ("imagenet_class_index.json", "train", "val")
 
     @cached_property
     def classes(self) -> dict[str, str]:
         """Names of the classes by their folder."""
-        index = self.read_json("imagenet_class_index.json")
-        return {folder: name.replace("_", " ") for folder, name in index.values()}
+        file = "imagenet_class_index.json"
+        index = self.read_json(file)
+        try:
+            return {folder: name.replace("_", " ") for folder, name in index.values()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.name}: {self.path(file)!r} is not a map to pairs of a folder and a name ({error}). Use the published file."
+            ) from error
 
     def _examples(self, split: str) -> list[Example]:
         candidates = list(dict.fromkeys(self.classes.values()))

@@ -26,23 +26,21 @@ class Ivqa(QuestionAnswering, Benchmark):
     num_frames: int = 8
 
     name = "ivqa"
+    split_sizes = {"test": 2000}
     files = ("train.csv", "test.csv")
 
     def _examples(self, split: str) -> list[Example]:
-        return [
-            self.question_example(
-                number,
-                Video(
-                    os.path.join(self.data, "videos", f"{row['video_id']}.mp4"),
-                    float(row["start"]),
-                    float(row["end"]),
-                    self.num_frames,
-                ),
-                row["question"],
-                [row[f"answer{i}"] for i in range(1, 6) if row.get(f"answer{i}")],
-            )
-            for number, row in enumerate(self.read_csv(f"{split}.csv"))
-        ]
+        return self.build(f"{split}.csv", enumerate(self.read_csv(f"{split}.csv")), self._example)
+
+    def _example(self, numbered: tuple[int, dict[str, str]]) -> Example:
+        number, row = numbered
+        path = os.path.join(self.data, "videos", f"{row['video_id']}.mp4")
+        return self.question_example(
+            number,
+            Video(path, float(row["start"]), float(row["end"]), self.num_frames),
+            row["question"],
+            [row[f"answer{i}"] for i in range(1, 6) if row.get(f"answer{i}")],
+        )
 
     def queries(self) -> Sequence[Example]:
         return self._examples("test")

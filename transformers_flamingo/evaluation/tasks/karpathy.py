@@ -14,21 +14,26 @@ from .common import Benchmark, Captioning
 class _Karpathy(Captioning, Benchmark):
     @cached_property
     def _images(self) -> list[dict]:
-        return self.read_json(self.files[0])["images"]
+        return self.read_lists(self.files[0], "images")[0]
 
     def _folder(self, image: dict) -> str:
         raise NotImplementedError
 
     def _examples(self, split: str) -> list[Example]:
-        return [
-            self.caption_example(
-                image.get("cocoid", image["imgid"]),
+        without = [number for number, image in enumerate(self._images) if "split" not in image]
+        if without:
+            raise ValueError(
+                f"{self.name}: {self.path(self.files[0])!r}, image {without[0]} has no 'split'. Use the published file."
+            )
+        return self.build(
+            self.files[0],
+            (image for image in self._images if image["split"] == split),
+            lambda image: self.caption_example(
+                image["cocoid"] if "cocoid" in image else image["imgid"],
                 os.path.join(self.data, self._folder(image), image["filename"]),
                 [sentence["raw"] for sentence in image["sentences"]],
-            )
-            for image in self._images
-            if image["split"] == split
-        ]
+            ),
+        )
 
     def queries(self) -> Sequence[Example]:
         return self._examples("test")
@@ -47,6 +52,7 @@ class Coco(_Karpathy):
 
     name = "coco"
     files = ("dataset_coco.json",)
+    split_sizes = {"test": 5000}
 
     def _folder(self, image: dict) -> str:
         return image["filepath"]
@@ -62,6 +68,7 @@ class Flickr30k(_Karpathy):
 
     name = "flickr30k"
     files = ("dataset_flickr30k.json",)
+    split_sizes = {"test": 1000}
 
     def _folder(self, image: dict) -> str:
         return "flickr30k-images"

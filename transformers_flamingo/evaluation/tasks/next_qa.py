@@ -26,6 +26,7 @@ class NextQa(Choice, Benchmark):
     num_frames: int = 8
 
     name = "nextqa"
+    split_sizes = {"val": 4996}
     files = ("train.csv", "val.csv", "map_vid_vidorID.json")
 
     @cached_property
@@ -33,22 +34,22 @@ class NextQa(Choice, Benchmark):
         return self.read_json("map_vid_vidorID.json")
 
     def _examples(self, split: str) -> list[Example]:
-        examples = []
-        for row in self.read_csv(f"{split}.csv"):
-            candidates = [row[f"a{i}"] for i in range(5)]
-            answer = candidates[int(row["answer"])]
-            path = os.path.join(self.data, "NExTVideo", f"{self._names[row['video']]}.mp4")
-            examples.append(
-                Example(
-                    f"{row['video']}/{row['qid']}",
-                    [Video(path, num_frames=self.num_frames)],
-                    f"Question:{row['question']}? Answer:",
-                    answer,
-                    references=answer,
-                    candidates=candidates,
-                )
-            )
-        return examples
+        return self.build(f"{split}.csv", self.read_csv(f"{split}.csv"), self._example)
+
+    def _example(self, row: dict[str, str]) -> Example:
+        candidates = [row[f"a{i}"] for i in range(5)]
+        if row["answer"] not in {str(i) for i in range(5)}:
+            raise ValueError(f"the answer is {row['answer']!r}, not 0 to 4")
+        answer = candidates[int(row["answer"])]
+        path = os.path.join(self.data, "NExTVideo", f"{self._names[row['video']]}.mp4")
+        return Example(
+            f"{row['video']}/{row['qid']}",
+            [Video(path, num_frames=self.num_frames)],
+            f"Question:{row['question']}? Answer:",
+            answer,
+            references=answer,
+            candidates=candidates,
+        )
 
     def queries(self) -> Sequence[Example]:
         return self._examples("val")

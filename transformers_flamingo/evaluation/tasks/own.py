@@ -1,10 +1,10 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Data of one's own, in a layout that training reads, with no new code."""
+"""Custom data, in a layout that training reads, with no new code."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ...training.data import FORMATS, Chunk, origin
+from ...training.data import FORMATS, BadSampleError, Chunk, origin
 from ...training.data.sources import column, find_files, record
 from ..task import Example
 from .common import Captioning, Choice, OpenEnded
@@ -76,7 +76,7 @@ class _Own:
 @dataclass(frozen=True)
 class OwnCaptions(_Own, Captioning):
     """
-    Captions of one's own images: files as those of `image_text_pairs`. Rows with the path of one image are its captions,
+    Captions of your own images: files as those of `image_text_pairs`. Rows with the path of one image are its captions,
     and one query.
 
     Args:
@@ -102,7 +102,7 @@ class OwnCaptions(_Own, Captioning):
 @dataclass(frozen=True)
 class OwnQuestions(_Own, OpenEnded):
     """
-    Questions about one's own images: files as those of `question_answering`. An answer is right if it is one of those
+    Questions about your own images: files as those of `question_answering`. An answer is right if it is one of those
     given, case, articles and punctuation aside.
 
     Args:
@@ -114,16 +114,31 @@ class OwnQuestions(_Own, OpenEnded):
     name = "question_answering"
     format = "question_answering"
 
+    def __post_init__(self):
+        super().__post_init__()
+        if "{question}" not in self.template:
+            raise ValueError(
+                f"`template` is {self.template!r}, without {{question}}: no prompt would have its question."
+            )
+
     def _examples(self, path: str, split: str | None) -> list[Example]:
         examples = []
         for number, row, chunk in self._documents(path, split):
             row = record(row)
             answers = column(row, "answers", "answer")
+            if isinstance(answers, dict):  # how `datasets` may store a list of dicts
+                answers = answers.get("answer")
             answers = [answers] if isinstance(answers, str) else answers
+            if not isinstance(answers, list | tuple):
+                raise BadSampleError(
+                    f"{origin(row)}: the answers are {answers!r}, not a list of texts. Fix the row, or remove it."
+                )
             answers = [answer.get("answer") if isinstance(answer, dict) else answer for answer in answers]
             answers = [answer.strip() for answer in answers if isinstance(answer, str) and answer.strip()]
             prompt = self.template.replace("{question}", column(row, "question").strip())
             references = list(dict.fromkeys(answers))
+            if not references:
+                raise BadSampleError(f"{origin(row)}: there is no answer to compare with. Fix the row, or remove it.")
             examples.append(Example(number, [chunk.medium], prompt, chunk.text, references=references))
         return examples
 
@@ -131,7 +146,7 @@ class OwnQuestions(_Own, OpenEnded):
 @dataclass(frozen=True)
 class OwnClasses(_Own, Choice):
     """
-    Classes of one's own images: files as those of `image_text_pairs`, each text the name of a class.
+    Classes of your own images: files as those of `image_text_pairs`, each text the name of a class.
 
     Args:
         prompt (`str`, *optional*, defaults to `"Output:"`): What stands before the name.
@@ -154,7 +169,7 @@ class OwnClasses(_Own, Choice):
         if unknown:
             raise ValueError(
                 f"{origin(names[unknown[0]])} is of class {unknown[0]!r}, which is none of `classes`: {candidates}. Add "
-                "it, or leave the row out."
+                "it, or remove the row."
             )
         return [
             Example(number, [chunk.medium], self.prompt, chunk.text, chunk.text, candidates, chunk.text)

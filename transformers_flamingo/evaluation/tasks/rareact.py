@@ -44,27 +44,19 @@ class RareAct(Benchmark, Task):
         return self.read_csv("rareact.csv")
 
     def queries(self) -> Sequence[Example]:
-        actions = sorted({f"{row['verb']} {row['noun']}" for row in self._rows})
-        return [
-            Example(
-                row["id"],
-                [
-                    Video(
-                        self.path("videos", f"{row['video_id']}.mp4"),
-                        float(row["start"]),
-                        float(row["end"]),
-                        self.num_frames,
-                    )
-                ],
-                "Output:",
-                references={
-                    **{key: row[key] for key in ("verb", "noun", "video_id")},
-                    "annotation": int(row["annotation"]),
-                },
-                candidates=actions,
-            )
-            for row in self._rows
-        ]
+        actions = sorted({f"{row.get('verb')} {row.get('noun')}" for row in self._rows})
+
+        def make(row: dict[str, str]) -> Example:
+            path = self.path("videos", f"{row['video_id']}.mp4")
+            references = {key: row[key] for key in ("verb", "noun", "video_id")} | {
+                "annotation": int(row["annotation"])
+            }
+            if None in references.values():
+                raise ValueError(f"a value is missing: {references}")
+            video = Video(path, float(row["start"]), float(row["end"]), self.num_frames)
+            return Example(row["id"], [video], "Output:", references=references, candidates=actions)
+
+        return self.build("rareact.csv", self._rows, make)
 
     def support(self) -> Sequence[Example]:
         return [Example(action, [], "Output:", action) for action in self.support_actions]

@@ -24,27 +24,23 @@ class Star(Choice, Benchmark):
     num_frames: int = 8
 
     name = "star"
+    split_sizes = {"val": 7098}
     files = ("STAR_train.json", "STAR_val.json")
 
     def _examples(self, split: str) -> list[Example]:
-        return [
-            Example(
-                row["question_id"],
-                [
-                    Video(
-                        os.path.join(self.data, "Charades_v1_480", f"{row['video_id']}.mp4"),
-                        row["start"],
-                        row["end"],
-                        self.num_frames,
-                    )
-                ],
-                f"Question:{row['question']} Answer:",
-                row["answer"],
-                references=row["answer"],
-                candidates=[choice["choice"] for choice in row["choices"]],
-            )
-            for row in self.read_json(f"STAR_{split}.json")
-        ]
+        file = f"STAR_{split}.json"
+        return self.build(file, self.read_json(file), self._example)
+
+    def _example(self, row: dict) -> Example:
+        path = os.path.join(self.data, "Charades_v1_480", f"{row['video_id']}.mp4")
+        return Example(
+            row["question_id"],
+            [Video(path, row["start"], row["end"], self.num_frames)],
+            f"Question:{row['question']} Answer:",
+            row["answer"],
+            references=row["answer"],
+            candidates=[choice["choice"] for choice in row["choices"]],
+        )
 
     def queries(self) -> Sequence[Example]:
         return self._examples("val")

@@ -19,19 +19,22 @@ class TextVqa(QuestionAnswering, Benchmark):
     """
 
     name = "textvqa"
+    split_sizes = {"val": 5000}
     files = ("TextVQA_0.5.1_train.json", "TextVQA_0.5.1_val.json")
     generation = GenerationSettings(max_new_tokens=10)
 
     def _examples(self, split: str) -> list[Example]:
-        return [
-            self.question_example(
+        file = f"TextVQA_0.5.1_{split}.json"
+        return self.build(
+            file,
+            self.read_lists(file, "data")[0],
+            lambda row: self.question_example(
                 row["question_id"],
                 os.path.join(self.data, "train_images", f"{row['image_id']}.jpg"),
                 row["question"],
                 row["answers"],
-            )
-            for row in self.read_json(f"TextVQA_0.5.1_{split}.json")["data"]
-        ]
+            ),
+        )
 
     def queries(self) -> Sequence[Example]:
         return self._examples("val")

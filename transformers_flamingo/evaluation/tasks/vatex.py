@@ -28,17 +28,20 @@ class Vatex(Captioning, Benchmark):
     num_frames: int = 8
 
     name = "vatex"
+    split_sizes = {"public_test_english_v1.1": 6000, "validation_v1.0": 3000}
     files = ("vatex_training_v1.0.json", "vatex_{split}.json")
 
     def _examples(self, split: str) -> list[Example]:
-        return [
-            self.caption_example(
+        file = f"vatex_{split}.json"
+        return self.build(
+            file,
+            self.read_json(file),
+            lambda row: self.caption_example(
                 row["videoID"],
                 Video(os.path.join(self.data, "videos", f"{row['videoID']}.mp4"), num_frames=self.num_frames),
                 row["enCap"],
-            )
-            for row in self.read_json(f"vatex_{split}.json")
-        ]
+            ),
+        )
 
     def queries(self) -> Sequence[Example]:
         return self._examples(self.split)

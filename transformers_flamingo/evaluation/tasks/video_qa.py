@@ -21,15 +21,17 @@ class _VideoQa(OpenEnded, Benchmark):
         raise NotImplementedError
 
     def _examples(self, split: str) -> list[Example]:
-        return [
-            self.question_example(
+        file = f"{split}_qa.json"
+        return self.build(
+            file,
+            self.read_json(file),
+            lambda row: self.question_example(
                 row["id"],
                 Video(os.path.join(self.data, self._video(row)), num_frames=self.num_frames),
                 row["question"],
                 [row["answer"]],
-            )
-            for row in self.read_json(f"{split}_qa.json")
-        ]
+            ),
+        )
 
     def queries(self) -> Sequence[Example]:
         return self._examples("test")
@@ -51,12 +53,19 @@ class MsvdQa(_VideoQa):
     """
 
     name = "msvd_qa"
+    split_sizes = {"test": 13157}
     files = (*_VideoQa.files, "youtube_mapping.txt")
 
     @cached_property
     def _names(self) -> dict[str, str]:
         with open(self.path("youtube_mapping.txt"), encoding="utf-8") as file:
             pairs = [line.split() for line in file if line.strip()]
+        wrong = [number for number, pair in enumerate(pairs) if len(pair) != 2]
+        if wrong:
+            raise ValueError(
+                f"{self.name}: {self.path('youtube_mapping.txt')!r}, row {wrong[0]} is not a pair of names: {pairs[wrong[0]]}. Use "
+                "the published file."
+            )
         return {number: name for name, number in pairs}
 
     def _video(self, row: dict) -> str:
@@ -72,6 +81,7 @@ class MsrvttQa(_VideoQa):
     """
 
     name = "msrvtt_qa"
+    split_sizes = {"test": 72821}
 
     def _video(self, row: dict) -> str:
         name = f"video{row['video_id']}.mp4"

@@ -21,6 +21,7 @@ class VisDial(Benchmark, Task):
     """
 
     name = "visdial"
+    split_sizes = {"val": 2064}
     files = ("visdial_1.0_train.json", "visdial_1.0_val.json", "visdial_1.0_val_dense_annotations.json")
     metric = "NDCG"
     generation = None
@@ -33,45 +34,75 @@ class VisDial(Benchmark, Task):
         paths = [os.path.join(self.data, s, f"COCO_{s}_{image_id:012d}.jpg") for s in ("train2014", "val2014")]
         return paths[1] if os.path.exists(paths[1]) else paths[0]
 
-    def _examples(self, split: str, rounds: dict[int, dict]) -> list[Example]:
-        data = self.read_json(f"visdial_1.0_{split}.json")["data"]
-        questions, answers = data["questions"], data["answers"]
-        examples = []
-        for dialog in data["dialogs"]:
-            image_id = dialog["image_id"]
-            if rounds and image_id not in rounds:
-                continue
-            asked = rounds[image_id]["round_id"] - 1 if rounds else 0
-            turns = dialog["dialog"]
-            prompt = f"{dialog['caption']}. " + "".join(
-                f"Question:{questions[turn['question']]}? Answer:{answers[turn['answer']]}. " for turn in turns[:asked]
+    def _examples(self, split: str, rounds: dict[int, dict] | None) -> list[Example]:
+        """Examples of the rounds of dialogs by image; the first round of each dialog without `rounds`."""
+        file = f"visdial_1.0_{split}.json"
+        data = self.read_json(file)
+        data = data.get("data") if isinstance(data, dict) else None
+        if not isinstance(data, dict) or not all(
+            isinstance(data.get(k), list) for k in ("questions", "answers", "dialogs")
+        ):
+            raise ValueError(
+                f"{self.name}: {self.path(file)!r} has no `data` with `questions`, `answers` and `dialogs`. Use the published file."
             )
-            turn = turns[asked]
-            examples.append(
-                Example(
-                    str(image_id),
-                    [self._image(image_id, split)],
-                    f"{prompt}Question:{questions[turn['question']]}? Answer:",
-                    answers[turn["answer"]],
-                    references=rounds[image_id]["gt_relevance"] if rounds else None,
-                    candidates=[answers[i] for i in turn["answer_options"]],
-                )
-            )
-        return examples
+        dialogs = data["dialogs"]
+        if rounds is not None:
+            dialogs = [dialog for dialog in dialogs if dialog.get("image_id") in rounds]
+        return self.build(
+            file, dialogs, lambda dialog: self._example(dialog, split, data["questions"], data["answers"], rounds)
+        )
+
+    def _example(
+        self, dialog: dict, split: str, questions: list[str], answers: list[str], rounds: dict[int, dict] | None
+    ) -> Example:
+        image_id = dialog["image_id"]
+        dense = None if rounds is None else rounds[image_id]
+        asked = 0 if dense is None else dense["round_id"] - 1
+        turns = dialog["dialog"]
+        if not 0 <= asked < len(turns):
+            raise ValueError(f"round {asked + 1} of image {image_id}, and its dialog has {len(turns)}")
+        prompt = f"{dialog['caption']}. " + "".join(
+            f"Question:{questions[turn['question']]}? Answer:{answers[turn['answer']]}. " for turn in turns[:asked]
+        )
+        turn = turns[asked]
+        return Example(
+            str(image_id),
+            [self._image(image_id, split)],
+            f"{prompt}Question:{questions[turn['question']]}? Answer:",
+            answers[turn["answer"]],
+            references=None if dense is None else dense["gt_relevance"],
+            candidates=[answers[i] for i in turn["answer_options"]],
+        )
 
     def queries(self) -> Sequence[Example]:
-        dense = self.read_json("visdial_1.0_val_dense_annotations.json")
-        return self._examples("val", {row["image_id"]: row for row in dense})
+        file = "visdial_1.0_val_dense_annotations.json"
+        dense: dict[int, dict] = {}
+
+        def note(row: dict) -> Example:
+            dense[row["image_id"]] = {"round_id": int(row["round_id"]), "gt_relevance": list(row["gt_relevance"])}
+            return Example(str(row["image_id"]), [], "")
+
+        self.build(file, self.read_json(file), note)
+        return self._examples("val", dense)
 
     def support(self) -> Sequence[Example]:
-        return self._examples("train", {})
+        return self._examples("train", None)
 
     def score_each(self, predictions: Sequence[Prediction]) -> list[float]:
         return [ndcg(p.scores, p.example.references) for p in predictions]
 
 
 def ndcg(scores: Sequence[float], relevance: Sequence[float]) -> float:
-    """Normalised discounted cumulative gain over as many places as there are relevant answers, as VisDial has it."""
+    """
+    Compute the normalized discounted cumulative gain over as many places as there are relevant answers, as VisDial has it.
+
+    Raises:
+        ValueError: there is not one score for each relevance, or nothing is relevant.
+    """
+    if len(scores) != len(relevance):
+        raise ValueError(f"NDCG needs one score for each relevance, not {len(scores)} scores for {len(relevance)}.")
+    if not any(value > 0 for value in relevance):
+        raise ValueError("NDCG is undefined where no answer is relevant.")
     count = sum(value > 0 for value in relevance)
     ranked = sorted(range(len(scores)), key=lambda i: -scores[i])[:count]
     ideal = sorted(relevance, reverse=True)[:count]

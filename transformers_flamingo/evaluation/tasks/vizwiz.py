@@ -18,18 +18,21 @@ class VizWiz(QuestionAnswering, Benchmark):
     """
 
     name = "vizwiz"
+    split_sizes = {"val": 4319}
     files = ("Annotations/train.json", "Annotations/val.json")
 
     def _examples(self, split: str) -> list[Example]:
-        return [
-            self.question_example(
+        file = os.path.join("Annotations", f"{split}.json")
+        return self.build(
+            file,
+            self.read_json(file),
+            lambda row: self.question_example(
                 row["image"],
                 os.path.join(self.data, split, row["image"]),
                 row["question"],
                 [answer["answer"] for answer in row["answers"]],
-            )
-            for row in self.read_json("Annotations", f"{split}.json")
-        ]
+            ),
+        )
 
     def queries(self) -> Sequence[Example]:
         return self._examples("val")

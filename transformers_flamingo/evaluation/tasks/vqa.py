@@ -15,24 +15,33 @@ from .common import Benchmark, QuestionAnswering
 class _CocoVqa(QuestionAnswering, Benchmark):
     def _examples(self, split: str) -> list[Example]:
         questions_file, annotations_file = (name for name in self.files if split in name)
-        questions = self.read_json(questions_file)["questions"]
-        annotations = self.read_json(annotations_file)["annotations"]
-        answers = {row["question_id"]: [answer["answer"] for answer in row["answers"]] for row in annotations}
-        missing = [row["question_id"] for row in questions if row["question_id"] not in answers]
+        (questions,) = self.read_lists(questions_file, "questions")
+        (annotations,) = self.read_lists(annotations_file, "annotations")
+        answers: dict[int, list[str]] = {}
+
+        def annotate(row: dict) -> Example:
+            answers[row["question_id"]] = [answer["answer"] for answer in row["answers"]]
+            return Example(str(row["question_id"]), [], "")
+
+        self.build(annotations_file, annotations, annotate)
+        missing = [
+            row["question_id"] for row in questions if "question_id" in row and row["question_id"] not in answers
+        ]
         if missing:
             raise ValueError(
                 f"{self.name}: {len(missing)} questions of {split} have no annotation, such as {missing[0]}. The two "
                 "files are not of the same split."
             )
-        return [
-            self.question_example(
+        return self.build(
+            questions_file,
+            questions,
+            lambda row: self.question_example(
                 row["question_id"],
                 os.path.join(self.data, split, f"COCO_{split}_{row['image_id']:012d}.jpg"),
                 row["question"],
                 answers[row["question_id"]],
-            )
-            for row in questions
-        ]
+            ),
+        )
 
     def queries(self) -> Sequence[Example]:
         return self._examples("val2014")
@@ -51,6 +60,7 @@ class Vqav2(_CocoVqa):
     """
 
     name = "vqav2"
+    split_sizes = {"val2014": 214354}
     files = (
         *("v2_OpenEnded_mscoco_train2014_questions.json", "v2_mscoco_train2014_annotations.json"),
         *("v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json"),
@@ -71,6 +81,7 @@ class OkVqa(_CocoVqa):
     """
 
     name = "okvqa"
+    split_sizes = {"val2014": 5046}
     files = (
         *("OpenEnded_mscoco_train2014_questions.json", "mscoco_train2014_annotations.json"),
         *("OpenEnded_mscoco_val2014_questions.json", "mscoco_val2014_annotations.json"),
@@ -80,7 +91,7 @@ class OkVqa(_CocoVqa):
         return [vqa_accuracy(_stem(p.text), [_stem(answer) for answer in p.example.references]) for p in predictions]
 
 
-@cache  # the same few answers come again and again
+@cache  # the same few answers are repeated
 def _stem(answer: str) -> str:
     from nltk.stem.porter import PorterStemmer  # the only task that needs it
 

@@ -24,20 +24,31 @@ class YouCook2(Captioning, Benchmark):
     num_frames: int = 8
 
     name = "youcook2"
+    split_sizes = {"validation": 3492}
     files = ("youcookii_annotations_trainval.json",)
 
     def _examples(self, subset: str) -> list[Example]:
-        database = self.read_json(self.files[0])["database"]
-        return [
-            self.caption_example(
-                f"{video}/{segment['id']}",
-                Video(os.path.join(self.data, "videos", f"{video}.mp4"), *segment["segment"], self.num_frames),
-                [segment["sentence"]],
+        content = self.read_json(self.files[0])
+        database = content.get("database") if isinstance(content, dict) else None
+        if not isinstance(database, dict) or not all(isinstance(e, dict) and "subset" in e for e in database.values()):
+            raise ValueError(
+                f"{self.name}: {self.path(self.files[0])!r} has no `database` of videos with a `subset`. Use the published file."
             )
+        rows = [
+            (video, segment)
             for video, entry in database.items()
             if entry["subset"] == subset
-            for segment in entry["annotations"]
+            for segment in entry.get("annotations", ())
         ]
+        return self.build(self.files[0], rows, self._example)
+
+    def _example(self, row: tuple[str, dict]) -> Example:
+        video, segment = row
+        start, end = segment["segment"]
+        path = os.path.join(self.data, "videos", f"{video}.mp4")
+        return self.caption_example(
+            f"{video}/{segment['id']}", Video(path, start, end, self.num_frames), [segment["sentence"]]
+        )
 
     def queries(self) -> Sequence[Example]:
         return self._examples("validation")
