@@ -18,7 +18,9 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from .files import write_text
 from .modeling_flamingo import FlamingoModel
+from .redaction import redact
 
 
 # The kinds of card, one template each.
@@ -73,7 +75,7 @@ def write_model_card(kind: str, record: dict[str, Any], path: str | Path) -> Non
     """Render a card, check that the Hub could read its metadata, and write it to `path`."""
     text = render_model_card(kind, record)
     ModelCard(text)  # parses the metadata block
-    Path(path).write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 @dataclass
@@ -95,8 +97,8 @@ class FlamingoModelCardData:
         data_mixture (`list[dict]`, *optional*): The data sets it was trained on, each with `name`, and what is known.
         hyperparameters (`dict[str, Any]`, *optional*): Of the training.
         scores (`list[dict]`, *optional*):
-            Each with `task`, `metric`, `shots` and `value`, and perhaps `std` over seeds and `blind`, the score without
-            images.
+            Each with `task`, `metric`, `shots` and `value`, and perhaps `std` over seeds, `blind`, the score without
+            images, and what it was measured on: `queries` (their number), `split`, `seeds` and `demonstrations`.
         notes (`list[str]`, *optional*): Sentences on limits and differences.
     """
 
@@ -176,6 +178,8 @@ class FlamingoModelCardData:
                 dataset_type=score["task"],
                 dataset_name=score["task"],
                 dataset_config=f"{score['shots']} shots",  # the Hub tells results apart by it
+                dataset_split=score.get("split"),
+                dataset_args={name: score[name] for name in _MEASURED_ON if score.get(name) is not None} or None,
                 metric_type=score["metric"],
                 metric_value=score["value"],
                 metric_name=f"{score['metric']}, {score['shots']} shots",
@@ -196,11 +200,11 @@ class FlamingoModelCardData:
         mixture = [source | {"name": _public_name(source["name"])} for source in self.data_mixture]
         table = _score_table(self.scores)
         body = _environment.get_template("flamingo.md").render(card=self, mixture=mixture, table=table)
-        return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}")
+        return ModelCard(redact(f"---\n{data.to_yaml()}\n---\n\n{body}"))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the card."""
-        Path(path).write_text(self.to_model_card().content, encoding="utf-8")
+        """Write the card, whole or not at all."""
+        write_text(path, self.to_model_card().content)
 
 
 def _count(module: Any) -> int:
@@ -243,13 +247,26 @@ def package_versions(*packages: str) -> dict[str, str]:
     return found
 
 
+_MEASURED_ON = ("queries", "seeds", "demonstrations")
+
+
 def _score_table(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Scores as a table: one row for each task and metric, one column for each number of shots."""
+    """
+    Arrange scores as a table: a row for each task, metric and what it was measured on, a column for each number of shots.
+    """
     shots = sorted({score["shots"] for score in scores})
-    rows: dict[tuple[str, str], dict[int, str]] = {}
+    facts = [name for name in ("split", *_MEASURED_ON) if any(score.get(name) is not None for score in scores)]
+    rows: dict[tuple[str, ...], dict[int, str]] = {}
     for score in scores:
         text = f"{score['value']:.3g}" if abs(score["value"]) < 1 else f"{score['value']:.1f}"
         text += f" (std {score['std']:.2g})" if score.get("std") is not None else ""
         text += f", blind {score['blind']:.3g}" if score.get("blind") is not None else ""
-        rows.setdefault((score["task"], score["metric"]), {})[score["shots"]] = text
-    return {"shots": shots, "rows": rows}
+        row = (score["task"], score["metric"], *(_fact(score.get(name)) for name in facts))
+        rows.setdefault(row, {})[score["shots"]] = text
+    return {"shots": shots, "facts": facts, "rows": rows}
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

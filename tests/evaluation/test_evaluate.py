@@ -2,16 +2,23 @@
 """The protocol over a whole task: what is written, what it does not depend on, and going on after a kill."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from factory import tiny_flamingo, tiny_processor
 from processes import launch
 from words import RankedWords, Words, evaluate_together, example, picture, run_words
 
+from transformers_flamingo.evaluation.demonstrations import Demonstrations
+from transformers_flamingo.evaluation.engine import FewShotEngine
 from transformers_flamingo.evaluation.evaluate import Protocol, evaluate
+from transformers_flamingo.evaluation.metrics import vqa_accuracy
+from transformers_flamingo.evaluation.report import describe_queries
+from transformers_flamingo.evaluation.retrieval import ImageEmbedder
 
 
 def lines(path: Path) -> list[dict]:
@@ -24,7 +31,7 @@ def test_what_is_written(tmp_path, task):
     assert json.loads((tmp_path / "results.json").read_text()) == summary
     assert [entry["shots"] for entry in summary["results"]] == [0, 2]
     names = {f"shots-{k}_seed-{s}{blind}.jsonl" for k in (0, 2) for s in (0, 1) for blind in ("", "_blind")}
-    assert {path.name for path in tmp_path.iterdir()} == names | {"results.json", "settings.json"}
+    assert {path.name for path in tmp_path.iterdir()} == names | {"results.json", "settings.json", ".lock"}
     for entry in summary["results"]:
         for condition, suffix in (("", ""), ("blind_", "_blind")):
             values = []
@@ -67,11 +74,11 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     stop_after = 5
 
     class Stopping(Words):
-        def score_each(self, predictions):
-            asked.extend(p.example.id for p in predictions)
-            if len(asked) >= stop_after:
+        def postprocess(self, text):
+            asked.append(text)
+            if len(asked) > stop_after:
                 raise KeyboardInterrupt
-            return super().score_each(predictions)
+            return super().postprocess(text)
 
         def __repr__(self):
             return repr(Words())
@@ -119,7 +126,7 @@ def test_more_shots_are_added_to_what_is_there_and_other_settings_refused(tmp_pa
     second = run_words(tmp_path, shots=(0, 1), seeds=(0,))
     assert second["results"][0] == first["results"][0]
     assert (tmp_path / "shots-0_seed-0.jsonl").stat().st_mtime_ns == time
-    with pytest.raises(ValueError, match="has predictions with other selection: {'selection': 'random'} there"):
+    with pytest.raises(ValueError, match="has predictions with other selection: saved {'selection': 'random'}"):
         run_words(tmp_path, selection="fixed")
     with pytest.raises(ValueError, match="other task"):
         run_words(tmp_path, Words(num_support=11))
@@ -153,7 +160,7 @@ def test_a_marker_in_the_data_is_found_before_anything_is_computed(tmp_path):
         def support(self):
             return [replace(shown, answer="w<image>") for shown in super().support()]
 
-    with pytest.raises(ValueError, match="words, example '100': the text 'w<image>' contains"):
+    with pytest.raises(ValueError, match="words, example '100': the text 'w<image>' contains '<image>'"):
         run_words(tmp_path / "out", Marked())
     assert not (tmp_path / "out").exists()
 
@@ -197,6 +204,273 @@ def test_fewer_queries(tmp_path):
     assert summary["num_queries"] == 3
     chosen = [[record["id"] for record in lines(tmp_path / f"shots-1_seed-{seed}.jsonl")] for seed in (0, 1)]
     assert chosen[0] == chosen[1]
+
+
+@pytest.mark.parametrize("place", ["prompt", "answer", "candidates"])
+@pytest.mark.parametrize("token", ["<image>", "<|endofchunk|>", "<pad>", "<eos>", "<bos>"])
+def test_no_text_of_the_data_may_have_a_special_token(tmp_path, place, token):
+    text = f"w5 {token} w6"
+
+    class Marked(RankedWords):
+        def queries(self):
+            marked = {place: ["w10 w20", text] if place == "candidates" else text, "references": 0}
+            return [replace(query, **marked) for query in super().queries()]
+
+    with pytest.raises(ValueError, match=f"ranked-words, example '0': the text .* contains '{re.escape(token)}'"):
+        run_words(tmp_path / "out", Marked())
+
+
+def test_a_subset_says_so(tmp_path):
+    whole, part = run_words(tmp_path / "whole", shots=(0,)), run_words(tmp_path / "part", shots=(0,), num_queries=3)
+    assert (whole["num_queries"], whole["num_available"], whole["is_subset"]) == (7, 7, False)
+    assert (part["num_queries"], part["num_available"], part["is_subset"]) == (3, 7, True)
+    assert describe_queries(whole) == "words"
+    assert describe_queries(part) == "words, subset of 3 of 7 queries"
+    assert json.loads((tmp_path / "part" / "results.json").read_text())["is_subset"] is True
+
+    class Benchmark(Words):
+        split_sizes = {"test": 5000}
+
+    class Smaller(Words):
+        split_sizes = {"test": 5}
+
+    own = run_words(tmp_path / "own", Benchmark(), shots=(0,))  # custom data under the name of a benchmark
+    assert (own["split"], own["num_available"], own["is_subset"]) == ("test", 5000, True)
+    assert describe_queries(own) == "words, subset of 7 of 5,000 queries"
+    assert (
+        describe_queries(run_words(tmp_path / "more", Smaller(), shots=(0,)))
+        == "words, other data: 7 queries instead of 5"
+    )
+
+
+def test_the_protocol_in_the_results_is_what_had_an_effect(tmp_path):
+    generated = run_words(tmp_path / "a", shots=(0,), seeds=(0,), num_orders=2, support_size=None, blind=False)
+    assert (generated["protocol"]["num_orders"], generated["protocol"]["support_size"]) == (1, 12)
+    ranked = run_words(
+        tmp_path / "b", RankedWords(), shots=(0,), seeds=(0,), num_orders=2, support_size=5, blind=False
+    )
+    assert (ranked["protocol"]["num_orders"], ranked["protocol"]["support_size"]) == (2, 5)
+
+
+def test_a_second_evaluation_into_one_folder_is_refused(tmp_path):
+    refused = []
+
+    class Nested(Words):
+        def postprocess(self, text):
+            if not refused:
+                with pytest.raises(
+                    BlockingIOError, match="Another evaluation is writing into .*accelerate launch"
+                ) as error:
+                    run_words(tmp_path, shots=(0,))
+                refused.append(error)
+            return super().postprocess(text)
+
+        def __repr__(self):
+            return repr(Words())
+
+    run_words(tmp_path, Nested(), shots=(0,))
+    assert refused
+    run_words(tmp_path, shots=(0,))  # the lock is free again
+
+
+def test_the_lock_of_a_killed_evaluation_is_free(tmp_path):
+    assert launch(evaluate_together, str(tmp_path), stop_after=3, batch_size=1, world_size=2)[0] == -9
+    run_words(tmp_path, batch_size=1)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"task": "words"}', "[]", "null", "\x00" * 50])
+def test_damaged_results_are_set_aside_and_computed_again(tmp_path, content):
+    first = run_words(tmp_path, shots=(0,), blind=False)
+    (tmp_path / "results.json").write_text(content)
+    time = (tmp_path / "shots-0_seed-0.jsonl").stat().st_mtime_ns
+    assert run_words(tmp_path, shots=(0,), blind=False) == first
+    assert (tmp_path / "shots-0_seed-0.jsonl").stat().st_mtime_ns == time
+    assert (tmp_path / "results.json.damaged").read_text() == content
+
+
+def test_damaged_predictions_are_answered_again(tmp_path, caplog):
+    run_words(tmp_path, shots=(0,), seeds=(0,), blind=False)
+    path = tmp_path / "shots-0_seed-0.jsonl"
+    whole = path.read_bytes()
+    kept = whole.split(b"\n")
+    kept[2] = kept[2][:10]
+    kept[4] = b'{"id": "4"}'
+    path.write_bytes(b"\n".join(kept).replace(b"w4 w5", b"w4 \xff", 1))
+    run_words(tmp_path, shots=(0,), seeds=(0,), blind=False)
+    assert path.read_bytes() == whole
+    assert "3 damaged lines" in caplog.text
+
+
+def test_damaged_settings_are_named_before_anything_is_computed(tmp_path):
+    run_words(tmp_path, shots=(0,), blind=False)
+    for content in ("{", "[]"):
+        (tmp_path / "settings.json").write_text(content)
+        with pytest.raises(ValueError, match=r"settings\.json' is damaged"):
+            run_words(tmp_path, shots=(0,), blind=False)
+
+
+def test_a_folder_that_cannot_be_written_is_named_first(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        run_words(tmp_path / "file" / "out")
+
+
+def test_a_prompt_that_is_too_long_is_found_before_an_image_is_encoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(FewShotEngine, "encode", lambda *_: pytest.fail("an image was encoded"))
+
+    class Long(Words):
+        def queries(self):
+            return [replace(query, prompt="w5 " * (13 * number)) for number, query in enumerate(super().queries())]
+
+    with pytest.raises(ValueError) as error:
+        run_words(tmp_path / "out", Long(), shots=(0, 2, 10))
+    # 79 of the query, and 5 of each shot; the last of 3 new tokens is not fed
+    message = "words: with 10 shots (seed 0) the prompt of query '6' has 129 tokens and its answer may add 2"
+    assert str(error.value).startswith(
+        message + ", but the language model has 128 positions. Use fewer shots (these fit: 0, 2)"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_just_fits_is_evaluated(tmp_path):
+    class Long(Words):
+        def queries(self):
+            return [replace(query, prompt="w5 " * 75) for query in super().queries()]  # 76 + 50 + 2
+
+    run_words(tmp_path, Long(), shots=(10,), seeds=(0,), num_queries=1, blind=False)
+
+    class Longer(Words):
+        def queries(self):
+            return [replace(query, prompt="w5 " * 76) for query in super().queries()]
+
+    with pytest.raises(ValueError, match="none that was asked for fits"):
+        run_words(tmp_path / "longer", Longer(), shots=(10,), seeds=(0,), blind=False)
+
+
+def test_rotary_positions_have_no_limit_but_a_warning(tmp_path, caplog):
+    class Long(Words):
+        def queries(self):
+            return [replace(query, prompt="w5 " * 76) for query in super().queries()]
+
+    model, protocol = (
+        tiny_flamingo("llama"),
+        Protocol(shots=(10,), seeds=(0,), support_size=10, num_queries=1, blind=False),
+    )
+    evaluate(model, tiny_processor(), Long(), tmp_path, protocol)
+    assert "but the language model has 128 positions" in caplog.text
+
+
+@pytest.mark.parametrize("selection", ["random", "fixed", "rices"])
+def test_too_long_candidates_count_and_demonstrations_are_those_of_each_query(tmp_path, selection):
+    """One demonstration of the pool is too long: whether it is shown decides."""
+
+    class Ranked(RankedWords):
+        def queries(self):
+            return [replace(query, candidates=["w10 w11 w12", "w10"], references=0) for query in super().queries()]
+
+        def support(self):
+            first, *rest = super().support()
+            return [replace(first, answer="w5 " * 130), *rest]
+
+    options = {"selection": selection, "seeds": (0,), "support_size": None, "blind": False}
+    with pytest.raises(ValueError, match="with 12 shots .* and the longest candidate adds 2"):
+        run_words(tmp_path / "all", Ranked(), shots=(12,), **options)
+    if any("100" in shots for shots in _first_shots(Ranked(), selection)):
+        with pytest.raises(ValueError, match="with 1 shots"):
+            run_words(tmp_path / "one", Ranked(), shots=(1,), **options)
+    else:
+        assert run_words(tmp_path / "one", Ranked(), shots=(1,), **options)["num_queries"] == 7
+
+
+def _first_shots(task, selection) -> list[list[str]]:
+    embed = ImageEmbedder(tiny_flamingo(gates=0.7), tiny_processor()) if selection == "rices" else None
+    pool = Demonstrations(task.support(), selection=selection, support_size=None, seed=0, balanced=True, embed=embed)
+    return [[shown.id for shown in pool.choose(query, 1)] for query in task.queries()]
+
+
+@pytest.mark.parametrize("task", [Words(), RankedWords()], ids=lambda task: task.name)
+def test_a_model_that_is_not_a_number_has_no_score(tmp_path, task):
+    model = tiny_flamingo(gates=0.7)
+    with torch.no_grad():
+        model.language_model.lm_head.weight[20] = float("nan")
+    with pytest.raises(ValueError, match=r"weights in 'language_model.* are not all finite"):
+        evaluate(model, tiny_processor(), task, tmp_path / "out", Protocol(shots=(0,), support_size=10))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("task", [Words(), RankedWords()], ids=lambda task: task.name)
+def test_logits_that_are_not_numbers_have_no_score(tmp_path, task):
+    model = tiny_flamingo(gates=0.7)
+    model.language_model.lm_head.register_forward_hook(lambda module, args, output: output * float("nan"))
+    with pytest.raises(ValueError, match="gives NaN or infinite likelihoods in float32"):
+        evaluate(model, tiny_processor(), task, tmp_path / "out", Protocol(shots=(0,), support_size=10))
+
+
+def test_scores_that_are_undefined_are_refused_before_anything_is_computed(tmp_path):
+    class Undefined(Words):
+        def score_each(self, predictions):
+            return None
+
+        def score(self, predictions):
+            raise ValueError("ROC-AUC needs both classes")
+
+    with pytest.raises(ValueError, match="needs both classes"):
+        run_words(tmp_path / "out", Undefined())
+
+    class Unanswered(Words):
+        def queries(self):
+            return [replace(query, references=["yes"]) for query in super().queries()]
+
+        def score_each(self, predictions):
+            return [vqa_accuracy(p.text, p.example.references) for p in predictions]
+
+    with pytest.raises(ValueError, match="words, query '0' cannot be scored: VQA accuracy .* at least 4 answers"):
+        run_words(tmp_path / "out", Unanswered())
+
+    class NotANumber(Words):
+        def score_each(self, predictions):
+            return [float("nan") for _ in predictions]
+
+    with pytest.raises(ValueError, match=r"the scores \{'accuracy': nan\} are not numbers"):
+        run_words(tmp_path / "nan", NotANumber())
+    with pytest.raises(ValueError, match="words has no queries"):
+        run_words(tmp_path / "out", Words(num_queries=0))
+    with pytest.raises(ValueError, match="no predictions to score"):
+        Words().score([])
+
+
+def test_ids_that_are_there_twice_are_refused(tmp_path):
+    class Queries(Words):
+        def queries(self):
+            return [*super().queries(), example(3)]
+
+    with pytest.raises(ValueError, match="8 queries, of which 1 share an id with others, such as '3'"):
+        run_words(tmp_path, Queries())
+
+    class Support(Words):
+        def support(self):
+            return [*super().support(), example(104)]
+
+    with pytest.raises(ValueError, match="13 examples to show, of which 1 share an id with others, such as '104'"):
+        run_words(tmp_path, Support())
+
+
+def test_no_secret_in_what_is_written(tmp_path):
+    class Secret(Words):
+        def __repr__(self):
+            return "Words(data='https://me:pa55word@hub.test/data?token=abc12345')"
+
+    summary = evaluate(
+        tiny_flamingo(gates=0.7),
+        tiny_processor(),
+        Secret(),
+        tmp_path,
+        Protocol(shots=(0,), seeds=(0,), support_size=10, blind=False),
+        model_name="hf_abcdefgh12345678",
+    )
+    written = "".join(path.read_text() for path in tmp_path.iterdir()) + json.dumps(summary)
+    assert "hub.test/data" in written
+    assert not any(secret in written for secret in ("pa55word", "abc12345", "hf_abcdefgh"))
 
 
 def test_errors(tmp_path):

@@ -9,6 +9,7 @@ Answers prompts, by generation or by ranking of candidates, and computes nothing
 """
 
 import copy
+import math
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from itertools import zip_longest
 from typing import Any
 
 import torch
-from transformers import Cache
+from transformers import Cache, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
 from ..modeling_flamingo import FlamingoModel, MediaCacheLayer
@@ -73,6 +74,18 @@ class Prompt:
         return self.prefix_media + self.query_media
 
 
+class _NanWatch(LogitsProcessor):
+    """Notes whether any logit was NaN, without waiting for the accelerator at each step."""
+
+    def __init__(self):
+        self.found: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        is_nan = scores.isnan().any()
+        self.found = is_nan if self.found is None else self.found | is_nan
+        return scores
+
+
 class FewShotEngine:
     """
     A model that answers prompts.
@@ -81,8 +94,8 @@ class FewShotEngine:
         model ([`FlamingoModel`]): The model, on its device. It is put into evaluation mode.
         processor ([`FlamingoProcessor`]): Its processor.
         batch_size (`int`, *optional*, defaults to 8): Prompts answered together, and images encoded together.
-        max_candidate_tokens (`int`, *optional*, defaults to 256): About so many tokens of candidates are computed together.
-        max_cached_media (`int`, *optional*, defaults to 8192): So many media are kept encoded, on the CPU.
+        max_candidate_tokens (`int`, *optional*, defaults to 256): About this many tokens of candidates are computed together.
+        max_cached_media (`int`, *optional*, defaults to 8192): Maximum number of media that are kept encoded, on the CPU.
         shares_prefix (`bool`, *optional*, defaults to `True`):
             Whether prompts of one call that begin with the same demonstrations share their cache.
 
@@ -207,11 +220,17 @@ class FewShotEngine:
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[str]:
-        """The generated text after each prompt, without special tokens."""
+        """
+        Generate a text after each prompt, and return it without special tokens.
+
+        Raises:
+            ValueError: the model gives NaN.
+        """
         texts = [""] * len(prompts)
         for chosen, cache, ids, mask, images in self._batches(prompts):
             if cache is not None:
                 cache.batch_repeat_interleave(len(chosen) * settings.num_beams)
+            watch = _NanWatch()
             generated = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
@@ -220,9 +239,12 @@ class FewShotEngine:
                 max_new_tokens=settings.max_new_tokens,
                 num_beams=settings.num_beams,
                 do_sample=False,
+                logits_processor=LogitsProcessorList([watch]),
                 **({"length_penalty": settings.length_penalty} if settings.num_beams > 1 else {}),
                 **{"eos_token_id": self.model.config.end_of_chunk_token_id, **settings.extra},
             )
+            if watch.found is not None and bool(watch.found):
+                raise _not_numbers(self.model, prompts[chosen[0]])
             new = self.processor.batch_decode(generated[:, ids.shape[1] :], skip_special_tokens=True)
             for index, text in zip(chosen, new, strict=True):
                 texts[index] = text
@@ -243,7 +265,7 @@ class FewShotEngine:
             length_normalised (`bool`, *optional*, defaults to `True`): The mean over the tokens, not the sum.
 
         Raises:
-            ValueError: a candidate has no token.
+            ValueError: a candidate has no token, or the model gives NaN.
         """
         results: list[list[float]] = [[] for _ in prompts]
         for chosen, cache, ids, mask, images in self._batches(prompts):
@@ -261,6 +283,8 @@ class FewShotEngine:
             own = [candidates[index] for index in chosen]
             scores = self._score_candidates(own, outputs.logits, mask, outputs.cache, length_normalised)
             for index, row in zip(chosen, scores, strict=True):
+                if not all(map(math.isfinite, row)):
+                    raise _not_numbers(self.model, prompts[index])
                 results[index] = row
         return results
 
@@ -282,7 +306,7 @@ class FewShotEngine:
         flat_ids = self._token_ids(flat, add_special_tokens=False) if flat else []
         for candidate, ids in zip(flat, flat_ids, strict=True):
             if not ids:
-                raise ValueError(f"The candidate {candidate!r} has no token, so it has no likelihood. Leave it out.")
+                raise ValueError(f"The candidate {candidate!r} has no token, so it has no likelihood. Remove it.")
         remaining = iter(flat_ids)
         all_ids = [[tuple(next(remaining)) for _ in own] for own in candidates]
         next_tokens: dict[tuple[int, Beginning], set[int]] = {}
@@ -402,6 +426,13 @@ class FewShotEngine:
                 "cache": repeated,
             }
             yield inputs, places
+
+
+def _not_numbers(model: FlamingoModel, prompt: Prompt) -> ValueError:
+    return ValueError(
+        f"The model gives NaN or infinite likelihoods in {str(model.dtype).removeprefix('torch.')} for the prompt {prompt.text[:200]!r}, "
+        "so its answers would be meaningless. Use another dtype (float32 or bfloat16), or check the weights."
+    )
 
 
 def _trees(beginnings: list[Beginning], size: int) -> Iterator[dict[Beginning, int]]:

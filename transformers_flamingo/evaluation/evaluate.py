@@ -3,13 +3,13 @@
 The few-shot protocol of the paper and OpenFlamingo over one task: `flamingo evaluate`.
 
 Each pair of a number of shots and a seed is a *run*. Its predictions are kept as they come, so that a run that was
-killed goes on where it stopped, and several processes share its queries.
+killed resumes where it stopped, and several processes share its queries.
 """
 
-import hashlib
 import json
+import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -20,18 +20,27 @@ from accelerate import PartialState
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..files import write_json, write_text
 from ..model_card import package_versions
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from ..redaction import redact_values
+from .checks import (
+    check_media,
+    check_model,
+    check_references,
+    check_task,
+    check_texts,
+    examples_fingerprint,
+    weights_fingerprint,
+)
 from .demonstrations import Demonstrations, Selection, build_prompt, orders
 from .engine import FewShotEngine, Medium, Prompt
+from .folder import RESULTS_NAME, hold_folder, merge_summaries, read_predictions
+from .lengths import check_lengths
 from .retrieval import ImageEmbedder
 from .task import Example, Prediction, Task
-from .video import Video
 
-
-RESULTS_NAME = "results.json"
-SETTINGS_NAME = "settings.json"
 
 _BLANK = Medium("blank", Image.new("RGB", (224, 224), (127, 127, 127)), "The blank image")
 
@@ -50,10 +59,10 @@ class Protocol:
         support_size (`int`, *optional*, defaults to 2048): Examples that demonstrations are drawn from.
         num_queries (`int`, *optional*): Queries that are asked, by chance (the same for all seeds); all by default.
         num_orders (`int`, *optional*, defaults to 1):
-            Prompt ensembling, for ranking: log-likelihoods are averaged over so many orders of the demonstrations. The
-            paper's and OpenFlamingo's 6.
+            Prompt ensembling, for ranking: log-likelihoods are averaged over this many orders of the demonstrations. 6 in
+            the paper and in OpenFlamingo.
         blind (`bool`, *optional*, defaults to `True`):
-            Whether every prompt is also asked with a grey picture in the place of each image, for the blind score.
+            Whether every prompt is also asked with a gray image instead of each image, for the blind score.
         rices_clip (`str`, *optional*): See [`ImageEmbedder`].
 
     Raises:
@@ -80,6 +89,11 @@ class Protocol:
         for name in ("support_size", "num_queries", "num_orders"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but it must be at least 1.")
+        if self.rices_clip is not None and self.selection != "rices":
+            raise ValueError(
+                f"`rices_clip` is {self.rices_clip!r} and has no effect with `selection={self.selection!r}`. Remove it, or select "
+                "by 'rices'."
+            )
 
 
 def evaluate(
@@ -100,7 +114,7 @@ def evaluate(
     - `results.json`: what is returned;
     - `settings.json`: what the predictions depend on. A run with others is refused there.
 
-    A run that was killed goes on where it stopped when it is called again. Under `accelerate launch` or `torchrun` the
+    A run that was killed resumes where it stopped when it is called again. Under `accelerate launch` or `torchrun` the
     processes share the queries. Predictions do not depend on the number of processes, the batch size or the order.
 
     Args:
@@ -113,32 +127,34 @@ def evaluate(
         model_name (`str`, *optional*): For the results.
 
     Returns:
-        `dict` with `task`, `metric`, `model`, `num_queries`, `protocol`, `versions` and `results`, a list with for each
-        number of shots `shots`, `mean`, `std` (over the seeds, population) and `scores` of each seed, and the same as
-        `blind_mean`, `blind_std` and `blind_scores`.
+        `dict` with `task`, `split`, `metric`, `model`, `num_queries`, `num_available` (of the whole split), `is_subset`,
+        `protocol`, `versions` and `results`, a list with for each number of shots `shots`, `mean`, `std` (over the seeds,
+        population) and `scores` of each seed, and the same as `blind_mean`, `blind_std` and `blind_scores`.
 
     Raises:
-        ValueError: the output directory is of other settings, or the support pool is too small.
+        ValueError: the output directory is of other settings, the support pool is too small, a prompt is longer than the language
+            model's positions, or a text has a special token. Nothing was computed then.
         FileNotFoundError: an image is missing. Nothing was computed then.
+        BlockingIOError: another evaluation is writing into the output directory.
     """
     protocol = protocol or Protocol()
     state = PartialState(cpu=model.device.type == "cpu")  # or it would not see the other processes of `torchrun`
     directory = Path(output_dir)
-    queries, support = list(task.queries()), list(task.support())
-    if protocol.num_queries is not None and protocol.num_queries < len(queries):
-        chosen = np.random.default_rng(0).choice(len(queries), protocol.num_queries, replace=False)
-        queries = [queries[i] for i in sorted(chosen)]
-    _check(task, queries, support, protocol)
-    _check_texts(task, processor, chain(queries, support))
     if batch_size < 1:
         raise ValueError(f"`batch_size` is {batch_size}, but it must be at least 1.")
+    available, support = list(task.queries()), list(task.support())
+    queries = _choose_queries(available, protocol.num_queries)
+    check_task(task, queries, support, protocol)
+    check_references(task, queries)
+    check_texts(task, processor, chain(queries, support))
+    check_model(model)
     engine = FewShotEngine(model, processor, batch_size=batch_size, shares_prefix=protocol.selection == "fixed")
-    embed = None
-    if protocol.selection == "rices":
-        embed = ImageEmbedder(model, processor, clip=protocol.rices_clip)
     balanced = protocol.balanced
     if balanced is None:
         balanced = task.generation is None and all(example.group is not None for example in support)
+    embed = None
+    if protocol.selection == "rices":
+        embed = ImageEmbedder(model, processor, clip=protocol.rices_clip)
     pools = {
         seed: Demonstrations(
             support,
@@ -150,19 +166,72 @@ def evaluate(
         )
         for seed in protocol.seeds
     }
-    _check_media(task, chain(queries, *(pool.pool for pool in pools.values())))
-    if state.is_main_process:
-        directory.mkdir(parents=True, exist_ok=True)
-        settings = asdict(protocol) | {
-            "task": repr(task),
+    check_media(task, chain(queries, *(pool.pool for pool in pools.values())))
+    check_lengths(model, processor, task, queries, pools, protocol.shots)
+    settings = asdict(protocol) | {
+        "task": repr(task),
+        "model": model_name,
+        "weights": weights_fingerprint(model),
+        "queries": len(queries),
+        "examples": examples_fingerprint(chain(queries, support)),
+    }
+    with hold_folder(directory, redact_values(settings), state) as earlier:
+        summary = {
+            **_describe(task, len(queries), len(available)),
+            "metric": task.metric,
             "model": model_name,
-            "weights": weights_fingerprint(model),
-            "queries": len(queries),
-            "examples": _examples_fingerprint(chain(queries, support)),
+            "weights": settings["weights"],
+            "protocol": asdict(protocol)
+            | {
+                "shots": list(protocol.shots),
+                "seeds": list(protocol.seeds),
+                "balanced": balanced,
+                # What had an effect
+                "support_size": max(len(pool.pool) for pool in pools.values()),
+                "num_orders": protocol.num_orders if task.generation is None else 1,
+            },
+            "results": _run_all(task, engine, processor, pools, protocol, queries, directory, state),
+            "versions": package_versions("torch", "transformers", "transformers-flamingo"),
         }
-        _check_settings(directory / SETTINGS_NAME, settings)
-    state.wait_for_everyone()
+        summary = redact_values(summary)
+        if earlier is not None:
+            summary = merge_summaries(earlier, summary, task.metric)
+        if state.is_main_process:
+            write_json(directory / RESULTS_NAME, summary)
+        state.wait_for_everyone()
+    return summary
 
+
+def _choose_queries(available: list[Example], number: int | None) -> list[Example]:
+    if number is None or number >= len(available):
+        return available
+    chosen = np.random.default_rng(0).choice(len(available), number, replace=False)
+    return [available[i] for i in sorted(chosen)]
+
+
+def _describe(task: Task, number: int, available: int) -> dict[str, Any]:
+    """Say what was scored: a number of queries is a benchmark's score only if they are all of its queries."""
+    expected = task.split_sizes.get(task.scored_split)
+    return {
+        "task": task.name,
+        "split": task.scored_split,
+        "is_published_split": task.scored_split == next(iter(task.split_sizes), task.scored_split),
+        "num_queries": number,
+        "num_available": available if expected is None else expected,
+        "is_subset": number < available or (expected is not None and number != expected),
+    }
+
+
+def _run_all(
+    task: Task,
+    engine: FewShotEngine,
+    processor: FlamingoProcessor,
+    pools: Mapping[int, Demonstrations],
+    protocol: Protocol,
+    queries: Sequence[Example],
+    directory: Path,
+    state: PartialState,
+) -> list[dict[str, Any]]:
     results = []
     for shots in protocol.shots:
         entry: dict[str, Any] = {"shots": shots}
@@ -175,25 +244,7 @@ def evaluate(
             entry[f"{condition}mean"], entry[f"{condition}std"] = float(np.mean(values)), float(np.std(values))
             entry[f"{condition}scores"] = dict(zip(map(str, protocol.seeds), scores, strict=True))
         results.append(entry)
-    summary = {
-        "task": task.name,
-        "metric": task.metric,
-        "model": model_name,
-        "weights": weights_fingerprint(model),
-        "num_queries": len(queries),
-        "protocol": asdict(protocol)
-        | {"shots": list(protocol.shots), "seeds": list(protocol.seeds), "balanced": balanced},
-        "results": results,
-        "versions": package_versions("torch", "transformers", "transformers-flamingo"),
-    }
-    if (directory / RESULTS_NAME).is_file():
-        earlier = json.loads((directory / RESULTS_NAME).read_text(encoding="utf-8"))
-        summary = _merge(earlier, summary, task.metric)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        (directory / RESULTS_NAME).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    state.wait_for_everyone()
-    return summary
+    return results
 
 
 class _Run:
@@ -218,9 +269,9 @@ class _Run:
     def execute(self, directory: Path, queries: Sequence[Example], state: PartialState) -> dict[str, float]:
         """Predict what is not predicted yet, put it together, and score it."""
         whole = directory / f"{self.name}.jsonl"
-        done = _read(whole) if whole.is_file() else {}
+        done = read_predictions(whole) if whole.is_file() else {}
         for part in directory.glob(f"{self.name}.part-*.jsonl"):
-            done |= _read(part)
+            done |= read_predictions(part)
         state.wait_for_everyone()  # all have read before one writes
         missing = [query for query in queries if query.id not in done]
         mine = missing[state.process_index :: state.num_processes]
@@ -229,26 +280,34 @@ class _Run:
         state.wait_for_everyone()
         parts = sorted(directory.glob(f"{self.name}.part-*.jsonl"))
         for part in parts:
-            done |= _read(part)
+            done |= read_predictions(part)
+        gone = [query.id for query in queries if query.id not in done]
+        if gone:
+            raise OSError(
+                f"{str(directory)!r}: the predictions of {len(gone)} queries of {self.name} are gone, such as {gone[0]!r}. Another "
+                "process writes into this folder. Choose another output directory."
+            )
         records = [done[query.id] for query in queries]
         predictions = [Prediction(q, r["text"], r["likelihoods"]) for q, r in zip(queries, records, strict=True)]
-        each = self.task.score_each(predictions)
+        each, scores = self.task.score_each(predictions), self.task.score(predictions)
+        if not all(map(math.isfinite, [*(each or ()), *scores.values()])):
+            raise ValueError(
+                f"{self.task.name}, {self.name}: the scores {scores} are not numbers. Check the references of the task."
+            )
         state.wait_for_everyone()
         if state.is_main_process and (parts or not whole.is_file()):
             for record, score in zip(records, each or [None] * len(records), strict=True):
                 record["score"] = score
-            temporary = whole.with_suffix(".tmp")
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-            temporary.replace(whole)
+            write_text(whole, "".join(_line(record) for record in records))
             for part in parts:
                 part.unlink()
-        return self.task.score(predictions)
+        return scores
 
     def _predict(self, path: Path, queries: Sequence[Example], state: PartialState) -> None:
         if path.is_file():  # a line that a kill cut short must not run into the next
             whole = path.read_bytes()
             os.truncate(path, whole.rfind(b"\n") + 1)
-        # So many at once that queries of like length find each other
+        # Several batches at once: queries of like length find each other
         step = 4 * self.engine.batch_size
         scores: list[float] = []
         with (
@@ -259,7 +318,7 @@ class _Run:
                 chosen = queries[start : start + step]
                 new: list[Prediction] = []
                 for query, record in zip(chosen, self._answer(chosen), strict=True):
-                    file.write(json.dumps(record) + "\n")
+                    file.write(_line(record))
                     new.append(Prediction(query, record["text"], record["likelihoods"]))
                 file.flush()
                 # Of a metric that looks at all predictions at once (CIDEr), a mean over parts is a rough guide
@@ -305,117 +364,5 @@ class _Run:
         return prompt
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """The records of a file by id. A last line that was cut short is not one."""
-    records = {}
-    for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
-        record = json.loads(line)
-        records[record["id"]] = record
-    return records
-
-
-def _check(task: Task, queries: Sequence[Example], support: Sequence[Example], protocol: Protocol) -> None:
-    ids = [query.id for query in queries]
-    if not ids or len(set(ids)) < len(ids):
-        raise ValueError(f"{task.name} has {len(ids)} queries with {len(set(ids))} different ids. Each needs its own.")
-    most = max(max(protocol.shots), task.num_text_demonstrations if 0 in protocol.shots else 0)
-    available = len(support) if protocol.support_size is None else min(len(support), protocol.support_size)
-    if most > available:
-        raise ValueError(f"{most} demonstrations are asked for, and {task.name} has {available} to choose from.")
-    without = [query.id for query in queries if task.generation is None and not query.candidates]
-    if without:
-        raise ValueError(
-            f"{task.name} ranks candidates, and {len(without)} queries have none, such as {without[0]!r}."
-        )
-
-
-def _check_media(task: Task, examples: Iterable[Example]) -> None:
-    missing = sorted(
-        {
-            path
-            for example in examples
-            for medium in example.media
-            for frame in (medium if isinstance(medium, list | tuple) else [medium])
-            if (path := _path(frame)) is not None and not os.path.exists(path)
-        }
-    )
-    if missing:
-        raise FileNotFoundError(
-            f"{task.name}: {len(missing)} images or videos are missing, such as {', '.join(missing[:5])}. Nothing was computed. "
-            "Fetch them, or check where the task looks for them."
-        )
-
-
-def _path(medium: Any) -> str | None:
-    """The local path of a medium, if it is one."""
-    if isinstance(medium, Video):
-        medium = medium.path
-    if isinstance(medium, dict):
-        medium = medium.get("path") if medium.get("bytes") is None else None
-    is_path = isinstance(medium, str | os.PathLike) and "://" not in str(medium)
-    return str(medium) if is_path else None
-
-
-def _check_texts(task: Task, processor: FlamingoProcessor, examples: Iterable[Example]) -> None:
-    """A marker in the data would be read as one."""
-    for example in examples:
-        for text in (example.prompt, example.answer or ""):
-            if processor.image_token in text or processor.end_of_chunk_token in text:
-                raise ValueError(
-                    f"{task.name}, example {example.id!r}: the text {text!r} contains {processor.image_token!r} or "
-                    f"{processor.end_of_chunk_token!r}, which would be read as a marker. Remove it from the data."
-                )
-
-
-def weights_fingerprint(model: FlamingoModel) -> str:
-    """Tells models apart: names, shapes, dtypes and some values of all weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        flat = tensor.detach().flatten()
-        some = flat[:: max(1, len(flat) // 64)][:65]
-        digest.update(some.float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _examples_fingerprint(examples: Iterable[Example]) -> str:
-    digest = hashlib.sha256()
-    for e in examples:
-        digest.update(repr((e.id, e.prompt, e.answer, e.references, e.candidates, e.group)).encode())
-    return digest.hexdigest()[:16]
-
-
-def _merge(earlier: dict[str, Any], summary: dict[str, Any], metric: str) -> dict[str, Any]:
-    """The results of an earlier call with other shots or seeds, and those of this one."""
-    by_shots = {entry["shots"]: entry for entry in earlier["results"]}
-    for entry in summary["results"]:
-        merged = by_shots.setdefault(entry["shots"], {"shots": entry["shots"]})
-        for condition in ("", "blind_"):
-            scores = merged.get(f"{condition}scores", {}) | entry.get(f"{condition}scores", {})
-            if scores:
-                values = [score[metric] for score in scores.values()]
-                merged[f"{condition}mean"], merged[f"{condition}std"] = float(np.mean(values)), float(np.std(values))
-                merged[f"{condition}scores"] = scores
-    protocol = dict(summary["protocol"])
-    for name in ("shots", "seeds"):
-        protocol[name] = sorted({*earlier["protocol"][name], *protocol[name]})
-    return {**summary, "protocol": protocol, "results": [by_shots[shots] for shots in sorted(by_shots)]}
-
-
-def _check_settings(path: Path, settings: dict[str, Any]) -> None:
-    """What the predictions there depend on must be what they depend on here."""
-    # Each run is in a file of its own: these may be added to
-    settings = {key: value for key, value in settings.items() if key not in ("shots", "seeds", "blind")}
-    if path.is_file():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        changed = [name for name in settings if there.get(name) != settings[name]]
-        if changed:
-            raise ValueError(
-                f"{str(path.parent)!r} has predictions with other {', '.join(changed)}: "
-                f"{ {name: there.get(name) for name in changed} } there, "
-                f"{ {name: settings[name] for name in changed} } here. Choose another output directory, or delete it."
-            )
-    else:
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, allow_nan=False) + "\n"

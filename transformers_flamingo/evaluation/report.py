@@ -1,7 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Results as a picture and as rows of a card."""
+"""Results as a plot and as rows of a card."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,29 +8,68 @@ from typing import Any
 
 from ..model_card import FlamingoModelCardData
 from ..modeling_flamingo import FlamingoModel
-from .evaluate import RESULTS_NAME, weights_fingerprint
+from .checks import weights_fingerprint
+from .folder import RESULTS_NAME, read_summary, set_aside
 from .published import PublishedScore
 
 
 def read_results(directory: str | os.PathLike) -> list[dict[str, Any]]:
-    """What [`evaluate`] wrote into the folders of `directory`, in the order of their names."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(directory).glob(f"*/{RESULTS_NAME}"))]
+    """Read what [`evaluate`] wrote into the folders of `directory`, in the order of their names, without damaged files."""
+    summaries = [read_summary(path) for path in sorted(Path(directory).glob(f"*/{RESULTS_NAME}"))]
+    return [summary for summary in summaries if summary is not None]
+
+
+def check_results(directory: str | os.PathLike) -> None:
+    """Set aside the damaged results in the folders of `directory`: the card would lack them without a word."""
+    for path in sorted(Path(directory).glob(f"*/{RESULTS_NAME}")):
+        if read_summary(path) is None:
+            set_aside(path, "The card lacks its scores until that task is evaluated again.")
+
+
+def describe_queries(summary: dict[str, Any]) -> str:
+    """
+    Name what was scored: `"coco"`, or `"coco, subset of 48 of 5,000 queries"`.
+
+    A score over other queries than all of a benchmark's is not its score, and never has its bare name.
+    """
+    if not summary.get("is_subset"):
+        return summary["task"]
+    number, available = summary["num_queries"], summary["num_available"]
+    if number < available:
+        return f"{summary['task']}, subset of {number:,} of {available:,} queries"
+    return f"{summary['task']}, other data: {number:,} queries instead of {available:,}"
 
 
 def card_scores(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """A result of [`evaluate`] as `scores` of [`FlamingoModelCardData`]."""
-    several = len(summary["protocol"]["seeds"]) > 1
-    return [
-        {
-            "task": summary["task"],
-            "metric": summary["metric"],
+    """Convert a result of [`evaluate`] to `scores` of [`FlamingoModelCardData`]."""
+    protocol = summary["protocol"]
+    scores = []
+    for entry in summary["results"]:
+        seeds = list(map(int, entry["scores"]))
+        score = {
+            "task": describe_queries(summary),
+            "metric": f"{summary['metric']}, subset" if summary.get("is_subset") else summary["metric"],
             "shots": entry["shots"],
             "value": entry["mean"],
-            "std": entry["std"] if several else None,
+            "std": entry["std"] if len(seeds) > 1 else None,
             "blind": entry.get("blind_mean"),
+            "queries": summary.get("num_queries"),
+            "split": summary.get("split"),
+            "seeds": seeds,
+            "demonstrations": _demonstrations(protocol),
         }
-        for entry in summary["results"]
-    ]
+        scores.append(score)
+    return scores
+
+
+def _demonstrations(protocol: dict[str, Any]) -> str:
+    """Say how demonstrations were chosen: `"random from 2,048"`."""
+    words = [protocol["selection"]]
+    if protocol.get("support_size") is not None:
+        words.append(f"from {protocol['support_size']:,}")
+    if protocol.get("num_orders", 1) > 1:
+        words.append(f"in {protocol['num_orders']} orders")
+    return " ".join(words)
 
 
 def write_evaluation_card(model: FlamingoModel, directory: str | os.PathLike, **facts: Any) -> None:
@@ -52,10 +90,13 @@ def write_evaluation_card(model: FlamingoModel, directory: str | os.PathLike, **
 
 def plot_results(path: str | os.PathLike, summary: dict[str, Any], published: Sequence[PublishedScore] = ()) -> None:
     """
-    Score against shots, with its spread over seeds, the blind score dotted and published scores thin. Needs matplotlib.
+    Plot score against shots, with its spread over seeds, the blind score dotted and published scores thin. Needs matplotlib.
+
+    Split, number of queries, seeds and selection are in the title. A score that is not comparable with the published ones (of a
+    subset, of other data, of another split) says so there and in the legend.
 
     Args:
-        path (`str`): The picture.
+        path (`str`): The image file.
         summary (`dict`): What [`evaluate`] returned.
         published (`Sequence[PublishedScore]`, *optional*): Those of the same task.
     """
@@ -76,15 +117,38 @@ def plot_results(path: str | os.PathLike, summary: dict[str, Any], published: Se
     for name, rows in sorted(series.items()):
         places, values = [place[row.shots] for row in rows], [row.score for row in rows]
         axes.plot(places, values, ".-", linewidth=0.8, alpha=0.6, label=f"{name} (published)")
-    for prefix, style, label in (("", "o-", summary["model"] or "this model"), ("blind_", "o:", "blind")):
-        if f"{prefix}mean" in entries[0]:
-            means, stds = ([entry[f"{prefix}{kind}"] for entry in entries] for kind in ("mean", "std"))
-            places = [place[count] for count in shots]
+    mark = _incomparable(summary)
+    name = (summary["model"] or "this model") + (f" ({mark})" if mark else "")
+    for prefix, style, label in (("", "o-", name), ("blind_", "o:", "blind")):
+        measured = [entry for entry in entries if f"{prefix}mean" in entry]
+        if measured:
+            means, stds = ([entry[f"{prefix}{kind}"] for entry in measured] for kind in ("mean", "std"))
+            places = [place[entry["shots"]] for entry in measured]
             axes.errorbar(places, means, yerr=stds, fmt=style, color="black", capsize=3, markersize=4, label=label)
-    axes.set(xlabel="shots", ylabel=summary["metric"], title=summary["task"])
+    axes.set(xlabel="shots", ylabel=summary["metric"])
+    axes.set_title(plot_title(summary, bool(published)), fontsize=9)
     axes.set_xticks(list(place.values()), [str(count) for count in place])
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def plot_title(summary: dict[str, Any], has_published: bool) -> str:
+    """Say what a plot shows, and that it is not comparable with published scores where it is not."""
+    split = f", split {summary['split']}" if summary.get("split") else ""
+    seeds = sorted({int(seed) for entry in summary["results"] for seed in entry["scores"]})
+    title = (
+        f"{describe_queries(summary)}{split}\n{summary['num_queries']:,} queries; seeds {', '.join(map(str, seeds))}; "
+    )
+    title += f"demonstrations {_demonstrations(summary['protocol'])}"
+    mark = _incomparable(summary)
+    return title + (f"\nnot comparable with the published scores: {mark}" if mark and has_published else "")
+
+
+def _incomparable(summary: dict[str, Any]) -> str:
+    """Why the scores are not those of the benchmark; empty if they are."""
+    if summary.get("is_subset"):
+        return "subset" if summary["num_queries"] < summary["num_available"] else "other data"
+    return "" if summary.get("is_published_split", True) else "another split"

@@ -1,0 +1,171 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Checks of a task, its data and a model that come before an evaluation computes anything."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..literal_text import special_token_spans
+from ..modeling_flamingo import FlamingoModel
+from ..processing_flamingo import FlamingoProcessor
+from .task import Example, Prediction, Task
+from .video import Video
+
+
+if TYPE_CHECKING:
+    from .evaluate import Protocol
+
+
+def check_task(task: Task, queries: Sequence[Example], support: Sequence[Example], protocol: "Protocol") -> None:
+    """
+    Check that the queries can be told apart and answered, and that there are enough demonstrations.
+
+    Raises:
+        ValueError: they cannot, or there are too few.
+    """
+    if not queries:
+        raise ValueError(f"{task.name} has no queries, so there is nothing to score. Check its files and its split.")
+    twice = sorted(id for id, count in Counter(query.id for query in queries).items() if count > 1)
+    if twice:
+        raise ValueError(
+            f"{task.name} has {len(queries)} queries, of which {len(twice)} share an id with others, such as {twice[0]!r}. "
+            "Predictions are kept by id: give each its own."
+        )
+    twice = sorted(id for id, count in Counter(shown.id for shown in support).items() if count > 1)
+    if twice:
+        raise ValueError(
+            f"{task.name} has {len(support)} examples to show, of which {len(twice)} share an id with others, such as {twice[0]!r}. "
+            "Images are kept by id: give each its own."
+        )
+    most = max(max(protocol.shots), task.num_text_demonstrations if 0 in protocol.shots else 0)
+    available = len(support) if protocol.support_size is None else min(len(support), protocol.support_size)
+    if most > available:
+        raise ValueError(f"{most} demonstrations are asked for, and {task.name} has {available} to choose from.")
+    for query in queries if task.generation is None else ():
+        if not query.candidates:
+            raise ValueError(
+                f"{task.name} ranks candidates, and query {query.id!r} has none. Correct it, or remove it."
+            )
+        if not all(isinstance(candidate, str) and candidate for candidate in query.candidates):
+            raise ValueError(
+                f"{task.name}: query {query.id!r} has an empty candidate: {query.candidates!r}. Remove it."
+            )
+
+
+def check_references(task: Task, queries: Sequence[Example]) -> None:
+    """
+    Check that every query can be scored, by scoring an empty answer: a missing reference would end a run after hours.
+
+    Raises:
+        ValueError: a query cannot be scored. The message names it.
+    """
+    blank = [Prediction(query, "", [0.0] * len(query.candidates) if query.candidates else None) for query in queries]
+    for prediction in blank:
+        try:
+            is_mean = task.score_each([prediction]) is not None
+        except ValueError as error:
+            raise ValueError(f"{task.name}, query {prediction.example.id!r} cannot be scored: {error}") from error
+        if not is_mean:
+            task.score(blank)
+            return
+
+
+def check_media(task: Task, examples: Iterable[Example]) -> None:
+    """
+    Check that the files of all images and videos exist.
+
+    Raises:
+        FileNotFoundError: some are missing.
+        ImportError: there are videos, and PyAV is not installed.
+    """
+    missing, has_videos = set(), False
+    for example in examples:
+        for medium in example.media:
+            has_videos |= isinstance(medium, Video)
+            for frame in medium if isinstance(medium, list | tuple) else [medium]:
+                if (path := _path(frame)) is not None and not os.path.exists(path):
+                    missing.add(path)
+    if missing:
+        raise FileNotFoundError(
+            f"{task.name}: {len(missing)} images or videos are missing, such as {', '.join(sorted(missing)[:5])}. Nothing was "
+            "computed. Fetch them, or check where the task looks for them."
+        )
+    if has_videos:
+        try:
+            import av  # noqa: F401
+        except ImportError as error:
+            raise ImportError("Reading video files needs PyAV: pip install 'transformers-flamingo[video]'.") from error
+
+
+def _path(medium: Any) -> str | None:
+    """The local path of a medium, if it is one."""
+    if isinstance(medium, Video):
+        medium = medium.path
+    if isinstance(medium, dict):
+        medium = medium.get("path") if medium.get("bytes") is None else None
+    is_path = isinstance(medium, str | os.PathLike) and "://" not in str(medium)
+    return str(medium) if is_path else None
+
+
+def check_texts(task: Task, processor: FlamingoProcessor, examples: Iterable[Example]) -> None:
+    """
+    Check that no text of the data has a special token, which would be read as a marker or as an end.
+
+    Raises:
+        ValueError: one has. The message names the example.
+    """
+    candidates: set[str] = set()
+    for example in examples:
+        for text in (example.prompt, example.answer or ""):
+            _check_text(task, processor, example, text)
+        new = set(example.candidates or ()) - candidates
+        candidates |= new
+        for text in new:
+            _check_text(task, processor, example, text)
+
+
+def _check_text(task: Task, processor: FlamingoProcessor, example: Example, text: str) -> None:
+    spans = special_token_spans(processor, text)
+    if spans:
+        start, end = spans[0]
+        raise ValueError(
+            f"{task.name}, example {example.id!r}: the text {text!r} contains {text[start:end]!r}, which would be read as a special "
+            "token: a marker without an image, or the end of a text that continues. Remove it from the data."
+        )
+
+
+def check_model(model: FlamingoModel) -> None:
+    """
+    Check that all weights are numbers. A model with NaN ranks the first candidate first, which would pass for a score.
+
+    Raises:
+        ValueError: a weight is NaN or infinite.
+    """
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and tensor.element_size() > 1 and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(
+                f"The weights in {name!r} are not all finite numbers, so every score would be meaningless. Train again."
+            )
+
+
+def weights_fingerprint(model: FlamingoModel) -> str:
+    """Tell models apart: by names, shapes, dtypes and some values of all weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        flat = tensor.detach().flatten()
+        some = flat[:: max(1, len(flat) // 64)][:65]
+        digest.update(some.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def examples_fingerprint(examples: Iterable[Example]) -> str:
+    """Tell data apart: by everything of all examples but their media."""
+    digest = hashlib.sha256()
+    for e in examples:
+        digest.update(repr((e.id, e.prompt, e.answer, e.references, e.candidates, e.group)).encode())
+    return digest.hexdigest()[:16]

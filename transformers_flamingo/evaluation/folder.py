@@ -1,0 +1,168 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""The folder of one evaluation: who may write into it, and what is left in it by runs that were cut short."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
+from transformers.utils import logging
+
+from ..files import write_json
+
+
+logger = logging.get_logger(__name__)
+
+RESULTS_NAME = "results.json"
+SETTINGS_NAME = "settings.json"
+LOCK_NAME = ".lock"
+
+
+@contextmanager
+def hold_folder(directory: Path, settings: dict[str, Any], state: PartialState) -> Iterator[dict[str, Any] | None]:
+    """
+    Keep other evaluations out of a folder, and check that what is in it belongs to this one.
+
+    The processes of one `accelerate launch` or `torchrun` share the folder: the main one holds the lock. The system releases it
+    when that process ends, however it ends.
+
+    Args:
+        directory (`Path`): The folder. It is made if it is missing.
+        settings (`dict`): What predictions depend on.
+        state (`PartialState`): The processes of this evaluation.
+
+    Yields:
+        `dict` or `None`: The earlier results in the folder.
+
+    Raises:
+        ValueError: the folder is of other settings, or its settings are damaged. Raised in all processes.
+        OSError: another evaluation is writing into it, or it cannot be written. Raised in all processes.
+    """
+    lock = FileLock(directory / LOCK_NAME, blocking=False)
+
+    def take() -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise BlockingIOError(
+                f"Another evaluation is writing into {str(directory)!r}. Wait until it ends, or choose another output directory. "
+                "To share the work between processes, start them with `accelerate launch` or `torchrun`."
+            ) from None
+        except NotImplementedError:
+            logger.warning(
+                f"The disk of {str(directory)!r} has no locks. Run one evaluation at a time into this folder."
+            )
+        _check_settings(directory / SETTINGS_NAME, settings)
+        if (directory / RESULTS_NAME).is_file() and read_summary(directory / RESULTS_NAME) is None:
+            set_aside(directory / RESULTS_NAME, "The scores are computed again from the predictions.")
+
+    try:
+        _on_main_process(state, take)
+        yield read_summary(directory / RESULTS_NAME)
+    finally:
+        lock.release()
+
+
+def _on_main_process(state: PartialState, action: Callable[[], None]) -> None:
+    """Run `action` in the main process. If it fails, it fails in all: none is left waiting for the others."""
+    errors: list[Exception | None] = [None]
+    if state.is_main_process:
+        try:
+            action()
+        except (OSError, ValueError) as error:
+            errors[0] = error
+    broadcast_object_list(errors)
+    if errors[0] is not None:
+        raise errors[0]
+
+
+def _check_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Refuse a folder whose predictions depend on other settings."""
+    # Each run is in a file of its own: these may be added to
+    settings = {key: value for key, value in settings.items() if key not in ("shots", "seeds", "blind")}
+    if not path.is_file():
+        write_json(path, settings)
+        return
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        changed = [name for name in settings if saved.get(name) != settings[name]]
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{str(path)!r} is damaged ({error}), so it is unknown what the predictions next to it depend on. Delete the folder, "
+            "or choose another output directory."
+        ) from error
+    if changed:
+        raise ValueError(
+            f"{str(path.parent)!r} has predictions with other {', '.join(changed)}: saved "
+            f"{ {name: saved.get(name) for name in changed} }, current { {name: settings[name] for name in changed} }. Choose "
+            "another output directory, or delete it."
+        )
+
+
+def read_summary(path: Path) -> dict[str, Any] | None:
+    """Read the results of one evaluation. `None` if there are none, or the file is cut short or something else."""
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        runs = [(entry["shots"], entry["mean"], entry["scores"].items()) for entry in summary["results"]]
+        facts = [summary[name] for name in ("task", "metric", "weights")]
+        lists = [*summary["protocol"]["shots"], *summary["protocol"]["seeds"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return summary if runs and all(isinstance(fact, str) for fact in facts) and lists else None
+
+
+def set_aside(path: Path, what_follows: str) -> None:
+    """Rename a damaged file, so that it is neither read nor lost, and say so."""
+    name = path.name + ".damaged"
+    logger.warning(f"{str(path)!r} is cut short or damaged. It is renamed to {name!r}. {what_follows}")
+    path.replace(path.with_name(name))
+
+
+def read_predictions(path: Path) -> dict[str, dict[str, Any]]:
+    """
+    Read the predictions of one run by the id of their query.
+
+    A last line that was cut short is not one. Other damaged lines are reported and not returned: their queries are answered again.
+    """
+    records, damaged = {}, 0
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            record = json.loads(line)
+            records[record["id"]] = {name: record[name] for name in _RECORD if name in record}
+            complete = record.keys() >= _REQUIRED
+        except (ValueError, KeyError, TypeError, AttributeError):
+            damaged += 1
+            continue
+        if not complete:
+            del records[record["id"]]
+            damaged += 1
+    if damaged:
+        logger.warning(f"{str(path)!r} has {damaged} damaged lines. Their queries are answered again.")
+    return records
+
+
+_RECORD = ("id", "shots", "prompt", "text", "likelihoods", "references", "score")
+_REQUIRED = {"id", "text", "likelihoods"}
+
+
+def merge_summaries(earlier: dict[str, Any], summary: dict[str, Any], metric: str) -> dict[str, Any]:
+    """Add the results of an earlier call with other shots or seeds to those of this one."""
+    by_shots = {entry["shots"]: entry for entry in earlier["results"]}
+    for entry in summary["results"]:
+        merged = by_shots.setdefault(entry["shots"], {"shots": entry["shots"]})
+        for condition in ("", "blind_"):
+            scores = merged.get(f"{condition}scores", {}) | entry.get(f"{condition}scores", {})
+            if scores:
+                values = [score[metric] for score in scores.values()]
+                merged[f"{condition}mean"], merged[f"{condition}std"] = float(np.mean(values)), float(np.std(values))
+                merged[f"{condition}scores"] = scores
+    protocol = dict(summary["protocol"])
+    for name in ("shots", "seeds"):
+        protocol[name] = sorted({*earlier["protocol"][name], *protocol[name]})
+    return {**summary, "protocol": protocol, "results": [by_shots[shots] for shots in sorted(by_shots)]}

@@ -1,0 +1,143 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Measure the longest prompt of an evaluation before anything is computed."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from transformers.utils import logging
+
+from ..modeling_flamingo import FlamingoModel
+from ..processing_flamingo import FlamingoProcessor
+from .demonstrations import Demonstrations, build_prompt
+from .task import Example, Task
+
+
+logger = logging.get_logger(__name__)
+
+
+def check_lengths(
+    model: FlamingoModel,
+    processor: FlamingoProcessor,
+    task: Task,
+    queries: Sequence[Example],
+    pools: Mapping[int, Demonstrations],
+    shots: Iterable[int],
+) -> None:
+    """
+    Check that every prompt with its answer fits into the positions of the language model.
+
+    Rotary positions have no limit. Where a prompt is longer than the texts that such a model was made for, a warning says so.
+
+    Args:
+        model ([`FlamingoModel`]): The model.
+        processor ([`FlamingoProcessor`]): Its processor.
+        task ([`Task`]): The task.
+        queries (`Sequence[Example]`): The queries.
+        pools (`Mapping[int, Demonstrations]`): The demonstrations of each seed.
+        shots (`Iterable[int]`): Numbers of demonstrations.
+
+    Raises:
+        ValueError: a prompt is too long. The message names the query, the number of shots and those that fit.
+    """
+    limit = model.max_text_length
+    trained = getattr(model.config.text_config, "max_position_embeddings", None)
+    if limit is not None:
+        problem = find_too_long(processor, task, limit, queries, pools, shots)
+        if problem:
+            raise ValueError(f"{problem} Nothing was computed.")
+    elif trained is not None:
+        problem = find_too_long(processor, task, trained, queries, pools, shots)
+        if problem:
+            logger.warning(f"{problem} Its scores may be lower for that reason alone.")
+
+
+def find_too_long(
+    processor: FlamingoProcessor,
+    task: Task,
+    limit: int,
+    queries: Sequence[Example],
+    pools: Mapping[int, Demonstrations],
+    shots: Iterable[int],
+) -> str | None:
+    """
+    Describe the longest prompt that does not fit into `limit` positions, at the smallest number of shots where one does not.
+
+    Where the longest query with the longest demonstrations fits, so does every prompt, and nothing else is measured. With
+    `selection="rices"` the demonstrations depend on the images: they are compared only where the lengths leave it open.
+    """
+    lengths = _Lengths(task, processor, queries)
+    fitting: list[int] = []
+    for count in sorted(shots):
+        for seed, pool in pools.items():
+            worst = lengths.longest(pool, count, limit)
+            if worst is not None:
+                query, length, budget = worst
+                what = "its answer may add" if task.generation is not None else "the longest candidate adds"
+                fit = f"these fit: {', '.join(map(str, fitting))}" if fitting else "none that was asked for fits"
+                return (
+                    f"{task.name}: with {count} shots (seed {seed}) the prompt of query {query.id!r} has {length} tokens and {what} "
+                    f"{budget}, but the language model has {limit} positions. Use fewer shots ({fit}), shorter texts, or a language "
+                    "model with more positions."
+                )
+        fitting.append(count)
+    return None
+
+
+class _Lengths:
+    """Numbers of tokens, each text tokenized once. Special tokens split a prompt, so its parts can be added up."""
+
+    def __init__(self, task: Task, processor: FlamingoProcessor, queries: Sequence[Example]):
+        self.task, self.processor, self.queries = task, processor, queries
+        marker = processor.image_token
+        overhead = processor.tokenizer.num_special_tokens_to_add()
+        self.of_queries = [overhead + n for n in self._count([marker * len(q.media) + q.prompt for q in queries])]
+        self.budgets = self._budgets()
+        self._of_pools: dict[tuple[int, bool], list[int]] = {}
+
+    def _count(self, texts: Sequence[str]) -> list[int]:
+        if not texts:
+            return []
+        ids = self.processor.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        return [len(own) for own in ids]
+
+    def _budgets(self) -> list[int]:
+        """Count the positions that the answer to each query takes. The last token of an answer is not fed to the model."""
+        settings = self.task.generation
+        if settings is not None:
+            return [settings.extra.get("max_new_tokens", settings.max_new_tokens) - 1] * len(self.queries)
+        known = {tuple(query.candidates): 0 for query in self.queries}
+        for candidates in known:
+            known[candidates] = max(max(self._count(candidates)) - 1, 0)
+        return [known[tuple(query.candidates)] for query in self.queries]
+
+    def longest(self, pool: Demonstrations, shots: int, limit: int) -> tuple[Example, int, int] | None:
+        """The query whose prompt is longest, with its tokens and those of its answer, if they do not fit; `None` if all fit."""
+        count = shots or self.task.num_text_demonstrations
+        is_text_only = shots == 0
+        own = sorted(self._of_pool(pool, is_text_only))
+        needs = [length + budget for length, budget in zip(self.of_queries, self.budgets, strict=True)]
+        if max(needs) + sum(own[-count:] if count else []) <= limit:
+            return None
+        if pool.selection == "rices" and max(needs) + sum(own[:count]) > limit:
+            worst = needs.index(max(needs))
+            return self.queries[worst], self.of_queries[worst] + sum(own[:count]), self.budgets[worst]
+        by_example = dict(zip(map(id, pool.pool), self._of_pool(pool, is_text_only), strict=True))
+        chosen = (pool.choose(query, count) for query in self.queries)
+        totals = [
+            need + sum(by_example[id(example)] for example in shown) for need, shown in zip(needs, chosen, strict=True)
+        ]
+        worst = totals.index(max(totals))
+        if totals[worst] <= limit:
+            return None
+        query = self.queries[worst]
+        prompt = build_prompt(self.task, self.processor, query, pool.choose(query, count), text_only=is_text_only)
+        length = len(self.processor.tokenizer(prompt.text, verbose=False)["input_ids"])
+        return (query, length, self.budgets[worst]) if length + self.budgets[worst] > limit else None
+
+    def _of_pool(self, pool: Demonstrations, is_text_only: bool) -> list[int]:
+        key = (id(pool), is_text_only)
+        if key not in self._of_pools:
+            marker = "" if is_text_only else self.processor.image_token
+            end = self.processor.end_of_chunk_token + self.task.demonstration_separator
+            texts = [marker * len(shown.media) + shown.prompt + shown.answer + end for shown in pool.pool]
+            self._of_pools[key] = self._count(texts)
+        return self._of_pools[key]
