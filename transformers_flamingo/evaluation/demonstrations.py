@@ -32,7 +32,7 @@ class Demonstrations:
             cache is computed once. `"rices"`: those whose image is most like the query's, the most similar last
             (Yang et al. 2022; paper, section 2.5).
         support_size (`int`, *optional*, defaults to 2048):
-            So many examples, by chance, make the pool; `None` takes all. The paper's and OpenFlamingo's 2048.
+            Number of random examples in the pool; `None` takes all. 2048 in the paper and in OpenFlamingo.
         seed (`int`, *optional*, defaults to 0): Of all chance.
         balanced (`bool`, *optional*, defaults to `False`): As many of each `group` as of any other, up to one.
         embed ([`ImageEmbedder`], *optional*): Vectors for the images of examples; needed for `"rices"`.

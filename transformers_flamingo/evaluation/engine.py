@@ -300,7 +300,7 @@ class FewShotEngine:
         Scores of the candidates of each row, given the logits `(B, 1, V)` behind its context, and its mask and cache.
 
         Candidates share what they begin with: what is computed are the distinct beginnings. The last token of a
-        candidate is looked up behind the beginning before it, and computed only if another candidate goes on from it.
+        candidate is looked up behind the beginning before it, and computed only if another candidate continues it.
         """
         flat = [candidate for own in candidates for candidate in own]
         flat_ids = self._token_ids(flat, add_special_tokens=False) if flat else []

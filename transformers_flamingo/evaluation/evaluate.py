@@ -149,23 +149,7 @@ def evaluate(
     check_texts(task, processor, chain(queries, support))
     check_model(model)
     engine = FewShotEngine(model, processor, batch_size=batch_size, shares_prefix=protocol.selection == "fixed")
-    balanced = protocol.balanced
-    if balanced is None:
-        balanced = task.generation is None and all(example.group is not None for example in support)
-    embed = None
-    if protocol.selection == "rices":
-        embed = ImageEmbedder(model, processor, clip=protocol.rices_clip)
-    pools = {
-        seed: Demonstrations(
-            support,
-            selection=protocol.selection,
-            support_size=protocol.support_size,
-            seed=seed,
-            balanced=balanced,
-            embed=embed,
-        )
-        for seed in protocol.seeds
-    }
+    pools, balanced = _draw_pools(model, processor, task, support, protocol)
     check_media(task, chain(queries, *(pool.pool for pool in pools.values())))
     check_lengths(model, processor, task, queries, pools, protocol.shots)
     settings = asdict(protocol) | {
@@ -207,6 +191,30 @@ def _choose_queries(available: list[Example], number: int | None) -> list[Exampl
         return available
     chosen = np.random.default_rng(0).choice(len(available), number, replace=False)
     return [available[i] for i in sorted(chosen)]
+
+
+def _draw_pools(
+    model: FlamingoModel, processor: FlamingoProcessor, task: Task, support: list[Example], protocol: Protocol
+) -> tuple[dict[int, Demonstrations], bool]:
+    """Draw the demonstrations of each seed, and say whether they are class-balanced."""
+    balanced = protocol.balanced
+    if balanced is None:
+        balanced = task.generation is None and all(example.group is not None for example in support)
+    embed = None
+    if protocol.selection == "rices":
+        embed = ImageEmbedder(model, processor, clip=protocol.rices_clip)
+    pools = {
+        seed: Demonstrations(
+            support,
+            selection=protocol.selection,
+            support_size=protocol.support_size,
+            seed=seed,
+            balanced=balanced,
+            embed=embed,
+        )
+        for seed in protocol.seeds
+    }
+    return pools, balanced
 
 
 def _describe(task: Task, number: int, available: int) -> dict[str, Any]:
