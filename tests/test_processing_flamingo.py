@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedTokenizerFast, SiglipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from transformers_flamingo import processing_flamingo
+from transformers_flamingo import images_flamingo
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 
 
@@ -536,7 +536,7 @@ def test_extreme_aspect_gives_what_resizing_all_of_it_gives(monkeypatch, width, 
     image = draw(2, width, height)
     expected = image_processor(image, return_tensors="pt")["pixel_values"][0]
     assert torch.equal(pixels_of(processor, image), expected)
-    monkeypatch.setattr(processing_flamingo, "MAX_RESIZED_PIXELS", 1000)
+    monkeypatch.setattr(images_flamingo, "MAX_RESIZED_PIXELS", 1000)
     # one step of 255 where the filter's coefficients round differently
     step = 1.01 / 255 / min(image_processor.image_std)
     assert (pixels_of(processor, image) - expected).abs().max() <= step
@@ -814,6 +814,8 @@ def test_round_trip(tmp_path):
     saved = processor.save_pretrained(tmp_path / "one")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
         "chat_template.jinja",
+        "files_flamingo.py",
+        "images_flamingo.py",
         "processing_flamingo.py",
         "processor_config.json",
         "tokenizer.json",
