@@ -170,18 +170,26 @@ def open_image(source: Any, name: str) -> tuple[PIL.Image.Image, str]:
             "and `path`; for a sample without images give an empty list and no marker."
         )
     check_pixel_count(source, name)
-    # Known only before the pixels are read
-    keeps_high_byte = len(source.getbands()) > 1 and any(";16" in str(tile) for tile in getattr(source, "tile", ()))
     try:
-        source.load()
+        load_pixels(source)
     except Exception as error:  # each of Pillow's decoders has its own
         raise ValueError(
             f"{name} cannot be decoded: {_words(error)}. The file is truncated or damaged. Fetch it again, or remove it."
         ) from error
     check_pixel_count(source, name)  # an icon tells its true size only now
-    if keeps_high_byte:
-        source.info["keeps_high_byte"] = True
     return source, name
+
+
+def load_pixels(image: PIL.Image.Image) -> None:
+    """
+    Read the pixels of an image that Pillow has opened, as `image.load()` does, and raise whatever Pillow raises.
+
+    Of color files with 16 bits Pillow reads the high byte alone, and only before the pixels are read it can be seen. It
+    is noted as `image.info["keeps_high_byte"]`.
+    """
+    if len(image.getbands()) > 1 and any(";16" in str(tile) for tile in getattr(image, "tile", ())):
+        image.info["keeps_high_byte"] = True
+    image.load()
 
 
 def _words(error: Exception) -> str:
