@@ -58,6 +58,8 @@ _WINDOW = (
 # only the part that the centre crop keeps is resized; below it, every image goes through the stock image processor
 # untouched.
 MAX_RESIZED_PIXELS = 2**24
+# Longest side that an image processor may be asked for.
+MAX_SIDE = 2**15
 
 _warned: set[str] = set()
 
@@ -266,20 +268,19 @@ def find_bit_depth(series: Sequence[np.ndarray], names: Sequence[str]) -> int | 
     """
     ranges = [check_range(values, name) for values, name in zip(series, names, strict=True)]
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
-    dtype = series[0].dtype
-    is_uint16 = dtype.kind == "u" and dtype.itemsize == 2
-    if dtype.kind == "f" and high <= 1:
+    dtypes = [values.dtype for values in series]
+    if high <= 1 and all(dtype.kind == "f" for dtype in dtypes):
         return None
-    if high <= 255 and not is_uint16:
+    if high <= 255 and not any(dtype.kind == "u" and dtype.itemsize == 2 for dtype in dtypes):
         return 8
     is_widened = low == high or all(not (values % 257).any() for values in series)
-    full = 15 if dtype.kind == "i" and dtype.itemsize == 2 else 16
+    full = 15 if all(dtype.kind == "i" and dtype.itemsize == 2 for dtype in dtypes) else 16
     depth = full if is_widened else next(depth for depth in (*_DEPTHS[:-1], full) if high < 2**depth)
     if depth < full:
         index = [top for _, top in ranges].index(high)
         _warn_once(
             "bit depth",
-            f"{names[index]} has pixel values from {low} to {high} in a container of 16 bits or more ({dtype}). It is read as "
+            f"{names[index]} has pixel values from {low} to {high} in a container of 16 bits or more ({dtypes[index]}). It is read as "
             f"an image of {depth} bits, in which {2**depth - 1} is white. If it is a dark image of more bits, or one of "
             "a series, pass the true depth to the processor: `bit_depth=16`, for example. Other images are read by the "
             "same rule; this is logged once.",
@@ -441,7 +442,7 @@ def check_image_settings(settings: Mapping[str, Any], name: str) -> None:
     """
 
     def refuse(key: str, what: str) -> None:
-        raise ValueError(f"`{key}` of {name} is {settings[key]!r}. It must be {what}: every pixel would be lost.")
+        raise ValueError(f"`{key}` of {name} is {settings[key]!r}. It must be {what}.")
 
     for key in ("rescale_factor", "image_mean", "image_std"):
         value = settings.get(key)
@@ -462,8 +463,11 @@ def check_image_settings(settings: Mapping[str, Any], name: str) -> None:
             numbers = list(dict(value).values())
         else:
             numbers = list(value) if isinstance(value, list | tuple) else [value]
-        if not all(n is None or (_is_number(n) and n == int(n) and n > 0) for n in numbers):
-            refuse(key, "whole numbers of pixels above 0")
+        # An image processor would make arrays of that size, whatever the size of the image
+        if not all(n is None or (_is_number(n) and n == int(n) and 0 < n <= MAX_SIDE) for n in numbers):
+            refuse(key, f"whole numbers of pixels from 1 to {MAX_SIDE}")
+        if key == "crop_size" and isinstance(value, Mapping) and not {"height", "width"} <= value.keys():
+            refuse(key, "a dict with `height` and `width`")
 
 
 def _is_number(value: Any) -> bool:

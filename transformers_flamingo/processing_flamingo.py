@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoImageProcessor, AutoTokenizer, BatchFeature
 from transformers.image_transforms import convert_to_rgb
 from transformers.image_utils import (
@@ -329,7 +330,14 @@ class FlamingoProcessor(ProcessorMixin):
         """
         for name in ("text_kwargs", "images_kwargs", "videos_kwargs", "audio_kwargs", "common_kwargs"):
             _check_is_dict(kwargs.get(name, {}), name)
-        return super().__call__(images=images, text=text, videos=videos, **kwargs)
+        check_image_settings({**kwargs.get("images_kwargs", {}), **kwargs}, "this call")
+        max_length = {**kwargs.get("text_kwargs", {}), **kwargs}.get("max_length")
+        if isinstance(max_length, int) and max_length < 1:
+            raise ValueError(f"`max_length` is {max_length}. It is a number of tokens, at least 1.")
+        try:
+            return super().__call__(images=images, text=text, videos=videos, **kwargs)
+        except StrictDataclassError as error:  # of a keyword argument of the wrong type
+            raise ValueError(f"An argument of this call has the wrong type. {error}") from error
 
     def apply_chat_template(self, conversation, chat_template: str | None = None, **kwargs):
         """
@@ -626,7 +634,6 @@ class FlamingoProcessor(ProcessorMixin):
         bit_depth = kwargs.pop("bit_depth", None)
         bit_depth = self.bit_depth if bit_depth is None else bit_depth
         check_bit_depth(bit_depth)
-        check_image_settings(kwargs, "this call")
 
         frames, names, mask = [], [], torch.zeros(shape, dtype=torch.int64)
         for index, sample in enumerate(images):
@@ -772,6 +779,10 @@ class FlamingoProcessor(ProcessorMixin):
             media = []
             for index, message in enumerate(conversation):
                 content = message.get("content") or []
+                if not isinstance(content, str | list | tuple):
+                    raise ValueError(
+                        f"Message {index} has the content {content!r:.100}. It must be a text or a list of blocks."
+                    )
                 for block in [] if isinstance(content, str) else content:
                     kind = block.get("type") if isinstance(block, Mapping) else None
                     if kind is None:
