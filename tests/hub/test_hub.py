@@ -22,7 +22,7 @@ from transformers import pipeline
 
 HERE = Path(__file__).parent
 CARD = HERE.parents[1] / "model_cards" / "miniature-flamingo.md"
-CODE = {"configuration_flamingo.py", "modeling_flamingo.py", "processing_flamingo.py"}
+CODE = {f"{name}_flamingo.py" for name in ("configuration", "files", "images", "modeling", "processing")}
 
 
 def run(script: str, *arguments: str, hub: HubServer, directory: Path) -> None:
