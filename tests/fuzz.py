@@ -448,7 +448,9 @@ def is_clear(error: BaseException) -> bool:
     )
 
 
-def fuzz(inputs: int, seed: int, surfaces: list[str]) -> tuple[dict[str, Counter], dict[str, dict[str, str]]]:
+def fuzz(
+    inputs: int, seed: int, surfaces: list[str], seconds: int = 0
+) -> tuple[dict[str, Counter], dict[str, dict[str, str]]]:
     """
     Try random inputs.
 
@@ -456,6 +458,7 @@ def fuzz(inputs: int, seed: int, surfaces: list[str]) -> tuple[dict[str, Counter
         inputs (`int`): How many in all.
         seed (`int`): The same seed tries the same inputs.
         surfaces (`list[str]`): Keys of `SURFACES`.
+        seconds (`int`, *optional*, defaults to 0): Time for each, by the alarm of the process; 0 for any time.
 
     Returns:
         The counts of each surface, and for each kind of other outcome its shortest example.
@@ -474,14 +477,12 @@ def fuzz(inputs: int, seed: int, surfaces: list[str]) -> tuple[dict[str, Counter
             make, share = SURFACES[surface]
             attempts = make(random.Random(f"{seed} {surface}"), folder, processor)
             for _, run, show in itertools.islice(attempts, round(inputs * share / total)):
-                signal.alarm(SECONDS)
+                if seconds:
+                    signal.alarm(seconds)
                 try:
                     run()
                     outcome = "result"
-                except BaseException as error:
-                    signal.alarm(0)
-                    if isinstance(error, KeyboardInterrupt):
-                        raise
+                except (Exception, TookTooLong) as error:
                     outcome = "clear error" if is_clear(error) else "other"
                     if outcome == "other":
                         frames = traceback.extract_tb(error.__traceback__)
@@ -491,7 +492,8 @@ def fuzz(inputs: int, seed: int, surfaces: list[str]) -> tuple[dict[str, Counter
                         if len(example) < len(examples[surface].get(kind, example + " ")):
                             examples[surface][kind] = example
                 finally:
-                    signal.alarm(0)
+                    if seconds:
+                        signal.alarm(0)
                 counts[surface][outcome] += 1
     return counts, examples
 
@@ -505,7 +507,7 @@ def main() -> None:
     signal.signal(signal.SIGALRM, _alarm)
     warnings.simplefilter("ignore")
     logging.set_verbosity_error()
-    counts, examples = fuzz(arguments.inputs, arguments.seed, arguments.surfaces)
+    counts, examples = fuzz(arguments.inputs, arguments.seed, arguments.surfaces, SECONDS)
     columns = ("result", "clear error", "other")
     print(f"| surface | inputs | {' | '.join(columns)} |\n|---|---|{'---|' * len(columns)}")
     for surface, counter in counts.items():

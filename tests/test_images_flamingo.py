@@ -7,7 +7,6 @@ import logging
 import os
 import random
 import socket
-import threading
 import time
 import warnings
 
@@ -18,6 +17,7 @@ import torch
 from fuzz import damage, image_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loopback import Server
 
 from transformers_flamingo import files_flamingo, images_flamingo
 from transformers_flamingo.files_flamingo import fetch, read_regular_file, run_within
@@ -227,39 +227,6 @@ def test_postscript_is_not_run(tmp_path):
 
 
 # Addresses
-
-
-class Server:
-    """Answers each connection of one port by a function of the socket, and counts them."""
-
-    def __init__(self, answer):
-        self.answer, self.count = answer, 0
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}/a.png"
-
-    def __enter__(self):
-        threading.Thread(target=self._serve, daemon=True).start()
-        return self
-
-    def _serve(self):
-        while True:
-            try:
-                connection, _ = self.socket.accept()
-            except OSError:
-                return
-            self.count += 1
-            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
-
-    def _answer(self, connection):
-        with connection:
-            try:
-                connection.recv(2**16)
-                self.answer(connection)
-            except OSError:
-                pass  # the client has gone
-
-    def __exit__(self, *_):
-        self.socket.close()
 
 
 OK = b"HTTP/1.1 200 OK\r\n"
