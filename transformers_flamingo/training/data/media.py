@@ -1,7 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Decoding of images and videos, with errors that name where they came from.
 
-What a row may name is said in [`files`]; what is opened must be an image of Pillow's formats, or a video of those in
+What a row may name is said in [`media_files`]; what is opened must be an image of Pillow's formats, or a video of those in
 `VIDEO_FORMATS`.
 """
 
@@ -14,7 +14,7 @@ import PIL.Image
 
 from ...files_flamingo import MAX_FILE_BYTES
 from ...images_flamingo import load_pixels, open_bytes
-from .files import MAX_MEDIA_BYTES, open_media
+from .media_files import MAX_MEDIA_BYTES, open_media
 
 
 #: Containers that are read, by their names in FFmpeg. Not among them are those that name other files or addresses to

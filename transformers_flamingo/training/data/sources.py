@@ -26,8 +26,8 @@ from datasets import Dataset, Features, Image, IterableDataset, Value, Video, co
 from fsspec.core import url_to_fs
 
 from .documents import Chunk
-from .files import locate
 from .media import BadSampleError
+from .media_files import locate
 
 
 FILE, ROW, JSON = "__file__", "__row__", "__json__"
@@ -46,7 +46,7 @@ class Reader:
         media_root (`str`, *optional*): Where relative paths of images and videos start, and what all paths must be in.
             By default they start in the folder of the file with the row.
         allow_remote (`bool`, *optional*, defaults to `False`): Whether rows may name addresses, such as `https://`. See
-            [`data.files`] for what a row may name.
+            [`data.media_files`] for what a row may name.
     """
 
     media_root: str | None = None
@@ -116,7 +116,7 @@ class Reader:
         raise NotImplementedError
 
     def locate(self, medium: Any, row: dict[str, Any]) -> Any:
-        """Return `medium`, and if it is a path, a dict of `bytes` and a [`MediaPath`], see [`data.files.locate`]."""
+        """Return `medium`, and if it is a path, a dict of `bytes` and a [`MediaPath`], see [`data.media_files.locate`]."""
         if isinstance(medium, list):
             return [self.locate(frame, row) for frame in medium]
         path = medium

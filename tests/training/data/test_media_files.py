@@ -11,8 +11,8 @@ from data_factory import number_of, png
 from loopback import Server
 
 from transformers_flamingo.training.data import FORMATS, BadSampleError, decode_image, decode_video
-from transformers_flamingo.training.data import files as data_files
-from transformers_flamingo.training.data.files import MediaPath, locate, open_media
+from transformers_flamingo.training.data import media_files as data_files
+from transformers_flamingo.training.data.media_files import MediaPath, locate, open_media
 from transformers_flamingo.training.data.sources import FILE, ROW
 
 
