@@ -13,6 +13,7 @@ import io
 import itertools
 import os
 import random
+import resource
 import signal
 import string
 import sys
@@ -512,6 +513,7 @@ def main() -> None:
     print(f"| surface | inputs | {' | '.join(columns)} |\n|---|---|{'---|' * len(columns)}")
     for surface, counter in counts.items():
         print(f"| {surface} | {counter.total()} | {' | '.join(str(counter[column]) for column in columns)} |")
+    print(f"\npeak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
     for surface, kinds in examples.items():
         for kind, example in kinds.items():
             print(f"\n{surface}: {kind}\n    {example[:1500]}")
