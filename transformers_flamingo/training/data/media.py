@@ -8,7 +8,7 @@ What a row may name is said in [`media_files`]; what is opened must be an image 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Any
+from typing import Any, BinaryIO
 
 import PIL.Image
 
@@ -99,7 +99,8 @@ def decode_video(medium: Any, where: str, *, fps: float, max_frames: int) -> lis
             raise BadSampleError(f"{where}: a video without frames. Remove the row.")
         return list(medium)
     frames, begin = [], None
-    with _open_video(medium, where) as (name, container):
+    name, _, source = _source(medium, where, "video", MAX_MEDIA_BYTES)
+    with _open_video(source, name, where) as container:
         for frame in _frames(container):
             begin = frame.time if begin is None else begin
             # Times are multiples of the stream's time base: a frame at 0.999999 is the frame at 1
@@ -107,19 +108,22 @@ def decode_video(medium: Any, where: str, *, fps: float, max_frames: int) -> lis
                 frames.append(frame.to_image())
             if len(frames) == max_frames:
                 break
+        else:
+            _check_whole(container, frame if frames else None)
     if not frames:
         raise BadSampleError(f"{where}: {name} has no frames. Fetch it again or remove the row.")
     return frames
 
 
 def decode_segment(
-    medium: Any, where: str, *, start: float | None, end: float | None, num_frames: int
+    path: str, where: str, *, start: float | None, end: float | None, num_frames: int
 ) -> list[PIL.Image.Image]:
     """
     Decode frames of a part of a video file, each in the middle of its share of the time.
 
     Args:
-        medium, where: As for [`decode_video`].
+        path (`str`): The file.
+        where (`str`): What refers to it, for the error message.
         start, end (`float`, *optional*): The part in seconds, by default the whole. What is beyond the end of the video
             does not count.
         num_frames (`int`): Frames to return. A part with fewer repeats some.
@@ -136,7 +140,12 @@ def decode_segment(
         )
     frames: list[PIL.Image.Image] = []
     last, shown = None, 0.0
-    with _open_video(medium, where) as (name, container):
+    name = f"the video {path!r}"
+    try:
+        source = open_media(path, MAX_MEDIA_BYTES)
+    except (OSError, ValueError) as error:
+        raise BadSampleError(f"{where}: {name} cannot be decoded ({error}). Check that the file is there.") from error
+    with _open_video(source, name, where) as container:
         if end is None or (container.duration is not None and begin < _seconds(container) < end):
             end = _seconds(container)
         times = [begin + (i + 0.5) * (end - begin) / num_frames for i in range(num_frames)]
@@ -147,6 +156,8 @@ def decode_segment(
             last, shown = frame, frame.time + _duration(frame, container)
             if len(frames) == num_frames:
                 break
+        else:
+            _check_whole(container, last)
     if last is None:
         raise BadSampleError(
             f"{where}: {name} has no frame from {start} to {end} s. Fetch it again or remove the row."
@@ -166,22 +177,21 @@ def _check_pixels(width: int, height: int) -> None:
 
 
 @contextmanager
-def _open_video(medium: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Open a video with PyAV: its name for messages, and the container. What fails inside names the video."""
+def _open_video(source: BinaryIO, name: str, where: str) -> Iterator[Any]:
+    """Open a video with PyAV, and give its container. What fails inside is an error that names the video."""
     try:
         import av
     except ImportError as error:
         raise ImportError("Reading video files needs PyAV: pip install 'transformers-flamingo[video]'.") from error
-    name, _, source = _source(medium, where, "video", MAX_MEDIA_BYTES)
     # A file of a listed format has no need to open another, so no protocol is left
     options = {"format_whitelist": ",".join(VIDEO_FORMATS), "protocol_whitelist": "none"}
     try:
         with source, av.open(source, options=options) as container:
-            yield name, container
+            yield container
     except Exception as error:  # PyAV's, and IndexError where there is no video stream
         raise BadSampleError(
-            f"{where}: {name} cannot be decoded ({getattr(error, 'strerror', None) or error}). It is truncated, damaged, or not a video of a format that "
-            f"is read ({', '.join(VIDEO_FORMATS)}). Fetch it again or remove the row."
+            f"{where}: {name} cannot be decoded ({getattr(error, 'strerror', None) or error}). It is truncated, damaged, "
+            f"or not a video of a format that is read ({', '.join(VIDEO_FORMATS)}). Fetch it again or remove the row."
         ) from error
 
 
@@ -191,6 +201,20 @@ def _frames(container: Any) -> Iterator[Any]:
         _check_pixels(frame.width, frame.height)
         if frame.time is not None:
             yield frame
+
+
+def _check_whole(container: Any, last: Any) -> None:
+    """Raise a `ValueError` if the last frame that could be decoded is not at the end: of a cut file, the rest is missing."""
+    stream = container.streams.video[0]
+    declared = None
+    if stream.duration is not None:
+        declared = float((stream.duration + max(0, stream.start_time or 0)) * stream.time_base)
+    elif container.duration is not None and len(container.streams) == 1:  # else sound may be longer than the images
+        declared = _seconds(container)
+    shown = 0.0 if last is None else last.time + _duration(last, container)
+    # Lengths in headers are rounded, to whole seconds by some
+    if declared is not None and shown < declared - 1:
+        raise ValueError(f"it is {declared:.2f} s long, but its frames end at {shown:.2f} s: it is cut short")
 
 
 def _seconds(container: Any) -> float:
@@ -222,8 +246,7 @@ def _source(medium: Any, where: str, kind: str, max_bytes: int) -> tuple[str, st
     try:
         return f"the {kind} {str(medium)!r}", str(medium), open_media(medium, max_bytes)
     except Exception as error:  # each file system has its own
-        cannot = "cannot be read" if kind == "image" else "cannot be decoded"
         raise BadSampleError(
-            f"{where}: the {kind} {str(medium)!r:.300} {cannot} ({type(error).__name__}: {error}). Check the path, "
+            f"{where}: the {kind} {str(medium)!r:.300} cannot be read ({type(error).__name__}: {error}). Check the path, "
             "and the `media_root` that relative paths start from."
         ) from error
