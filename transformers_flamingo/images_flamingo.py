@@ -55,7 +55,7 @@ _WINDOW = (
 )
 
 # An image whose short side is resized to 224 becomes 224 x 1,120,000 if it is 1 x 5000. Above this many resized pixels
-# only the part that the centre crop keeps is resized; below it, every image goes through the stock image processor
+# only the part that the center crop keeps is resized; below it, every image goes through the stock image processor
 # untouched.
 MAX_RESIZED_PIXELS = 2**24
 # Longest side that an image processor may be asked for.
@@ -513,7 +513,7 @@ def crop_extreme_aspect(
         )
     crop = get_size_dict(setting("crop_size"), param_name="crop_size")
     window = max(crop["width" if width > height else "height"], new_short)
-    # Even: the centre crop that follows may round half of an odd number down, up, or to even.
+    # Even: the center crop that follows may round half of an odd number down, up, or to even.
     start = (new_long - window) // 4 * 2
     window = new_long - 2 * start
     resample = setting("resample")

@@ -213,6 +213,7 @@ class FlamingoProcessor(ProcessorMixin):
         image_token_is_text: bool = False,
         bit_depth: int | None = None,
     ):
+        check_bit_depth(bit_depth)
         if not image_token or not end_of_chunk_token or image_token == end_of_chunk_token:
             raise ValueError(
                 f"`image_token` is {image_token!r} and `end_of_chunk_token` is {end_of_chunk_token!r}: they must be "
@@ -224,7 +225,6 @@ class FlamingoProcessor(ProcessorMixin):
                 "".join(f"{{%- set {k} = {json.dumps(v)} -%}}\n" for k, v in tokens.items()) + CHAT_TEMPLATE
             )
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
-        check_bit_depth(bit_depth)
         self.bit_depth = bit_depth
         settings = ("rescale_factor", "image_mean", "image_std", "size", "crop_size", "pad_size")
         check_image_settings(
@@ -649,12 +649,32 @@ class FlamingoProcessor(ProcessorMixin):
                         f"Frame {i} of video {position} of sample {index}": frame for i, frame in enumerate(medium)
                     }
                 mask[index, position, : len(series)] = 1
-                decoded = self._decode_series(series, bit_depth, kwargs)
-                frames += decoded
+                frames += self._decode_series(series, bit_depth, kwargs)
                 names += series
         if not frames:
             return {}, []
 
+        pixels = self._run_image_processor(frames, names, kwargs)
+        stack, zeros_like = torch.stack, torch.zeros_like
+        if isinstance(pixels[0], np.ndarray):
+            stack, zeros_like = np.stack, np.zeros_like
+        real, blank = iter(pixels), zeros_like(pixels[0])
+        # One copy of each frame, padding or not
+        pixels = stack([next(real) if is_real else blank for is_real in mask.flatten().tolist()])
+        if not videos:
+            mask = mask.squeeze(2)
+        pixels = torch.as_tensor(pixels)
+        pixels = pixels.view(*mask.shape, *pixels.shape[1:])
+
+        replacements = [self.replace_image_token({}, index) for index in range(sum(map(len, images)))]
+        if return_tensors is None:
+            return {"pixel_values": list(pixels.cpu().numpy()), "frame_attention_mask": mask.tolist()}, replacements
+        return {"pixel_values": pixels, "frame_attention_mask": mask}, replacements
+
+    def _run_image_processor(
+        self, frames: list[PIL.Image.Image | np.ndarray], names: list[str], kwargs: dict[str, Any]
+    ) -> list[np.ndarray | torch.Tensor]:
+        """Return the pixels `(C, H, W)` of each frame, all of one size, and refuse what the model could not use."""
         if any(isinstance(frame, np.ndarray) for frame in frames):
             kwargs["input_data_format"] = ChannelDimension.FIRST
         pixels = self.image_processor(frames, **kwargs)["pixel_values"]
@@ -666,25 +686,12 @@ class FlamingoProcessor(ProcessorMixin):
                 "its `size`, `crop_size` and `do_center_crop` for a fixed size, and no tiling."
             )
         for name, frame in zip(names, pixels, strict=True):
-            if not np.isfinite(frame).all():
+            if not torch.isfinite(torch.as_tensor(frame)).all():
                 raise ValueError(
                     f"{type(self.image_processor).__name__} made pixels of {name} that are not finite numbers (NaN or "
                     "infinity): the model would answer with noise. Check `rescale_factor`, `image_mean` and `image_std`."
                 )
-        stack, zeros_like = torch.stack, torch.zeros_like
-        if isinstance(pixels[0], np.ndarray):
-            stack, zeros_like = np.stack, np.zeros_like
-        real, blank = iter(pixels), zeros_like(pixels[0])
-        # One copy of each frame, padding or not
-        pixels = stack([next(real) if is_real else blank for is_real in mask.flatten().tolist()])
-        if not videos:
-            mask = mask.squeeze(2)
-        pixels = torch.as_tensor(pixels).view(*mask.shape, *shapes[0])
-
-        replacements = [self.replace_image_token({}, index) for index in range(sum(map(len, images)))]
-        if return_tensors is None:
-            return {"pixel_values": list(pixels.cpu().numpy()), "frame_attention_mask": mask.tolist()}, replacements
-        return {"pixel_values": pixels, "frame_attention_mask": mask}, replacements
+        return pixels
 
     @staticmethod
     def _is_single_image(medium: Any) -> bool:
