@@ -402,8 +402,8 @@ def save_text_backbone(directory, tokenizer=None):
 
 
 def test_ids_and_rows_agree_with_the_processor_of_the_same_directory(tmp_path):
-    """With a pad token and without: every id that the processor can give has a row."""
-    for name, pad in (("with", "<pad>"), ("without", None)):
+    """With a pad token, without, and with one called nothing: every id that the processor can give has a row."""
+    for name, pad in (("with", "<pad>"), ("without", None), ("empty", "")):
         tokenizer = tiny_tokenizer()
         tokenizer.pad_token = pad
         save_text_backbone(tmp_path / name, tokenizer)

@@ -7,6 +7,7 @@ import http.server
 import io
 import itertools
 import json
+import os
 import threading
 import warnings
 
@@ -16,11 +17,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedTokenizerFast, SiglipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from transformers_flamingo import processing_flamingo
+from transformers_flamingo import images_flamingo
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 
 
@@ -440,6 +441,97 @@ def test_16_bit_grey_is_scaled_not_clipped(processor, tmp_path):
     assert torch.equal(pixels_of(processor, dark), bare(PIL.Image.fromarray(np.full((10, 12), 1, np.uint8))))
 
 
+@pytest.fixture
+def _no_warning_yet(monkeypatch):
+    monkeypatch.setattr(images_flamingo, "_warned", set())
+
+
+XRAY = np.linspace(0, 4095, 120).astype(np.uint16).reshape(10, 12)
+XRAY_8 = PIL.Image.fromarray(np.rint(XRAY * (255 / 4095)).astype(np.uint8))
+
+
+@pytest.mark.usefixtures("_no_warning_yet")
+def test_12_bits_in_16_are_scaled_by_what_they_use(processor, tmp_path, caplog):
+    PIL.Image.fromarray(XRAY).save(tmp_path / "xray.png")
+    for source in (
+        tmp_path / "xray.png",
+        XRAY,
+        XRAY.astype(np.int16),
+        PIL.Image.fromarray(XRAY),
+        XRAY.astype(np.float32),
+    ):
+        assert torch.equal(pixels_of(processor, source), bare(XRAY_8))
+    (record,) = caplog.records
+    assert "Image 0 of sample 0 (" in record.message
+    assert "xray.png') has pixel values from 0 to 4095" in record.message
+    # The frames of a video are one series, and images are not: what is seen of one does not depend on the others
+    dim = XRAY // 5
+    video = processor(videos=[[dim, XRAY]], text="<image>", return_tensors="pt")["pixel_values"][0, 0]
+    assert torch.equal(
+        video, torch.stack([bare(PIL.Image.fromarray(np.rint(dim * (255 / 4095)).astype(np.uint8))), bare(XRAY_8)])
+    )
+    both = processor(images=[dim, XRAY], text="<image><image>", return_tensors="pt")["pixel_values"][0]
+    assert torch.equal(both[0], bare(PIL.Image.fromarray(np.rint(dim * (255 / 1023)).astype(np.uint8))))
+
+
+def test_bit_depth_of_call_and_processor(processor, tmp_path):
+    expected = bare(PIL.Image.fromarray(np.rint(XRAY / 257).astype(np.uint8)))
+    assert torch.equal(pixels_of(processor, XRAY, bit_depth=16), expected)
+    assert torch.equal(pixels_of(processor, XRAY, images_kwargs={"bit_depth": 16}), expected)
+    assert torch.equal(pixels_of(processor, A, bit_depth=12), bare(A)), "8 bits are 8 bits"
+    with pytest.raises(
+        ValueError, match=r"Image 0 of sample 0 has pixel values from 0 to 4095 .*`bit_depth=10` white is 1023"
+    ):
+        pixels_of(processor, XRAY, bit_depth=10)
+    for wrong in (0, 17, 12.5, "12", True):
+        with pytest.raises(ValueError, match="bit_depth"):
+            pixels_of(processor, XRAY, bit_depth=wrong)
+        with pytest.raises(ValueError, match=r"`bit_depth` is .* from 1 to 16"):
+            make_processor(bit_depth=wrong)
+    make_processor(bit_depth=14).save_pretrained(tmp_path)
+    again = FlamingoProcessor.from_pretrained(tmp_path)
+    assert again.bit_depth == 14
+    assert torch.equal(
+        pixels_of(again, XRAY), bare(PIL.Image.fromarray(np.rint(XRAY * (255 / 16383)).astype(np.uint8)))
+    )
+    assert torch.equal(pixels_of(again, XRAY, bit_depth=12), bare(XRAY_8)), "the call wins"
+
+
+def test_floats_name_the_image_and_its_range(processor):
+    grey = np.random.default_rng(0).random((16, 16)).astype(np.float32)
+    rounded = bare(PIL.Image.fromarray(np.rint(grey * 255).astype(np.uint8)))
+    for source in (
+        grey * 255,
+        PIL.Image.fromarray(grey * 255),
+        torch.from_numpy(grey * 255),
+        (grey * 255)[..., None].repeat(3, -1),
+    ):
+        assert torch.equal(pixels_of(processor, source), rounded)
+    for low, high, what in ((-1024, 3071, "Hounsfield"), (-1, 1, "normalized already"), (np.nan, 1, "not finite")):
+        values = grey * (high - low) + low
+        for source in (values, PIL.Image.fromarray(values), torch.from_numpy(values)):
+            with pytest.raises(
+                ValueError, match=rf"^Image 1 of sample 0 has pixel values from .* to .*\(float32\).*{what}"
+            ):
+                processor(images=[[A, source]], text="<image><image>")
+    assert pixels_of(processor, torch.from_numpy(grey * 255).bfloat16()).shape == (3, SIZE, SIZE)
+
+
+def test_floats_that_are_not_rescaled(processor):
+    ready = np.random.default_rng(0).random((SIZE, SIZE, 3)).astype(np.float32) * 2 - 1
+    untouched = pixels_of(
+        processor, ready, do_rescale=False, do_resize=False, do_center_crop=False, do_normalize=False
+    )
+    assert torch.equal(untouched, torch.from_numpy(ready).permute(2, 0, 1))
+    with pytest.raises(
+        ValueError, match=r"Image 0 of sample 0 has pixel values from -0.9.* to be resized.*do_resize=False"
+    ):
+        pixels_of(processor, ready, do_rescale=False)
+    ready[0, 0, 0] = np.inf
+    with pytest.raises(ValueError, match=r"Image 0 of sample 0 has pixel values .*1 of its 192 values are not finite"):
+        pixels_of(processor, ready, do_rescale=False, do_resize=False)
+
+
 def test_other_ranges(processor):
     ramp = np.linspace(0, 255, 120).astype(np.uint8).reshape(10, 12)
     expected = bare(PIL.Image.fromarray(ramp))
@@ -536,7 +628,7 @@ def test_extreme_aspect_gives_what_resizing_all_of_it_gives(monkeypatch, width, 
     image = draw(2, width, height)
     expected = image_processor(image, return_tensors="pt")["pixel_values"][0]
     assert torch.equal(pixels_of(processor, image), expected)
-    monkeypatch.setattr(processing_flamingo, "MAX_RESIZED_PIXELS", 1000)
+    monkeypatch.setattr(images_flamingo, "MAX_RESIZED_PIXELS", 1000)
     # one step of 255 where the filter's coefficients round differently
     step = 1.01 / 255 / min(image_processor.image_std)
     assert (pixels_of(processor, image) - expected).abs().max() <= step
@@ -638,6 +730,125 @@ def test_decompression_bombs_are_refused(processor, tmp_path, monkeypatch):
         pixels_of(processor, draw(0, 40, 30))
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", None)
     assert pixels_of(processor, draw(0, 40, 30)).shape == (3, SIZE, SIZE)
+
+
+def test_rows_of_bytes_and_path_are_images(processor):
+    """What `datasets.Image(decode=False)` gives, wherever an image is taken."""
+    row, other = ({"bytes": png_bytes(image), "path": None} for image in (A, B))
+    assert torch.equal(pixels_of(processor, row), bare(A))
+    assert torch.equal(pixels_of(processor, png_bytes(A)), bare(A))
+    inputs = processor(
+        images=[[row], [other, row]], text=["<image>", "<image><image>"], padding=True, return_tensors="pt"
+    )
+    assert torch.equal(inputs["pixel_values"][1], torch.stack([bare(B), bare(A)]))
+    flat = processor(images=[row, other], text=["<image>", "<image>"], return_tensors="pt")
+    assert torch.equal(flat["pixel_values"][:, 0], torch.stack([bare(A), bare(B)]))
+    prompt = processor.few_shot_prompt([(row, "a")], other)
+    assert torch.equal(processor(**prompt, return_tensors="pt")["pixel_values"][0], torch.stack([bare(A), bare(B)]))
+    for videos in ([row, other], [[row, other]], [[[row, other]]]):
+        inputs = processor(videos=videos, text="<image>", return_tensors="pt")
+        assert torch.equal(inputs["pixel_values"][0, 0], torch.stack([bare(A), bare(B)]))
+    chat = [{"role": "user", "content": [{"type": "image", "image": row}]}]
+    inputs = processor.apply_chat_template(chat, tokenize=True, return_dict=True, return_tensors="pt")
+    assert torch.equal(inputs["pixel_values"][0, 0], bare(A))
+    with pytest.raises(ValueError, match=r"Image 1 of sample 0 \('b.png'\) is not an image that Pillow can read"):
+        processor(images=[row, {"bytes": b"abc", "path": "b.png"}], text="<image><image>")
+
+
+def test_fifos_and_devices_are_refused(processor, tmp_path):
+    os.mkfifo(tmp_path / "fifo.png")
+    for path in (str(tmp_path / "fifo.png"), tmp_path / "fifo.png", "/dev/zero", {"path": "/dev/zero"}):
+        with pytest.raises(
+            ValueError, match=r"Image 0 of sample 0 \('/.*'\) cannot be read: it is a .*, not a regular file"
+        ):
+            pixels_of(processor, path)
+
+
+# Wrong arguments
+
+
+@pytest.mark.parametrize("name", ["text_kwargs", "images_kwargs", "videos_kwargs", "processor_kwargs"])
+@pytest.mark.parametrize("wrong", [3, "a", [("padding", True)]])
+def test_keyword_arguments_must_be_dicts(processor, name, wrong):
+    call = functools.partial(processor, images=A, text="<image>")
+    if name == "processor_kwargs":
+        call = functools.partial(processor.apply_chat_template, [user(A)], tokenize=True, return_dict=True)
+    with pytest.raises(ValueError, match=rf"`{name}` is .* It must be a dict of keyword arguments"):
+        call(**{name: wrong})
+
+
+@pytest.mark.parametrize("text", [3, b"a", {"a": 1}, 1.5])
+def test_text_of_another_type(processor, text):
+    with pytest.raises(ValueError, match=f"`text` must be a string .* Got a {type(text).__name__}"):
+        processor(text=text)
+
+
+def test_half_a_surrogate_pair_is_named(processor):
+    with pytest.raises(
+        ValueError, match=r"The text of sample 1 has half of a surrogate pair, '\\ud800', at position 2"
+    ):
+        processor(text=["a", "a \ud800"])
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{}, {"return_tensors": "pt", "padding": True}, {"padding": "max_length", "max_length": 4}]
+)
+def test_text_without_tokens_is_refused(processor, kwargs):
+    with pytest.raises(ValueError, match=r"The text of sample 1 is '', which has no tokens"):
+        processor(text=["a", ""], **kwargs)
+    # One that gets a token from the tokenizer is a text
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
+    )
+    assert FlamingoProcessor(make_image_processor(), tokenizer)(text="")["input_ids"] == [[0]]
+
+
+@pytest.mark.parametrize("max_length", [0, -1])
+def test_max_length_without_tokens(processor, max_length):
+    with pytest.raises(ValueError, match=f"`max_length` is {max_length}"):
+        processor(text="a", truncation=True, max_length=max_length)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rescale_factor": float("nan")},
+        {"rescale_factor": 0.0},
+        {"image_std": [0, 0, 0]},
+        {"image_std": [0.5, 0.5, -0.5]},
+        {"image_mean": [float("inf")] * 3},
+        {"size": {"shortest_edge": -8}},
+        {"size": {"height": 0, "width": 8}},
+        {"crop_size": {"height": -1, "width": 8}},
+    ],
+)
+def test_settings_that_make_noise_are_refused(processor, settings):
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"`{name}` of this call is"):
+        processor(images=A, text="<image>", **settings)
+    with pytest.raises(ValueError, match=f"`{name}` of this call is"):
+        processor(images=A, text="<image>", images_kwargs=settings)
+    image_processor = make_image_processor()
+    setattr(image_processor, name, settings[name])
+    with pytest.raises(ValueError, match=f"`{name}` of CLIPImageProcessorPil is"):
+        FlamingoProcessor(image_processor, make_tokenizer())
+
+
+def test_an_argument_of_the_wrong_type_is_a_value_error(processor):
+    with pytest.raises(ValueError, match=r"An argument of this call has the wrong type.*'do_resize'"):
+        processor(images=A, text="<image>", do_resize="yes")
+
+
+def test_pixels_that_are_not_finite_are_refused(processor):
+    huge = {"rescale_factor": 1.0, "image_mean": [0.0] * 3, "image_std": [1e-37] * 3}
+    with (
+        np.errstate(over="ignore"),
+        pytest.raises(
+            ValueError, match=r"CLIPImageProcessorPil made pixels of Image 1 of sample 0 that are not finite"
+        ),
+    ):
+        processor(images=[PIL.Image.new("RGB", (9, 9)), A], text="<image><image>", **huge)
 
 
 # Few-shot prompts and chats
@@ -797,6 +1008,12 @@ def test_chat_errors(processor):
         apply([{"role": "user", "content": [{"type": "video", "path": "film.mp4"}]}])
     with pytest.raises(ValueError, match=r"Message 0 asks for audio"):
         apply([{"role": "user", "content": [{"type": "audio", "audio": np.zeros(3)}]}])
+    for content in ([3], [{}], 3):
+        with pytest.raises(ValueError, match=r"Message 0 has the content .* It must be a text"):
+            apply([{"role": "user", "content": content}])
+    for chat in ([], None, "a", 3, {"role": "user"}):
+        with pytest.raises(ValueError, match=r"`conversation` is .* It must be a list of messages"):
+            apply(chat)
     with pytest.raises(Exception, match=r"content of type text, image and video, not table"):
         apply([{"role": "user", "content": [{"type": "table", "table": 3}]}])
     with pytest.raises(ValueError, match=r"Sample 0 has 2 `<image>` in its text but 1 images"):
@@ -804,6 +1021,72 @@ def test_chat_errors(processor):
     # ... which is how user text is kept from writing markers
     inputs = apply([user(A, "an <image>")], sanitize_control_tokens=True)
     assert inputs["input_ids"][0].count(processor.image_token_id) == 1
+
+
+# Tokenizers with odd special tokens
+
+
+def save_llama(folder, **tokens) -> None:
+    """A tokenizer with SentencePiece's own pieces, and a config that calls some of them otherwise."""
+    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, "▁a": 3, "▁": 4, "a": 5}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [("▁", "a")], unk_token="<unk>"))
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokens))
+
+
+@pytest.mark.parametrize(
+    "cls", ["LLaMATokenizer", "LlamaTokenizer", "PreTrainedTokenizerFast", "GPT2Tokenizer", "GPTNeoXTokenizer"]
+)
+@pytest.mark.parametrize("empty", [["unk"], ["bos", "eos", "unk"], ["pad"], ["eos"]])
+@pytest.mark.parametrize("form", ["", {"__type": "AddedToken", "content": ""}])
+def test_special_tokens_called_nothing(tmp_path, cls, empty, form):
+    """transformers looks up the unknown token as that of an unknown token, without end."""
+    save_llama(tmp_path / "text", tokenizer_class=cls, **{f"{name}_token": form for name in empty})
+    make_image_processor().save_pretrained(tmp_path / "vision")
+    processor = FlamingoProcessor.from_vision_text_pretrained(tmp_path / "vision", tmp_path / "text")
+    tokenizer = processor.tokenizer
+    names = {"unk": "<unk>", "bos": "<s>", "eos": "</s>"}
+    for name in empty:
+        assert getattr(tokenizer, f"{name}_token") == names.get(name, "<PAD>")
+    assert None not in tokenizer.all_special_ids
+    assert "" not in tokenizer.all_special_tokens
+    assert len({processor.image_token_id, processor.end_of_chunk_token_id, tokenizer.pad_token_id}) == 3
+    processor.save_pretrained(tmp_path / "saved")
+    again = FlamingoProcessor.from_pretrained(tmp_path / "saved")
+    assert again.tokenizer.all_special_ids == tokenizer.all_special_ids
+    assert again(text="a<image>")["input_ids"] == processor(text="a<image>")["input_ids"]
+
+
+def test_an_empty_token_that_no_vocabulary_has_is_unset():
+    tokenizer = make_tokenizer()
+    tokenizer.unk_token = tokenizer.bos_token = ""
+    with pytest.raises(RecursionError):
+        tokenizer.convert_tokens_to_ids("no such token")
+    processor = FlamingoProcessor(make_image_processor(), tokenizer)
+    assert (tokenizer.unk_token, tokenizer.bos_token) == (None, None)
+    assert processor(text="a dog", images=None)["input_ids"] == [tokenizer.encode("a dog")]
+
+
+def test_the_tokenizer_names_the_image_token(tmp_path):
+    """`tokenizer.image_token`, which stock clients read."""
+    processor = make_processor()
+    ids = (processor.end_of_chunk_token_id, processor.image_token_id, processor.tokenizer.pad_token_id)
+    for step in range(2):
+        assert processor.tokenizer.image_token == processor.image_token == "<image>"
+        assert processor.tokenizer.image_token_id == processor.image_token_id
+        assert (processor.end_of_chunk_token_id, processor.image_token_id, processor.tokenizer.pad_token_id) == ids
+        processor.save_pretrained(tmp_path / str(step))
+        assert AutoTokenizer.from_pretrained(tmp_path / str(step)).image_token == "<image>"
+        processor = FlamingoProcessor.from_pretrained(tmp_path / str(step))
+    # A tokenizer saved before it was named
+    old = make_tokenizer()
+    old.add_special_tokens({"extra_special_tokens": [EOC, "<image>"]})
+    old.save_pretrained(tmp_path / "old")
+    old = FlamingoProcessor(make_image_processor(), AutoTokenizer.from_pretrained(tmp_path / "old"))
+    assert (old.end_of_chunk_token_id, old.image_token_id, old.tokenizer.image_token) == (*ids[:2], "<image>")
+    assert "<image>" not in make_processor(image_token_is_text=True).tokenizer.get_vocab()
 
 
 # Saving, loading, decoding
@@ -814,6 +1097,8 @@ def test_round_trip(tmp_path):
     saved = processor.save_pretrained(tmp_path / "one")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
         "chat_template.jinja",
+        "files_flamingo.py",
+        "images_flamingo.py",
         "processing_flamingo.py",
         "processor_config.json",
         "tokenizer.json",

@@ -27,7 +27,6 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
-    AutoTokenizer,
     DynamicCache,
     GenerationConfig,
     GenerationMixin,
@@ -61,6 +60,7 @@ from .checks_flamingo import (
 from .compatibility_flamingo import require_private_names
 from .configuration_flamingo import FlamingoConfig
 from .language_models_flamingo import check_language_model, find_decoder_layers, find_max_text_length
+from .processing_flamingo import load_tokenizer
 
 
 logger = logging.get_logger(__name__)
@@ -2405,7 +2405,7 @@ def _special_token_ids(text_model_name_or_path: str, vocab_size: int, given: dic
     tokenizer if it has them, else the next free ones. The model needs a row for each. Nothing for those in `given`.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(text_model_name_or_path)
+        tokenizer = load_tokenizer(text_model_name_or_path)
         vocabulary, free = tokenizer.get_vocab(), len(tokenizer)
         needs_pad = "pad_token" not in tokenizer.special_tokens_map
     except (OSError, ValueError):

@@ -11,42 +11,42 @@ Letters in shapes: `B` batch, `N` images or videos per sample, `F` frames, `C, H
 The file travels with a checkpoint as remote code: it stays flat and imports nothing of its own package.
 """
 
-import base64
 import json
 import os
-import struct
-from io import BytesIO
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import PIL.ExifTags
 import PIL.Image
-import PIL.ImageOps
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoImageProcessor, AutoTokenizer, BatchFeature
-from transformers.image_processing_utils import get_size_dict
 from transformers.image_transforms import convert_to_rgb
 from transformers.image_utils import (
     ChannelDimension,
     ImageInput,
-    infer_channel_dimension_format,
     is_pil_image,
     is_scaled_image,
-    is_valid_image,
-    load_image,
-    to_numpy_array,
-    torch_pil_interpolation_mapping,
 )
-from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.video_utils import VideoInput
+
+from .images_flamingo import (
+    check_bit_depth,
+    check_image_settings,
+    check_range,
+    crop_extreme_aspect,
+    deep_values,
+    find_bit_depth,
+    read_image,
+    shorten,
+    to_rgb_8_bit,
+)
 
 
 PAD_TOKEN = "<PAD>"
-
-# An image whose short side is resized to 224 becomes 224 x 1,120,000 if it is 1 x 5000. Above this many resized pixels
-# only the part that the centre crop keeps is resized; below it, every image goes through the stock image processor
-# untouched.
-MAX_RESIZED_PIXELS = 2**24
 
 # A few-shot prompt as a chat: what the user says is the prompt, what the assistant says is a completed chunk. There
 # are no role headers, because a base language model has never seen any. One space stands between a question and its
@@ -90,113 +90,72 @@ def _is_array(value: Any, *ndims: int) -> bool:
 
 
 def _is_video(value: Any) -> bool:
-    """Whether `value` can only be one video: an array `(F, H, W, C)` or `(F, C, H, W)`, or a list of frames."""
+    """Tell whether `value` can only be one video: an array `(F, H, W, C)` or `(F, C, H, W)`, or a list of frames."""
     if isinstance(value, list | tuple):
-        return len(value) > 0 and all(is_pil_image(frame) or _is_array(frame, 2, 3) for frame in value)
+        return len(value) > 0 and all(
+            is_pil_image(frame) or _is_array(frame, 2, 3) or isinstance(frame, Mapping | bytes) for frame in value
+        )
     return _is_array(value, 4)
 
 
-def _shorten(source: Any) -> str:
-    text = os.fspath(source)
-    return repr(text if len(text) <= 120 else f"{text[:80]}... ({len(text)} characters)")
+# What SentencePiece calls its own pieces. Many copies of LLaMA-1 name them "" in their tokenizer_config.json.
+_SENTENCEPIECE_TOKENS = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 
 
-def _check_pixel_count(image: PIL.Image.Image, name: str) -> None:
-    if image.width * image.height == 0:
-        raise ValueError(f"{name} is {image.width} x {image.height}: it has no pixels. Leave it and its marker out.")
-    limit = PIL.Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        raise ValueError(
-            f"{name} has {image.width} x {image.height} = {image.width * image.height} pixels, more than the limit of "
-            f"{limit} (`PIL.Image.MAX_IMAGE_PIXELS`). Decoding it could exhaust the memory: it may be a decompression "
-            "bomb. Shrink it first, or raise `PIL.Image.MAX_IMAGE_PIXELS` if you trust where it comes from."
-        )
-
-
-def _open_image(source: str | os.PathLike, name: str) -> PIL.Image.Image:
+class FlamingoImagesKwargs(ImagesKwargs, total=False):
     """
-    Open what `transformers.image_utils.load_image` opens: a URL, a path, a `data:image/` URI or bare base64.
+    bit_depth (`int`, *optional*):
+        Bits of a pixel value of images in containers of more than 8 bits, see [`FlamingoProcessor`].
+    """
 
-    Only URLs go through `load_image`. It ends in `convert("RGB")`, which drops an alpha channel (what lies under full
-    transparency is often black) and clips 16 bits to white, so files and base64 are opened here and converted by
-    [`_as_8_bit_rgb`].
+    bit_depth: int | None
+
+
+class FlamingoProcessorKwargs(ProcessingKwargs, total=False):
+    """Keyword arguments of a call of [`FlamingoProcessor`]."""
+
+    images_kwargs: FlamingoImagesKwargs
+
+
+def load_tokenizer(name_or_path: str | os.PathLike, **kwargs) -> PreTrainedTokenizerBase:
+    """
+    Load a tokenizer as `AutoTokenizer` does, and unset special tokens that its files call `""`.
+
+    transformers looks up the id of an unknown token as that of the unknown token. Where that is `""`, it never ends.
 
     Raises:
-        `ValueError`: nothing is there, it is no image, or it has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+        `OSError`, `ValueError`: there is no tokenizer, as `AutoTokenizer` says.
     """
-    source = os.fspath(source)
-    try:
-        if source.startswith(("http://", "https://")):
-            return load_image(source)
-        if os.path.isfile(source):
-            # Pillow keeps the file open until the pixels are read; `_decode_image` reads them at once
-            return PIL.Image.open(source)
-        encoded = source.partition(",")[2] if source.startswith("data:image/") else source
-        return PIL.Image.open(BytesIO(base64.b64decode("".join(encoded.split()), validate=True)))
-    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
-        raise ValueError(
-            f"{name} has more pixels than the limit of {PIL.Image.MAX_IMAGE_PIXELS} (`PIL.Image.MAX_IMAGE_PIXELS`): "
-            f"{error} Shrink it first, or raise `PIL.Image.MAX_IMAGE_PIXELS` if you trust where it comes from."
-        ) from error
-    except ValueError as error:  # of b64decode
-        raise ValueError(
-            f"{name} is not an image: there is no such file, and it is neither a URL starting with `http://` or "
-            "`https://` nor base64. Check the path; a relative one is relative to the working directory."
-        ) from error
-    except OSError as error:
-        raise ValueError(
-            f"{name} is not an image that Pillow can read: {error}. Remove or replace it; a download may have stored "
-            "an error page in its place."
-        ) from error
+    config = get_tokenizer_config(name_or_path, **kwargs)
+    empty = [key for key in PreTrainedTokenizerBase.SPECIAL_TOKENS_ATTRIBUTES if _content(config.get(key)) == ""]
+    # Some tokenizer classes look up the ids of their special tokens while they are built
+    return unset_empty_tokens(
+        AutoTokenizer.from_pretrained(name_or_path, **{**dict.fromkeys(empty), **kwargs}), restore=empty
+    )
 
 
-def _to_8_bit(values: np.ndarray, name: str) -> np.ndarray:
+def unset_empty_tokens(
+    tokenizer: PreTrainedTokenizerBase, restore: list[str] | None = None
+) -> PreTrainedTokenizerBase:
     """
-    Scale pixel values that are not 8-bit to `uint8`, keeping black and white where they are.
+    Set special tokens that are `""` to SentencePiece's name for them if the vocabulary has it, and else to `None`.
 
-    `PIL.Image.convert` clips instead: a 16-bit X-ray becomes a white square. 16-bit modes and `uint16` always span
-    0..65535. Other integers and mode "F" carry no range, so the values decide: up to 1 (floats only), up to 255, up to
-    65535. Anything else is refused rather than guessed.
+    Args:
+        tokenizer ([`PreTrainedTokenizerBase`]): It is changed in place, and returned.
+        restore (`list[str]`, *optional*): Names of special tokens that were `""` before they were unset.
     """
-    if values.dtype == np.uint8:
-        return values
-    if values.dtype == np.bool_:
-        return values.astype(np.uint8) * np.uint8(255)
-    low, high = values.min(), values.max()
-    if not (low >= 0 and high <= 65535):  # also catches NaN
-        raise ValueError(
-            f"{name} has pixel values from {low} to {high} ({values.dtype}). Only 0..1 (floats), 0..255 and 0..65535 "
-            "say which value is white. Scale it to `uint8` first, with the range you want to see."
-        )
-    if high > 255 or (values.dtype.kind == "u" and values.dtype.itemsize == 2):
-        white = 65535
-    elif values.dtype.kind == "f" and high <= 1:
-        white = 1
-    else:
-        white = 255
-    return np.rint(values * (255 / white)).astype(np.uint8)
+    names = [name for name, token in tokenizer.special_tokens_map.items() if token == ""]
+    names += [name for name in restore or [] if tokenizer.special_tokens_map.get(name) is None]
+    vocabulary = tokenizer.get_vocab() if names else {}
+    for name in names:
+        token = _SENTENCEPIECE_TOKENS.get(name)
+        setattr(tokenizer, name, token if token in vocabulary else None)
+    return tokenizer
 
 
-def _as_8_bit_rgb(image: PIL.Image.Image, name: str, to_rgb: bool) -> PIL.Image.Image:
-    """Upright, 8 bits per channel and, if `to_rgb`, RGB, with transparency blended onto white by `convert_to_rgb`."""
-    try:
-        orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
-    except (KeyError, SyntaxError, TypeError, ValueError, struct.error):
-        # Unreadable EXIF says nothing about the pixels, which are sound. Pillow, reading a JPEG, ignores it likewise.
-        orientation = 1
-    if orientation != 1:
-        image = PIL.ImageOps.exif_transpose(image)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = PIL.Image.fromarray(_to_8_bit(np.asarray(image), name))
-    if not to_rgb or (image.mode == "RGB" and "transparency" not in image.info):
-        return image
-    try:
-        return PIL.Image.fromarray(convert_to_rgb(image, return_numpy=True))
-    except ValueError as error:
-        raise ValueError(
-            f"{name} has the mode {image.mode!r}, which Pillow cannot convert to RGB ({error}). Convert it first, for "
-            "example with `PIL.ImageCms`."
-        ) from error
+def _content(token: Any) -> Any:
+    """Return the string of a special token as tokenizer_config.json has it: a string, or a dict with `content`."""
+    return token.get("content") if isinstance(token, Mapping) else token
 
 
 class FlamingoProcessor(ProcessorMixin):
@@ -252,7 +211,9 @@ class FlamingoProcessor(ProcessorMixin):
         image_token: str = "<image>",
         end_of_chunk_token: str = "<|endofchunk|>",
         image_token_is_text: bool = False,
+        bit_depth: int | None = None,
     ):
+        check_bit_depth(bit_depth)
         if not image_token or not end_of_chunk_token or image_token == end_of_chunk_token:
             raise ValueError(
                 f"`image_token` is {image_token!r} and `end_of_chunk_token` is {end_of_chunk_token!r}: they must be "
@@ -264,11 +225,22 @@ class FlamingoProcessor(ProcessorMixin):
                 "".join(f"{{%- set {k} = {json.dumps(v)} -%}}\n" for k, v in tokens.items()) + CHAT_TEMPLATE
             )
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
+        self.bit_depth = bit_depth
+        settings = ("rescale_factor", "image_mean", "image_std", "size", "crop_size", "pad_size")
+        check_image_settings(
+            {key: getattr(image_processor, key, None) for key in settings}, type(image_processor).__name__
+        )
 
-        special_tokens = [end_of_chunk_token] if image_token_is_text else [end_of_chunk_token, image_token]
-        missing = [token for token in special_tokens if token not in tokenizer.all_special_tokens]
-        if missing:
-            tokenizer.add_special_tokens({"extra_special_tokens": missing}, replace_extra_special_tokens=False)
+        unset_empty_tokens(tokenizer)
+        if end_of_chunk_token not in tokenizer.all_special_tokens:
+            tokenizer.add_special_tokens(
+                {"extra_special_tokens": [end_of_chunk_token]}, replace_extra_special_tokens=False
+            )
+        if not image_token_is_text:
+            # As a token with a name, `tokenizer.image_token`, which stock clients read. It is saved with the tokenizer.
+            if "image_token" not in tokenizer.SPECIAL_TOKENS_ATTRIBUTES:
+                tokenizer.SPECIAL_TOKENS_ATTRIBUTES = [*tokenizer.SPECIAL_TOKENS_ATTRIBUTES, "image_token"]
+            tokenizer.add_special_tokens({"image_token": image_token})
         # Not `tokenizer.pad_token is None`, which logs an error
         if "pad_token" not in tokenizer.special_tokens_map:
             tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
@@ -298,31 +270,33 @@ class FlamingoProcessor(ProcessorMixin):
             text_name_or_path (`str` or `os.PathLike`):
                 Hub id or folder with a tokenizer, for [`AutoTokenizer`].
             kwargs:
-                `chat_template`, `image_token` and `end_of_chunk_token` go to the processor. An argument that starts
-                with `vision_` or `text_` goes to that side, without the prefix (`vision_revision="main"`); any other
+                `chat_template`, `image_token`, `end_of_chunk_token` and `bit_depth` go to the processor. An argument that
+                starts with `vision_` or `text_` goes to that side, without the prefix (`vision_revision="main"`); any other
                 (`token`, `cache_dir`, `local_files_only`, ...) goes to both.
         """
-        own = {k: kwargs.pop(k) for k in ("chat_template", "image_token", "end_of_chunk_token") if k in kwargs}
+        names = ("chat_template", "image_token", "end_of_chunk_token", "bit_depth")
+        own = {name: kwargs.pop(name) for name in names if name in kwargs}
         vision = {k.removeprefix("vision_"): v for k, v in kwargs.items() if not k.startswith("text_")}
         text = {k.removeprefix("text_"): v for k, v in kwargs.items() if not k.startswith("vision_")}
         image_processor = AutoImageProcessor.from_pretrained(vision_name_or_path, **vision)
-        return cls(image_processor, AutoTokenizer.from_pretrained(text_name_or_path, **text), **own)
+        return cls(image_processor, load_tokenizer(text_name_or_path, **text), **own)
 
     def __call__(
         self,
         images: ImageInput | None = None,
         text: str | list[str] | None = None,
         videos: VideoInput | None = None,
-        **kwargs: Unpack[ProcessingKwargs],
+        **kwargs: Unpack[FlamingoProcessorKwargs],
     ) -> BatchFeature:
         r"""
         Tokenise `text` and preprocess the images and videos that it marks.
 
         Args:
             images (image, list of images, or list of lists, *optional*):
-                An image is a PIL image, a numpy array or torch tensor (channels first or last, `uint8` 0..255; floats
-                in 0..1 need `do_rescale=False`), a path, a URL, a `data:image/` URI or base64. A list of lists holds
-                one list per sample, `[]` for a sample without images. A flat list is dealt out to the texts by
+                An image is a PIL image, a numpy array or torch tensor (channels first or last, `uint8` 0..255, other
+                integers and floats from 0 on as `bit_depth` says; floats in 0..1 need `do_rescale=False`), a path of a
+                regular file, an `http(s)://` URL, a `data:image/` URI, base64, the bytes of an image file, or a dict of
+                `bytes` and `path`, as `datasets.Image(decode=False)` gives it. A list of lists holds one list per sample, `[]` for a sample without images. A flat list is dealt out to the texts by
                 counting `<image>` in each. Inside a sample's list, an inner list of frames or a 4-D array is a video:
                 so `images=[[photo, [frame, frame], photo]]` gives the order of mixed media.
             text (`str` or `list[str]`, *optional*):
@@ -336,7 +310,8 @@ class FlamingoProcessor(ProcessorMixin):
                 sample with both images and videos must give them in order in `images`.
             kwargs:
                 Arguments of the tokenizer (`padding`, `truncation`, `max_length`, `padding_side`, ...), of the image
-                processor (`size`, `do_resize`, ...) and `return_tensors`, see [`ProcessorMixin.__call__`].
+                processor (`size`, `do_resize`, ...), `bit_depth` and `return_tensors`, see
+                [`ProcessorMixin.__call__`].
 
         Returns:
             [`BatchFeature`]: with these fields; lists unless `return_tensors` is given.
@@ -350,9 +325,37 @@ class FlamingoProcessor(ProcessorMixin):
 
         Raises:
             `ValueError`: markers and images of a sample differ in number; truncation would cut off a marker; the order
-            of images and videos is unknown; an image cannot be read, has too many pixels or values of unknown range.
+            of images and videos is unknown; an image cannot be read, has too many pixels or values of unknown range; a
+            text has no tokens; a setting of the image processor would make noise of every image.
         """
-        return super().__call__(images=images, text=text, videos=videos, **kwargs)
+        for name in ("text_kwargs", "images_kwargs", "videos_kwargs", "audio_kwargs", "common_kwargs"):
+            _check_is_dict(kwargs.get(name, {}), name)
+        check_image_settings({**kwargs.get("images_kwargs", {}), **kwargs}, "this call")
+        max_length = {**kwargs.get("text_kwargs", {}), **kwargs}.get("max_length")
+        if isinstance(max_length, int) and max_length < 1:
+            raise ValueError(f"`max_length` is {max_length}. It is a number of tokens, at least 1.")
+        try:
+            return super().__call__(images=images, text=text, videos=videos, **kwargs)
+        except StrictDataclassError as error:  # of a keyword argument of the wrong type
+            raise ValueError(f"An argument of this call has the wrong type. {error}") from error
+
+    def apply_chat_template(self, conversation, chat_template: str | None = None, **kwargs):
+        """
+        Render a conversation, and tokenize it if asked to, as [`ProcessorMixin.apply_chat_template`] does.
+
+        Raises:
+            `ValueError`: `conversation` is not a list of messages, or `processor_kwargs` is not a dict.
+        """
+        if kwargs.get("processor_kwargs") is not None:
+            _check_is_dict(kwargs["processor_kwargs"], "processor_kwargs")
+        if conversation is None or isinstance(conversation, str | bytes | int | float | dict) or not len(conversation):
+            raise ValueError(
+                f"`conversation` is {conversation!r:.200}. It must be a list of messages such as "
+                '`{"role": "user", "content": "..."}`, or a list of such lists.'
+            )
+        return super().apply_chat_template(conversation, chat_template, **kwargs)
+
+    valid_processor_kwargs = FlamingoProcessorKwargs
 
     @property
     def unused_input_names(self) -> list[str]:
@@ -440,12 +443,23 @@ class FlamingoProcessor(ProcessorMixin):
         a video, lists of frames, and `videos` is `None`: there is no video processor, frames are images. Nothing is
         opened or decoded yet, so that wrong counts are reported at once.
         """
+        if isinstance(text, bytes | dict) or (text is not None and not hasattr(text, "__iter__")):
+            raise ValueError(f"`text` must be a string or a non-empty list of strings. Got a {type(text).__name__}.")
         _, text, _, audio = super().prepare_inputs_layout(text=text, audio=audio)
         if text is not None and (not text or not all(isinstance(sample, str) for sample in text)):
             types = sorted({type(sample).__name__ for sample in text})
             raise ValueError(
                 f"`text` must be a string or a non-empty list of strings. Got a list of {types or 'nothing'}."
             )
+        for index, sample in enumerate(text or []):
+            try:
+                sample.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"The text of sample {index} has half of a surrogate pair, {sample[error.start]!r}, at position "
+                    f"{error.start}, which is not a character and has no token. It comes from a cut or wrongly decoded "
+                    "text. Remove it, for example with `text.encode(errors='ignore').decode()`."
+                ) from error
         if images is None and videos is None:
             return None, text, None, audio
 
@@ -540,6 +554,13 @@ class FlamingoProcessor(ProcessorMixin):
         return text.count(self.image_token)
 
     def _check_special_mm_tokens(self, text: list[str], text_inputs: BatchFeature, modalities: list[str]) -> None:
+        # Padding aside: in a batch, a text without tokens is a row of padding
+        for index, row in enumerate(text_inputs.get("attention_mask", text_inputs["input_ids"])):
+            if not len(row) or ("attention_mask" in text_inputs and not any(int(kept) for kept in row)):
+                raise ValueError(
+                    f"The text of sample {index} is {text[index]!r:.100}, which has no tokens: there is nothing to read and "
+                    "nothing to continue. Give it a text or an image, or remove the sample."
+                )
         if not self.image_token_is_text:
             super()._check_special_mm_tokens(text, text_inputs, modalities)
             return
@@ -564,7 +585,7 @@ class FlamingoProcessor(ProcessorMixin):
         so that `text=["<image> a", "b"], images=[[], [image]]` passes it.
         """
         if audio is not None:
-            raise ValueError("`audio` was given, but Flamingo reads text, images and videos only. Leave it out.")
+            raise ValueError("`audio` was given, but Flamingo reads text, images and videos only. Remove it.")
         if images is None and text is None:
             raise ValueError(f"{self.__class__.__name__} was called without input. Give `text`, `images` or `videos`.")
 
@@ -610,24 +631,50 @@ class FlamingoProcessor(ProcessorMixin):
         if videos:
             shape = *shape[:2], max(1, *(len(video) for video in videos))
 
-        frames, mask = [], torch.zeros(shape, dtype=torch.int64)
+        bit_depth = kwargs.pop("bit_depth", None)
+        bit_depth = self.bit_depth if bit_depth is None else bit_depth
+        check_bit_depth(bit_depth)
+
+        frames, names, mask = [], [], torch.zeros(shape, dtype=torch.int64)
         for index, sample in enumerate(images):
             for position, medium in enumerate(sample):
-                name = f"of sample {index}"
                 if self._is_single_image(medium):
-                    frames.append(self._decode_image(medium, f"Image {position} {name}", kwargs))
-                    mask[index, position, 0] = 1
-                    continue
-                if len(medium) == 0:
+                    series = {f"Image {position} of sample {index}": medium}
+                elif len(medium) == 0:
                     raise ValueError(
-                        f"Video {position} {name} has no frames. Give at least one, or leave the video out."
+                        f"Video {position} of sample {index} has no frames. Give at least one, or remove the video."
                     )
-                for number, frame in enumerate(medium):
-                    frames.append(self._decode_image(frame, f"Frame {number} of video {position} {name}", kwargs))
-                mask[index, position, : len(medium)] = 1
+                else:
+                    series = {
+                        f"Frame {i} of video {position} of sample {index}": frame for i, frame in enumerate(medium)
+                    }
+                mask[index, position, : len(series)] = 1
+                frames += self._decode_series(series, bit_depth, kwargs)
+                names += series
         if not frames:
             return {}, []
 
+        pixels = self._run_image_processor(frames, names, kwargs)
+        stack, zeros_like = torch.stack, torch.zeros_like
+        if isinstance(pixels[0], np.ndarray):
+            stack, zeros_like = np.stack, np.zeros_like
+        real, blank = iter(pixels), zeros_like(pixels[0])
+        # One copy of each frame, padding or not
+        pixels = stack([next(real) if is_real else blank for is_real in mask.flatten().tolist()])
+        if not videos:
+            mask = mask.squeeze(2)
+        pixels = torch.as_tensor(pixels)
+        pixels = pixels.view(*mask.shape, *pixels.shape[1:])
+
+        replacements = [self.replace_image_token({}, index) for index in range(sum(map(len, images)))]
+        if return_tensors is None:
+            return {"pixel_values": list(pixels.cpu().numpy()), "frame_attention_mask": mask.tolist()}, replacements
+        return {"pixel_values": pixels, "frame_attention_mask": mask}, replacements
+
+    def _run_image_processor(
+        self, frames: list[PIL.Image.Image | np.ndarray], names: list[str], kwargs: dict[str, Any]
+    ) -> list[np.ndarray | torch.Tensor]:
+        """Return the pixels `(C, H, W)` of each frame, all of one size, and refuse what the model could not use."""
         if any(isinstance(frame, np.ndarray) for frame in frames):
             kwargs["input_data_format"] = ChannelDimension.FIRST
         pixels = self.image_processor(frames, **kwargs)["pixel_values"]
@@ -638,150 +685,85 @@ class FlamingoProcessor(ProcessorMixin):
                 f"{len(frames)} images. Flamingo needs one (C, H, W) for each, all of one size, to stack them. Set "
                 "its `size`, `crop_size` and `do_center_crop` for a fixed size, and no tiling."
             )
-        stack, zeros_like = torch.stack, torch.zeros_like
-        if isinstance(pixels[0], np.ndarray):
-            stack, zeros_like = np.stack, np.zeros_like
-        real, blank = iter(pixels), zeros_like(pixels[0])
-        # One copy of each frame, padding or not
-        pixels = stack([next(real) if is_real else blank for is_real in mask.flatten().tolist()])
-        if not videos:
-            mask = mask.squeeze(2)
-        pixels = torch.as_tensor(pixels).view(*mask.shape, *shapes[0])
-
-        replacements = [self.replace_image_token({}, index) for index in range(sum(map(len, images)))]
-        if return_tensors is None:
-            return {"pixel_values": list(pixels.cpu().numpy()), "frame_attention_mask": mask.tolist()}, replacements
-        return {"pixel_values": pixels, "frame_attention_mask": mask}, replacements
+        for name, frame in zip(names, pixels, strict=True):
+            if not torch.isfinite(torch.as_tensor(frame)).all():
+                raise ValueError(
+                    f"{type(self.image_processor).__name__} made pixels of {name} that are not finite numbers (NaN or "
+                    "infinity): the model would answer with noise. Check `rescale_factor`, `image_mean` and `image_std`."
+                )
+        return pixels
 
     @staticmethod
     def _is_single_image(medium: Any) -> bool:
         return not isinstance(medium, list | tuple) and not _is_array(medium, 4)
 
-    def _decode_image(self, image: Any, name: str, kwargs: dict[str, Any]) -> PIL.Image.Image | np.ndarray:
+    def _decode_series(
+        self, series: dict[str, Any], bit_depth: int | None, kwargs: dict[str, Any]
+    ) -> list[PIL.Image.Image | np.ndarray]:
         """
-        One image as the image processor takes it: a PIL image, or for floats an array `(C, H, W)`.
+        Decode an image, or all frames of a video, each under its name, into what the image processor takes: PIL images,
+        or arrays `(C, H, W)` for floats that it is not to rescale.
 
         Stock image processors differ in which of them convert to RGB, and infer the channel order of each array again
-        at every step: an array `(3, 200, 3)` changes its meaning on the way. An 8-bit array therefore becomes a PIL
-        image here, as it would inside `resize` anyway.
+        at every step: an array `(3, 200, 3)` changes its meaning on the way. An array therefore becomes a PIL image here,
+        as it would inside `resize` anyway.
         """
         to_rgb = self._image_setting("do_convert_rgb", kwargs) is not False
-        if isinstance(image, str | os.PathLike):
-            name = f"{name} ({_shorten(image)})"
-            image = _open_image(image, name)
-        elif is_pil_image(image) and getattr(image, "filename", ""):
-            name = f"{name} ({_shorten(image.filename)})"
-
-        if is_pil_image(image):
-            _check_pixel_count(image, name)
-            try:
-                image.load()
-            except Exception as error:  # each of Pillow's decoders has its own
+        opened = [read_image(image, name, kwargs.get("input_data_format")) for name, image in series.items()]
+        keeps_floats = self._keeps_floats(kwargs)
+        deep = {}
+        for image, name in opened:
+            is_float = isinstance(image, np.ndarray) and image.dtype.kind == "f"
+            if is_float and not keeps_floats and is_scaled_image(image) and image.any():
+                # A black frame is in 0..1 as well, and is black either way
                 raise ValueError(
-                    f"{name} cannot be decoded: {error}. The file is truncated or damaged. Fetch it again or leave it "
-                    "out."
-                ) from error
-            image = _as_8_bit_rgb(image, name, to_rgb)
-        elif is_valid_image(image):
-            image = self._array_to_image(image, name, to_rgb, kwargs)
-        else:
-            raise ValueError(
-                f"{name} is {'None' if image is None else f'a {type(image).__name__}'}, not an image. Give a PIL "
-                "image, an array, a path, a URL or base64; for a sample without images give an empty list and no "
-                "marker."
-            )
-        return self._crop_extreme_aspect(image, name, kwargs)
+                    f"{name} has floats in 0..1, and the image processor would divide them by "
+                    f"{1 / self._image_setting('rescale_factor', kwargs):g} once more: the model would see a black image. "
+                    "Pass `do_rescale=False`, or give `uint8`."
+                )
+            if not (is_float and keeps_floats) and (values := deep_values(image)) is not None:
+                deep[name] = values
+        if bit_depth is None and deep:
+            bit_depth = find_bit_depth(list(deep.values()), list(deep))
 
-    def _image_setting(self, key: str, kwargs: dict[str, Any]) -> Any:
-        value = kwargs.get(key)
-        return getattr(self.image_processor, key, None) if value is None else value
+        frames = []
+        for image, name in opened:
+            if isinstance(image, np.ndarray) and image.dtype.kind == "f" and keeps_floats:
+                frame = self._ready_floats(image, name, to_rgb, kwargs)
+            else:
+                is_unit = name in deep and deep[name].dtype.kind == "f" and deep[name].max() <= 1
+                frame = to_rgb_8_bit(image, name, to_rgb=to_rgb, bit_depth=None if is_unit else bit_depth)
+            frames.append(crop_extreme_aspect(frame, name, lambda key: self._image_setting(key, kwargs)))
+        return frames
 
-    def _array_to_image(
-        self, image: np.ndarray | torch.Tensor, name: str, to_rgb: bool, kwargs: dict[str, Any]
-    ) -> PIL.Image.Image | np.ndarray:
-        """An array `(H, W)`, `(H, W, C)` or `(C, H, W)` as a PIL image or, for floats, as an array `(C, H, W)`."""
-        array = to_numpy_array(image)
-        if array.ndim not in (2, 3) or array.size == 0:
-            raise ValueError(
-                f"{name} is an array of shape {array.shape}. An image has the shape (H, W), (H, W, C) or (C, H, W), "
-                "none of them 0."
-            )
-        if array.ndim == 2:
-            array = array[..., None]
-        else:
-            layout = kwargs.get("input_data_format")
-            try:
-                layout = layout or infer_channel_dimension_format(array, num_channels=(1, 3, 4))
-            except ValueError as error:
-                raise ValueError(
-                    f"{name} is an array of shape {array.shape}, with 1, 3 or 4 channels neither first nor last. "
-                    "Convert it to RGB."
-                ) from error
-            if ChannelDimension(layout) == ChannelDimension.FIRST:
-                array = np.moveaxis(array, 0, -1)
+    def _keeps_floats(self, kwargs: dict[str, Any]) -> bool:
+        """Tell whether floats go to the image processor as they are: it does not divide them by 255."""
+        # 1 / 255 and 1 / 127.5 are in use
+        return not (
+            self._image_setting("do_rescale", kwargs)
+            and 0 < (self._image_setting("rescale_factor", kwargs) or 0) < 0.01
+        )
 
-        if array.dtype.kind != "f":
-            array = np.ascontiguousarray(_to_8_bit(array, name))
-            return _as_8_bit_rgb(PIL.Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array), name, to_rgb)
-        factor = self._image_setting("rescale_factor", kwargs) or 0
-        # 1 / 255 and 1 / 127.5 are in use. A black frame is in 0..1 as well, and is black either way.
-        if self._image_setting("do_rescale", kwargs) and 0 < factor < 0.01 and is_scaled_image(array) and array.any():
+    def _ready_floats(self, array: np.ndarray, name: str, to_rgb: bool, kwargs: dict[str, Any]) -> np.ndarray:
+        """Check floats `(H, W, C)` that the image processor is not to rescale; `(C, H, W)`."""
+        low, high = array.min(), array.max()
+        if not (np.isfinite(low) and np.isfinite(high)):
+            check_range(array, name)  # which raises, and says how many
+        # To resize them, transformers makes 8-bit images of floats in 0..1 and of whole numbers
+        is_image = low >= 0 and (high <= 1 or (high <= 255 and np.array_equal(array, np.rint(array))))
+        if not is_image and (self._image_setting("do_resize", kwargs) or (to_rgb and array.shape[-1] == 4)):
             raise ValueError(
-                f"{name} has floats in 0..1, and the image processor would divide them by {1 / factor:g} once more: "
-                "the model would see a black image. Pass `do_rescale=False`, or give `uint8`."
+                f"{name} has pixel values from {low} to {high} ({array.dtype}) and is not to be rescaled, but to be resized "
+                "or converted to RGB, which needs values in 0..1. Scale them, or pass `do_resize=False` too, with RGB of the "
+                "final size."
             )
         if to_rgb:
             array = convert_to_rgb(array, return_numpy=True, input_data_format=ChannelDimension.LAST)
         return np.moveaxis(array, -1, 0)
 
-    def _crop_extreme_aspect(
-        self, image: PIL.Image.Image | np.ndarray, name: str, kwargs: dict[str, Any]
-    ) -> PIL.Image.Image | np.ndarray:
-        """
-        Keep "resize the short side, then crop the centre" within memory for an image that is very long and thin.
-
-        Only the window that the crop keeps is resized, from its place in the source. It has the short side already, so
-        the image processor's own resize leaves it alone, and it is shorter than the whole by a multiple of 4, so
-        the centre crop lands on the same pixels. They are those of the whole image resized, within one step of 255.
-        """
-        size = self._image_setting("size", kwargs)
-        if not size or not self._image_setting("do_resize", kwargs):
-            return image
-        size = get_size_dict(size, default_to_square=getattr(self.image_processor, "default_to_square", True))
-        if not size.get("shortest_edge") or size.get("longest_edge"):
-            return image
-        is_array = isinstance(image, np.ndarray)
-        height, width = image.shape[1:] if is_array else (image.height, image.width)
-        long, short = max(height, width), min(height, width)
-        # `long` after the resize, as `get_resize_output_image_size` rounds it
-        new_short, new_long = size["shortest_edge"], int(size["shortest_edge"] * long / short)
-        if new_short * new_long <= MAX_RESIZED_PIXELS:
-            return image
-        if is_array or not self._image_setting("do_center_crop", kwargs):
-            raise ValueError(
-                f"{name} is {width} x {height} (width x height): with its short side resized to {new_short} it would "
-                f"have {new_short} x {new_long} pixels. Crop it first."
-            )
-        crop = get_size_dict(self._image_setting("crop_size", kwargs), param_name="crop_size")
-        window = max(crop["width" if width > height else "height"], new_short)
-        # Even: the centre crop that follows may round half of an odd number down, up, or to even.
-        start = (new_long - window) // 4 * 2
-        window = new_long - 2 * start
-        resample = self._image_setting("resample", kwargs)
-        resample = torch_pil_interpolation_mapping.get(resample, resample)
-        scale = long / new_long
-        first, last = start * scale, (start + window) * scale
-        # No filter of Pillow looks further than 3 pixels, or 3 times the scale when it shrinks
-        margin = 3 * max(scale, 1) + 1
-        near, far = max(0, int(first - margin)), min(long, int(last + margin) + 1)
-        first, last = first - near, last - near
-        # Width first, as Pillow does for an image that grows: it rounds and clips between its two passes
-        if width > height:
-            image = image.crop((near, 0, far, height))
-            image = image.resize((window, height), resample=resample, box=(first, 0, last, height))
-            return image.resize((window, new_short), resample=resample)
-        image = image.crop((0, near, width, far)).resize((new_short, far - near), resample=resample)
-        return image.resize((new_short, window), resample=resample, box=(0, first, new_short, last))
+    def _image_setting(self, key: str, kwargs: dict[str, Any]) -> Any:
+        value = kwargs.get(key)
+        return getattr(self.image_processor, key, None) if value is None else value
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs) -> str:
         """One image or video is one token: its latents reach the text by cross-attention, not through placeholders."""
@@ -804,8 +786,17 @@ class FlamingoProcessor(ProcessorMixin):
             media = []
             for index, message in enumerate(conversation):
                 content = message.get("content") or []
+                if not isinstance(content, str | list | tuple):
+                    raise ValueError(
+                        f"Message {index} has the content {content!r:.100}. It must be a text or a list of blocks."
+                    )
                 for block in [] if isinstance(content, str) else content:
-                    kind = block["type"]
+                    kind = block.get("type") if isinstance(block, Mapping) else None
+                    if kind is None:
+                        raise ValueError(
+                            f"Message {index} has the content {block!r:.100}. It must be a text, or a list of blocks such as "
+                            '`{"type": "text", "text": "..."}` and `{"type": "image", "image": image}`.'
+                        )
                     if kind == "audio" or load_audio_from_video:
                         raise ValueError(
                             f"Message {index} asks for audio, but Flamingo reads text, images and videos only."
@@ -822,8 +813,15 @@ class FlamingoProcessor(ProcessorMixin):
         return batch, [[] for _ in batch], [], {}
 
 
+def _check_is_dict(value: Any, name: str) -> None:
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f"`{name}` is {value!r:.100}, a {type(value).__name__}. It must be a dict of keyword arguments."
+        )
+
+
 def _not_frames(name: str, value: Any) -> ValueError:
-    given = _shorten(value) if isinstance(value, str | os.PathLike) else f"a {type(value).__name__}"
+    given = shorten(value) if isinstance(value, str | os.PathLike) else f"a {type(value).__name__}"
     return ValueError(
         f"{name} is {given}, not frames. Video files are not decoded here. Give each video as a list of frames (PIL "
         "images or arrays) or as an array (F, H, W, C)."

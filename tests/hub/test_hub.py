@@ -22,7 +22,9 @@ from transformers import pipeline
 
 HERE = Path(__file__).parent
 CARD = HERE.parents[1] / "model_cards" / "miniature-flamingo.md"
-CODE = {"configuration_flamingo.py", "modeling_flamingo.py", "processing_flamingo.py"}
+# All that travels, but for the image processor of converted checkpoints
+CODE = {path.name for path in (HERE.parents[1] / "transformers_flamingo").glob("*_flamingo.py")}
+CODE -= {"image_processing_flamingo.py"}
 
 
 def run(script: str, *arguments: str, hub: HubServer, directory: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import PIL.Image
 
-from ..training.data import BadSampleError
+from ..training.data.media import decode_segment
 
 
 @dataclass(frozen=True)
@@ -26,34 +26,10 @@ class Video:
 
     def frames(self, where: str) -> list[PIL.Image.Image]:
         """
-        The frames, each in the middle of its share of the time; a part with fewer frames repeats some.
+        Return the frames, each in the middle of its share of the time; a part with fewer frames repeats some.
 
         Raises:
-            BadSampleError: the file is damaged, no video, or has no frame there.
+            BadSampleError: the file is damaged, not a video, or ends before the part begins.
             ImportError: PyAV is missing.
         """
-        try:
-            import av
-        except ImportError as error:
-            raise ImportError("Reading video files needs PyAV: pip install 'transformers-flamingo[video]'.") from error
-        frames: list[PIL.Image.Image] = []
-        last = None
-        try:
-            with av.open(self.path) as container:
-                start = self.start or 0.0
-                end = self.end if self.end is not None else container.duration / av.time_base
-                times = [start + (i + 0.5) * (end - start) / self.num_frames for i in range(self.num_frames)]
-                container.seek(int(start * av.time_base))  # the key frame before it
-                for frame in container.decode(video=0):
-                    while len(frames) < len(times) and frame.time > times[len(frames)]:
-                        frames.append((last or frame).to_image())  # the frame that is shown at that time
-                    last = frame
-                    if len(frames) == len(times):
-                        break
-        except Exception as error:  # PyAV's, and IndexError where there is no video stream
-            raise BadSampleError(
-                f"{where}: the video {self.path!r} cannot be decoded ({error}). It is truncated, damaged or no video."
-            ) from error
-        if last is None:
-            raise BadSampleError(f"{where}: the video {self.path!r} has no frame from {self.start} to {self.end} s.")
-        return frames + [last.to_image()] * (self.num_frames - len(frames))
+        return decode_segment(self.path, where, start=self.start, end=self.end, num_frames=self.num_frames)

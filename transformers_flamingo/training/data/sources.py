@@ -18,7 +18,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import pandas
@@ -27,6 +27,7 @@ from fsspec.core import url_to_fs
 
 from .documents import Chunk
 from .media import BadSampleError
+from .media_files import locate
 
 
 FILE, ROW, JSON = "__file__", "__row__", "__json__"
@@ -42,12 +43,14 @@ class Reader:
     Reads one layout. A subclass documents its columns and has `read`; its fields are its options.
 
     Args:
-        media_root (`str`, *optional*): Where relative paths of images and videos start. The folder of the file with
-            the row
-            by default.
+        media_root (`str`, *optional*): Where relative paths of images and videos start, and what all paths must be in.
+            By default they start in the folder of the file with the row.
+        allow_remote (`bool`, *optional*, defaults to `False`): Whether rows may name addresses, such as `https://`. See
+            [`data.media_files`] for what a row may name.
     """
 
     media_root: str | None = None
+    allow_remote: bool = field(default=False, kw_only=True)
 
     #: The members that a sample of a `.tar` may have; none if the layout has no such form.
     tar_members: ClassVar[dict[str, Any]] = {}
@@ -113,7 +116,7 @@ class Reader:
         raise NotImplementedError
 
     def locate(self, medium: Any, row: dict[str, Any]) -> Any:
-        """`medium`, and if it is a path, as a dict of `bytes` and `path`, absolute or starting in `media_root`."""
+        """Return `medium`, and if it is a path, a dict of `bytes` and a [`MediaPath`], see [`data.media_files.locate`]."""
         if isinstance(medium, list):
             return [self.locate(frame, row) for frame in medium]
         path = medium
@@ -121,10 +124,8 @@ class Reader:
             path = medium.get("path")
         if not isinstance(path, str):
             return medium
-        if "://" not in path:
-            root = os.path.dirname(row.get(FILE, "")) if self.media_root is None else self.media_root
-            path = os.path.join(root, path)  # which leaves an absolute path as it is
-        return {"bytes": None, "path": path}
+        folder = os.path.dirname(row.get(FILE, ""))
+        return {"bytes": None, "path": locate(path, folder, self.media_root, self.allow_remote)}
 
 
 def find_files(path: str, split: str | None = None) -> list[str]:

@@ -1,0 +1,533 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Images from anywhere, opened safely and made upright 8-bit RGB, with errors that name the image.
+
+Three steps, each of which may be used alone: `read_image` opens a path, an address, base64, bytes or an array;
+`find_bit_depth` says which value is white where the container does not; `to_rgb_8_bit` converts.
+
+The file travels with a checkpoint as remote code: it stays flat and imports nothing of its own package.
+"""
+
+import base64
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import PIL.ExifTags
+import PIL.Image
+import torch
+from transformers.image_processing_utils import get_size_dict
+from transformers.image_transforms import convert_to_rgb
+from transformers.image_utils import (
+    ChannelDimension,
+    SizeDict,
+    infer_channel_dimension_format,
+    is_pil_image,
+    is_valid_image,
+    to_numpy_array,
+    torch_pil_interpolation_mapping,
+)
+from transformers.utils import logging
+
+from .files_flamingo import fetch, read_regular_file
+
+
+logger = logging.get_logger(__name__)
+
+# Pillow hands an EPS file to Ghostscript, a program that runs what the file says.
+_REFUSED_FORMATS = {"EPS"}
+# Bit depths of detectors and scanners. Values without a declared depth are taken to have the first that holds them.
+_DEPTHS = (8, 10, 12, 14, 16)
+_UPRIGHT = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
+_WINDOW = (
+    "Scale it to `uint8` first, with the range that you want to see: "
+    "`((image - low) / (high - low) * 255).clip(0, 255).astype('uint8')`."
+)
+
+# An image whose short side is resized to 224 becomes 224 x 1,120,000 if it is 1 x 5000. Above this many resized pixels
+# only the part that the center crop keeps is resized; below it, every image goes through the stock image processor
+# untouched.
+MAX_RESIZED_PIXELS = 2**24
+# Longest side that an image processor may be asked for.
+MAX_SIDE = 2**15
+
+_warned: set[str] = set()
+
+
+def _warn_once(kind: str, message: str) -> None:
+    if kind not in _warned:
+        _warned.add(kind)
+        logger.warning(message)
+
+
+def shorten(source: Any) -> str:
+    """Return the `repr` of a path, an address or base64, cut where it is long."""
+    text = os.fsdecode(source)
+    return repr(text if len(text) <= 120 else f"{text[:80]}... ({len(text)} characters)")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Opening
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def open_bytes(data: bytes) -> PIL.Image.Image:
+    """Open the bytes of an image file with Pillow. Raises whatever Pillow raises; the pixels are not read yet."""
+    PIL.Image.init()  # else `PIL.Image.ID` lacks the rarer formats
+    return PIL.Image.open(BytesIO(data), formats=[name for name in PIL.Image.ID if name not in _REFUSED_FORMATS])
+
+
+def _bytes_of(source: str | os.PathLike, name: str) -> bytes:
+    """Return the bytes of the image file behind a path, an address, a `data:image/` URI or bare base64."""
+    source = os.fsdecode(source)
+    try:
+        if source.startswith(("http://", "https://")):
+            return fetch(source)
+        if "\0" not in source and os.path.exists(source):
+            return read_regular_file(source)
+    except TimeoutError as error:
+        raise ValueError(
+            f"{name} cannot be fetched: {error}. Download it and give the file, or raise "
+            "`files_flamingo.FETCH_SECONDS`."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name} cannot be read: {error}. Give the path or the address of one image file.") from error
+    encoded = source.partition(",")[2] if source.startswith("data:image/") else source
+    try:
+        return base64.b64decode("".join(encoded.split()), validate=True)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is not an image: there is no such file, and it is neither a URL starting with `http://` or "
+            "`https://` nor base64. Check the path; a relative one is relative to the working directory."
+        ) from error
+
+
+def check_pixel_count(image: PIL.Image.Image, name: str) -> None:
+    """Raise a `ValueError` if an image has no pixels, or more than `PIL.Image.MAX_IMAGE_PIXELS`."""
+    if image.width * image.height == 0:
+        raise ValueError(f"{name} is {image.width} x {image.height}: it has no pixels. Remove it and its marker.")
+    limit = PIL.Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise ValueError(
+            f"{name} has {image.width} x {image.height} = {image.width * image.height} pixels, more than the limit of "
+            f"{limit} (`PIL.Image.MAX_IMAGE_PIXELS`). Decoding it could exhaust the memory: it may be a decompression "
+            "bomb. Shrink it first, or raise `PIL.Image.MAX_IMAGE_PIXELS` if you trust where it comes from."
+        )
+
+
+def open_image(source: Any, name: str) -> tuple[PIL.Image.Image, str]:
+    """
+    Open one image and read its pixels, which finds a truncated file.
+
+    Args:
+        source: A PIL image; a path, an `http(s)://` address, a `data:image/` URI or base64; the bytes of an image
+            file; or a dict of `bytes` and `path`, as `datasets.Image(decode=False)` gives it. Its bytes win.
+        name (`str`): What to call the image in errors, such as `"Image 0 of sample 1"`.
+
+    Returns:
+        The image, and its name with the file that it is from.
+
+    Raises:
+        `ValueError`: it is missing, not an image, damaged, or has no or too many pixels.
+    """
+    if isinstance(source, Mapping):
+        path, data = source.get("path"), source.get("bytes")
+        if data is not None and path:
+            name = f"{name} ({shorten(path)})"
+        source = path if data is None else data
+    if isinstance(source, str | os.PathLike):
+        name = f"{name} ({shorten(source)})"
+        source = _bytes_of(source, name)
+    if isinstance(source, bytes | bytearray | memoryview):
+        try:
+            source = open_bytes(bytes(source))
+        except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+            raise ValueError(
+                f"{name} has more pixels than the limit of {PIL.Image.MAX_IMAGE_PIXELS} "
+                f"(`PIL.Image.MAX_IMAGE_PIXELS`): {error} Shrink it first, or raise `PIL.Image.MAX_IMAGE_PIXELS` if "
+                "you trust where it comes from."
+            ) from error
+        except Exception as error:  # each of Pillow's decoders has its own
+            raise ValueError(
+                f"{name} is not an image that Pillow can read: {_words(error)}. Remove or replace it; a download may "
+                "have stored an error page in its place."
+            ) from error
+    elif is_pil_image(source):
+        if getattr(source, "filename", ""):
+            name = f"{name} ({shorten(source.filename)})"
+    else:
+        given = "None" if source is None else f"a {type(source).__name__}"
+        raise ValueError(
+            f"{name} is {given}, not an image. Give a PIL image, an array, a path, a URL, base64, or a dict of `bytes` "
+            "and `path`; for a sample without images give an empty list and no marker."
+        )
+    check_pixel_count(source, name)
+    try:
+        load_pixels(source)
+    except Exception as error:  # each of Pillow's decoders has its own
+        raise ValueError(
+            f"{name} cannot be decoded: {_words(error)}. The file is truncated or damaged. Fetch it again, or remove it."
+        ) from error
+    check_pixel_count(source, name)  # an icon tells its true size only now
+    return source, name
+
+
+def load_pixels(image: PIL.Image.Image) -> None:
+    """
+    Read the pixels of an image that Pillow has opened, as `image.load()` does, and raise whatever Pillow raises.
+
+    Of color files with 16 bits Pillow reads the high byte alone, and only before the pixels are read it can be seen. It
+    is noted as `image.info["keeps_high_byte"]`.
+    """
+    if len(image.getbands()) > 1 and any(";16" in str(tile) for tile in getattr(image, "tile", ())):
+        image.info["keeps_high_byte"] = True
+    image.load()
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, PIL.UnidentifiedImageError):
+        return "it has the format of no image"  # instead of the address of a buffer
+    return str(error).rstrip(".") or type(error).__name__
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Values
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def check_bit_depth(bit_depth: int | None) -> None:
+    """Raise a `ValueError` if `bit_depth` is neither `None` nor a number of bits from 1 to 16."""
+    if bit_depth is None:
+        return
+    if isinstance(bit_depth, bool) or not isinstance(bit_depth, int | np.integer) or not 1 <= bit_depth <= 16:
+        raise ValueError(
+            f"`bit_depth` is {bit_depth!r}. It is the number of bits of a pixel value, from 1 to 16, such as 12 for most "
+            "medical images; `None` finds it from the values."
+        )
+
+
+def deep_values(image: PIL.Image.Image | np.ndarray) -> np.ndarray | None:
+    """Return the values of an image whose container has more than 8 bits, `None` of one with 8 bits or 1."""
+    if isinstance(image, PIL.Image.Image):
+        return np.asarray(image) if image.mode in ("I", "F") or image.mode.startswith("I;16") else None
+    return None if image.dtype in (np.uint8, np.bool_) else image
+
+
+def check_range(values: np.ndarray, name: str) -> tuple[float, float]:
+    """Return the least and greatest value; a `ValueError` if they do not say which value is white."""
+    low, high = values.min(), values.max()
+    if low >= 0 and high <= 65535:
+        return low, high
+    if not (np.isfinite(low) and np.isfinite(high)):
+        finite = values[np.isfinite(values)]
+        low, high = (finite.min(), finite.max()) if finite.size else (low, high)
+        what = (
+            f"{values.size - finite.size} of its {values.size} values are not finite (NaN or infinity). Fix the image."
+        )
+    elif low >= -1 and high <= 1 and values.dtype.kind == "f":
+        what = (
+            "It looks normalized already. Give the image itself, or pass `do_rescale=False, do_normalize=False, "
+            "do_resize=False` if it is ready for the vision encoder."
+        )
+    elif low < 0:
+        what = f"Negative values, such as Hounsfield units, have no place between black and white. {_WINDOW}"
+    else:
+        what = _WINDOW
+    raise ValueError(
+        f"{name} has pixel values from {low} to {high} ({values.dtype}). Only 0..1 (floats), 0..255 and 0..65535 say which "
+        f"value is white. {what}"
+    )
+
+
+def find_bit_depth(series: Sequence[np.ndarray], names: Sequence[str]) -> int | None:
+    """
+    Find the number of bits that the values of an image, or of all frames of a video, really use.
+
+    Detectors give 10, 12 or 14 bits, and files keep them in 16. Taken as 16 bits, a 12-bit X-ray is nearly black. What
+    is known: the values themselves. The depth is the first of 8, 10, 12, 14 and 16 that holds the brightest value of
+    the series. It is 16 where all values are multiples of 257, which are 8 bits widened to 16, and for one flat color,
+    which shows nothing. `int16` ends at 15 bits. Wider containers and floats are taken as 8 bits up to 255.
+
+    A depth below that of the container is a guess. It is logged once per process.
+
+    Returns:
+        The bits, or `None` where all values are floats up to 1, where 1 is white.
+
+    Raises:
+        `ValueError`: an image has values below 0, above 65535, or not finite. Its name and range are given.
+    """
+    ranges = [check_range(values, name) for values, name in zip(series, names, strict=True)]
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    dtypes = [values.dtype for values in series]
+    if high <= 1 and all(dtype.kind == "f" for dtype in dtypes):
+        return None
+    if high <= 255 and not any(dtype.kind == "u" and dtype.itemsize == 2 for dtype in dtypes):
+        return 8
+    is_widened = low == high or all(not (values % 257).any() for values in series)
+    full = 15 if all(dtype.kind == "i" and dtype.itemsize == 2 for dtype in dtypes) else 16
+    depth = full if is_widened else next(depth for depth in (*_DEPTHS[:-1], full) if high < 2**depth)
+    if depth < full:
+        index = [top for _, top in ranges].index(high)
+        _warn_once(
+            "bit depth",
+            f"{names[index]} has pixel values from {low} to {high} in a container of 16 bits or more ({dtypes[index]}). It is read as "
+            f"an image of {depth} bits, in which {2**depth - 1} is white. If it is a dark image of more bits, or one of "
+            "a series, pass the true depth to the processor: `bit_depth=16`, for example. Other images are read by the "
+            "same rule; this is logged once.",
+        )
+    return depth
+
+
+def to_8_bit(values: np.ndarray, name: str, bit_depth: int | None) -> np.ndarray:
+    """
+    Scale pixel values to `uint8`, keeping black and white where they are. `PIL.Image.convert` clips instead.
+
+    Args:
+        values (`np.ndarray`): Any shape, any numbers.
+        name (`str`): What to call the image in errors.
+        bit_depth (`int`, *optional*): White is `2**bit_depth - 1`; by default it is 1.
+
+    Raises:
+        `ValueError`: a value is negative, brighter than white, or not finite.
+    """
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255)
+    low, high = check_range(values, name)
+    white = 1 if bit_depth is None else 2**bit_depth - 1
+    if high > white:
+        raise ValueError(
+            f"{name} has pixel values from {low} to {high} ({values.dtype}), but with `bit_depth={bit_depth}` white is "
+            f"{white}. Pass the bit depth of the image, or `None` to find it from the values."
+        )
+    return np.rint(np.multiply(values, 255 / white, dtype=np.float64)).astype(np.uint8)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Conversion
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def channels_last(image: Any, name: str, layout: str | ChannelDimension | None = None) -> np.ndarray:
+    """
+    Return an array or tensor `(H, W)`, `(H, W, C)` or `(C, H, W)` of numbers as `(H, W, C)`.
+
+    Raises:
+        `ValueError`: it has another shape, no pixels, or no numbers.
+    """
+    if isinstance(image, torch.Tensor):
+        image = image.detach().cpu()
+        image = image.float() if image.dtype == torch.bfloat16 else image  # which numpy has not
+    array = to_numpy_array(image)
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"{name} is an array of {array.dtype}, not of numbers. Convert it to `uint8`.")
+    if array.ndim not in (2, 3) or array.size == 0:
+        raise ValueError(
+            f"{name} is an array of shape {array.shape}. An image has the shape (H, W), (H, W, C) or (C, H, W), none of "
+            "them 0."
+        )
+    if array.ndim == 2:
+        return array[..., None]
+    try:
+        layout = ChannelDimension(layout or infer_channel_dimension_format(array, num_channels=(1, 3, 4)))
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is an array of shape {array.shape}, with 1, 3 or 4 channels neither first nor last. Convert it to "
+            "RGB."
+        ) from error
+    array = np.moveaxis(array, 0, -1) if layout == ChannelDimension.FIRST else array
+    if array.shape[-1] not in (1, 3, 4):
+        raise ValueError(f"{name} has {array.shape[-1]} channels, not 1, 3 or 4. Check `input_data_format`.")
+    return array
+
+
+def read_image(source: Any, name: str, layout: str | ChannelDimension | None = None) -> tuple[Any, str]:
+    """Return an array `(H, W, C)` for an array, else what [`open_image`] returns, with the name for errors."""
+    if is_valid_image(source) and not is_pil_image(source):
+        return channels_last(source, name, layout), name
+    return open_image(source, name)
+
+
+def to_rgb_8_bit(
+    image: PIL.Image.Image | np.ndarray, name: str, *, to_rgb: bool = True, bit_depth: int | None = None
+) -> PIL.Image.Image:
+    """
+    Convert what [`read_image`] returned to an upright image with 8 bits per channel and, if `to_rgb`, to RGB.
+
+    Transparency is blended onto white by `convert_to_rgb`.
+
+    Args:
+        image: The image.
+        name (`str`): What to call it in errors.
+        to_rgb (`bool`, *optional*, defaults to `True`): Whether to convert to RGB.
+        bit_depth (`int`, *optional*): What [`find_bit_depth`] found, where [`deep_values`] are there.
+
+    Raises:
+        `ValueError`: its mode cannot be converted, or its values do not fit `bit_depth`.
+    """
+    if isinstance(image, np.ndarray):
+        array = np.ascontiguousarray(to_8_bit(image, name, bit_depth))
+        image = PIL.Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+    else:
+        image = _upright(image)
+        _check_high_byte(image, name, bit_depth)
+        values = deep_values(image)
+        if values is not None:
+            image = PIL.Image.fromarray(to_8_bit(values, name, bit_depth))
+    if not to_rgb or (image.mode == "RGB" and "transparency" not in image.info):
+        return image
+    try:
+        return PIL.Image.fromarray(convert_to_rgb(image, return_numpy=True))
+    except Exception as error:  # each mode has its own
+        raise ValueError(
+            f"{name} has the mode {image.mode!r}, which Pillow cannot convert to RGB ({_words(error)}). Convert it first, "
+            "for example with `PIL.ImageCms`."
+        ) from error
+
+
+def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    try:
+        orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
+    except Exception:
+        # Unreadable EXIF says nothing about the pixels, which are sound. Pillow, reading a JPEG, ignores it likewise.
+        return image
+    # Not `exif_transpose`, which also writes the EXIF anew and fails where it is odd
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _check_high_byte(image: PIL.Image.Image, name: str, bit_depth: int | None) -> None:
+    """Report a color file of 16 bits, of which Pillow reads the high byte alone, if its values end before that."""
+    if not image.info.get("keeps_high_byte"):
+        return
+    if bit_depth is not None and bit_depth < 16:
+        raise ValueError(
+            f"{name} is a color file of 16 bits, of which Pillow reads the high byte alone, so `bit_depth={bit_depth}` "
+            "cannot be honored. Read it with another library and give an array of `uint16`."
+        )
+    colors = image.getextrema()[: 1 if image.mode == "LA" else 3]
+    high = max(top for _, top in colors)
+    if 0 < high < 64 and min(low for low, _ in colors) < high:
+        _warn_once(
+            "high byte",
+            f"{name} is a color file of 16 bits, of which Pillow reads the high byte alone, and its values end at "
+            f"{256 * high + 255} of 65535: it is nearly black. If it holds {(256 * high + 255).bit_length()} bits, read it "
+            "with another library and give an array of `uint16`. This is logged once.",
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Settings of an image processor
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def check_image_settings(settings: Mapping[str, Any], name: str) -> None:
+    """
+    Raise a `ValueError` for settings of an image processor with which every image would be noise.
+
+    Args:
+        settings (`Mapping[str, Any]`): Settings by name, of which `rescale_factor`, `image_mean`, `image_std` and sizes
+            are checked where they are given.
+        name (`str`): Where they are from, for the message.
+    """
+
+    def refuse(key: str, what: str) -> None:
+        raise ValueError(f"`{key}` of {name} is {settings[key]!r}. It must be {what}.")
+
+    for key in ("rescale_factor", "image_mean", "image_std"):
+        value = settings.get(key)
+        if value is None:
+            continue
+        numbers = (
+            [value] if key == "rescale_factor" or not isinstance(value, list | tuple | np.ndarray) else list(value)
+        )
+        if not numbers or not all(_is_number(number) for number in numbers):
+            refuse(key, "finite numbers" if key != "rescale_factor" else "a finite number")
+        if key != "image_mean" and not all(number > 0 for number in numbers):
+            refuse(key, "above 0")
+    for key in ("size", "crop_size", "pad_size"):
+        value = settings.get(key)
+        if value is None:
+            continue
+        if isinstance(value, Mapping | SizeDict):
+            numbers = list(dict(value).values())
+        else:
+            numbers = list(value) if isinstance(value, list | tuple) else [value]
+        # An image processor would make arrays of that size, whatever the size of the image
+        if not all(n is None or (_is_number(n) and n == int(n) and 0 < n <= MAX_SIDE) for n in numbers):
+            refuse(key, f"whole numbers of pixels from 1 to {MAX_SIDE}")
+        if key == "crop_size" and isinstance(value, Mapping) and not {"height", "width"} <= value.keys():
+            refuse(key, "a dict with `height` and `width`")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def crop_extreme_aspect(
+    image: PIL.Image.Image | np.ndarray, name: str, setting: Callable[[str], Any]
+) -> PIL.Image.Image | np.ndarray:
+    """
+    Keep "resize the short side, then crop the center" within memory for an image that is very long and thin.
+
+    Only the window that the crop keeps is resized, from its place in the source. It has the short side already, so
+    the image processor's own resize leaves it alone, and it is shorter than the whole by a multiple of 4, so
+    the center crop lands on the same pixels. They are those of the whole image resized, within one step of 255.
+
+    Args:
+        image: A PIL image, or floats `(C, H, W)`.
+        name (`str`): What to call it in errors.
+        setting (`Callable`): Returns a setting of the image processor by its name.
+
+    Raises:
+        `ValueError`: resized, it would have more than `MAX_RESIZED_PIXELS` pixels, and it cannot be cropped first.
+    """
+    size = setting("size")
+    if not size or not setting("do_resize"):
+        return image
+    default_to_square = setting("default_to_square")
+    size = get_size_dict(size, default_to_square=default_to_square is not False)
+    if not size.get("shortest_edge") or size.get("longest_edge"):
+        return image
+    is_array = isinstance(image, np.ndarray)
+    height, width = image.shape[1:] if is_array else (image.height, image.width)
+    long, short = max(height, width), min(height, width)
+    # `long` after the resize, as `get_resize_output_image_size` rounds it
+    new_short, new_long = size["shortest_edge"], int(size["shortest_edge"] * long / short)
+    if new_short * new_long <= MAX_RESIZED_PIXELS:
+        return image
+    if is_array or not setting("do_center_crop"):
+        raise ValueError(
+            f"{name} is {width} x {height} (width x height): with its short side resized to {new_short} it would "
+            f"have {new_short} x {new_long} pixels. Crop it first."
+        )
+    crop = get_size_dict(setting("crop_size"), param_name="crop_size")
+    window = max(crop["width" if width > height else "height"], new_short)
+    # Even: the center crop that follows may round half of an odd number down, up, or to even.
+    start = (new_long - window) // 4 * 2
+    window = new_long - 2 * start
+    resample = setting("resample")
+    resample = torch_pil_interpolation_mapping.get(resample, resample)
+    scale = long / new_long
+    first, last = start * scale, (start + window) * scale
+    # No filter of Pillow looks further than 3 pixels, or 3 times the scale when it shrinks
+    margin = 3 * max(scale, 1) + 1
+    near, far = max(0, int(first - margin)), min(long, int(last + margin) + 1)
+    first, last = first - near, last - near
+    # Width first, as Pillow does for an image that grows: it rounds and clips between its two passes
+    if width > height:
+        image = image.crop((near, 0, far, height))
+        image = image.resize((window, height), resample=resample, box=(first, 0, last, height))
+        return image.resize((window, new_short), resample=resample)
+    image = image.crop((0, near, width, far)).resize((new_short, far - near), resample=resample)
+    return image.resize((new_short, window), resample=resample, box=(0, first, new_short, last))
