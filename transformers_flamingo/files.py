@@ -1,0 +1,219 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+Write files and folders whole or not at all.
+
+A process may be killed, or a disk may fill up, between any two writes. So everything is written next to its destination under a
+name that nothing else uses, is synced to the disk, and takes the name of its destination last. What a killed process leaves behind
+is named `.NAME.XXXXXXXX.partial` and may be deleted.
+"""
+
+import errno
+import json
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+# What makes a folder loadable as a model or an adapter. They are removed first and written last.
+_MARKS = ("config.json", "adapter_config.json")
+# Weights of an earlier model. Left beside new ones, they could be loaded under the new configuration.
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*", "adapter_model*.bin")
+
+
+def json_value(value: Any) -> Any:
+    """Return `value` with `None` instead of each float that JSON cannot express (NaN and infinities), at any depth."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: json_value(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(item) for item in value]
+    return value
+
+
+def write_json(path: str | os.PathLike, value: Any, indent: int | None = 1) -> None:
+    """
+    Write a JSON file whole or not at all. It is valid JSON always: NaN and infinities become `null`.
+
+    Raises:
+        TypeError: `value` holds something that JSON cannot express. The file stays as it was.
+        OSError: the file cannot be written. It stays as it was.
+    """
+    write_text(path, json.dumps(json_value(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """
+    Write a text file (UTF-8) whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written. It stays as it was.
+    """
+    path = _resolve(path)
+    temporary = _temporary_name(path)
+    try:
+        with open(temporary, "x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_entries(path.parent)
+
+
+@contextmanager
+def write_folder(directory: str | os.PathLike, *, overwrite: bool = True) -> Iterator[Path]:
+    """
+    Write a folder whole or not at all.
+
+    ```python
+    with write_folder("my-flamingo") as partial:
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
+    ```
+
+    Two processes that write one folder at once do not touch each other's files: the last one to finish wins, or with
+    `overwrite=False` the first.
+
+    Args:
+        directory (`str`): The folder. Its parents are made.
+        overwrite (`bool`, *optional*, defaults to `True`):
+            Whether a folder that is there already is replaced, with everything in it. Without it, the folder must be
+            missing or empty.
+
+    Yields:
+        `Path`: An empty folder on the same disk. What is in it when the block ends takes the place of `directory`. If
+        the block raises, it is deleted and `directory` stays as it was.
+
+    Raises:
+        FileExistsError: `directory` holds something and `overwrite` is not set. It stays as it was.
+        OSError: a file cannot be written. `directory` stays as it was.
+    """
+    directory = _resolve(directory)
+    if not overwrite:
+        _check_is_vacant(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    # The root of a mounted disk cannot be renamed, and next to it is another disk
+    is_mounted = os.path.ismount(directory)
+    partial = _temporary_name(directory / "model" if is_mounted else directory)
+    try:
+        partial.mkdir()
+        yield partial
+        sync_folder(partial)
+        if is_mounted:
+            _move_files(partial, directory)
+        else:
+            _swap(partial, directory, overwrite)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    _sync_entries(directory.parent)
+
+
+@contextmanager
+def update_folder(directory: str | os.PathLike) -> Iterator[Path]:
+    """
+    Write a model into a folder that keeps its other content, such as the checkpoints and the report of a run.
+
+    As [`write_folder`], with one difference: if the process is killed while the files are moved, the folder has no
+    `config.json` (or `adapter_config.json`), so that it does not load until it is written again. It never holds the
+    configuration of one model and the weights of another. Weights of an earlier model are deleted.
+
+    Yields:
+        `Path`: An empty folder inside `directory`, whose files are moved up when the block ends.
+    """
+    directory = _resolve(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    partial = _temporary_name(directory / "model")
+    try:
+        partial.mkdir()
+        yield partial
+        sync_folder(partial)
+        _move_files(partial, directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def sync_folder(directory: str | os.PathLike) -> None:
+    """Wait until all files of a folder, and their names, are on the disk."""
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            descriptor = os.open(os.path.join(parent, name), os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        _sync_entries(parent)
+
+
+def _resolve(path: str | os.PathLike) -> Path:
+    return Path(os.path.realpath(path))  # a link stays a link, and what it points to is replaced
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+
+
+def _check_is_vacant(directory: Path) -> None:
+    if directory.exists() and not (directory.is_dir() and next(directory.iterdir(), None) is None):
+        raise FileExistsError(
+            f"{str(directory)!r} exists and is not an empty folder, and would be overwritten. Give another folder, or "
+            "delete it."
+        )
+
+
+def _swap(partial: Path, directory: Path, overwrite: bool) -> None:
+    try:
+        os.rename(partial, directory)  # succeeds if `directory` is missing or empty
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    if not overwrite:
+        _check_is_vacant(directory)
+    old = _temporary_name(directory)
+    os.rename(directory, old)
+    try:
+        os.rename(partial, directory)
+    except OSError:
+        os.rename(old, directory)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _move_files(partial: Path, directory: Path) -> None:
+    new = {path.name for path in partial.iterdir()}
+    for name in _MARKS:
+        (directory / name).unlink(missing_ok=True)
+    _sync_entries(directory)
+    for pattern in _WEIGHTS:
+        for path in directory.glob(pattern):
+            if path.name not in new:
+                path.unlink()
+    for names in (new.difference(_MARKS), new.intersection(_MARKS)):
+        for name in sorted(names):
+            target = directory / name
+            if target.is_dir() and not target.is_symlink():
+                shutil.rmtree(target)
+            os.replace(partial / name, target)
+        _sync_entries(directory)
+
+
+def _sync_entries(directory: str | os.PathLike) -> None:
+    """Wait until the names in a folder are on the disk, where the system can."""
+    if os.name == "nt":  # cannot open a folder
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks cannot
+            raise
+    finally:
+        os.close(descriptor)
