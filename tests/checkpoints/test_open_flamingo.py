@@ -5,37 +5,14 @@ import stat
 
 import pytest
 import torch
-from factory import VOCAB_SIZE, prompt, random_images
+from factory import VOCAB_SIZE
 from huggingface_hub import ModelCard
-from peers import write_open_flamingo
+from peers import GPT2, GPT_NEOX, LLAMA, MPT, OPT, logits_of, rewrite, write_open_flamingo
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
 from transformers_flamingo.checkpoints import convert_open_flamingo
 from transformers_flamingo.checkpoints.open_flamingo import OPEN_CLIP_NAMES, RELEASES
-
-
-GPT2 = ("gpt2", "transformer.h", {"transformer.wte.weight": "transformer.wte.weight"})
-OPT = ("opt", "model.decoder.layers", {"model.decoder.embed_tokens.weight": "model.decoder.embed_tokens.weight"})
-LLAMA = ("llama", "model.layers", {"model.embed_tokens.weight": "model.embed_tokens.weight"})
-MPT = ("mpt", "transformer.blocks", {"transformer.wte.weight": "transformer.wte.weight"})
-GPT_NEOX = (
-    "gpt_neox",
-    "gpt_neox.layers",
-    {"gpt_neox.embed_in.weight": "gpt_neox.embed_in.weight", "embed_out.weight": "lm_head.weight"},
-)
-
-
-def logits_of(model):
-    with torch.no_grad():
-        return model(prompt("aIbcEIde"), pixel_values=random_images(1, 2)).logits
-
-
-def rewrite(path, change):
-    """Change the keys of a checkpoint."""
-    keys = torch.load(path, weights_only=True)
-    keys = change(keys) or keys
-    torch.save(keys, path)
 
 
 @pytest.mark.parametrize("every", [1, 2])

@@ -13,6 +13,7 @@ import pickle
 import pickletools
 import re
 import stat
+import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -37,10 +38,9 @@ logger = logging.get_logger(__name__)
 # times as much memory.
 MAX_HEADER_BYTES = 16 * 2**20
 
-# Settings that people keep next to weights. Each becomes an object that holds nothing and does nothing.
-_SETTINGS = re.compile(
-    r"(argparse|collections|dataclasses|datetime|deepspeed|easydict|lightning|lightning_fabric|lightning_utilities|"
-    r"__main__|ml_collections|numpy|omegaconf|pathlib|pytorch_lightning|transformers|typing|uuid|yacs)\.|"
+# Of the standard library, what settings next to weights are made of. All else of it, a program could be.
+_STANDARD_SETTINGS = re.compile(
+    r"(argparse|collections|dataclasses|datetime|decimal|enum|fractions|pathlib|typing|uuid)\.|types\.SimpleNamespace$|"
     r"(__builtin__|builtins)\.(bool|dict|float|int|list|object|str|tuple|unicode)$"
 )
 # Codecs that make bytes longer each time they are applied.
@@ -315,8 +315,21 @@ def read_tensors(path: str | os.PathLike, root: str | None = None) -> dict[str, 
     return tensors
 
 
+def _is_setting(name: str) -> bool:
+    """
+    Whether something that a pickle constructs is taken for settings, and constructed as an object that does nothing.
+
+    The rest is refused: modules of torch hold weights that would be lost, and a function tells that the file is hostile.
+    """
+    module, _, last = name.rpartition(".")
+    package = module.partition(".")[0]
+    if package in sys.stdlib_module_names or package == "__builtin__":
+        return _STANDARD_SETTINGS.match(name) is not None
+    return package != "torch" and (last[:1].isupper() or package == "numpy")
+
+
 def _load_pickle(path: Path, names: set[str]) -> Any:
-    names = {name.replace("__builtin__.", "builtins.") for name in names if _SETTINGS.match(name)}
+    names = {name.replace("__builtin__.", "builtins.") for name in names if _is_setting(name)}
     stand_ins = [(_MappingSetting if name.lower().endswith("dict") else _Setting, name) for name in names]
     with torch.serialization.safe_globals(stand_ins):
         try:
