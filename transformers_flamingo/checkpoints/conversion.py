@@ -501,9 +501,9 @@ def _building() -> Iterator[None]:
     try:
         with torch.device("meta"):
             yield
-    except (ArithmeticError, RuntimeError, StrictDataclassError, TypeError) as error:
+    except (ArithmeticError, LookupError, RuntimeError, StrictDataclassError, TypeError) as error:
         raise ValueError(
-            f"No model can be built from the configs of the backbones: {first_line(error)}. Fix or fetch their config.json again."
+            f"No model can be built from the configs of the backbones: {type(error).__name__}: {first_line(error)}. Fix or fetch their config.json again."
         ) from error
 
 

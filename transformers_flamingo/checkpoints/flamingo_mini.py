@@ -24,6 +24,7 @@ from .reading import read_json, read_pretrained_tensors
 
 ROOT = r"flamingo\.(?:lm|lm_head|resampler|vision_encoder)\."  # each key begins so
 END_OF_CHUNK_TOKEN = "<EOC>"
+MAX_SIZE = 100_000  # of any setting of a config
 ACTIVATIONS = {"gelu": "gelu", "relu": "relu", "sqrelu": "relu2"}
 # What the config of an older model may lack.
 DEFAULTS = {
@@ -147,8 +148,8 @@ def _read_settings(source: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"{source} is not a flamingo-mini model: its {CONFIG_NAME} lacks {', '.join(lacking)}.")
     for name, default in (DEFAULTS | {"lm": "", "clip_model_type": ""}).items():
         value = settings[name]
-        if type(value) is not type(default) or (isinstance(value, int) and value < 1):
-            kind = "text" if isinstance(default, str) else "a whole number of at least 1"
+        if type(value) is not type(default) or (isinstance(value, int) and not 1 <= value <= MAX_SIZE):
+            kind = "text" if isinstance(default, str) else f"a whole number from 1 to {MAX_SIZE}"
             raise ValueError(
                 f"`{name}` is {value!r} in the {CONFIG_NAME} of {source}, but must be {kind}. Fix the file."
             )

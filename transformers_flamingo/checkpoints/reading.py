@@ -34,9 +34,10 @@ from transformers.utils import (
 
 logger = logging.get_logger(__name__)
 
-# Of the part of a file that describes its tensors. 10,000 tensors take less than 3 MiB. What is parsed from it takes up to 60
-# times as much memory.
+# Of the part of a file that describes its tensors: 10,000 take less than 3 MB. What is parsed takes up to 60 times as much memory.
 MAX_HEADER_BYTES = 16 * 2**20
+MAX_PICKLE_BYTES = 4 * 2**20
+MAX_PICKLE_OPERATIONS = 500_000  # 25 for each tensor
 
 # Of the standard library, what settings next to weights are made of. All else of it, a program could be.
 _STANDARD_SETTINGS = re.compile(
@@ -196,33 +197,34 @@ def _check_safetensors(path: str | os.PathLike, file: io.BufferedReader, size: i
 def _check_zip(path: str | os.PathLike, file: io.BufferedReader, size: int) -> set[str]:
     file.seek(0)
     try:
-        with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-            names = [entry.filename for entry in entries]
-            pickles = [entry for entry in entries if PurePosixPath(entry.filename).name == "data.pkl"]
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-                raise ValueError(
-                    f"{path} is a compressed archive, which may unpack to any size. torch saves weights uncompressed: if this "
-                    "is a packed folder, unpack it and pass the file or folder of weights."
-                )
-            if len(set(names)) < len(names) or sum(entry.file_size for entry in entries) > size:
-                raise ValueError(f"{path} claims to hold more than its {size} bytes: it is damaged. {_FETCH_AGAIN}")
-            if any(PurePosixPath(name).name == "constants.pkl" for name in names):
-                raise ValueError(
-                    f"{path} is a TorchScript program rather than weights. Save the weights alone where it was made: "
-                    "`torch.save(model.state_dict(), file)`."
-                )
-            if len(pickles) != 1:
-                raise ValueError(
-                    f"{path} is an archive that torch did not write. If it is a packed folder, unpack it and pass the file or "
-                    "folder of weights."
-                )
-            if pickles[0].file_size > MAX_HEADER_BYTES:
-                raise _too_long(path)
-            data = archive.read(pickles[0])
-    except ValueError:
-        raise
+        archive = zipfile.ZipFile(file)
     except Exception as error:  # a damaged archive raises anything
+        raise _damaged(path) from error
+    entries = archive.infolist()
+    names = [PurePosixPath(entry.filename).name for entry in entries]
+    if "constants.pkl" in names:
+        raise ValueError(
+            f"{path} is a TorchScript program rather than weights. Save the weights alone where it was made: "
+            "`torch.save(model.state_dict(), file)`."
+        )
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError(
+            f"{path} is a compressed archive, which may unpack to any size. torch saves weights uncompressed: if this "
+            "is a packed folder, unpack it and pass the file or folder of weights."
+        )
+    if len({entry.filename for entry in entries}) < len(entries) or sum(entry.file_size for entry in entries) > size:
+        raise ValueError(f"{path} claims to hold more than its {size} bytes: it is damaged. {_FETCH_AGAIN}")
+    pickles = [entry for entry, name in zip(entries, names, strict=True) if name == "data.pkl"]
+    if len(pickles) != 1:
+        raise ValueError(
+            f"{path} is an archive that torch did not write. If it is a packed folder, unpack it and pass the file or "
+            "folder of weights."
+        )
+    if pickles[0].file_size > MAX_PICKLE_BYTES:
+        raise _too_long(path)
+    try:
+        data = archive.read(pickles[0])
+    except Exception as error:  # as above
         raise _damaged(path) from error
     return _scan_pickle(path, io.BytesIO(data))
 
@@ -230,14 +232,13 @@ def _check_zip(path: str | os.PathLike, file: io.BufferedReader, size: int) -> s
 def _check_pickles(path: str | os.PathLike, file: io.BufferedReader, size: int) -> set[str]:
     """Check the five pickles that begin a file of torch before 1.6."""
     file.seek(0)
-    stream = io.BytesIO(file.read(MAX_HEADER_BYTES))
-    return set().union(*(_scan_pickle(path, stream, is_cut=size > MAX_HEADER_BYTES) for _ in range(5)))
+    stream = io.BytesIO(file.read(MAX_PICKLE_BYTES))
+    return set().union(*(_scan_pickle(path, stream, is_cut=size > MAX_PICKLE_BYTES) for _ in range(5)))
 
 
 def _too_long(path: str | os.PathLike) -> ValueError:
     return ValueError(
-        f"{path} describes its content in more than {MAX_HEADER_BYTES} bytes, which could take any amount of memory. A file of "
-        "weights needs far less. Save the weights alone where it was made: `torch.save(model.state_dict(), file)`."
+        f"{path} describes its content at more length than weights need, which could take any amount of memory. Save the weights alone where it was made: `torch.save(model.state_dict(), file)`."
     )
 
 
@@ -249,14 +250,19 @@ def _scan_pickle(path: str | os.PathLike, stream: io.BytesIO, is_cut: bool = Fal
         ValueError: it is damaged, or could allocate what the file does not hold.
     """
     names, strings = set(), set()
+    count = 0
     try:
-        for opcode, argument, _ in pickletools.genops(stream):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if opcode.name == "GLOBAL":
                 names.add(argument.replace(" ", "."))
             elif isinstance(argument, str):
                 strings.add(argument)
+            if count >= MAX_PICKLE_OPERATIONS:
+                break
     except Exception as error:  # a damaged pickle raises anything
-        raise _too_long(path) if is_cut and stream.tell() >= MAX_HEADER_BYTES else _damaged(path) from error
+        raise _too_long(path) if is_cut and stream.tell() >= MAX_PICKLE_BYTES else _damaged(path) from error
+    if count >= MAX_PICKLE_OPERATIONS:
+        raise _too_long(path)
     is_growing = "_codecs.encode" in names and any(_GROWING_CODECS.fullmatch(text) for text in strings)
     if is_growing or names & {"builtins.bytearray", "__builtin__.bytearray"}:
         raise ValueError(
