@@ -100,7 +100,8 @@ def reading(option: str, name_or_path: str | os.PathLike) -> Iterator[None]:
         OSError: there is no such folder, or the Hub cannot be reached or refuses.
         ValueError: a file of it is damaged, or says what no library understands.
     """
-    what = f"`{option}` (--{option}) is {name_or_path}, which cannot be"
+    flag = f" (--{option})" if option in ("vision", "text", "tokenizer") else ""
+    what = f"`{option}`{flag} is {name_or_path}, which cannot be"
     try:
         check_folder(name_or_path)
         yield
@@ -122,6 +123,8 @@ def reason(error: BaseException, name_or_path: str | os.PathLike) -> str:
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
     path = str(name_or_path)
+    if isinstance(error, PermissionError):
+        return f"you have no permission to read {error.filename or path}."
     if path.startswith((".", "~", os.sep)) and not os.path.exists(path):
         return "there is no such directory."
     if any(isinstance(link, GatedRepoError) for link in chain):

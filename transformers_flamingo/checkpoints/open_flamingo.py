@@ -205,7 +205,8 @@ def _download(name: str) -> str:
 def _read(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Return the tensors of a checkpoint under OpenFlamingo's names, and for each of these the name that it has in the file."""
     read = read_pretrained_tensors if Path(path).is_dir() else read_tensors
-    tensors = read(path, ROOT)
+    with conversion.reading("checkpoint", path):
+        tensors = read(path, ROOT)
     source, names = {}, {}
     for key, name in peer_names(tensors, ROOT, OTTER).items():
         if name in source and not same_values(source[name], tensors[key]):
