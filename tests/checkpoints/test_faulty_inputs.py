@@ -10,7 +10,7 @@ import httpx
 import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
-from peers import GPT2, rewrite, write_open_flamingo
+from peers import GPT2, LLAMA, rewrite, write_open_flamingo
 from safetensors.torch import load_file, save_file
 
 from transformers_flamingo.checkpoints import convert_flamingo_mini, convert_open_flamingo
@@ -183,8 +183,6 @@ def test_a_config_of_flamingo_mini_that_is_not_one(tmp_path, content):
 
 def test_a_tokenizer_with_an_empty_unknown_token(tmp_path):
     """As many repositories of LLaMA 1 have it."""
-    from peers import LLAMA
-
     files = write_open_flamingo(tmp_path, *LLAMA)
     path = tmp_path / "tokenizer" / "tokenizer_config.json"
     empty = {"tokenizer_class": "LLaMATokenizer", "bos_token": "", "eos_token": "", "unk_token": ""}
@@ -228,7 +226,7 @@ def test_without_a_connection_the_remedy_is_named(files, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     refused(files, "--vision. is a/b, which cannot be read: .*the Hub cannot be reached", OSError, vision="a/b")
     refused(files, "--text. is a/b, which cannot be read: .*the Hub cannot be reached", OSError, text="a/b")
-    with pytest.raises(OSError, match="mpt7b cannot be read: .*the Hub cannot be reached") as error:
+    with pytest.raises(OSError, match="mpt7b, which cannot be read: .*the Hub cannot be reached") as error:
         convert_open_flamingo("openflamingo/OpenFlamingo-9B-vitl-mpt7b", files.checkpoint.with_name("out"))
     assert "\n" not in str(error.value)
     with pytest.raises(OSError, match="a/b, which cannot be read: .*the Hub cannot be reached"):

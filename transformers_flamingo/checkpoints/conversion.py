@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import httpx
 import torch
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -107,9 +106,15 @@ def reading(option: str, name_or_path: str | os.PathLike) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(f"{what} read: {reason(error, name_or_path)}") from error
-    except (ValueError, ImportError, MemoryError):
+    except ValueError as error:
+        if "\n" not in str(error):
+            raise
+        raise ValueError(f"{what} used: {first_line(error)} Fix or fetch its files again.") from error
+    except (ImportError, MemoryError):
         raise
     except Exception as error:  # libraries raise anything for files that they did not write
+        if _is_of_the_connection(error):
+            raise OSError(f"{what} read: {reason(error, name_or_path)}") from error
         raise ValueError(
             f"{what} used: {type(error).__name__}: {first_line(error)}. Fix or fetch its files again."
         ) from error
@@ -134,12 +139,17 @@ def reason(error: BaseException, name_or_path: str | os.PathLike) -> str:
             "it is neither a directory nor a repository of the Hub that you may read. Check the name; if it is private, log in "
             "with `hf auth login`."
         )
-    if any(isinstance(link, LocalEntryNotFoundError | httpx.TransportError | ConnectionError) for link in chain):
+    if any(isinstance(link, LocalEntryNotFoundError) or _is_of_the_connection(link) for link in chain):
         return (
             "it is not a directory, and the Hub cannot be reached. Check the name and the connection, or download it elsewhere and pass "
             "the directory."
         )
     return first_line(error)
+
+
+def _is_of_the_connection(error: BaseException) -> bool:
+    # Without an import of httpx, which huggingface_hub imports only when it needs it
+    return isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in ("httpx", "httpcore")
 
 
 def load_vision_config(name_or_path: str | os.PathLike) -> PreTrainedConfig:
@@ -470,7 +480,7 @@ def first_line(error: Exception) -> str:
 
 
 def _list(keys: Iterable[str], limit: int = 20) -> str:
-    keys = list(keys)
+    keys = [key if len(key) <= 200 else key[:200] + "..." for key in keys]
     return ", ".join(keys[:limit]) + (f", and {len(keys) - limit} more" if len(keys) > limit else "")
 
 

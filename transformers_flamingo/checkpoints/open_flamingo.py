@@ -10,7 +10,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
 import torch
 from huggingface_hub import hf_hub_download
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -143,7 +142,8 @@ def convert_open_flamingo(
         raise FileNotFoundError(f"There is no file {path}, and the released models are {', '.join(RELEASES)}.")
     with nullcontext() if dry_run else writing.new_directory(output_dir) as directory:
         if release is not None and not path.exists():
-            path = _download(checkpoint)
+            with conversion.reading("checkpoint", checkpoint):
+                path = hf_hub_download(checkpoint, CHECKPOINT_NAME)
         source, names = _read(path)
         with conversion.reading("vision", vision):
             vision_config = conversion.load_vision_config(vision)
@@ -193,13 +193,6 @@ def convert_open_flamingo(
         )
         writing.write(directory, model, processor, card)
         return table
-
-
-def _download(name: str) -> str:
-    try:
-        return hf_hub_download(name, CHECKPOINT_NAME)
-    except (OSError, httpx.TransportError) as error:
-        raise OSError(f"{name} cannot be read: {conversion.reason(error, name)}") from error
 
 
 def _read(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
