@@ -25,7 +25,6 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForCausalLM,
-    AutoTokenizer,
     BaseImageProcessor,
     MptForCausalLM,
     PreTrainedConfig,
@@ -43,6 +42,7 @@ from transformers.utils import (
 
 from ..configuration_flamingo import FlamingoConfig
 from ..modeling_flamingo import FlamingoModel, normalise_mpt_queries_and_keys
+from ..processing_flamingo import load_tokenizer as load_auto_tokenizer
 from .mosaic_gpt import is_mosaic_gpt, mosaic_gpt_config, mosaic_gpt_key
 from .reading import check_folder, find_file, read_pretrained_tensors, weight_files
 
@@ -245,7 +245,7 @@ def _refuse_missing(name_or_path: str | os.PathLike, missing: list[str] | set[st
 def load_tokenizer(name_or_path: str | os.PathLike) -> PreTrainedTokenizerBase:
     """Load a tokenizer, with a `ValueError` where there is none."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        tokenizer = load_auto_tokenizer(name_or_path)
         # Without files one is made nevertheless, of special tokens alone.
         ids = tokenizer("Some text", add_special_tokens=False)["input_ids"]
         if ids and not set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
