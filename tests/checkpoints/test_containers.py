@@ -73,7 +73,7 @@ CONTAINERS = {
         "epoch": 1,
         "pytorch-lightning_version": "2.1",
     },
-    "Lightning of one's own name": lambda state: {"state_dict": prefixed("flamingo.net.")(state), "loops": {}},
+    "Lightning with another name": lambda state: {"state_dict": prefixed("flamingo.net.")(state), "loops": {}},
     "DeepSpeed": lambda state: {"module": state, "ds_version": "0.9", "optimizer": OPTIMIZER, "ds_config": {"a": 1}},
     "torch.compile": prefixed("_orig_mod."),
     "torch.compile in DDP in Lightning": lambda state: {"state_dict": prefixed("model.module._orig_mod.")(state)},
@@ -91,7 +91,7 @@ CONTAINERS = {
         "epoch": 0,
     },
     "settings": lambda state: {"model_state_dict": state, **SETTINGS},
-    "a name of one's own": lambda state: {"checkpoint": {"weights": {"net": state}}, "iteration": 5},
+    "custom names": lambda state: {"checkpoint": {"weights": {"net": state}}, "iteration": 5},
     "a module each": lambda state: {
         part: {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(part)}
         for part in ("perceiver", "lang_encoder")

@@ -171,18 +171,21 @@ def test_archives_of_other_kinds_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tensor", "message"),
+    ("make_tensor", "message"),
     [
-        (torch.zeros(1).expand(10**6, 10**6), r"claims \(1000000, 1000000\) values for weight, more than it holds"),
-        (torch.zeros(3, device="meta"), "quantized, sparse or empty"),
-        (torch.eye(3).to_sparse(), "quantized, sparse or empty"),
-        (torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8), "quantized, sparse or empty"),
+        (
+            lambda: torch.zeros(1).expand(10**6, 10**6),
+            r"claims \(1000000, 1000000\) values for weight, more than it holds",
+        ),
+        (lambda: torch.zeros(3, device="meta"), "quantized, sparse or empty"),
+        (lambda: torch.eye(3).to_sparse(), "quantized, sparse or empty"),
+        (lambda: torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8), "quantized, sparse or empty"),
     ],
     ids=["repeated", "meta", "sparse", "quantized"],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_tensors_without_their_values_are_refused(tmp_path, tensor, message):
-    torch.save({"weight": tensor}, tmp_path / "weights.pt")
+def test_tensors_without_their_values_are_refused(tmp_path, make_tensor, message):
+    torch.save({"weight": make_tensor()}, tmp_path / "weights.pt")
     refused(tmp_path / "weights.pt", message)
 
 

@@ -92,17 +92,17 @@ def convert_open_flamingo(
     The result has the original's logits, from the same text and pixels, with two improvements: left padding does not
     move positions in GPT-NeoX and LLaMA models, and `<image>` is never generated.
 
-    A checkpoint holds what was trained, and the rest of the backbones is loaded from their own directories. Weights of a backbone in
-    the checkpoint are converted, unless they are equal to those of its directory. If an untied output
-    embedding was not trained (LLaMA), the rows of its new tokens are not in any file: give `text` with its embeddings
-    resized if you have it. Otherwise they become the mean of the other rows.
+    A checkpoint holds what was trained. The rest of the backbones is loaded from their own directories, and a vision
+    encoder in the checkpoint is converted unless it is equal to that of `vision`. If an untied output embedding was not
+    trained (LLaMA), the rows of its new tokens are not in any file: pass `text` with its embeddings resized if you have
+    it. Otherwise they become the mean of the other rows.
 
     Args:
         checkpoint (`str` or `os.PathLike`):
-            A file of weights, a directory with a `checkpoint.pt` or with `model.safetensors` or `pytorch_model.bin`, sharded or not,
-            or the name of a released model on the Hub, which fills in the other options:
-            `openflamingo/OpenFlamingo-9B-vitl-mpt7b` and its siblings. What DDP, DeepSpeed, Lightning, `torch.compile` and
-            other trainers put around the weights is taken off, and Otter's names are known.
+            A file of weights; a directory with a `checkpoint.pt`, `model.safetensors` or `pytorch_model.bin`, sharded or
+            not; or the name of a released model on the Hub, which fills in the other options:
+            `openflamingo/OpenFlamingo-9B-vitl-mpt7b` and its siblings. What DDP, DeepSpeed, Lightning, `torch.compile`
+            and other trainers put around the weights is taken off. Otter's names are known.
         output_dir (`str` or `os.PathLike`): The directory to write. It must not exist, or be empty.
         vision (`str` or `os.PathLike`, *optional*):
             Name or directory of the CLIP vision encoder for transformers, or its name in open_clip: `ViT-L-14`, or
@@ -175,21 +175,13 @@ def convert_open_flamingo(
         if dry_run:
             return table
 
-        with conversion.reading("text", text):
-            language_model = conversion.load_language_model(text, conversion.load_text_config(text), dtype)
-        embedding, head = conversion.embedding_names(language_model)
-        _resize(language_model, config.text_config.vocab_size, has_head=head in tensors)
-        language_model.config.tie_word_embeddings = config.text_config.tie_word_embeddings
-        notes = NOTES + _trained_backbones(tensors, language_model, (embedding, head))
-        with torch.device("meta"):
-            model = FlamingoModel(config, vision_model=vision_model, language_model=language_model)
-        conversion.fill(model, tensors, dtype)
+        model, notes = _complete(config, tensors, vision_model, text, dtype)
         card = FlamingoModelCardData.from_model(
             model,
             vision_name=str(vision),
             text_name=str(text),
             source=f"the OpenFlamingo checkpoint {checkpoint}" if release else "an OpenFlamingo checkpoint",
-            notes=notes,
+            notes=NOTES + notes,
         )
         writing.write(directory, model, processor, card)
         return table
@@ -208,6 +200,25 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[str, s
             )
         source[name], names[name] = tensors[key], key
     return source, names
+
+
+def _complete(
+    config: FlamingoConfig,
+    tensors: dict[str, torch.Tensor],
+    vision_model: PreTrainedModel,
+    text: str | os.PathLike,
+    dtype: torch.dtype,
+) -> tuple[FlamingoModel, list[str]]:
+    """Return the model of the backbones with the checkpoint's tensors in it, and notes on them for its card."""
+    with conversion.reading("text", text):
+        language_model = conversion.load_language_model(text, conversion.load_text_config(text), dtype)
+    embedding, head = conversion.embedding_names(language_model)
+    _resize(language_model, config.text_config.vocab_size, has_head=head in tensors)
+    language_model.config.tie_word_embeddings = config.text_config.tie_word_embeddings
+    notes = _trained_backbones(tensors, language_model, (embedding, head))
+    with torch.device("meta"):
+        model = FlamingoModel(config, vision_model=vision_model, language_model=language_model)
+    return conversion.fill(model, tensors, dtype), notes
 
 
 def _trained_backbones(
