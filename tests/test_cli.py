@@ -150,8 +150,8 @@ def test_convert_dry_run_prints_the_table_and_writes_nothing(tmp_path, capsys):
     command += ["--tokenizer", str(source / "tokenizer")]
     assert main([*command, "--cross-attention-every-n-layers", "2"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == ["SOURCE", "TARGET", "SHAPE"]
-    assert ["lang_encoder.embed_out.weight", "language_model.lm_head.weight", "1012x48"] in lines
+    assert lines[0] == ["SOURCE", "TARGET", "SHAPE", "REASON"]
+    assert ["lang_encoder.embed_out.weight", "language_model.lm_head.weight", "1012x48", "converted"] in lines
     assert not (tmp_path / "out").exists()
     assert main(command) == 1
     assert "give cross_attention_every_n_layers" in capsys.readouterr().err

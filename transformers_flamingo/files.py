@@ -11,6 +11,7 @@ import errno
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -55,6 +56,11 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         OSError: the file cannot be written. It stays as it was.
     """
     path = _resolve(path)
+    with disk_errors(path):
+        _write_text(path, text)
+
+
+def _write_text(path: Path, text: str) -> None:
     temporary = _temporary_name(path)
     try:
         with open(temporary, "x", encoding="utf-8") as file:
@@ -99,21 +105,21 @@ def write_folder(directory: str | os.PathLike, *, overwrite: bool = True) -> Ite
     directory = _resolve(directory)
     if not overwrite:
         _check_is_vacant(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
     # The root of a mounted disk cannot be renamed, and next to it is another disk
     is_mounted = os.path.ismount(directory)
     partial = _temporary_name(directory / "model" if is_mounted else directory)
-    try:
-        partial.mkdir()
-        yield partial
-        sync_folder(partial)
-        if is_mounted:
-            _move_files(partial, directory)
-        else:
-            _swap(partial, directory, overwrite)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    _sync_entries(directory.parent)
+    with disk_errors(directory):
+        try:
+            partial.mkdir(parents=True)
+            yield partial
+            sync_folder(partial)
+            if is_mounted:
+                _move_files(partial, directory)
+            else:
+                _swap(partial, directory, overwrite)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        _sync_entries(directory.parent)
 
 
 @contextmanager
@@ -129,15 +135,61 @@ def update_folder(directory: str | os.PathLike) -> Iterator[Path]:
         `Path`: An empty folder inside `directory`, whose files are moved up when the block ends.
     """
     directory = _resolve(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     partial = _temporary_name(directory / "model")
+    with disk_errors(directory):
+        try:
+            partial.mkdir(parents=True)
+            yield partial
+            sync_folder(partial)
+            _move_files(partial, directory)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_leftovers(directory: str | os.PathLike) -> None:
+    """Delete what processes that were killed in [`update_folder`] left in a folder. Nothing else may write there now."""
+    for path in Path(directory).glob(".model.*.partial"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def disk_errors(directory: str | os.PathLike) -> Iterator[None]:
+    """
+    Say of an error that the disk is the cause: full, over a quota or a limit, read-only, not permitted.
+
+    torch and safetensors raise errors of their own, which say so in passing or not at all.
+
+    Raises:
+        OSError: instead of the error, with the folder, the cause, the free space and a remedy.
+    """
     try:
-        partial.mkdir()
-        yield partial
-        sync_folder(partial)
-        _move_files(partial, directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        yield
+    except Exception as error:
+        cause = _disk_cause(error)
+        if cause is None:
+            raise
+        existing = Path(directory)
+        while not existing.exists():
+            existing = existing.parent
+        free = shutil.disk_usage(existing).free / 2**20
+        raise OSError(
+            f"{str(directory)!r} cannot be written: {cause} ({free:,.0f} MiB are free there). What was complete there stays "
+            "as it was. Free some space, see to the permissions, or give another folder, and run again."
+        ) from error
+
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+
+def _disk_cause(error: Exception) -> str | None:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.strerror if error.errno in _DISK_ERRORS else None
+    text = str(error)
+    if match := re.search("No space left on device|Disk quota exceeded|File too large|Read-only file system", text):
+        return match[0]
+    if isinstance(error, RuntimeError) and re.search("inline_container|PytorchStreamWriter|file write failed", text):
+        return "torch could not write all of a file, as happens when the disk is full"
+    return None
 
 
 def sync_folder(directory: str | os.PathLike) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from factory import tiny_flamingo, tiny_processor, tiny_tokenizer
+from factory import prompt, random_images, tiny_flamingo, tiny_processor, tiny_tokenizer
 
 from transformers_flamingo import FlamingoModel
 
@@ -35,6 +35,18 @@ OPEN_FLAMINGO = {
     "resampler_head_dim": 64,
     "resampler_num_frames": 0,
 }
+
+
+# family, its list of decoder layers, and embeddings in the checkpoint: the peer's name -> ours
+GPT2 = ("gpt2", "transformer.h", {"transformer.wte.weight": "transformer.wte.weight"})
+OPT = ("opt", "model.decoder.layers", {"model.decoder.embed_tokens.weight": "model.decoder.embed_tokens.weight"})
+LLAMA = ("llama", "model.layers", {"model.embed_tokens.weight": "model.embed_tokens.weight"})
+MPT = ("mpt", "transformer.blocks", {"transformer.wte.weight": "transformer.wte.weight"})
+GPT_NEOX = (
+    "gpt_neox",
+    "gpt_neox.layers",
+    {"gpt_neox.embed_in.weight": "gpt_neox.embed_in.weight", "embed_out.weight": "lm_head.weight"},
+)
 
 
 def trained_keys(model: FlamingoModel, layers_name: str) -> dict[str, torch.Tensor]:
@@ -92,3 +104,39 @@ def write_open_flamingo(
     tiny_tokenizer().save_pretrained(directory / "tokenizer")
     options = {name: directory / name for name in ("vision", "text", "tokenizer")}
     return OpenFlamingoFiles(model, directory / "checkpoint.pt", {**options, "cross_attention_every_n_layers": every})
+
+
+def logits_of(model):
+    with torch.no_grad():
+        return model(prompt("aIbcEIde"), pixel_values=random_images(1, 2)).logits
+
+
+def rewrite(path, change):
+    """Change the keys of a checkpoint."""
+    keys = torch.load(path, weights_only=True)
+    keys = change(keys) or keys
+    torch.save(keys, path)
+
+
+def open_clip_keys(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of a CLIP vision encoder under open_clip's names, as its `VisionTransformer` has them."""
+    keys = {
+        "class_embedding": state["embeddings.class_embedding"],
+        "conv1.weight": state["embeddings.patch_embedding.weight"],
+        "positional_embedding": state["embeddings.position_embedding.weight"],
+        "proj": torch.ones(24, 16),
+    }
+    for kind in ("weight", "bias"):
+        keys |= {f"ln_pre.{kind}": state[f"pre_layrnorm.{kind}"], f"ln_post.{kind}": state[f"post_layernorm.{kind}"]}
+        for i in range(sum(name.endswith("fc1.weight") for name in state)):
+            ours, theirs = f"encoder.layers.{i}", f"transformer.resblocks.{i}"
+            joined = torch.cat([state[f"{ours}.self_attn.{name}_proj.{kind}"] for name in "qkv"])
+            keys |= {
+                f"{theirs}.attn.in_proj_{kind}": joined,
+                f"{theirs}.attn.out_proj.{kind}": state[f"{ours}.self_attn.out_proj.{kind}"],
+                f"{theirs}.ln_1.{kind}": state[f"{ours}.layer_norm1.{kind}"],
+                f"{theirs}.ln_2.{kind}": state[f"{ours}.layer_norm2.{kind}"],
+                f"{theirs}.mlp.c_fc.{kind}": state[f"{ours}.mlp.fc1.{kind}"],
+                f"{theirs}.mlp.c_proj.{kind}": state[f"{ours}.mlp.fc2.{kind}"],
+            }
+    return {name: tensor.clone() for name, tensor in keys.items()}

@@ -125,7 +125,7 @@ def test_a_video_with_more_frames_than_embeddings(model, processor):
 
 
 def test_another_kind_of_model_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="is a file. Give the directory"):
+    with pytest.raises(ValueError, match="is a file. Pass the directory"):
         convert_flamingo_mini(GOLDEN / "hf" / "pytorch_model.bin", tmp_path / "out", **OPTIONS)
-    with pytest.raises(ValueError, match="no flamingo-mini model.*lacks clip_model_type, lm"):
+    with pytest.raises(ValueError, match="not a flamingo-mini model.*lacks clip_model_type, lm"):
         convert_flamingo_mini(GOLDEN / "lm_base", tmp_path / "out", **OPTIONS)

@@ -2,6 +2,7 @@
 """MosaicGPT, the language model of OpenFlamingo-3B, against an independent computation from its published keys."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -126,6 +127,26 @@ def test_a_converted_3b_sees_images_generates_and_saves(text_dir, tmp_path):
     model.save_pretrained(tmp_path / "again")
     reloaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "again").eval()
     assert torch.equal(reloaded(ids, (ids != PAD).long(), **images, use_cache=False).logits, full)
+
+
+def test_a_mosaic_gpt_that_was_trained_along_is_converted(text_dir, tmp_path):
+    trained = tiny_flamingo("mpt", **OPEN_FLAMINGO)
+    torch.manual_seed(1)
+    weights = {key: torch.rand_like(value) for key, value in mosaic_weights().items()}
+    weights["transformer.wte.weight"] = torch.randn(VOCAB_SIZE, D)
+    peer = {re.sub(r"(blocks\.\d+)\.", r"\1.decoder_layer.", key): value for key, value in weights.items()}
+    keys = trained_keys(trained, "transformer.blocks") | {f"lang_encoder.{key}": value for key, value in peer.items()}
+    torch.save(keys, tmp_path / "checkpoint.pt")
+    trained.vision_model.save_pretrained(tmp_path / "vision")
+    tiny_processor().image_processor.save_pretrained(tmp_path / "vision")
+    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    options = {"vision": tmp_path / "vision", "text": text_dir, "tokenizer": tmp_path / "tokenizer"}
+    convert_open_flamingo(tmp_path / "checkpoint.pt", tmp_path / "out", **options, cross_attention_every_n_layers=1)
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out").eval()
+    ids = prompt("abcdefg")
+    with torch.no_grad():
+        logits = model.language_model(ids).logits
+    torch.testing.assert_close(logits, mosaic_logits(weights, ids), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("setting", [{"alibi_bias_max": 16}, {"prefix_lm": True}, {"mlp_ratio": 2}])

@@ -5,37 +5,14 @@ import stat
 
 import pytest
 import torch
-from factory import VOCAB_SIZE, prompt, random_images
+from factory import VOCAB_SIZE
 from huggingface_hub import ModelCard
-from peers import write_open_flamingo
+from peers import GPT2, GPT_NEOX, LLAMA, MPT, OPT, logits_of, rewrite, write_open_flamingo
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
 from transformers_flamingo.checkpoints import convert_open_flamingo
 from transformers_flamingo.checkpoints.open_flamingo import OPEN_CLIP_NAMES, RELEASES
-
-
-GPT2 = ("gpt2", "transformer.h", {"transformer.wte.weight": "transformer.wte.weight"})
-OPT = ("opt", "model.decoder.layers", {"model.decoder.embed_tokens.weight": "model.decoder.embed_tokens.weight"})
-LLAMA = ("llama", "model.layers", {"model.embed_tokens.weight": "model.embed_tokens.weight"})
-MPT = ("mpt", "transformer.blocks", {"transformer.wte.weight": "transformer.wte.weight"})
-GPT_NEOX = (
-    "gpt_neox",
-    "gpt_neox.layers",
-    {"gpt_neox.embed_in.weight": "gpt_neox.embed_in.weight", "embed_out.weight": "lm_head.weight"},
-)
-
-
-def logits_of(model):
-    with torch.no_grad():
-        return model(prompt("aIbcEIde"), pixel_values=random_images(1, 2)).logits
-
-
-def rewrite(path, change):
-    """Change the keys of a checkpoint."""
-    keys = torch.load(path, weights_only=True)
-    keys = change(keys) or keys
-    torch.save(keys, path)
 
 
 @pytest.mark.parametrize("every", [1, 2])
@@ -100,7 +77,7 @@ def test_layouts_of_older_files(tmp_path):
             for name, value in layer.state_dict().items():
                 keys[f"lang_encoder.old_decoder_blocks.{index}.{name}"] = value
             keys[f"lang_encoder.transformer.h.{index}.decoder_layer.attn.bias"] = torch.ones(1, 1, 8, 8).bool()
-        keys["vision_encoder.visual.class_embedding"] = torch.zeros(24)
+        keys["vision_encoder.visual.class_embedding"] = files.model.vision_model.embeddings.class_embedding.detach()
         return {"epoch": 3, "model_state_dict": {f"module.{key}": value for key, value in keys.items()}}
 
     rewrite(files.checkpoint, change)
@@ -109,8 +86,8 @@ def test_layouts_of_older_files(tmp_path):
         logits_of(AutoModelForImageTextToText.from_pretrained(tmp_path / "out").eval()), logits_of(files.model)
     )
     left_out = {row.source: row.reason for row in table if row.target is None}
-    assert len(left_out) == 4 and "frozen" in left_out["vision_encoder.visual.class_embedding"]
-    assert "old buffer" in left_out["lang_encoder.transformer.h.0.decoder_layer.attn.bias"]
+    assert len(left_out) == 4 and "frozen" in left_out["module.vision_encoder.visual.class_embedding"]
+    assert "old buffer" in left_out["module.lang_encoder.transformer.h.0.decoder_layer.attn.bias"]
 
 
 def test_the_table_names_each_tensor_and_joined_ones_twice(tmp_path):
@@ -179,8 +156,10 @@ def test_a_directory_with_the_checkpoint(tmp_path):
     files = write_open_flamingo(tmp_path, *GPT2)
     table = convert_open_flamingo(tmp_path, tmp_path / "out", **files.options, dry_run=True)
     assert table == convert_open_flamingo(files.checkpoint, tmp_path / "out", **files.options, dry_run=True)
-    with pytest.raises(FileNotFoundError, match="vision/checkpoint.pt"):
+    with pytest.raises(ValueError, match="it is not an OpenFlamingo checkpoint"):
         convert_open_flamingo(tmp_path / "vision", tmp_path / "out", **files.options)
+    with pytest.raises(OSError, match="tokenizer has no weights"):
+        convert_open_flamingo(tmp_path / "tokenizer", tmp_path / "out", **files.options)
 
 
 def test_a_backbone_that_cannot_be_read_is_named_by_its_option(tmp_path):
@@ -189,7 +168,7 @@ def test_a_backbone_that_cannot_be_read_is_named_by_its_option(tmp_path):
         options = {**files.options, option: tmp_path / "nothing"}
         with pytest.raises(OSError, match=f"--{option}. is {tmp_path}/nothing, .*no such directory"):
             convert_open_flamingo(files.checkpoint, tmp_path / "out", **options)
-    with pytest.raises(ValueError, match="text is no vision encoder.*gpt2"):
+    with pytest.raises(ValueError, match="text is not a vision encoder.*gpt2"):
         convert_open_flamingo(files.checkpoint, tmp_path / "out", **{**files.options, "vision": tmp_path / "text"})
     del files.options["tokenizer"]
     with pytest.raises(ValueError, match="no tokenizer in .*text"):

@@ -1,31 +1,30 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-What both readers share: reading weights safely, naming them anew, checking that none is missing or left over, and
-writing a directory that is complete or does not exist.
+Share what both readers need: loading backbones, giving weights new names, and checking that none is missing or left over.
 
 Letters in shapes: `V` vocabulary, `D` text width, `Dv` vision width, `L` latents, `F` frames.
 """
 
-import json
 import os
-import pickle
 import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors.torch import load_file
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    StrictDataclassError,
+)
 from torch import nn
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
     AutoModelForCausalLM,
-    AutoTokenizer,
     BaseImageProcessor,
     MptForCausalLM,
     PreTrainedConfig,
@@ -38,22 +37,19 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.utils import (
     IMAGE_PROCESSOR_NAME,
     PROCESSOR_NAME,
-    SAFE_WEIGHTS_INDEX_NAME,
-    SAFE_WEIGHTS_NAME,
-    WEIGHTS_INDEX_NAME,
-    WEIGHTS_NAME,
-    cached_file,
     logging,
 )
 
 from ..configuration_flamingo import FlamingoConfig
-from ..model_card import FlamingoModelCardData
 from ..modeling_flamingo import FlamingoModel, normalise_mpt_queries_and_keys
-from ..processing_flamingo import FlamingoProcessor
+from ..processing_flamingo import load_tokenizer as load_auto_tokenizer
 from .mosaic_gpt import is_mosaic_gpt, mosaic_gpt_config, mosaic_gpt_key
+from .reading import check_folder, find_file, read_pretrained_tensors, weight_files
 
 
 logger = logging.get_logger(__name__)
+
+MAX_LAYERS = 10_000  # each takes memory, even before it has weights
 
 # Buffers that old versions of transformers wrote and that today's models compute.
 _OLD_BUFFERS = re.compile(r"\.(attn|attention)\.(bias|masked_bias)$|\.rotary_emb\.inv_freq$|\.position_ids$")
@@ -84,9 +80,9 @@ class MappedKey(NamedTuple):
     """One row of the mapping table: what became of a tensor. Joined keys and values give two rows."""
 
     source: str
-    target: str | None  # None: left out
+    target: str | None  # None: not converted
     shape: tuple[int, ...]
-    reason: str = ""  # why it is left out
+    reason: str = "converted"  # or why it is not
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -94,96 +90,89 @@ class MappedKey(NamedTuple):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def read_tensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """
-    The tensors of one file, mapped into memory where its format allows: they are read when they are used.
-
-    Raises:
-        ValueError: the file is damaged, or holds something other than tensors. Nothing in it is ever executed.
-    """
-    path = Path(path)
-    with open(path, "rb") as file:
-        head = file.read(9)
-    is_safetensors = head[8:] == b"{"  # after the length of its header
-    if not is_safetensors and not head.startswith((b"PK", b"\x80")):  # a zip archive, a pickle
-        raise ValueError(
-            f"{path} is no file of weights: it begins with {head!r}. Is it empty, a Git LFS pointer or a web page? "
-            "Fetch it again."
-        )
-    try:
-        state_dict = load_file(path) if is_safetensors else _load_pickle(path)
-    # Their texts are not quoted: torch's advice is to read the file with `weights_only=False`, which runs what is in it.
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        raise ValueError(
-            f"{path} holds something other than tensors{f' ({found[1]})' if found else ''} or is damaged. Unpickling it "
-            "could run any program, so it was not read."
-        ) from error
-    except Exception as error:  # a damaged pickle raises anything
-        raise ValueError(
-            f"{path} holds no weights that can be read: it is damaged, probably truncated. Fetch it again."
-        ) from error
-    if isinstance(state_dict, dict) and isinstance(state_dict.get("model_state_dict"), dict):
-        state_dict = state_dict["model_state_dict"]  # as OpenFlamingo's own training writes it
-    if not isinstance(state_dict, dict) or not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
-        raise ValueError(
-            f"{path} holds no flat dict of tensors, which a checkpoint of a model is. Is it one of an optimizer?"
-        )
-    return {str(key): value for key, value in state_dict.items()}
-
-
-def _load_pickle(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError as error:
-        if "mmap" not in str(error):
-            raise
-    return torch.load(path, map_location="cpu", weights_only=True)  # torch's format before 1.6
-
-
-def read_pretrained_tensors(name_or_path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """The tensors of a model directory or Hub repository, sharded or not."""
-    for file_name, index_name in ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)):
-        path = _find_file(name_or_path, file_name)
-        if path is not None:
-            return read_tensors(path)
-        index = _find_file(name_or_path, index_name)
-        if index is not None:
-            names = sorted(set(json.loads(Path(index).read_text())["weight_map"].values()))
-            shards = [read_tensors(cached_file(name_or_path, name)) for name in names]
-            return {key: value for shard in shards for key, value in shard.items()}
-    raise FileNotFoundError(f"{name_or_path} has no weights: neither {SAFE_WEIGHTS_NAME} nor {WEIGHTS_NAME}.")
-
-
-def _find_file(name_or_path: str | os.PathLike, file_name: str) -> str | None:
-    return cached_file(
-        name_or_path,
-        file_name,
-        _raise_exceptions_for_missing_entries=False,
-    )
-
-
 @contextmanager
 def reading(option: str, name_or_path: str | os.PathLike) -> Iterator[None]:
-    """Name the option whose value cannot be read."""
+    """
+    Name the option whose value cannot be read.
+
+    Raises:
+        OSError: there is no such folder, or the Hub cannot be reached or refuses.
+        ValueError: a file of it is damaged, or says what no library understands.
+    """
+    flag = f" (--{option})" if option in ("vision", "text", "tokenizer") else ""
+    what = f"`{option}`{flag} is {name_or_path}, which cannot be"
     try:
+        check_folder(name_or_path)
         yield
     except OSError as error:
-        path = str(name_or_path)
-        is_missing_path = path.startswith((".", os.sep)) and not os.path.exists(path)
-        reason = "there is no such directory" if is_missing_path else error
-        raise OSError(f"`{option}` (--{option}) is {path}, which cannot be read: {reason}") from error
+        raise OSError(f"{what} read: {reason(error, name_or_path)}") from error
+    except ValueError as error:
+        if "\n" not in str(error):
+            raise
+        raise ValueError(f"{what} used: {first_line(error)} Fix or fetch its files again.") from error
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # libraries raise anything for files that they did not write
+        if _is_of_the_connection(error):
+            raise OSError(f"{what} read: {reason(error, name_or_path)}") from error
+        raise ValueError(
+            f"{what} used: {type(error).__name__}: {first_line(error)}. Fix or fetch its files again."
+        ) from error
+
+
+def reason(error: BaseException, name_or_path: str | os.PathLike) -> str:
+    """Say in one line why a folder or Hub repository could not be read, and what to do."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    path = str(name_or_path)
+    if isinstance(error, PermissionError):
+        return f"you have no permission to read {error.filename or path}."
+    if path.startswith((".", "~", os.sep)) and not os.path.exists(path):
+        return "there is no such directory."
+    if any(isinstance(link, GatedRepoError) for link in chain):
+        return f"it is gated. Accept its terms on https://huggingface.co/{path}, and log in with `hf auth login`."
+    if any(isinstance(link, RepositoryNotFoundError | HFValidationError) for link in chain):
+        return (
+            "it is neither a directory nor a repository of the Hub that you may read. Check the name; if it is private, log in "
+            "with `hf auth login`."
+        )
+    if any(isinstance(link, LocalEntryNotFoundError) or _is_of_the_connection(link) for link in chain):
+        return (
+            "it is not a directory, and the Hub cannot be reached. Check the name and the connection, or download it elsewhere and pass "
+            "the directory."
+        )
+    return first_line(error)
+
+
+def _is_of_the_connection(error: BaseException) -> bool:
+    # Without an import of httpx, which huggingface_hub imports only when it needs it
+    return isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in ("httpx", "httpcore")
 
 
 def load_vision_config(name_or_path: str | os.PathLike) -> PreTrainedConfig:
     """Configuration of a vision encoder; a two-tower model gives its vision tower."""
-    config = AutoConfig.from_pretrained(name_or_path)
+    config = _check_backbone(name_or_path, AutoConfig.from_pretrained(name_or_path))
     config = getattr(config, "vision_config", config)
     if not hasattr(config, "image_size"):
         raise ValueError(
-            f"{name_or_path} is no vision encoder: its type is {config.model_type}, and its config has no `image_size`. "
-            "Give another as `vision` (--vision)."
+            f"{name_or_path} is not a vision encoder: its type is {config.model_type}, and its config has no `image_size`. "
+            "Pass another as `vision` (--vision)."
         )
+    return config
+
+
+def _check_backbone(name_or_path: str | os.PathLike, config: PreTrainedConfig) -> PreTrainedConfig:
+    num_layers = getattr(getattr(config, "vision_config", config), "num_hidden_layers", 1)
+    if not isinstance(num_layers, int) or not 1 <= num_layers <= MAX_LAYERS:
+        raise ValueError(
+            f"The config of {name_or_path} says {num_layers!r} layers, but a model has 1 to {MAX_LAYERS}. Fix or fetch its "
+            "config.json again."
+        )
+    if getattr(config, "quantization_config", None) is not None:
+        raise ValueError(f"{name_or_path} is quantized. Pass the model that it was made from.")
     return config
 
 
@@ -194,7 +183,7 @@ def load_text_config(name_or_path: str | os.PathLike) -> PreTrainedConfig:
         config = mosaic_gpt_config(values)
         config._name_or_path = str(name_or_path)
         return config
-    return AutoConfig.from_pretrained(name_or_path)
+    return _check_backbone(name_or_path, AutoConfig.from_pretrained(name_or_path))
 
 
 def load_vision_model(
@@ -215,6 +204,7 @@ def load_language_model(
         model = MptForCausalLM(config)
         normalise_mpt_queries_and_keys(model)
     tensors = {mosaic_gpt_key(key): value.to(dtype) for key, value in read_pretrained_tensors(name_or_path).items()}
+    _refuse_not_finite(name_or_path, tensors)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     if wrong := [name for name in tensors if name in shapes and tensors[name].shape != shapes[name]]:
         raise ValueError(f"{name_or_path} has weights of other shapes than its config says: {_list(wrong)}.")
@@ -227,12 +217,21 @@ def load_language_model(
 
 
 def _load(auto_class: type, name_or_path: str | os.PathLike, config: PreTrainedConfig, dtype: torch.dtype):
+    weight_files(name_or_path)  # checked before a library opens them
     try:
         model, report = auto_class.from_pretrained(name_or_path, config=config, dtype=dtype, output_loading_info=True)
     except RuntimeError as error:
-        raise ValueError(f"{name_or_path} has other weights than its config says: {_first_line(error)}") from error
+        raise ValueError(f"{name_or_path} has other weights than its config says: {first_line(error)}") from error
     _refuse_missing(name_or_path, report["missing_keys"])
+    _refuse_not_finite(name_or_path, dict(model.named_parameters()))
     return model
+
+
+def _refuse_not_finite(what: str | os.PathLike, tensors: Mapping[str, torch.Tensor]) -> None:
+    if names := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+        raise ValueError(
+            f"{what} has NaN or infinite weights, so all it computes would be NaN: {_list(names)}. Take an earlier checkpoint."
+        )
 
 
 def _refuse_missing(name_or_path: str | os.PathLike, missing: list[str] | set[str]) -> None:
@@ -244,9 +243,9 @@ def _refuse_missing(name_or_path: str | os.PathLike, missing: list[str] | set[st
 
 
 def load_tokenizer(name_or_path: str | os.PathLike) -> PreTrainedTokenizerBase:
-    """A tokenizer; a `ValueError` where there is none."""
+    """Load a tokenizer, with a `ValueError` where there is none."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        tokenizer = load_auto_tokenizer(name_or_path)
         # Without files one is made nevertheless, of special tokens alone.
         ids = tokenizer("Some text", add_special_tokens=False)["input_ids"]
         if ids and not set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
@@ -295,7 +294,7 @@ def load_image_processor(
         ValueError: it is unknown how the encoder wants its pixels, or they would not have its size.
     """
     size = config.image_size
-    if any(_find_file(name_or_path, name) for name in (IMAGE_PROCESSOR_NAME, PROCESSOR_NAME)):
+    if any(find_file(name_or_path, name) for name in (IMAGE_PROCESSOR_NAME, PROCESSOR_NAME)):
         stock = AutoImageProcessor.from_pretrained(name_or_path)
     elif config.model_type == "clip_vision_model":
         stock = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
@@ -309,7 +308,7 @@ def load_image_processor(
     if stock.do_center_crop and (stock.crop_size.height, stock.crop_size.width) != (size, size):
         raise ValueError(
             f"The image processor of {name_or_path} crops to {stock.crop_size.height} x {stock.crop_size.width}, but its "
-            f"encoder takes {size} x {size} pixels: every image would fail. Mend its {IMAGE_PROCESSOR_NAME}."
+            f"encoder takes {size} x {size} pixels: every image would fail. Fix its {IMAGE_PROCESSOR_NAME}."
         )
     return stock if cls is None else cls.from_dict(stock.to_dict())
 
@@ -351,6 +350,8 @@ def backbone_renamer(model: PreTrainedModel, prefix: str) -> Callable[[str], str
     renamings = [entry for entry in get_model_conversion_mapping(model) if isinstance(entry, WeightRenaming)]
 
     def rename(key: str) -> str:
+        if key not in known and model.config.model_type == "mpt":
+            key = mosaic_gpt_key(key)
         if key not in known:
             key, _ = rename_source_key(key, renamings, [], model.base_model_prefix, known)
         return f"{prefix}.{key}"
@@ -360,7 +361,7 @@ def backbone_renamer(model: PreTrainedModel, prefix: str) -> Callable[[str], str
 
 def map_tensors(
     source: dict[str, torch.Tensor],
-    targets: Callable[[str], list[str] | None],
+    targets: Callable[[str], list[str] | str | None],
     model: FlamingoModel,
     required: Callable[[str], bool],
 ) -> tuple[dict[str, torch.Tensor], list[MappedKey]]:
@@ -369,9 +370,9 @@ def map_tensors(
 
     Args:
         source (`dict[str, torch.Tensor]`): The checkpoint.
-        targets (`Callable[[str], list[str] | None]`):
-            Our names for one of its keys: two for joined keys and values, none (`[]`) for what is frozen and read from
-            the backbone's own directory, `None` for what is unknown.
+        targets (`Callable[[str], list[str] | str | None]`):
+            Our names for one of its keys: several for joined weights, the reason (`str`) if it is not converted, `None` if it is
+            unknown.
         model ([`FlamingoModel`]): The model to be filled, on the meta device.
         required (`Callable[[str], bool]`): Whether a name of the model must be in the checkpoint.
 
@@ -379,38 +380,44 @@ def map_tensors(
         The tensors under their new names, and the mapping table.
 
     Raises:
-        ValueError: keys are missing, unexpected or of a wrong shape, or two say different things; all are listed.
+        ValueError: keys are missing, unexpected, of a wrong shape or dtype, or not finite, or two say different things; all are
+            listed.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     tensors: dict[str, torch.Tensor] = {}
     table: list[MappedKey] = []
-    unexpected, wrong, contradictions = [], [], []
+    unexpected, wrong, dtypes, contradictions = [], [], [], []
     for key, tensor in source.items():
         names = targets(key)
-        known = names is not None and all(name in expected for name in names)
-        reason = "frozen, the backbone has it"
-        if not known and _OLD_BUFFERS.search(key):
-            names, known, reason = [], True, "an old buffer, the model computes it"
-        if not known:
+        if names is None or (not isinstance(names, str) and any(name not in expected for name in names)):
+            names = _reason_to_leave_out(key, tensor)
+        if names is None:
             unexpected.append(key)
-        elif not names:
-            table.append(MappedKey(key, None, tuple(tensor.shape), reason))
-        # Cloned: two halves of one memory are refused when weights are written.
-        parts = [tensor] if not known or len(names) < 2 else [half.clone() for half in tensor.chunk(len(names))]
-        for name, part in zip(names if known else [], parts, strict=False):
+            continue
+        if isinstance(names, str):
+            table.append(MappedKey(key, None, tuple(tensor.shape), names))
+            continue
+        if not tensor.is_floating_point() or tensor.element_size() < 2:
+            dtypes.append(f"{key} {tensor.dtype}")
+            continue
+        for name, part in zip(names, tensor.chunk(len(names)) if tensor.ndim else [tensor], strict=False):
             if part.ndim == len(expected[name]) + 1 and 1 in part.shape:
                 part = part.squeeze(1)  # flamingo-mini's frame embeddings, (F, 1, Dv)
             if tuple(part.shape) != expected[name]:
                 wrong.append(f"{key} {tuple(part.shape)}, but {name} {expected[name]}")
-            elif name in tensors and not torch.equal(tensors[name], part):
+                continue
+            if name in tensors and not torch.equal(tensors[name], part):
                 contradictions.append(f"{key} and another key for {name}")
-            tensors[name] = part
+            # Cloned: two parts of one memory are refused when weights are written.
+            tensors[name] = part if len(names) == 1 else part.clone()
             table.append(MappedKey(key, name, tuple(part.shape)))
-    missing = sorted(name for name in expected if required(name) and name not in tensors)
+    described = {name for names in map(targets, source) if isinstance(names, list) for name in names}
+    missing = sorted(name for name in expected if required(name) and name not in described)
     problems = {
         "missing": missing,
         "unexpected": unexpected,
         "of another shape": wrong,
+        "of a dtype that holds no weights (quantized weights have to be dequantized first)": dtypes,
         "contradicting each other": contradictions,
     }
     if any(problems.values()):
@@ -419,20 +426,66 @@ def map_tensors(
             + " ".join(f"{kind.capitalize()} ({len(keys)}): {_list(keys)}." for kind, keys in problems.items() if keys)
             + " Check the backbones and the interval of gated blocks."
         )
+    _refuse_not_finite("The checkpoint", tensors)
     return tensors, table
 
 
-def _first_line(error: Exception) -> str:
+def _reason_to_leave_out(key: str, tensor: torch.Tensor) -> str | None:
+    if _OLD_BUFFERS.search(key):
+        return "an old buffer, the model computes it"
+    if "." not in key and tensor.numel() == 1:
+        return "a counter next to the weights"
+    return None
+
+
+def keep_frozen(
+    tensors: dict[str, torch.Tensor], table: list[MappedKey], vision_model: PreTrainedModel, dtype: torch.dtype
+) -> list[MappedKey]:
+    """
+    Tell the vision encoder's tensors of a checkpoint that were trained from those that are equal to the ones in `vision`.
+
+    Args:
+        tensors (`dict[str, torch.Tensor]`): Under our names. Those that are equal are removed: the encoder has them.
+        table (`list[MappedKey]`): The mapping table.
+        vision_model (`PreTrainedModel`): The encoder of `vision`.
+        dtype (`torch.dtype`): What is written. Two weights are equal if they are in it, or in the checkpoint's where that is coarser.
+
+    Returns:
+        `list[MappedKey]`: the table with what became of them.
+    """
+    frozen, trained = set(), set()
+    for name, tensor in vision_model.state_dict().items():
+        name = f"vision_model.{name}"
+        if name in tensors:
+            given = tensors[name]
+            common = given.dtype if given.element_size() < dtype.itemsize else dtype
+            is_equal = torch.equal(given.to(common), tensor.to(common))
+            (frozen if is_equal else trained).add(name)
+    for name in frozen:
+        del tensors[name]
+    if trained:
+        logger.warning(
+            f"{len(trained)} of the {len(trained) + len(frozen)} tensors of the checkpoint's vision encoder differ from `vision`: it was "
+            "trained along. They are converted."
+        )
+    reasons = dict.fromkeys(frozen, "frozen, equal to `vision`") | dict.fromkeys(trained, "trained, unlike `vision`")
+    return [
+        row._replace(target=None if row.target in frozen else row.target, reason=reasons.get(row.target, row.reason))
+        for row in table
+    ]
+
+
+def first_line(error: Exception) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _list(keys: Iterable[str], limit: int = 20) -> str:
-    keys = list(keys)
+    keys = [key if len(key) <= 200 else key[:200] + "..." for key in keys]
     return ", ".join(keys[:limit]) + (f", and {len(keys) - limit} more" if len(keys) > limit else "")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Building and writing
+# Building
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -444,10 +497,27 @@ def make_config(**fields: Any) -> FlamingoConfig:
         raise ValueError(str(error.__cause__ or error)) from error
 
 
+def meta_language_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """Build a language model without memory, with a `ValueError` if its config describes none."""
+    with _building():
+        return AutoModelForCausalLM.from_config(config)
+
+
 def meta_model(config: FlamingoConfig) -> FlamingoModel:
-    """The model without memory: names and shapes."""
-    with torch.device("meta"):
+    """Build the model without memory: names and shapes."""
+    with _building():
         return FlamingoModel(config)
+
+
+@contextmanager
+def _building() -> Iterator[None]:
+    try:
+        with torch.device("meta"):
+            yield
+    except (ArithmeticError, LookupError, RuntimeError, StrictDataclassError, TypeError) as error:
+        raise ValueError(
+            f"No model can be built from the configs of the backbones: {type(error).__name__}: {first_line(error)}. Fix or fetch their config.json again."
+        ) from error
 
 
 def module_name(model: nn.Module, module: nn.Module) -> str:
@@ -469,7 +539,12 @@ def unties(tensors: dict[str, torch.Tensor], embedding: str, head: str) -> bool:
 
 def fill(model: FlamingoModel, tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> FlamingoModel:
     """Put the tensors of a checkpoint in their places, without a copy where the dtype is right already."""
-    model.load_state_dict({name: t.to(dtype) for name, t in tensors.items()}, strict=False, assign=True)
+    tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    if names := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+        raise ValueError(
+            f"Weights are too large for {dtype}: {_list(names)}. Pass `dtype` (--dtype) bfloat16 or float32."
+        )
+    model.load_state_dict(tensors, strict=False, assign=True)
     model.tie_weights()
     empty = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if empty:
@@ -477,56 +552,9 @@ def fill(model: FlamingoModel, tensors: dict[str, torch.Tensor], dtype: torch.dt
     return model.eval()
 
 
-@contextmanager
-def new_directory(output_dir: str | os.PathLike) -> Iterator[Path]:
-    """
-    A directory `.NAME.partial` beside `output_dir` that takes its name in the end. If anything fails, nothing is left;
-    what a killed run left is removed by the next.
-
-    Raises:
-        FileExistsError: `output_dir` is not empty, a file, or the current directory.
-    """
-    given, output_dir = output_dir, Path(output_dir).resolve()  # a link stays, and its target is written
-    what = None
-    if output_dir.is_dir():
-        # The current directory, even an empty one, would be replaced under the feet of the shell.
-        what = (
-            "the current directory" if output_dir == Path.cwd() else "not empty" if any(output_dir.iterdir()) else None
-        )
-    elif output_dir.exists():
-        what = "a file"
-    if what:
-        raise FileExistsError(f"{given} exists and is {what}. Nothing was written; name a new directory.")
-    new_parents = [parent for parent in output_dir.parents if not parent.exists()]
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output_dir.with_name(f".{output_dir.name}.partial")
-    if temporary.exists():
-        shutil.rmtree(temporary)
-    try:
-        temporary.mkdir()
-        yield temporary
-        temporary.replace(output_dir)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        with suppress(OSError):  # another program put something there
-            for parent in new_parents:
-                parent.rmdir()
-        raise
-
-
-def write(directory: Path, model: FlamingoModel, processor: FlamingoProcessor, card: FlamingoModelCardData) -> None:
-    """Model, processor and card, for `from_pretrained`."""
-    model.save_pretrained(directory)
-    processor.save_pretrained(directory)
-    card.save(directory / "README.md")
-
-
 def format_table(table: list[MappedKey]) -> str:
-    """The mapping table as text: source key, target key, shape."""
-    rows = [
-        (row.source, row.target or f"(left out: {row.reason})", "x".join(map(str, row.shape)) or "scalar")
-        for row in table
-    ]
-    rows = [("SOURCE", "TARGET", "SHAPE"), *rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    return "\n".join(f"{a:{widths[0]}}  {b:{widths[1]}}  {c}".rstrip() for a, b, c in rows)
+    """Lay the mapping table out as text: source key, target key, shape, and what became of it."""
+    rows = [(row.source, row.target or "-", "x".join(map(str, row.shape)) or "scalar", row.reason) for row in table]
+    rows = [("SOURCE", "TARGET", "SHAPE", "REASON"), *rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(f"{a:{widths[0]}}  {b:{widths[1]}}  {c:{widths[2]}}  {d}" for a, b, c, d in rows)

@@ -1,26 +1,30 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Checkpoints of flamingo-mini (David Hansmair, 2023): `dhansmair/flamingo-mini`, `dhansmair/flamingo-tiny`."""
 
-import json
 import os
 import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import PreTrainedConfig
 from transformers.utils import CONFIG_NAME, cached_file
 
 from ..configuration_flamingo import FlamingoConfig
 from ..model_card import FlamingoModelCardData
 from ..processing_flamingo import FlamingoProcessor
-from . import conversion
+from . import conversion, writing
 from .conversion import MappedKey
+from .naming import peer_names
+from .reading import read_json, read_pretrained_tensors
 
 
+ROOT = r"flamingo\.(?:lm|lm_head|resampler|vision_encoder)\."  # each key begins so
 END_OF_CHUNK_TOKEN = "<EOC>"
+MAX_SIZE = 100_000  # of any setting of a config
 ACTIVATIONS = {"gelu": "gelu", "relu": "relu", "sqrelu": "relu2"}
 # What the config of an older model may lack.
 DEFAULTS = {
@@ -39,7 +43,7 @@ DEFAULTS = {
 }
 
 NOTES = [
-    "`<image>` is no token of this model but ordinary text, and every token `<`, with or without a space before it, marks "
+    "`<image>` is ordinary text and not a token of this model, and every token `<`, with or without a space before it, marks "
     "an image: a text that comes with images cannot hold any other `<`. Without images `<` is only a sign.",
     "The end of a chunk is `<EOC>`.",
 ]
@@ -77,7 +81,7 @@ def convert_flamingo_mini(
         dry_run (`bool`, *optional*, defaults to `False`): Check everything and write nothing.
 
     Returns:
-        `list[MappedKey]`: the mapping table, `(source, target, shape)` for each tensor of the checkpoint.
+        `list[MappedKey]`: the mapping table, `(source, target, shape, reason)` for each tensor of the checkpoint.
 
     Raises:
         ValueError: the checkpoint is damaged or does not fit the backbones.
@@ -85,17 +89,14 @@ def convert_flamingo_mini(
         FileExistsError: `output_dir` is not empty, a file, or the current directory.
     """
     if Path(source).is_file():
-        raise ValueError(f"{source} is a file. Give the directory or Hub name of a model that flamingo-mini saved.")
-    settings = DEFAULTS | json.loads(Path(cached_file(source, CONFIG_NAME)).read_text())
-    lacking = sorted({"lm", "clip_model_type"} - settings.keys())
-    if lacking:
-        raise ValueError(f"{source} is no flamingo-mini model: its {CONFIG_NAME} lacks {', '.join(lacking)}.")
+        raise ValueError(f"{source} is a file. Pass the directory or Hub name of a model that flamingo-mini saved.")
+    settings = _read_settings(source)
     vision, text = vision or settings["clip_model_type"], text or settings["lm"]
     # Its processor takes one tokenizer for all sizes; they are equal.
     tokenizer = tokenizer or text
 
-    with nullcontext() if dry_run else conversion.new_directory(output_dir) as directory:
-        source_tensors = conversion.read_pretrained_tensors(source)
+    with nullcontext() if dry_run else writing.new_directory(output_dir) as directory:
+        source_tensors, names = _read(source)
         with conversion.reading("vision", vision):
             vision_config = conversion.load_vision_config(vision)
             image_processor = conversion.load_image_processor(vision, vision_config)
@@ -111,6 +112,7 @@ def convert_flamingo_mini(
         config = _make_config(settings, source_tensors, vision_config, text_config, processor, dtype)
         conversion.check_rows(config, len(text_tokenizer), num_unpadded=1)  # `<EOC>` after the language model's rows
         model = conversion.meta_model(config)
+        writing.check_space(directory, model, dtype)
         targets = _Targets(
             layers=config.cross_attention_layer_indices,
             rename_text=conversion.backbone_renamer(model.language_model, "language_model"),
@@ -120,6 +122,7 @@ def convert_flamingo_mini(
         _, head = conversion.embedding_names(model.language_model)
         tied = {head} if config.tie_word_embeddings else set()
         tensors, table = conversion.map_tensors(source_tensors, targets, model, lambda name: name not in tied)
+        table = [row._replace(source=names[row.source]) for row in table]
         if dry_run:
             return table
 
@@ -132,8 +135,35 @@ def convert_flamingo_mini(
             source=f"the flamingo-mini checkpoint {name}",
             notes=NOTES,
         )
-        conversion.write(directory, model, processor, card)
+        writing.write(directory, model, processor, card)
         return table
+
+
+def _read_settings(source: str | os.PathLike) -> dict[str, Any]:
+    """Return the config of a flamingo-mini model, with what older ones lack."""
+    with conversion.reading("source", source):
+        settings = DEFAULTS | read_json(cached_file(source, CONFIG_NAME))
+    lacking = sorted({"lm", "clip_model_type"} - settings.keys())
+    if lacking:
+        raise ValueError(f"{source} is not a flamingo-mini model: its {CONFIG_NAME} lacks {', '.join(lacking)}.")
+    for name, default in (DEFAULTS | {"lm": "", "clip_model_type": ""}).items():
+        value = settings[name]
+        if type(value) is not type(default) or (isinstance(value, int) and not 1 <= value <= MAX_SIZE):
+            kind = "text" if isinstance(default, str) else f"a whole number from 1 to {MAX_SIZE}"
+            raise ValueError(
+                f"`{name}` is {value!r} in the {CONFIG_NAME} of {source}, but must be {kind}. Fix the file."
+            )
+    return settings
+
+
+def _read(source: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return the tensors of a model under flamingo-mini's names, and for each of these the name that it has in the file."""
+    with conversion.reading("source", source):
+        tensors = read_pretrained_tensors(source, ROOT)
+    found = peer_names(tensors, ROOT)
+    if len(set(found.values())) < len(found):
+        raise ValueError(f"{source} has two tensors of one name, once with the prefixes of a wrapper. Remove one.")
+    return {name: tensors[key] for key, name in found.items()}, {name: key for key, name in found.items()}
 
 
 @dataclass
@@ -173,10 +203,9 @@ def _make_config(
     """The config of the model that flamingo-mini's own config describes."""
     head = source.get("flamingo.lm_head.weight")
     if head is None:
-        raise ValueError("The file has no key flamingo.lm_head.weight: it is no flamingo-mini model.")
+        raise ValueError("The file has no key flamingo.lm_head.weight: it is not a flamingo-mini model.")
     text_config.vocab_size = len(head)
-    with torch.device("meta"):
-        language_model = AutoModelForCausalLM.from_config(text_config)
+    language_model = conversion.meta_language_model(text_config)
     # flamingo-mini copied the output embedding and trained both: they are one only if they stayed equal.
     module = language_model.get_input_embeddings()
     name = conversion.module_name(language_model.base_model, module)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from huggingface_hub import hf_hub_download
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from ..configuration_flamingo import FlamingoConfig
@@ -20,8 +20,10 @@ from ..image_processing_flamingo import FlamingoImageProcessor
 from ..model_card import FlamingoModelCardData
 from ..modeling_flamingo import FlamingoModel, find_decoder_layers
 from ..processing_flamingo import FlamingoProcessor
-from . import conversion
+from . import conversion, writing
 from .conversion import MappedKey
+from .naming import OTTER, open_clip_names, peer_names
+from .reading import read_pretrained_tensors, read_tensors, same_values
 
 
 logger = logging.get_logger(__name__)
@@ -67,6 +69,9 @@ NOTES = [
     "`<image>` is never generated.",
 ]
 
+ROOT = r"(?:perceiver|lang_encoder|vision_encoder)\."  # each key begins so
+TWO_TOWERS = r"vision_encoder\.(visual\.|text_model\.)"
+
 HEAD_DIM = 64  # of resampler and gated blocks, in all of OpenFlamingo
 
 
@@ -87,14 +92,17 @@ def convert_open_flamingo(
     The result has the original's logits, from the same text and pixels, with two improvements: left padding does not
     move positions in GPT-NeoX and LLaMA models, and `<image>` is never generated.
 
-    A checkpoint holds only what was trained: the backbones are loaded from their own directories. If an untied output
-    embedding was not trained (LLaMA), the rows of its new tokens are not in any file: give `text` with its embeddings
-    resized if you have it. Otherwise they become the mean of the other rows.
+    A checkpoint holds what was trained. The rest of the backbones is loaded from their own directories, and a vision
+    encoder in the checkpoint is converted unless it is equal to that of `vision`. If an untied output embedding was not
+    trained (LLaMA), the rows of its new tokens are not in any file: pass `text` with its embeddings resized if you have
+    it. Otherwise they become the mean of the other rows.
 
     Args:
         checkpoint (`str` or `os.PathLike`):
-            A `checkpoint.pt`, a directory with a file of that name, or the name of a released model on the Hub, which fills in the other options:
-            `openflamingo/OpenFlamingo-9B-vitl-mpt7b` and its siblings.
+            A file of weights; a directory with a `checkpoint.pt`, `model.safetensors` or `pytorch_model.bin`, sharded or
+            not; or the name of a released model on the Hub, which fills in the other options:
+            `openflamingo/OpenFlamingo-9B-vitl-mpt7b` and its siblings. What DDP, DeepSpeed, Lightning, `torch.compile`
+            and other trainers put around the weights is taken off. Otter's names are known.
         output_dir (`str` or `os.PathLike`): The directory to write. It must not exist, or be empty.
         vision (`str` or `os.PathLike`, *optional*):
             Name or directory of the CLIP vision encoder for transformers, or its name in open_clip: `ViT-L-14`, or
@@ -108,7 +116,7 @@ def convert_open_flamingo(
         dry_run (`bool`, *optional*, defaults to `False`): Check everything and write nothing.
 
     Returns:
-        `list[MappedKey]`: the mapping table, `(source, target, shape)` for each tensor of the checkpoint.
+        `list[MappedKey]`: the mapping table, `(source, target, shape, reason)` for each tensor of the checkpoint.
 
     Raises:
         ValueError: the checkpoint is damaged or does not fit the backbones; or an option is missing.
@@ -123,19 +131,20 @@ def convert_open_flamingo(
     missing = [name for name, value in options.items() if value is None]
     if missing:
         raise ValueError(
-            f"{checkpoint} is none of the released models ({', '.join(RELEASES)}), and the file does not say what it was "
+            f"{checkpoint} is not one of the released models ({', '.join(RELEASES)}), and the file does not say what it was "
             f"trained with: give {', '.join(missing)} ({', '.join('--' + name.replace('_', '-') for name in missing)})."
         )
     vision = OPEN_CLIP_NAMES.get(str(vision) if "/" in str(vision) else f"{vision}/openai", vision)
     tokenizer = tokenizer or text
 
-    path = Path(checkpoint, CHECKPOINT_NAME) if Path(checkpoint).is_dir() else Path(checkpoint)
-    if not path.is_file() and release is None:
+    path = Path(checkpoint, CHECKPOINT_NAME) if Path(checkpoint, CHECKPOINT_NAME).exists() else Path(checkpoint)
+    if not path.exists() and release is None:
         raise FileNotFoundError(f"There is no file {path}, and the released models are {', '.join(RELEASES)}.")
-    with nullcontext() if dry_run else conversion.new_directory(output_dir) as directory:
-        if release is not None:
-            path = hf_hub_download(checkpoint, CHECKPOINT_NAME)
-        source = {key.removeprefix("module."): value for key, value in conversion.read_tensors(path).items()}
+    with nullcontext() if dry_run else writing.new_directory(output_dir) as directory:
+        if release is not None and not path.exists():
+            with conversion.reading("checkpoint", checkpoint):
+                path = hf_hub_download(checkpoint, CHECKPOINT_NAME)
+        source, names = _read(path)
         with conversion.reading("vision", vision):
             vision_config = conversion.load_vision_config(vision)
             image_processor = conversion.load_image_processor(vision, vision_config, FlamingoImageProcessor)
@@ -147,35 +156,88 @@ def convert_open_flamingo(
         config = _make_config(source, vision_config, text_config, processor, cross_attention_every_n_layers, dtype)
         conversion.check_rows(config, len(processor.tokenizer))
         model = conversion.meta_model(config)
+        writing.check_space(directory, model, dtype)
         targets = _Targets(
             layers=config.cross_attention_layer_indices,
-            rename_backbone=conversion.backbone_renamer(model.language_model, "language_model"),
+            rename_text=conversion.backbone_renamer(model.language_model, "language_model"),
+            rename_vision=conversion.backbone_renamer(model.vision_model, "vision_model"),
+            has_two_towers=any(re.match(TWO_TOWERS, key) for key in source),
             layers_name=conversion.module_name(model.language_model, find_decoder_layers(model.language_model)),
         )
         required = ("resampler.", "gated_cross_attention.")
         tensors, table = conversion.map_tensors(source, targets, model, lambda name: name.startswith(required))
+        table = [row._replace(source=names[row.source]) for row in table]
+        has_vision = any(name.startswith("vision_model.") for name in tensors)
+        if has_vision or not dry_run:
+            with conversion.reading("vision", vision):
+                vision_model = conversion.load_vision_model(vision, vision_config, dtype)
+            table = conversion.keep_frozen(tensors, table, vision_model, dtype)
         if dry_run:
             return table
 
-        with conversion.reading("text", text):
-            language_model = conversion.load_language_model(text, conversion.load_text_config(text), dtype)
-        _, head = conversion.embedding_names(language_model)
-        _resize(language_model, config.text_config.vocab_size, has_head=head in tensors)
-        language_model.config.tie_word_embeddings = config.text_config.tie_word_embeddings
-        with conversion.reading("vision", vision):
-            vision_model = conversion.load_vision_model(vision, vision_config, dtype)
-        with torch.device("meta"):
-            model = FlamingoModel(config, vision_model=vision_model, language_model=language_model)
-        conversion.fill(model, tensors, dtype)
+        model, notes = _complete(config, tensors, vision_model, text, dtype)
         card = FlamingoModelCardData.from_model(
             model,
             vision_name=str(vision),
             text_name=str(text),
             source=f"the OpenFlamingo checkpoint {checkpoint}" if release else "an OpenFlamingo checkpoint",
-            notes=NOTES,
+            notes=NOTES + notes,
         )
-        conversion.write(directory, model, processor, card)
+        writing.write(directory, model, processor, card)
         return table
+
+
+def _read(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return the tensors of a checkpoint under OpenFlamingo's names, and for each of these the name that it has in the file."""
+    read = read_pretrained_tensors if Path(path).is_dir() else read_tensors
+    with conversion.reading("checkpoint", path):
+        tensors = read(path, ROOT)
+    source, names = {}, {}
+    for key, name in peer_names(tensors, ROOT, OTTER).items():
+        if name in source and not same_values(source[name], tensors[key]):
+            raise ValueError(
+                f"{path} has two tensors for {name} with other values: {names[name]} and {key}. Remove one."
+            )
+        source[name], names[name] = tensors[key], key
+    return source, names
+
+
+def _complete(
+    config: FlamingoConfig,
+    tensors: dict[str, torch.Tensor],
+    vision_model: PreTrainedModel,
+    text: str | os.PathLike,
+    dtype: torch.dtype,
+) -> tuple[FlamingoModel, list[str]]:
+    """Return the model of the backbones with the checkpoint's tensors in it, and notes on them for its card."""
+    with conversion.reading("text", text):
+        language_model = conversion.load_language_model(text, conversion.load_text_config(text), dtype)
+    embedding, head = conversion.embedding_names(language_model)
+    _resize(language_model, config.text_config.vocab_size, has_head=head in tensors)
+    language_model.config.tie_word_embeddings = config.text_config.tie_word_embeddings
+    notes = _trained_backbones(tensors, language_model, (embedding, head))
+    with torch.device("meta"):
+        model = FlamingoModel(config, vision_model=vision_model, language_model=language_model)
+    return conversion.fill(model, tensors, dtype), notes
+
+
+def _trained_backbones(
+    tensors: dict[str, torch.Tensor], language_model: PreTrainedModel, embeddings: tuple[str, str]
+) -> list[str]:
+    """Return the notes of a card on backbones whose weights are not those of the models that it names."""
+    text = {f"language_model.{name}": tensor for name, tensor in language_model.state_dict().items()}
+    is_trained = {
+        "vision encoder": any(name.startswith("vision_model.") for name in tensors),
+        "language model": any(
+            name in text and name not in embeddings and not same_values(text[name], tensor)
+            for name, tensor in tensors.items()
+        ),
+    }
+    return [
+        f"The {part} was trained along: its weights are the checkpoint's, unlike those of the model that it began as."
+        for part, was_trained in is_trained.items()
+        if was_trained
+    ]
 
 
 @dataclass
@@ -183,12 +245,14 @@ class _Targets:
     """Our names for the keys of an OpenFlamingo checkpoint."""
 
     layers: list[int]
-    rename_backbone: Callable[[str], str]
+    rename_text: Callable[[str], str]
+    rename_vision: Callable[[str], str]
+    has_two_towers: bool  # the vision encoder is in a CLIP with its text encoder
     layers_name: str
 
-    def __call__(self, key: str) -> list[str] | None:
+    def __call__(self, key: str) -> list[str] | str | None:
         if key.startswith("vision_encoder."):
-            return []  # frozen: that of `vision` is the same
+            return self._vision_targets(key.removeprefix("vision_encoder."))
         if key.startswith("perceiver."):
             part = key.replace("perceiver.frame_embs", "perceiver.frame_embeddings")
             return conversion.new_part_targets(part.replace("perceiver.", "resampler.", 1), self.layers)
@@ -203,7 +267,18 @@ class _Targets:
             part = "ffn_gate" if block[2] == "ff_gate" else block[2]
             return conversion.new_part_targets(f"gated.{block[1]}.{part}", self.layers)
         key = key.replace("old_decoder_blocks.", f"{self.layers_name}.", 1).replace(".decoder_layer.", ".")
-        return [self.rename_backbone(key)]
+        return [self.rename_text(key)]
+
+    def _vision_targets(self, key: str) -> list[str] | str | None:
+        if (
+            self.has_two_towers and not re.match(r"(visual|vision_model)\.", key)
+        ) or key == "visual_projection.weight":
+            return "of the text encoder, not used"
+        key = key.removeprefix("visual.")
+        if key == "proj":
+            return "projection of the vision encoder, not used"
+        names = open_clip_names(key)
+        return [self.rename_vision(key)] if names is None else [f"vision_model.{name}" for name in names]
 
 
 def _make_config(
@@ -217,13 +292,28 @@ def _make_config(
     """The config of the model that a checkpoint was trained as: its sizes are those of the tensors."""
 
     def rows(pattern: str) -> int:
-        found = [tensor for key, tensor in source.items() if fnmatchcase(key, pattern) and tensor.ndim > 0]
+        found = [
+            tensor for key, tensor in source.items() if fnmatchcase(key, pattern) and tensor.numel() > 0 < tensor.ndim
+        ]
         if not found:
-            raise ValueError(f"The file has no key like {pattern}: it is no OpenFlamingo checkpoint.")
+            raise ValueError(f"The file has no key like {pattern}: it is not an OpenFlamingo checkpoint.")
         return found[0].shape[0]
 
-    with torch.device("meta"):
-        language_model = AutoModelForCausalLM.from_config(text_config)
+    block = "lang_encoder.*.gated_cross_attn_layer."
+    has_frames = "perceiver.frame_embs" in source
+    sizes = {
+        "cross_attention_num_heads": rows(block + "attn.to_q.weight") // HEAD_DIM,
+        "cross_attention_head_dim": HEAD_DIM,
+        "cross_attention_ffn_mult": rows(block + "ff.1.weight") // rows(block + "ff.0.weight"),
+        "resampler_num_latents": rows("perceiver.latents"),
+        "resampler_num_heads": rows("perceiver.layers.0.0.to_q.weight") // HEAD_DIM,
+        # Counted, so that a number in a name cannot ask for any size
+        "resampler_num_layers": len({m[1] for key in source if (m := re.match(r"perceiver\.layers\.(\d+)\.", key))}),
+        "resampler_head_dim": HEAD_DIM,
+        "resampler_ffn_mult": rows("perceiver.layers.0.1.1.weight") // rows("perceiver.norm.weight"),
+        "resampler_num_frames": rows("perceiver.frame_embs") if has_frames else 0,
+    }
+    language_model = conversion.meta_language_model(text_config)
     rename = conversion.backbone_renamer(language_model, "language_model")
     tensors = {rename(k.removeprefix("lang_encoder.")): v for k, v in source.items() if k.startswith("lang_encoder.")}
     embedding, head = conversion.embedding_names(language_model)
@@ -249,25 +339,12 @@ def _make_config(
             f"`cross_attention_every_n_layers` (--cross-attention-every-n-layers) is {every}, but the language model has "
             f"{text_config.num_hidden_layers} layers: it must be at least 1 and at most their number."
         )
-    block = "lang_encoder.*.gated_cross_attn_layer."
-    num_layers = 1 + max(
-        (int(m[1]) for key in source if (m := re.match(r"perceiver\.layers\.(\d+)\.", key))), default=-1
-    )
-    has_frames = "perceiver.frame_embs" in source
     text_config.dtype = dtype
     return conversion.make_config(
         vision_config=vision_config,
         text_config=text_config,
         cross_attention_every_n_layers=every,
-        cross_attention_num_heads=rows(block + "attn.to_q.weight") // HEAD_DIM,
-        cross_attention_head_dim=HEAD_DIM,
-        cross_attention_ffn_mult=rows(block + "ff.1.weight") // rows(block + "ff.0.weight"),
-        resampler_num_layers=num_layers,
-        resampler_num_latents=rows("perceiver.latents"),
-        resampler_num_heads=rows("perceiver.layers.0.0.to_q.weight") // HEAD_DIM,
-        resampler_head_dim=HEAD_DIM,
-        resampler_ffn_mult=rows("perceiver.layers.0.1.1.weight") // rows("perceiver.norm.weight"),
-        resampler_num_frames=rows("perceiver.frame_embs") if has_frames else 0,
+        **sizes,
         image_token_id=processor.image_token_id,
         end_of_chunk_token_id=processor.end_of_chunk_token_id,
         pad_token_id=processor.tokenizer.pad_token_id,
