@@ -23,7 +23,8 @@ from datasets.fingerprint import Hasher
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from .data import BadSampleError, Chunk, Reader, decode_medium, origin
-from .data.sources import ORIGIN, rows_of, undecoded
+from .data.rows import undecoded
+from .data.sources import ORIGIN, rows_of
 
 
 FeatureDtype = Literal["float16", "float32"]

@@ -239,35 +239,45 @@ class DataMixture(torch.utils.data.IterableDataset):
         if share is None:
             # All at once: `datasets` takes as long over one row as over a batch, most of it over kept features
             rows = self.rows[index].__getitems__([self._place(index, slot) for slot in slots])
-        samples, origins, skipped = [], [], []
-        for position, slot in enumerate(slots):
-            candidates = (
-                iter(share.next_row, None)
-                if share is not None
-                else itertools.chain([rows[position]], self._replacements(index, slot))
-            )
-            sample, where, bad = self._make_sample(index, slot, candidates)
-            samples.append(sample)
-            origins.append(where)
-            skipped += bad
-        try:
-            collator = FlamingoDataCollator(
-                self.processor, max_length=source.max_length if self.packing else None, packing=self.packing
-            )
-            inputs = collator(samples)
-        except Exception as error:  # image processors have their own
-            raise RuntimeError(
-                f"Data source {source.name!r}: these rows make no batch ({type(error).__name__}: {error}): "
-                f"{'; '.join(origins)}."
-            ) from error
-        return MixtureBatch(index, inputs, skipped, None if share is None else (share.number, share.place()))
+        candidates = [
+            iter(share.next_row, None)
+            if share is not None
+            else itertools.chain([rows[position]], self._replacements(index, slot))
+            for position, slot in enumerate(slots)
+        ]
+        skipped: list[list[str]] = [[] for _ in slots]  # for each slot a message about each of its bad rows
+        samples = [self._make_sample(index, *args) for args in zip(slots, candidates, skipped, strict=True)]
+        collator = FlamingoDataCollator(
+            self.processor, max_length=source.max_length if self.packing else None, packing=self.packing
+        )
+        while True:
+            try:
+                inputs = collator([sample for sample, _ in samples])
+                break
+            except Exception as error:  # image processors have their own
+                refused = self._refused(collator, samples)
+                if not refused:
+                    raise RuntimeError(
+                        f"Data source {source.name!r}: these rows make no batch together ({type(error).__name__}: {error}): "
+                        f"{'; '.join(where for _, where in samples)}."
+                    ) from error
+            for position, cause in refused.items():
+                messages, where = skipped[position], samples[position][1]
+                self._refuse(index, f"{where}: it cannot be collated ({cause})", messages, cause)
+                samples[position] = self._make_sample(index, slots[position], candidates[position], messages)
+        messages = list(itertools.chain.from_iterable(skipped))
+        return MixtureBatch(index, inputs, messages, None if share is None else (share.number, share.place()))
 
     def _make_sample(
-        self, index: int, slot: int, candidates: Iterator[dict[str, Any]]
-    ) -> tuple[dict[str, Any], str, list[str]]:
-        """The first candidate for a slot that can be trained on, where it is from, and messages about those before."""
-        source, skipped = self.sources[index], []
-        for row in itertools.islice(candidates, MAX_BAD_IN_A_ROW):
+        self, index: int, slot: int, candidates: Iterator[dict[str, Any]], skipped: list[str]
+    ) -> tuple[dict[str, Any], str]:
+        """
+        Render the first candidate for a slot that can be trained on. Returns it and where it is from; `skipped` gets a
+        message about each before it.
+        """
+        source = self.sources[index]
+        while True:
+            row = next(candidates)  # there is always another
             where = origin(row)
             try:
                 sample = render(
@@ -281,15 +291,32 @@ class DataMixture(torch.utils.data.IterableDataset):
                     next_image_probability=source.next_image_probability,
                     append_eos=source.append_eos,
                 )
-                return sample, where, skipped
+                return sample, where
             except BadSampleError as error:
-                if not self.skip_bad_samples:
-                    raise BadSampleError(f"Data source {source.name!r}: {error}") from error
-                skipped.append(str(error))
-        raise BadSampleError(
-            f"Data source {source.name!r}: {MAX_BAD_IN_A_ROW} rows one after the other cannot be trained on, the last "
-            f"because of: {skipped[-1]} Its `format` or `options` may be wrong, or its files damaged."
-        )
+                self._refuse(index, str(error), skipped, error)
+
+    def _refuse(self, index: int, message: str, skipped: list[str], cause: Exception) -> None:
+        """Count a bad row of a slot, or raise if bad rows are errors or too many."""
+        name = self.sources[index].name
+        if not self.skip_bad_samples:
+            raise BadSampleError(f"Data source {name!r}: {message}") from cause
+        skipped.append(message)
+        if len(skipped) >= MAX_BAD_IN_A_ROW:
+            raise BadSampleError(
+                f"Data source {name!r}: {MAX_BAD_IN_A_ROW} rows one after the other cannot be trained on, the last because "
+                f"of: {message} Its `format` or `options` may be wrong, or its files damaged."
+            ) from cause
+
+    @staticmethod
+    def _refused(collator: FlamingoDataCollator, samples: list[tuple[dict[str, Any], str]]) -> dict[int, Exception]:
+        """The samples that the collator does not take alone either, by position, and why."""
+        refused = {}
+        for position, (sample, _) in enumerate(samples):
+            try:
+                collator([sample])
+            except Exception as error:  # image processors have their own
+                refused[position] = error
+        return refused
 
     def _place(self, index: int, slot: int) -> int:
         """The place of a slot's row in a source that is not streamed."""
@@ -342,8 +369,9 @@ class _Share:
             return next(self.iterator, None)
         except Exception as error:  # each file format has its own
             raise ValueError(
-                f"Data source {self.name!r}: a file cannot be read on ({type(error).__name__}: {error}). It is damaged, cut "
-                "short, or not UTF-8. Mend it, or leave it out."
+                f"Data source {self.name!r}: {error}"
+                if isinstance(error, ValueError)
+                else f"Data source {self.name!r} cannot be read ({type(error).__name__}: {error}). Fix or remove its files."
             ) from error
 
     def place(self) -> dict[str, Any]:

@@ -49,6 +49,8 @@ def interleave(parts: Iterable[Any], separator: str) -> list[Chunk]:
     """
     document: list[Chunk] = []
     for part in parts:
+        if part is None:
+            raise ValueError("A part of a document is None: leave it out, or give the image.")
         if not isinstance(part, str):
             document.append(Chunk("", part))
         elif part.strip():
@@ -144,6 +146,12 @@ def render(
         if max_length is None or len(_token_starts(text + eos, processor)) <= _budget(max_length, processor):
             supervised.append((len(text), len(text) + len(eos)))
             text += eos
+    # Behind an image or another text, something is always predicted
+    if kept[0].medium is None and len(supervised) == 1 and not _is_predicted(text, supervised[0], processor):
+        raise BadSampleError(
+            f"{where}: nothing to learn from: all that is learned of {text!r} is its first token, which nothing comes before "
+            f"to predict it from (within {max_length=}). Remove the row, or raise the budget."
+        )
     media = [piece.medium for piece in kept if piece.medium is not None]
     if media and all(isinstance(medium, torch.Tensor) for medium in media):
         return {"text": text, "supervised": supervised, "image_features": media}
@@ -238,6 +246,12 @@ def _whole_pieces(
     return pieces[: int(fits.sum())]
 
 
+def _is_predicted(text: str, span: tuple[int, int], processor: FlamingoProcessor) -> bool:
+    """Whether a token that starts in `span` comes after another one, as special tokens are before a text."""
+    encoding = processor.tokenizer(text, return_offsets_mapping=True, verbose=False)
+    return any(span[0] <= start < span[1] for start, _ in encoding["offset_mapping"][1:])
+
+
 def _token_starts(text: str, processor: FlamingoProcessor) -> list[int]:
     """Where each token starts, in characters."""
     # verbose: no warning that a document is longer than the language model's context, because it is about to be cut
@@ -254,11 +268,18 @@ def _refuse_special_tokens(document: list[Chunk], processor: FlamingoProcessor, 
     # The unknown token is no instruction: text that spells it out is as unknown as it says
     reserved = {*tokenizer.all_special_tokens, processor.image_token, processor.end_of_chunk_token}
     reserved.discard(tokenizer.unk_token)
+    texts = [""]  # what stands together, without a marker or an end between
     for chunk in document:
-        found = sorted(token for token in reserved if token in chunk.prompt or token in chunk.text)
+        if chunk.medium is not None:
+            texts.append("")
+        texts[-1] += chunk.prompt + chunk.text
+        if chunk.text:
+            texts.append("")
+    for text in texts:
+        found = sorted(token for token in reserved if token in text)
         if found:
             raise BadSampleError(
                 f"{where}: the text contains {', '.join(map(repr, found))}, which the tokenizer would read as a "
                 "special token: a marker without an image, or the end of a text that goes on. Remove it from the "
-                "text, or leave the row out."
+                "text, or remove the row."
             )

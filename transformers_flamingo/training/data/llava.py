@@ -8,7 +8,7 @@ from typing import Any
 from .documents import Chunk
 from .media import BadSampleError
 from .messages import converse
-from .sources import Reader, column, origin, record
+from .sources import Reader, list_column, origin, record
 
 
 _ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
@@ -20,7 +20,7 @@ class Llava(Reader):
     r"""
     Conversations as LLaVA publishes them, in `.json`, `.jsonl` or `.parquet`:
 
-        image           a path relative to `media_root`, a list of them, or none for text alone
+        image           a path relative to `media_root`, a list of them, or none for text alone; also `images`
         conversations   [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cat."}, ...]
 
     Each `<image>` in a human's value is the place of one image. The line break that sets it off is not kept, because
@@ -32,10 +32,13 @@ class Llava(Reader):
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = record(row)
-        images = row.get("image")
-        images = [] if images is None else images if isinstance(images, list) else [images]
+        given = [name for name in ("image", "images") if row.get(name) is not None]
+        if len(given) > 1:
+            raise BadSampleError(f"{origin(row)}: it has both 'image' and 'images'. Remove one of them.")
+        images = row[given[0]] if given else []
+        images = images if isinstance(images, list) else [images]
         messages, count = [], 0
-        for message in column(row, "conversations"):
+        for message in list_column(row, "conversations"):
             role = _ROLES.get(message.get("from"))
             if role is None or not isinstance(message.get("value"), str):
                 raise BadSampleError(

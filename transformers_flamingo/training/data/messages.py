@@ -6,7 +6,7 @@ from typing import Any
 
 from .documents import Chunk
 from .media import BadSampleError
-from .sources import Reader, column, origin, record
+from .sources import Reader, list_column, origin, record
 
 
 def converse(messages: list[tuple[str, list[Any]]], where: str) -> list[Chunk]:
@@ -59,11 +59,14 @@ class Messages(Reader):
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = record(row)
-        images = row.get("images")
-        if images is None:
+        if row.get("image") is not None and row.get("images") is not None:
+            raise BadSampleError(f"{origin(row)}: it has both 'image' and 'images'. Remove one of them.")
+        if row.get("images") is not None:
+            images = list_column(row, "images")
+        else:
             images = [] if row.get("image") is None else [row["image"]]
         images = [self.locate(image, row) for image in images]
-        messages = [(message["role"], self._parts(message, row)) for message in column(row, "messages")]
+        messages = [(message["role"], self._parts(message, row)) for message in list_column(row, "messages")]
         unknown = sorted({role for role, _ in messages} - {"system", "user", "assistant"})
         if unknown:
             raise BadSampleError(f"{origin(row)}: a message of {unknown[0]!r}. Known are system, user and assistant.")

@@ -2,16 +2,17 @@
 """Interleaved web pages of Multimodal C4 (Zhu et al. 2023)."""
 
 import binascii
+import math
 import os
 from base64 import b64decode
 from dataclasses import dataclass
 from typing import Any
 
-from datasets import Dataset, IterableDataset, Json
+from datasets import Dataset, IterableDataset, Value
 
 from .documents import Chunk, interleave
 from .media import BadSampleError
-from .sources import Reader, column, origin, record
+from .sources import Reader, list_column, origin, record
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,14 @@ class MMC4(Reader):
 
     min_similarity: float = 0.24
 
-    tar_members = {"json": Json()}
+    tar_members = {"json": Value("string")}
 
     def load(self, path: str, *, split: str | None = None, streaming: bool = False) -> Dataset | IterableDataset:
         return super().load(path, split=split, streaming=streaming).filter(self._has_image)
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = record(row)
-        sentences, images = column(row, "text_list"), self._images(row)
+        sentences, images = list_column(row, "text_list"), self._images(row)
         parts = []
         for index, sentence in enumerate(sentences):
             parts += [self._pixels(image, row) for image in images if image["matched_text_index"] == index]
@@ -58,22 +59,33 @@ class MMC4(Reader):
     def _has_image(self, row: dict[str, Any]) -> bool:
         try:
             return bool(self._images(record(row)))
-        except (AttributeError, KeyError, TypeError, ValueError):  # BadSampleError is a ValueError
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # BadSampleError is a ValueError
             return True  # `read` will report it, where bad samples can be counted
 
     def _images(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         """The `image_info` of the images to use."""
-        used, sentences = [], column(row, "text_list")
-        for number, image in enumerate(column(row, "image_info")):
+        used, sentences = [], list_column(row, "text_list")
+        wrong = next((place for place, text in enumerate(sentences) if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise BadSampleError(
+                f"{origin(row)}: sentence {wrong} of 'text_list' is {sentences[wrong]!r}, where a text belongs. Fix the row, "
+                "or remove it."
+            )
+        for number, image in enumerate(list_column(row, "image_info")):
             if not {"matched_text_index", "matched_sim"} <= image.keys():
                 raise BadSampleError(
                     f"{origin(row)}: image {number} has only {sorted(image)}. It needs 'matched_text_index' and "
                     "'matched_sim', the assignment that MMC4 publishes."
                 )
-            if not 0 <= image["matched_text_index"] < len(sentences):
+            if image["matched_text_index"] not in range(len(sentences)):
                 raise BadSampleError(
                     f"{origin(row)}: image {number} is matched to sentence {image['matched_text_index']} of "
                     f"{len(sentences)}."
+                )
+            if math.isnan(image["matched_sim"]):
+                raise BadSampleError(
+                    f"{origin(row)}: 'matched_sim' of image {number} is {image['matched_sim']}: it is neither above nor below "
+                    "`min_similarity`. Fix the row, or remove it."
                 )
             if image["matched_sim"] >= self.min_similarity and (image.get("image_base64") or self._file(image, row)):
                 used.append(image)
@@ -83,7 +95,7 @@ class MMC4(Reader):
         if not image.get("image_name"):
             return None
         file = self.locate(image["image_name"], row)
-        return file if os.path.isfile(file["path"]) else None
+        return file if "://" in file["path"] or os.path.isfile(file["path"]) else None
 
     def _pixels(self, image: dict[str, Any], row: dict[str, Any]) -> Any:
         if not image.get("image_base64"):

@@ -6,7 +6,7 @@ from typing import Any
 
 from .documents import Chunk, interleave
 from .media import BadSampleError
-from .sources import Reader, column, origin, record
+from .sources import Reader, list_column, origin, record
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Obelics(Reader):
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = record(row)
-        images, texts = column(row, "images"), column(row, "texts")
+        images, texts = list_column(row, "images"), list_column(row, "texts")
         if len(images) != len(texts):
             raise BadSampleError(
                 f"{origin(row)}: {len(images)} places in 'images' and {len(texts)} in 'texts'. The two lists must be "
@@ -38,6 +38,11 @@ class Obelics(Reader):
                 raise BadSampleError(
                     f"{origin(row)}: place {place} has {found}, where exactly one belongs. An image that could not be "
                     "fetched must be left out of both lists: the text behind it would look at the image before it."
+                )
+            if text is not None and not isinstance(text, str):
+                raise BadSampleError(
+                    f"{origin(row)}: place {place} of 'texts' has a {type(text).__name__}, where a text belongs. Fix the "
+                    "row, or remove it."
                 )
             parts.append(self.locate(image, row) if text is None else text)
         return interleave(parts, separator="\n\n")

@@ -6,7 +6,7 @@ from typing import Any
 
 from .documents import Chunk, interleave
 from .media import BadSampleError, decode_video
-from .sources import Reader, column, origin, record
+from .sources import Reader, list_column, origin, record
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Parts(Reader):
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = record(row)
-        return interleave([self._part(part, row) for part in column(row, "parts")], separator=" ")
+        return interleave([self._part(part, row) for part in list_column(row, "parts")], separator=" ")
 
     def _part(self, part: dict[str, Any], row: dict[str, Any]) -> Any:
         kind = part.get("type")
@@ -40,9 +40,15 @@ class Parts(Reader):
         value = part.get(kind)
         if value is None:
             raise BadSampleError(f"{origin(row)}: a part of type {kind!r} without a value in {kind!r}.")
+        if (isinstance(value, list) and kind == "image") or (not isinstance(value, str) and kind == "text"):
+            raise BadSampleError(
+                f"{origin(row)}: a part of type {kind!r} holds a {type(value).__name__}. Fix the row, or remove it."
+            )
         if kind == "text":
             return value
         value = self.locate(value, row)
         if kind == "image":
             return value
+        if isinstance(value, list):
+            value = value[: self.max_frames]
         return decode_video(value, origin(row), fps=self.fps, max_frames=self.max_frames)

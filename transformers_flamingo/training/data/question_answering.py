@@ -19,7 +19,7 @@ class QuestionAnswering(Reader):
         question   text
         answers    a list of texts, or of {"answer": text} as in VQAv2; or `answer`, one text
 
-    Only the answer is learned: the one given most often, and of several the first.
+    Only the answer is learned: the one given most often, and of several the first. Empty ones do not count.
 
     Args:
         media_root (`str`, *optional*): Where relative paths start.
@@ -39,8 +39,13 @@ class QuestionAnswering(Reader):
         if isinstance(answers, dict):  # how `datasets` may store a list of dicts
             answers = answers["answer"]
         answers = [answers] if isinstance(answers, str) else list(answers)
-        answers = [answer.get("answer") if isinstance(answer, dict) else answer for answer in answers]
-        answers = [answer.strip() for answer in answers if isinstance(answer, str) and answer.strip()]
+        answers = [answer["answer"] if isinstance(answer, dict) else answer for answer in answers]
+        wrong = [answer for answer in answers if not isinstance(answer, str | None)]
+        if wrong:
+            raise BadSampleError(
+                f"{origin(row)}: an answer is {wrong[0]!r}, where a text should be. Fix the row, or remove it."
+            )
+        answers = [answer.strip() for answer in answers if answer and answer.strip()]
         if not answers:
             raise BadSampleError(f"{origin(row)}: no answer. Leave the row out.")
         prompt = self.template.replace("{question}", text_column(row, "question"))
