@@ -1,4 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+import numpy as np
 import pytest
 import torch
 from factory import END_OF_CHUNK, IMAGE, IMAGE_SIZE, PAD, tiny_flamingo, tiny_processor
@@ -57,10 +58,10 @@ def test_supervised_parts_of_a_text_hold_the_tokens_that_start_in_them(collator)
         "images": [PICTURE],
         "supervised": [(3, 5), (26, 45)],
     }
-    batch = collator([row, {"text": "w9"}])
+    batch = collator([row, {"text": "w9 w4"}])
     assert batch["labels"].tolist() == [
         [-100, 6, -100, -100, 7, 8, END_OF_CHUNK],
-        [9, -100, -100, -100, -100, -100, -100],
+        [9, 4, -100, -100, -100, -100, -100],
     ]
 
 
@@ -71,16 +72,16 @@ def test_a_video_is_a_list_of_frames_among_the_images(collator):
 
 
 def test_rows_without_features_are_text(collator):
-    rows = [{"text": "w5", "image_features": torch.zeros(0, 4, 24)}, {"text": "w6", "image_features": None}]
+    rows = [{"text": "w5 w4", "image_features": torch.zeros(0, 4, 24)}, {"text": "w6 w4", "image_features": None}]
     assert set(collator(rows)) == {"input_ids", "attention_mask", "labels"}
     mixed = collator([rows[0], {"text": "<image>w7", "image_features": torch.ones(1, 4, 24)}])
     assert mixed["frame_attention_mask"].tolist() == [[0], [1]]
 
 
 def test_a_batch_of_text_alone_has_no_pixels(collator):
-    batch = collator([{"text": "w5 w6"}, {"prompt": None, "completion": "w7"}])
+    batch = collator([{"text": "w5 w6"}, {"prompt": None, "completion": "w7 w8 w9"}])
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
-    assert batch["labels"].tolist() == [[5, 6], [7, -100]]
+    assert batch["labels"].tolist() == [[5, 6, -100], [7, 8, 9]]
 
 
 def test_the_batch_is_what_the_model_trains_on(collator):
@@ -102,6 +103,13 @@ def test_the_batch_is_what_the_model_trains_on(collator):
         ({"image": PICTURE, "image_features": torch.zeros(1, 4, 24), "text": "<image>w6"}, "`image_features`"),
         ({"text": "w5", "supervised": []}, "Row 0 of the batch has no token to learn from"),
         ({"prompt": "w5", "completion": ""}, "Row 0 of the batch has no token to learn from"),
+        ({"text": "w5"}, "Row 0 of the batch has no token to learn from .* only the first token"),
+        ({"completion": "w5"}, "only the first token"),
+        ({"text": "w5 w6 w7", "supervised": [(0, 2)]}, "only the first token"),
+        ({"text": "w5 w6", "supervised": [(3, 9)]}, r"`supervised` of row 0 .* in the 5 characters"),
+        ({"text": "w5 w6", "supervised": [(3, 1)]}, r"`supervised` of row 0"),
+        ({"text": ["w5", "w6"]}, r"The text of row 0 of the batch is \[\['w5', 'w6'\]\]: give strings"),
+        ({"prompt": b"w5", "completion": "w6"}, "The text of row 0 of the batch is .*: give strings"),
         ({"text": "<image>", "image": PICTURE}, "no token to learn from"),
         ({"text": "<image>w5"}, ""),
         ({"text": "w5", "image": PICTURE}, "image"),
@@ -129,7 +137,7 @@ def test_features_take_the_place_of_images(collator):
     model = tiny_flamingo()
     rows = [
         {"images": [PICTURE, PICTURE], "text": "<image>w5<image>w6"},
-        {"text": "w7"},
+        {"text": "w7 w4"},
         {"image": PICTURE, "text": "w8<image>w9"},
     ]
     pixels = collator(rows)
@@ -144,6 +152,62 @@ def test_features_take_the_place_of_images(collator):
     assert "pixel_values" not in with_features
     assert with_features["frame_attention_mask"].tolist() == [[1, 1], [0, 0], [1, 0]]
     torch.testing.assert_close(model(**with_features).loss, model(**pixels).loss)
+
+
+def test_rows_that_are_cut_to_their_first_token_are_an_error():
+    rows = [{"text": "w5 w6"}, {"text": "w5 w6", "supervised": [(0, 2)]}]
+    for packing in (False, True):
+        collator = FlamingoDataCollator(tiny_processor(), max_length=1, packing=packing)
+        with pytest.raises(ValueError, match="Row 0 .*only the first token.*or raise `max_length`"):
+            collator(rows[:1])
+        with pytest.raises(ValueError, match="Row 1 .*only the first token"):
+            FlamingoDataCollator(tiny_processor(), max_length=2, packing=packing)(rows)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_features_may_be_of_numpy(collator, dtype):
+    features = np.random.default_rng(0).normal(size=(2, 4, 24)).astype(dtype)
+    row = {"text": "<image>w5<image>w6"}
+    expected = torch.from_numpy(features).to(torch.float16 if dtype == np.float16 else torch.float32)
+    for given in (features, list(features), features.tolist()):
+        batch = collator([{**row, "image_features": given}])
+        kept = batch["mm_encoder_outputs"]["image"]["last_hidden_state"][0]
+        torch.testing.assert_close(kept, expected.to(kept.dtype), rtol=0, atol=0)
+        assert batch["frame_attention_mask"].tolist() == [[1, 1]]
+    assert kept.dtype == torch.float32  # of a list
+    video = collator([{**row, "image_features": features[[0, 0, 1]], "num_frames": np.array([2, 1])}])
+    assert video["frame_attention_mask"].tolist() == [[[1, 1], [1, 0]]]
+    tiny_flamingo()(**collator([{**row, "image_features": features.astype(np.float64)}]))
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.array([None, "a"], dtype=object), "`image_features` of row 0 of the batch are not features"),
+        (["a.png"], "`image_features` of row 0 of the batch are not features"),
+        (
+            np.zeros((1, 4, 24), dtype=np.uint8),
+            r"of image 0 of row 0 of the batch are of shape \(1, 4, 24\) and torch.uint8",
+        ),
+        (np.zeros((1, 24)), r"of shape \(24,\)"),
+        (np.zeros((1, 1, 1, 4, 24)), r"of shape \(1, 1, 4, 24\)"),
+        ([np.zeros((0, 4, 24))], r"of shape \(0, 4, 24\)"),
+        (np.full((1, 4, 24), np.nan), "are not finite"),
+        ([torch.zeros(4, 24), torch.zeros(5, 24)], r"different shapes .*\[\(4, 24\), \(5, 24\)\]"),
+        (np.zeros((2, 4, 24)), "Row 0 of the batch has 1 markers .* and features of 2 images"),
+    ],
+)
+def test_features_that_are_none_are_refused(collator, features, message):
+    with pytest.raises(ValueError, match=message):
+        collator([{"text": "<image>w5", "image_features": features}])
+
+
+def test_frames_are_counted(collator):
+    row = {"text": "<image>w5", "image_features": np.zeros((3, 4, 24))}
+    with pytest.raises(ValueError, match=r"not those of `num_frames` \[2\]"):
+        collator([{**row, "num_frames": [2]}])
+    with pytest.raises(ValueError, match="Row 1 of the batch has 1 markers .* and features of 0 images"):
+        collator([{**row, "num_frames": [3]}, {"text": "<image>w5"}])
 
 
 def test_images_and_features_in_one_batch_are_an_error(collator):
@@ -184,7 +248,7 @@ def test_packed_documents_share_rows():
 @pytest.mark.parametrize("kind", ["pixels", "videos", "features", "text"])
 def test_packing_changes_neither_loss_nor_gradients(kind):
     model = tiny_flamingo(text_kwargs=NO_DROPOUT).train()
-    texts = ["w4 <image>w5 w6 w7", "<image>w8", "w9 w10 w11", "<image>w12<image>w13 w14", "w15 <image>w16"]
+    texts = ["w4 <image>w5 w6 w7", "<image>w8 w3", "w9 w10 w11", "<image>w12<image>w13 w14", "w15 <image>w16"]
     rows = []
     for index, text in enumerate(texts):
         row = {"text": text.replace("<image>", " ") if kind == "text" else text}

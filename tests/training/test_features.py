@@ -2,6 +2,7 @@
 """Features of a frozen vision encoder, computed once and kept."""
 
 import json
+import os
 
 import datasets
 import pytest
@@ -11,6 +12,7 @@ from factory import IMAGE_SIZE, tiny_processor
 from PIL import Image
 from processes import launch
 from runs import NO_DROPOUT, counted_images, losses, model, png, source, train_on_features, trainer, write_pairs
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from transformers_flamingo.training import (
     DataMixture,
@@ -122,6 +124,64 @@ def test_a_second_run_reads_what_the_first_one_kept(pictures):
     other.image_processor.image_mean = [0.5, 0.5, 0.5]
     assert encode(model(), other) == num_images
     assert encode(model()) == 0
+
+
+def test_an_image_that_was_replaced_is_encoded_again(tmp_path):
+    """Under its name, of its size, and with its time, as a copy of a folder leaves it."""
+    path = write_pairs(tmp_path / "pairs", 4)
+    image = tmp_path / "pairs" / "1.png"
+
+    def encode() -> tuple[int, list[torch.Tensor]]:
+        flamingo, mixture = model(), DataMixture([source("a", path, cache_features=True)], tiny_processor())
+        with counted_images(flamingo) as seen:
+            mixture.cache_features(flamingo, dtype="float32")
+        return sum(seen) - PROBE, list(mixture.rows[0]["image_features"])
+
+    count, before = encode()
+    assert count == 4
+    assert encode()[0] == 0
+    data, status = image.read_bytes(), image.stat()
+    other = png(7)
+    image.write_bytes(other + b"\0" * (len(data) - len(other)))
+    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+    count, after = encode()
+    assert count == 4
+    assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [True, False, True, True]
+    assert encode()[0] == 0
+
+
+def test_a_dataset_of_paths_knows_its_files(tmp_path):
+    write_pairs(tmp_path / "pairs", 2)
+    images = [str(tmp_path / "pairs" / f"{i}.png") for i in range(2)]
+    features = datasets.Features(image=datasets.Image(decode=False), text=datasets.Value("string"))
+    rows = on_disk(
+        Dataset.from_dict({"image": [{"bytes": None, "path": p} for p in images], "text": ["a", "b"]}, features),
+        tmp_path / "rows.parquet",
+    )
+
+    def encode() -> int:
+        flamingo = model()
+        with counted_images(flamingo) as seen:
+            add_image_features(rows, flamingo, tiny_processor())
+        return sum(seen) - PROBE
+
+    assert [encode(), encode()] == [2, 0]
+    (tmp_path / "pairs" / "1.png").write_bytes(png(9))
+    assert [encode(), encode()] == [2, 0]
+
+
+def test_a_processor_that_reads_images_otherwise_has_features_of_its_own(pictures):
+    def encode(processor) -> int:
+        flamingo = model()
+        with counted_images(flamingo) as seen:
+            add_image_features(pictures, flamingo, processor)
+        return sum(seen) - PROBE
+
+    assert encode(tiny_processor()) == 4
+    other = tiny_processor()
+    other.image_processor = SiglipImageProcessorPil(size=dict(other.image_processor.size))
+    assert encode(other) == 4
+    assert encode(tiny_processor()) == 0
 
 
 def test_what_cannot_be_kept_is_refused(pictures):

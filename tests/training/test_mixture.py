@@ -1,15 +1,18 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Which rows a mixture gives to whom."""
 
+import json
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 
 import pytest
 import torch
-from factory import tiny_processor
-from runs import numbers, source, write_pairs, write_shards
+from factory import END_OF_CHUNK, tiny_processor
+from PIL import Image
+from runs import numbers, source, words, write_pairs, write_shards
 
-from transformers_flamingo.training import DataMixture
+from transformers_flamingo.training import DataMixture, DataSource
 from transformers_flamingo.training.data import BadSampleError
 
 
@@ -174,6 +177,71 @@ def test_bad_rows_are_replaced_and_reported_if_asked(paths, name, streaming, bad
     assert not bad & set(rows)
     assert len(messages) >= 2
     assert all("cannot be decoded" in message for message in messages)
+
+
+def write_negative(path) -> None:
+    """Replace an image by one that can be decoded and that the processor refuses."""
+    Image.new("F", (8, 8), -5.0).save(path, "TIFF")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_row_that_only_the_processor_refuses_is_a_bad_row_too(tmp_path, streaming):
+    path = write_pairs(tmp_path / "pairs", 6)
+    write_negative(tmp_path / "pairs" / "3.png")
+    mixed = mixture(source("laion", path, streaming=streaming, batch_size=6))
+    with pytest.raises(
+        BadSampleError, match=r"Data source 'laion': .*metadata.jsonl, row 3: it cannot be collated .*-5.0"
+    ):
+        take(mixed, 1)
+    batches = take(mixed, 2, skip_bad_samples=True)
+    rows = [number for batch in batches for number in numbers(batch.inputs["input_ids"])]
+    assert len(rows) == 12 and 3 not in rows
+    assert all("row 3: it cannot be collated" in message for batch in batches for message in batch.skipped)
+    assert all(batch.skipped for batch in batches)
+
+    for number in range(6):
+        write_negative(tmp_path / "pairs" / f"{number}.png")
+    with pytest.raises(BadSampleError, match="1000 rows one after the other .*it cannot be collated"):
+        take(mixture(source("a", path, streaming=streaming, batch_size=1)), 1, skip_bad_samples=True)
+
+
+def test_a_document_of_one_token_is_a_bad_row(tmp_path):
+    documents = [[{"type": "text", "text": "w5"}], [{"type": "text", "text": "w6 w7"}]]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"parts": parts}) + "\n" for parts in documents))
+    entry = DataSource(name="a", format="parts", path=str(tmp_path), batch_size=2, max_length=1)
+    with pytest.raises(
+        BadSampleError, match="Data source 'a': .*a.jsonl, row [01]: nothing to learn from: .*first token"
+    ):
+        take(mixture(entry), 1)
+    [batch] = take(mixture(replace(entry, max_length=2)), 1, packing=True)
+    # "w5<|endofchunk|>" and "w6 w7": the second token of each
+    assert sorted(batch.inputs["labels"].flatten().tolist()) == [-100, -100, 7, END_OF_CHUNK]
+
+
+def test_a_shard_that_is_cut_ends_a_stream_with_its_name(tmp_path):
+    path = write_shards(tmp_path / "shards", 2, 6)
+    shard = tmp_path / "shards" / "001.tar"
+    shard.write_bytes(shard.read_bytes()[: 5 * 2048])  # five samples of two members
+    mixed = mixture(source("laion", path, streaming=True))
+    with pytest.raises(ValueError, match="Data source 'laion': .*001.tar' cannot be read to its end"):
+        take(mixed, 6, skip_bad_samples=True)
+    assert len(take(mixed, 4, skip_bad_samples=True)) == 4
+    with pytest.raises(ValueError, match="Data source 'laion' cannot be opened .*001.tar' cannot be read to its end"):
+        mixture(source("laion", path))
+
+
+def test_a_sample_that_is_not_utf8_is_counted(tmp_path):
+    path = write_shards(tmp_path / "shards", 1, 4)
+    shard = tmp_path / "shards" / "000.tar"
+    data = shard.read_bytes()
+    shard.write_bytes(data.replace(words(2).encode(), b"\xff" * len(words(2))))
+    for streaming in (False, True):
+        entry = source("a", path, streaming=streaming, batch_size=4)
+        with pytest.raises(BadSampleError, match="000.tar, sample '00002': its member 'txt' is not UTF-8"):
+            take(mixture(entry), 1)
+        [batch] = take(mixture(entry), 1, skip_bad_samples=True)
+        assert set(numbers(batch.inputs["input_ids"])) <= {0, 1, 3}
+        assert len(batch.skipped) >= 1 and all("not UTF-8" in message for message in batch.skipped)
 
 
 def test_a_source_of_nothing_but_bad_rows_is_an_error(paths):

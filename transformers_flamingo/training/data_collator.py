@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """From rows of images and text to a training batch. Labels are made here and nowhere else."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +22,9 @@ class FlamingoDataCollator(DataCollatorMixin):
 
     - `image`, one image, or `images`, a list of them, or `image_features`, what the vision encoder made of them, so
       that a frozen encoder need not run again ([`add_image_features`]); none of these, or none in them, for text alone.
-      A video is a list of frames in the place of an image. Features are `(P, Dv)` for an image and `(F, P, Dv)` for a
-      video, in a list or a tensor; or those of all frames of the row, `(F, P, Dv)`, with `num_frames`, how many of them
-      each image or video has;
+      A video is a list of frames in the place of an image. Features are floats, `(P, Dv)` for an image and `(F, P, Dv)`
+      for a video, in a list, a tensor or a numpy array; or those of all frames of the row, `(F, P, Dv)`, with
+      `num_frames`, how many of them each image or video has;
     - `text`, of which every token is supervised, or only those in `supervised`, a list of `[start, end)` in
       characters;
       or `prompt` and `completion`, of which only the completion is. [`~data.render`] makes such rows.
@@ -64,9 +65,9 @@ class FlamingoDataCollator(DataCollatorMixin):
             padded to the longest.
 
     Raises:
-        ValueError: `packing` without `max_length`; a row has no text, columns that contradict each other, or no supervised token, or the batch has
-        both
-            images and features.
+        ValueError: `packing` without `max_length`; a row has no text, columns that contradict each other, features that
+            are none or not those of its markers, or no supervised token behind its first, which is never predicted; or the
+            batch has both images and features.
     """
 
     processor: FlamingoProcessor
@@ -86,10 +87,6 @@ class FlamingoDataCollator(DataCollatorMixin):
         if not rows:
             raise ValueError("There are no rows to make a batch of.")
         texts, spans = zip(*(self._text(row, index) for index, row in enumerate(rows)), strict=True)
-        if "" in texts:
-            raise ValueError(
-                f"The text of row {texts.index('')} of the batch is empty, so nothing can be learned from it: leave it out."
-            )
         images = [self._images(row, index) for index, row in enumerate(rows)]
         features = self._features(rows, any(images))
         batch = self.processor(
@@ -110,14 +107,17 @@ class FlamingoDataCollator(DataCollatorMixin):
         labels = batch["input_ids"].clone()
         is_marker = torch.isin(labels, torch.tensor(self.processor.image_token_ids))
         labels[(batch["attention_mask"] == 0) | ~supervised | is_marker] = -100
-        unsupervised = (labels == -100).all(dim=1).nonzero().flatten().tolist()
+        # The loss shifts labels by one: that of the first token is never used
+        unsupervised = (labels[:, 1:] == -100).all(dim=1).nonzero().flatten().tolist()
         if unsupervised:
             index = unsupervised[0]
             raise ValueError(
                 f"Row {index} of the batch has no token to learn from (text {texts[index]!r}, supervised characters "
-                f"{spans[index]}, max_length {self.max_length}): what is supervised is empty or was cut off. Leave "
-                "the row out, or raise `max_length`."
+                f"{spans[index]}, max_length {self.max_length}): what is supervised is empty, was cut off, or is only the "
+                "first token, which is never predicted. Remove the row, or raise `max_length`."
             )
+        if features:
+            self._check_markers(is_marker & (batch["attention_mask"] == 1), features["frame_attention_mask"])
         batch = {**batch, "labels": labels, **features}
         return self._pack(batch) if self.packing else batch
 
@@ -155,21 +155,36 @@ class FlamingoDataCollator(DataCollatorMixin):
         """The text of a row, and what of it is supervised, as `[start, end)` in characters."""
         given = {name for name in ("text", "supervised", "prompt", "completion") if row.get(name) is not None}
         if given in ({"text"}, {"text", "supervised"}):
-            return row["text"], row["supervised"] if "supervised" in given else [(0, len(row["text"]))]
-        if given in ({"completion"}, {"prompt", "completion"}):
-            prompt = row.get("prompt") or ""
-            text = prompt + row["completion"]
-            return text, [(len(prompt), len(text))]
-        raise ValueError(
-            f"Row {index} of the batch has the columns {sorted(row)}, of them with text {sorted(given)}. It needs "
-            "either `text`, with an optional `supervised`, or `completion`, with an optional `prompt`: anything else "
-            "does not say what to learn. Rename or remove columns."
-        )
+            parts = [row["text"]]
+        elif given in ({"completion"}, {"prompt", "completion"}):
+            parts = [row.get("prompt") or "", row["completion"]]
+        else:
+            raise ValueError(
+                f"Row {index} of the batch has the columns {sorted(row)}, of them with text {sorted(given)}. It needs "
+                "either `text`, with an optional `supervised`, or `completion`, with an optional `prompt`: anything else "
+                "does not say what to learn. Rename or remove columns."
+            )
+        if not all(isinstance(part, str) for part in parts):
+            raise ValueError(f"The text of row {index} of the batch is {parts!r:.200}: give strings.")
+        text = "".join(parts)
+        if not text:
+            raise ValueError(
+                f"The text of row {index} of the batch is empty, so nothing can be learned from it: remove the row."
+            )
+        if "supervised" not in given:
+            return text, [(len(text) - len(parts[-1]), len(text))]
+        spans = [tuple(span) for span in row["supervised"]]
+        if not all(len(span) == 2 and 0 <= span[0] <= span[1] <= len(text) for span in spans):
+            raise ValueError(
+                f"`supervised` of row {index} of the batch is {row['supervised']}, but it lists `[start, end)` in the "
+                f"{len(text)} characters of its text. Fix or remove it."
+            )
+        return text, spans
 
     @staticmethod
     def _features(rows: list[dict[str, Any]], has_images: bool) -> dict[str, Any]:
-        """Features in place of pixels, padded to the row with most images and the video with most frames."""
-        given = [FlamingoDataCollator._row_features(row) for row in rows]
+        """Features instead of pixels, padded to the row with most images and the video with most frames."""
+        given = [FlamingoDataCollator._row_features(row, index) for index, row in enumerate(rows)]
         if not any(given):
             return {}
         if has_images:
@@ -177,28 +192,66 @@ class FlamingoDataCollator(DataCollatorMixin):
                 "Some rows of the batch have images and some `image_features`. The model takes one kind at a time: "
                 "give all rows the same."
             )
-        num_frames = max(len(medium) for media in given for medium in media)
-        shape = len(rows), max(map(len, given)), num_frames
-        sample = next(medium for media in given for medium in media)
-        padded, mask = sample.new_zeros(*shape, *sample.shape[1:]), torch.zeros(shape, dtype=torch.long)
-        for index, media in enumerate(given):
-            for position, medium in enumerate(media):
+        media = [medium for row in given for medium in row]
+        sizes = sorted({tuple(medium.shape[1:]) for medium in media})
+        if len(sizes) > 1:
+            raise ValueError(
+                f"The `image_features` of the batch are of different shapes (P, Dv): {sizes}. They must come from one "
+                "vision encoder."
+            )
+        shape = len(rows), max(map(len, given)), max(map(len, media))
+        dtype = functools.reduce(torch.promote_types, (medium.dtype for medium in media))
+        padded, mask = torch.zeros(*shape, *sizes[0], dtype=dtype), torch.zeros(shape, dtype=torch.long)
+        for index, row in enumerate(given):
+            for position, medium in enumerate(row):
                 padded[index, position, : len(medium)] = medium
                 mask[index, position, : len(medium)] = 1
-        if num_frames == 1:
+        if shape[2] == 1:
             padded, mask = padded.squeeze(2), mask.squeeze(2)
         return {"mm_encoder_outputs": {"image": {"last_hidden_state": padded}}, "frame_attention_mask": mask}
 
     @staticmethod
-    def _row_features(row: dict[str, Any]) -> list[torch.Tensor]:
+    def _row_features(row: dict[str, Any], index: int) -> list[torch.Tensor]:
         """The features of each image or video of a row, `(F, P, Dv)`; an image has one frame."""
-        features = row.get("image_features")
+        features, counts = row.get("image_features"), row.get("num_frames")
         if features is None:
             return []
-        if row.get("num_frames") is not None:
-            features = torch.as_tensor(features).split(list(row["num_frames"]))
-        media = [torch.as_tensor(medium) for medium in features]
-        return [medium if medium.ndim == 3 else medium[None] for medium in media]
+        try:
+            if counts is None:
+                media = [torch.as_tensor(medium) for medium in features]
+            else:
+                media = list(torch.as_tensor(features).split([int(count) for count in counts]))
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"`image_features` of row {index} of the batch are not features, or not those of `num_frames` {counts}: "
+                f"{error}. Give floats `(P, Dv)` for each image, or `(F, P, Dv)` for each video."
+            ) from error
+        media = [medium[None] if medium.ndim == 2 else medium for medium in media]
+        for position, medium in enumerate(media):
+            if medium.ndim != 3 or 0 in medium.shape or not medium.is_floating_point():
+                problem = f"of shape {tuple(medium.shape)} and {medium.dtype}"
+            elif not medium.isfinite().all():
+                problem = "not finite (NaN or infinity)"
+            else:
+                continue
+            raise ValueError(
+                f"The `image_features` of image {position} of row {index} of the batch are {problem}. Give finite floats "
+                "`(P, Dv)` for each image, or `(F, P, Dv)` for each video."
+            )
+        # Numpy's default is twice as wide as any model
+        return [medium.float() if medium.dtype == torch.float64 else medium for medium in media]
+
+    @staticmethod
+    def _check_markers(is_marker: torch.Tensor, frame_attention_mask: torch.Tensor) -> None:
+        """Make sure that each row has features of as many images as its text has markers, as with images."""
+        images = frame_attention_mask.flatten(2).any(dim=2) if frame_attention_mask.ndim == 3 else frame_attention_mask
+        counts = zip(is_marker.sum(dim=1).tolist(), images.sum(dim=1).tolist(), strict=True)
+        for index, (markers, features) in enumerate(counts):
+            if markers != features:
+                raise ValueError(
+                    f"Row {index} of the batch has {markers} markers in its text (those within `max_length`), and features "
+                    f"of {features} images. Which image belongs where is unknown: give one for each marker."
+                )
 
     @staticmethod
     def _images(row: dict[str, Any], index: int) -> list:

@@ -2,13 +2,17 @@
 """
 What a frozen vision encoder makes of the images of a data set, computed once and kept in `datasets`' cache.
 
-The cache knows the rows, the weights of the encoder, its configuration and that of the image processor: the second run
-reads what the first one wrote, and another encoder computes its own. Rows that lead to image files know their names
-and not what is in them: after images were replaced, begin with an empty cache (`HF_DATASETS_CACHE`).
+The cache is keyed by the rows, by the files that they name (path, size, inode and times of the last change, in
+nanoseconds), by the weights and configuration of the encoder, by the processor, and by the version of this package. The
+second run reads what the first one wrote; another encoder, or a file that was replaced, means computing again. Of what is
+at an address only the address is known: if that changed, begin with an empty cache (`HF_DATASETS_CACHE`).
 
 An image takes `P * Dv` numbers, which for CLIP ViT-L/14 is 0.5 MB in float16. That suits small data sets.
 """
 
+import contextlib
+import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from importlib.metadata import version
@@ -23,8 +27,8 @@ from datasets.fingerprint import Hasher
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from .data import BadSampleError, Chunk, Reader, decode_medium, origin
-from .data.rows import undecoded
-from .data.sources import ORIGIN, rows_of
+from .data.rows import stamp, undecoded
+from .data.sources import ORIGIN, record, rows_of
 
 
 FeatureDtype = Literal["float16", "float32"]
@@ -65,7 +69,6 @@ def add_image_features(
             f"The data set has the columns {dataset.column_names}. Needed is one of `image` and `images`: rename a column."
         )
     encoder = _Encoder(model, processor, batch_size, dtype)
-    # A broken image is then an error of its own row
     dataset = dataset.cast_column(given[0], undecoded(dataset.features[given[0]]))
 
     def encode(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
@@ -78,7 +81,8 @@ def add_image_features(
         )
 
     others = {name: feature for name, feature in dataset.features.items() if name != given[0]}
-    return encoder.map(dataset, encode, others, given, with_indices=True)
+    key = _named_files(dataset.select_columns(given), Reader())
+    return encoder.map(dataset, encode, others, given, key=key, with_indices=True)
 
 
 def encode_documents(
@@ -101,8 +105,7 @@ def encode_documents(
         model, processor, batch_size, dtype: As in [`add_image_features`].
         max_images (`int`, *optional*): Only the first so many images and videos of a document are encoded: its budget.
         skip_bad_samples (`bool`, *optional*, defaults to `False`):
-            Whether a row that cannot be read is kept as one that cannot be trained on, in place of an error. It stays
-            so in the cache, even if its image can be read another day.
+            Whether a row that cannot be read is kept as one that cannot be trained on, instead of an error.
 
     Returns:
         `datasets.Dataset` with the rows in their order.
@@ -147,8 +150,7 @@ def encode_documents(
         "error": Value("string"),
     }
     settings = {f.name: getattr(reader, f.name) for f in fields(reader)}
-    # Texts are kept too, so what another version of this package reads may differ
-    key = (type(reader).__name__, settings, max_images, version("transformers-flamingo"))
+    key = (type(reader).__name__, settings, max_images, _named_files(rows, reader))
     return encoder.map(rows, encode, columns, [name for name in rows.column_names if name not in kept], key=key)
 
 
@@ -193,16 +195,19 @@ class _Encoder:
         self.model, self.processor = model, processor
         self.batch_size, self.dtype = batch_size, dtype
         # The size of the features is known from an image, and not from all configurations
-        self.shape = self([PIL.Image.new("RGB", (64, 64))]).shape[1:]
+        self.shape = self([[PIL.Image.new("RGB", (64, 64))]]).shape[1:]
 
     @property
     def fingerprint(self) -> str:
-        """Of all that features depend on, beside the image."""
+        """Hash all that features depend on, beside the image."""
         config, weights = self.model.config, self.model.vision_model.state_dict()
         described = [
             config.vision_config.to_json_string(),
             config.vision_feature_select_strategy,
-            self.processor.image_processor.to_json_string(),
+            type(self.processor.image_processor).__name__,
+            self.processor.to_json_string(),
+            # How images are read, and for documents what is read of a row
+            version("transformers-flamingo"),
             self.dtype,
             *(f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in weights.items()),
         ]
@@ -210,18 +215,21 @@ class _Encoder:
         return Hasher.hash_bytes(chain((text.encode() for text in described), raw))
 
     @torch.no_grad()
-    def __call__(self, frames: list[PIL.Image.Image]) -> torch.Tensor:
-        """Features `(F, P, Dv)` of `F` frames."""
+    def __call__(self, media: list[list[PIL.Image.Image]]) -> torch.Tensor:
+        """Compute the features `(F, P, Dv)` of images and videos, each a list of its frames, of `F` frames in all."""
         encoder, dtype = self.model.vision_model, getattr(torch, self.dtype)
-        if not frames:
+        if not media:
             return torch.zeros(0, *self.shape, dtype=dtype)
         was_training = encoder.training
         encoder.eval()
-        encoded = []
-        for start in range(0, len(frames), self.batch_size):
-            pixels = self.processor(images=[frames[start : start + self.batch_size]], return_tensors="pt")
-            outputs = self.model.get_image_features(pixels["pixel_values"].to(encoder.device))
-            encoded.append(outputs.last_hidden_state[0].cpu())
+        encoded, pending = [], []
+        for index, frames in enumerate(media):
+            pending.append(self._pixels(frames))
+            if index == len(media) - 1 or sum(map(len, pending)) >= self.batch_size:
+                for pixels in torch.cat(pending).split(self.batch_size):
+                    outputs = self.model.get_image_features(pixels[None].to(encoder.device))
+                    encoded.append(outputs.last_hidden_state[0].cpu())
+                pending = []
         encoder.train(was_training)
         features = torch.cat(encoded).to(dtype)
         if not features.isfinite().all():
@@ -231,10 +239,15 @@ class _Encoder:
             )
         return features
 
+    def _pixels(self, frames: list[PIL.Image.Image]) -> torch.Tensor:
+        """The pixels `(F, C, H, W)` of one image or video, as the processor makes them of it in training."""
+        medium = frames[0] if len(frames) == 1 else frames
+        return self.processor(images=[[medium]], return_tensors="pt")["pixel_values"].flatten(0, -4)
+
     def columns(self, rows: list[list[list[PIL.Image.Image]]]) -> dict[str, list]:
-        """The columns of rows of images and videos, each a list of its frames."""
+        """Return the columns of rows of images and videos, each a list of its frames."""
         counts = [[len(frames) for frames in media] for media in rows]
-        features = self([frame for media in rows for frames in media for frame in frames])
+        features = self([frames for media in rows for frames in media])
         parts = features.split([sum(row) for row in counts])
         return {"image_features": [part.numpy() for part in parts], "num_frames": counts}
 
@@ -262,6 +275,34 @@ class _Encoder:
         return encoded.with_format(
             "torch", columns=["image_features"], output_all_columns=True, dtype=getattr(torch, self.dtype)
         )
+
+
+def _named_files(rows: Dataset, reader: Reader) -> str:
+    """Hash the stamps of the local files that rows name, in whichever of their texts."""
+    rows = rows.with_format(None).flatten()
+    numbers = [name for name, feature in rows.features.items() if not _may_name(feature)]
+    seen, digest = set(), hashlib.sha256()
+
+    def visit(value: Any, row: dict[str, Any]) -> None:
+        if isinstance(value, dict | list):
+            for inner in value.values() if isinstance(value, dict) else value:
+                visit(inner, row)
+        elif isinstance(value, str) and value:
+            path = reader.locate(value, row)["path"]
+            if path not in seen and "://" not in path and os.path.isfile(path):
+                digest.update(repr(stamp(path)).encode())
+                seen.add(path)
+
+    for batch in rows.remove_columns(numbers).iter(batch_size=100):
+        for row in rows_of(batch):
+            with contextlib.suppress(BadSampleError):  # `read` will report it
+                row = record(row)
+                visit({name: value for name, value in row.items() if name not in ORIGIN}, row)
+    return digest.hexdigest()
+
+
+def _may_name(feature: Any) -> bool:
+    return not isinstance(feature, Value) or feature.dtype in ("string", "large_string")
 
 
 def _frames(medium: Any, where: str) -> list[PIL.Image.Image]:

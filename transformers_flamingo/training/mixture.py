@@ -367,12 +367,8 @@ class _Share:
     def _next(self) -> dict[str, Any] | None:
         try:
             return next(self.iterator, None)
-        except Exception as error:  # each file format has its own
-            raise ValueError(
-                f"Data source {self.name!r}: {error}"
-                if isinstance(error, ValueError)
-                else f"Data source {self.name!r} cannot be read ({type(error).__name__}: {error}). Fix or remove its files."
-            ) from error
+        except Exception as error:  # each file system has its own
+            raise ValueError(f"Data source {self.name!r}: {error}") from error
 
     def place(self) -> dict[str, Any]:
         return self.rows.state_dict()

@@ -1,12 +1,16 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+import re
+
 import numpy as np
 import pytest
 from data_factory import learned, number_of, picture, png
 from factory import tiny_processor
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 
-from transformers_flamingo.training.data import BadSampleError, Chunk, interleave, render
+from transformers_flamingo.training import FlamingoDataCollator
+from transformers_flamingo.training.data import FORMATS, BadSampleError, Chunk, interleave, render
 from transformers_flamingo.training.data.documents import _see_next_image
 
 
@@ -147,10 +151,64 @@ def test_markers_in_the_text_are_refused(marker, where, processor):
     assert str(error.value).startswith(f"{WHERE}: the text contains {marker!r}")
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        [Chunk("ge>", None, "<ima")],
+        [Chunk("", None, "see <ima"), Chunk("ge> a cat")],
+        [Chunk("", None, "<"), Chunk("", None, "ima"), Chunk("ge>")],
+    ],
+)
+def test_markers_across_parts_of_a_text_are_refused(document, processor):
+    with pytest.raises(BadSampleError, match="web.jsonl, row 7: the text contains '<image>'"):
+        row_of(document, processor)
+
+
+@pytest.mark.parametrize("marker", ["<image>", EOC, "<eos>"])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("image_text_pairs", lambda text: {"image": CAT, "text": text}),
+        ("obelics", lambda text: {"images": [CAT, None], "texts": [None, text]}),
+        ("mmc4", lambda text: {"text_list": [text, "b"], "image_info": []}),
+        ("parts", lambda text: {"parts": [{"type": "image", "image": CAT}, {"type": "text", "text": text}]}),
+        ("question_answering", lambda text: {"image": CAT, "question": text, "answers": ["a"]}),
+        ("question_answering", lambda text: {"image": CAT, "question": "what?", "answers": [text]}),
+        ("llava", lambda text: {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": text}]}),
+        (
+            "messages",
+            lambda text: {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "a"}]},
+        ),
+        ("video_text_pairs", lambda text: {"video": [CAT], "text": text}),
+    ],
+)
+def test_no_format_lets_markers_in(name, make, marker, processor):
+    with pytest.raises(BadSampleError, match=re.escape(f"{WHERE}: the text contains {marker!r}")):
+        row_of(FORMATS[name]().read(make(f"so {marker}.")), processor)
+
+
 @pytest.mark.parametrize("document", [[], [Chunk("", CAT)], [Chunk("", CAT, "what?")], [Chunk("w5"), Chunk("", CAT)]])
 def test_nothing_to_learn(document, processor):
     with pytest.raises(BadSampleError, match="web.jsonl, row 7: nothing to learn"):
         row_of(document, processor)
+
+
+def test_a_text_whose_only_learned_token_is_its_first():
+    """Nothing comes before it, so it is never predicted."""
+    processor = tiny_processor()  # each word is a token, and none is added
+    document = [Chunk("w5 w6")]
+    assert row_of(document, processor, max_length=2)["text"] == "w5 w6"
+    with pytest.raises(BadSampleError, match="web.jsonl, row 7: nothing to learn from: .*'w5 ' is its first token"):
+        row_of(document, processor, max_length=1)
+    # Behind an image, a prompt or a token that the tokenizer adds it is predicted
+    assert row_of([Chunk("w5 w6", CAT)], processor, max_length=2)["text"].strip() == "<image>w5"
+    assert row_of([Chunk("w6 w7", None, "w5 ")], processor, max_length=2)["text"].strip() == "w5 w6"
+    processor.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="w3 $A", special_tokens=[("w3", processor.tokenizer.convert_tokens_to_ids("w3"))]
+    )
+    row = row_of(document, processor, max_length=2)
+    assert row["text"].strip() == "w5"
+    assert FlamingoDataCollator(processor)([row])["labels"].tolist()[0][1:] == [5]
 
 
 def test_interleave():

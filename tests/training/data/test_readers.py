@@ -149,12 +149,13 @@ def test_mmc4_images_of_one_sentence_keep_their_order(tmp_path, processor):
 
 
 @both
-def test_mmc4_pages_without_images_are_left_out(streaming, tmp_path):
+def test_mmc4_pages_without_images_are_left_out(streaming, tmp_path, caplog):
     pages = [mmc4_page(lambda number: {}), mmc4_page(base64_pixels), mmc4_page(lambda number: {"matched_sim": 0.1})]
     write_jsonl(tmp_path / "a.jsonl", [*pages, {"text_list": ["no images column"]}])
     rows = FORMATS["mmc4"]().load(str(tmp_path), streaming=streaming)
     # What is broken stays, so that it is reported and counted
     assert [origin(row)[-5:] for row in rows] == ["row 1", "row 3"]
+    assert ("2 of 4 pages are left out" in caplog.text) is not streaming
 
 
 @both

@@ -36,7 +36,7 @@ class Llava(Reader):
         if len(given) > 1:
             raise BadSampleError(f"{origin(row)}: it has both 'image' and 'images'. Remove one of them.")
         images = row[given[0]] if given else []
-        images = images if isinstance(images, list) else [images]
+        images = images if isinstance(images, list | tuple) else [images]
         messages, count = [], 0
         for message in list_column(row, "conversations"):
             role = _ROLES.get(message.get("from"))

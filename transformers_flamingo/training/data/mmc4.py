@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset, IterableDataset, Value
+from transformers.utils import logging
 
 from .documents import Chunk, interleave
 from .media import BadSampleError
 from .sources import Reader, list_column, origin, record
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class MMC4(Reader):
 
     Pixels are `image_base64` in `image_info`, as in OpenFlamingo's shards, or the file `image_name` under
     `media_root`. Left out, while their sentences stay, are images below `min_similarity` and those that were never
-    fetched. `load` leaves out pages that then have no image. Beyond that OpenFlamingo drops images below 10 KB and
+    fetched. `load` leaves out pages that then have no image, and counts them unless it streams. Beyond that OpenFlamingo drops images below 10 KB and
     every second page with a single image; this reader does not.
 
     Args:
@@ -45,7 +49,14 @@ class MMC4(Reader):
     tar_members = {"json": Value("string")}
 
     def load(self, path: str, *, split: str | None = None, streaming: bool = False) -> Dataset | IterableDataset:
-        return super().load(path, split=split, streaming=streaming).filter(self._has_image)
+        rows = super().load(path, split=split, streaming=streaming)
+        kept = rows.filter(self._has_image)
+        if not streaming and len(kept) < len(rows):
+            logger.warning(
+                f"{path!r}: {len(rows) - len(kept)} of {len(rows)} pages are left out, because none of their images is there "
+                f"and has a `matched_sim` of at least {self.min_similarity}."
+            )
+        return kept
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = record(row)

@@ -40,6 +40,6 @@ class ImageTextPairs(Reader):
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = record(row)
         image = column(row, "image", "file_name", *_IMAGE_FILES)
-        if isinstance(image, list):
+        if isinstance(image, list | tuple):
             raise BadSampleError(f"{origin(row)}: {len(image)} images, where one belongs to a text. See `parts`.")
         return [Chunk(text_column(row, "text", "caption", "txt"), self.locate(image, row), self.prompt)]

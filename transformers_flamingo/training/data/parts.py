@@ -40,7 +40,7 @@ class Parts(Reader):
         value = part.get(kind)
         if value is None:
             raise BadSampleError(f"{origin(row)}: a part of type {kind!r} without a value in {kind!r}.")
-        if (isinstance(value, list) and kind == "image") or (not isinstance(value, str) and kind == "text"):
+        if (isinstance(value, list | tuple) and kind == "image") or (not isinstance(value, str) and kind == "text"):
             raise BadSampleError(
                 f"{origin(row)}: a part of type {kind!r} holds a {type(value).__name__}. Fix the row, or remove it."
             )
@@ -49,6 +49,6 @@ class Parts(Reader):
         value = self.locate(value, row)
         if kind == "image":
             return value
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             value = value[: self.max_frames]
         return decode_video(value, origin(row), fps=self.fps, max_frames=self.max_frames)

@@ -50,7 +50,7 @@ class QuestionAnswering(Reader):
             raise BadSampleError(f"{origin(row)}: no answer. Leave the row out.")
         prompt = self.template.replace("{question}", text_column(row, "question"))
         image = column(row, "image", "file_name")
-        if isinstance(image, list):
+        if isinstance(image, list | tuple):
             raise BadSampleError(f"{origin(row)}: {len(image)} images, where a question is about one.")
         image = self.locate(image, row)
         return [Chunk(Counter(answers).most_common(1)[0][0], image, prompt)]

@@ -99,27 +99,28 @@ class Reader:
         Return `medium`, and if it is a path, a dict of `bytes` and a [`MediaPath`], see [`data.media_files.locate`].
 
         Raises:
-            BadSampleError: it is `None`, an empty list or an empty path, or a dict without either of bytes and a path.
+            BadSampleError: it is `None`, an empty list, an empty path, or a dict without bytes and a path, or with others.
         """
-        if isinstance(medium, list):
+        if isinstance(medium, list | tuple):
             if not medium:
                 raise BadSampleError(f"{origin(row)}: a video without frames. Fix the row, or remove it.")
             return [self.locate(frame, row) for frame in medium]
         path = medium
         if isinstance(medium, dict):
             data, path = medium.get("bytes"), medium.get("path")
-            if isinstance(data, bytes | bytearray):
-                return medium
-            if data is not None:
+            if not isinstance(data, bytes | bytearray | None) or not isinstance(path, str | None):
                 raise BadSampleError(
-                    f"{origin(row)}: the 'bytes' of an image or video are a {type(data).__name__}. Give bytes, or a 'path'."
+                    f"{origin(row)}: an image or video has 'bytes' of type {type(data).__name__} and a 'path' of type "
+                    f"{type(path).__name__}. Give bytes, or a path as a text."
                 )
-        if path is None or path == "":
+            if data is not None:
+                return medium
+        elif not isinstance(medium, str | None):
+            return medium
+        if not path:
             raise BadSampleError(
                 f"{origin(row)}: an image or video is missing: {medium!r}. Fix the row, or remove it."
             )
-        if not isinstance(path, str):
-            return medium
         folder = os.path.dirname(row.get(FILE) or row.get(TAR_FILE) or "")
         return {"bytes": None, "path": locate(path, folder, self.media_root, self.allow_remote)}
 

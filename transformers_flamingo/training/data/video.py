@@ -38,6 +38,6 @@ class VideoTextPairs(Reader):
         row = record(row)
         text = text_column(row, "text", "caption", "txt")
         video = self.locate(column(row, "video", "file_name", "mp4", "webm", "mkv"), row)
-        if isinstance(video, list):
+        if isinstance(video, list | tuple):
             video = video[: self.max_frames]
         return [Chunk(text, decode_video(video, origin(row), fps=self.fps, max_frames=self.max_frames))]
