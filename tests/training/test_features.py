@@ -44,7 +44,9 @@ def on_disk(rows: Dataset, path) -> Dataset:
 
 @pytest.fixture
 def pictures(tmp_path) -> Dataset:
-    rows = [{"images": [picture(i + j) for j in range(i % 3)], "text": "<image>w5" * (i % 3) + "w6"} for i in range(5)]
+    rows = [
+        {"images": [picture(i + j) for j in range(i % 3)], "text": "<image>w5" * (i % 3) + "w6 w7"} for i in range(5)
+    ]
     features = datasets.Features(images=datasets.List(datasets.Image()), text=datasets.Value("string"))
     return on_disk(Dataset.from_list(rows, features=features), tmp_path / "pictures.parquet")
 
@@ -76,7 +78,7 @@ def test_videos_keep_their_frames():
     """In one batch with images and text alone, whichever form the features have."""
     flamingo, processor = model(), tiny_processor()
     media = [[[picture(0), picture(1), picture(2)], picture(3)], None, [picture(4)]]
-    texts = ["<image>w5<image>w6", "w7", "<image>w8"]
+    texts = ["<image>w5<image>w6", "w7 w4", "<image>w8"]
     seen = [{"images": images, "text": text} for images, text in zip(media, texts, strict=True)]
     frames = processor(images=[[*media[0][0], media[0][1], media[2][0]]], return_tensors="pt")["pixel_values"]
     with torch.no_grad():

@@ -6,9 +6,10 @@ import json
 import pytest
 import torch
 from factory import tiny_processor
+from PIL import Image
 from runs import model, source, trainer, write_pairs
 
-from transformers_flamingo.training import FlamingoDataCollator, HeldOut
+from transformers_flamingo.training import DataSource, FlamingoDataCollator, HeldOut
 from transformers_flamingo.training.data import BadSampleError
 from transformers_flamingo.training.held_out import exact_match, word_f1
 
@@ -48,6 +49,20 @@ def test_bad_rows(tmp_path):
     assert len(HeldOut(source("pairs", path), tiny_processor(), skip_bad_samples=True)) == 3
     with pytest.raises(ValueError, match="is streamed"):
         HeldOut(source("pairs", path, streaming=True), tiny_processor())
+
+
+def test_rows_that_an_evaluation_cannot_use(tmp_path):
+    """They are found before the training, and not in the middle of it."""
+    path = write_pairs(tmp_path / "pairs", 3)
+    Image.new("F", (8, 8), -5.0).save(tmp_path / "pairs" / "1.png", "TIFF")
+    with pytest.raises(BadSampleError, match="Data source 'pairs': .*row 1: it cannot be collated .*-5.0"):
+        HeldOut(source("pairs", path), tiny_processor())
+    assert len(HeldOut(source("pairs", path), tiny_processor(), skip_bad_samples=True)) == 2
+    texts = [[{"type": "text", "text": "w5 w6"}], [{"type": "text", "text": "w7 w8"}]]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"parts": parts}) + "\n" for parts in texts))
+    entry = DataSource(name="texts", format="parts", path=str(tmp_path / "texts.jsonl"))
+    with pytest.raises(BadSampleError, match="texts.jsonl, row 0: the text 'w5 w6.*no image and no prompt"):
+        HeldOut(entry, tiny_processor())
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from transformers.utils import logging
 from ..processing_flamingo import FlamingoProcessor
 from .arguments import DataSource
 from .data import BadSampleError, origin, render
+from .data_collator import FlamingoDataCollator
 
 
 logger = logging.get_logger(__name__)
@@ -42,7 +43,8 @@ class HeldOut(torch.utils.data.Dataset):
     generates their last texts, both with the images and blind.
 
     The rows are spread evenly over the source, read once, and rendered without chance: a leading space or not as
-    `leading_space_probability` of the source is above a half or not, and each text with its own image.
+    `leading_space_probability` of the source is above a half or not, and each text with its own image. A text without
+    anything before it is a bad row: there is nothing to generate from.
 
     Args:
         source ([`DataSource`]): Where they are. Not streamed.
@@ -86,7 +88,7 @@ class HeldOut(torch.utils.data.Dataset):
             raise ValueError(f"Data source {source.name!r}: none of {count} rows can be used for evaluation.")
 
     def _render(self, document: list, where: str) -> dict[str, Any]:
-        return render(
+        sample = render(
             document,
             self.processor,
             np.random.default_rng(0),
@@ -95,6 +97,16 @@ class HeldOut(torch.utils.data.Dataset):
             max_images=self.source.max_images,
             leading_space_probability=float(self.source.leading_space_probability > 0.5),
         )
+        if sample["supervised"][-1][0] == 0:
+            raise BadSampleError(
+                f"{where}: the text {sample['text']!r:.80} has no image and no prompt before it to generate it from. Remove "
+                "the row."
+            )
+        try:  # now, and not in the middle of the training
+            FlamingoDataCollator(self.processor)([sample])
+        except Exception as error:  # image processors have their own
+            raise BadSampleError(f"{where}: it cannot be collated ({error})") from error
+        return sample
 
     def __len__(self) -> int:
         return len(self.samples)
