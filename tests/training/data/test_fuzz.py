@@ -64,7 +64,17 @@ ROWS = {
 NOTHINGS = [None, "", " ", b"", [], {}, (), [None], [[]], {"bytes": None, "path": None}, math.nan]
 NUMBERS = [math.inf, -1, 0, 1, 2**70, 1.5, True, np.float32(1), np.zeros((4, 4, 3))]
 TEXTS = ["a cat", "<image>", "<eos>", "\ud800", "\0", "a.png", "x" * 300, b"bytes", ["a"], {"a"}, (1, 2)]
-MEDIA = [png(1), png(1)[:60], PIXELS, picture(2), [picture(1), None], {"bytes": "a.png"}, {"path": "no.png"}]
+MEDIA = [
+    png(1),
+    png(1)[:60],
+    PIXELS,
+    picture(2),
+    [picture(1), None],
+    {"bytes": "a.png"},
+    {"path": "no.png"},
+    "/dev/zero",
+    "https://a/b",
+]
 PARTS = [{"type": "image"}, {"from": "gpt"}, {"role": "user"}, {"answer": None}]
 VALUES = st.sampled_from([*NOTHINGS, *NUMBERS, *TEXTS, *MEDIA, *PARTS]) | st.text(max_size=8)
 VALUES = VALUES.map(copy.deepcopy)  # a change of a row must not reach the next one

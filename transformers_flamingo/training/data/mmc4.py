@@ -106,7 +106,7 @@ class MMC4(Reader):
         if not image.get("image_name"):
             return None
         file = self.locate(image["image_name"], row)
-        return file if "://" in file["path"] or os.path.isfile(file["path"]) else None
+        return file if "://" in file["path"] or os.path.exists(file["path"]) else None
 
     def _pixels(self, image: dict[str, Any], row: dict[str, Any]) -> Any:
         if not image.get("image_base64"):
