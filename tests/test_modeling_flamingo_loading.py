@@ -2,6 +2,8 @@
 """Making, saving and loading a model: initial values, files, dtypes, devices, and two backbones joined."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -448,3 +450,84 @@ def test_no_weight_is_drawn_that_is_loaded(tmp_path):
     with Draws() as draws:
         FlamingoModel.from_pretrained(tmp_path)
     assert draws.count == 0
+
+
+# Saving over an earlier model.
+
+
+def weight(model: FlamingoModel) -> float:
+    return model.resampler.norm.weight[0].item()
+
+
+def test_a_process_that_is_killed_never_mixes_two_models(tmp_path):
+    """At each file that takes its place, and before the first: the earlier model, the new one, or none that loads."""
+    folder = tmp_path / "model"
+    old, new = tiny_flamingo(), tiny_flamingo(resampler_num_latents=7)
+    new.resampler.norm.weight.data.fill_(2)
+    seen = set()
+    for num_moved in (*range(12), None):
+        old.save_pretrained(folder)
+        child = os.fork()
+        if child == 0:
+            moves, replace = iter(range(100)), os.replace
+
+            def replace_or_die(*args, num_moved=num_moved, moves=moves, replace=replace, **kwargs):
+                if str(folder) in str(args[1]) and next(moves) == num_moved:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return replace(*args, **kwargs)
+
+            os.replace = replace_or_die
+            new.save_pretrained(folder)
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        try:
+            loaded = FlamingoModel.from_pretrained(folder)
+            outcome = (loaded.config.resampler_num_latents, weight(loaded))
+        except OSError:
+            assert not (folder / "config.json").exists()
+            outcome = None
+        assert outcome in (None, (7, 2))
+        assert os.WIFSIGNALED(status) or outcome == (7, 2)
+        seen.add((os.WIFSIGNALED(status), outcome))
+    assert {(True, None), (False, (7, 2))} <= seen
+
+
+def test_a_failed_save_leaves_the_earlier_model(tmp_path, monkeypatch):
+    old, new = tiny_flamingo(), tiny_flamingo(resampler_num_latents=7)
+    old.save_pretrained(tmp_path)
+    (tmp_path / "notes.safetensors").write_bytes(b"the user's")
+    monkeypatch.setattr(
+        FlamingoConfig, "save_pretrained", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("full"))
+    )
+    with pytest.raises(OSError, match="full"):
+        new.save_pretrained(tmp_path)
+    monkeypatch.undo()
+    assert FlamingoModel.from_pretrained(tmp_path).config.resampler_num_latents == old.config.resampler_num_latents
+    new.save_pretrained(tmp_path)
+    assert FlamingoModel.from_pretrained(tmp_path).config.resampler_num_latents == 7
+    assert (tmp_path / "notes.safetensors").read_bytes() == b"the user's"
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".partial")]
+
+
+def test_shards_of_an_earlier_model_are_removed(tmp_path):
+    model = tiny_flamingo()
+    model.save_pretrained(tmp_path, max_shard_size="50KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    model.save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.glob("model*.s*")] == ["model.safetensors"]
+
+
+def test_a_folder_without_a_configuration_is_refused(tmp_path):
+    """transformers would build a model of its default sizes."""
+    tiny_flamingo().save_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    for load in (FlamingoModel.from_pretrained, FlamingoConfig.from_pretrained):
+        with pytest.raises(OSError, match="has no config.json"):
+            load(tmp_path)
+
+
+def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path):
+    (tmp_path / "model").write_text("a file")
+    with pytest.raises(OSError, match="model"):
+        tiny_flamingo().save_pretrained(tmp_path / "model")
+    assert (tmp_path / "model").read_text() == "a file"

@@ -266,6 +266,24 @@ class FlamingoConfig(PreTrainedConfig):
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """
+        Read the configuration of a folder or repository, as the method of the base class does.
+
+        Raises:
+            OSError: there is no `config.json`. The base class would continue with default values.
+        """
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if not config_dict:
+            raise OSError(
+                f"{str(pretrained_model_name_or_path)!r} has no config.json, so the shape of its model is unknown. The folder "
+                "is not that of a model, or saving it was interrupted: save the model again."
+            )
+        return config_dict, kwargs
+
+    @classmethod
     def from_vision_text_configs(
         cls, vision_config: PreTrainedConfig | dict | None, text_config: PreTrainedConfig | dict, **kwargs
     ) -> "FlamingoConfig":

@@ -14,6 +14,7 @@ language model as a keyword. Nothing is stored on a module between calls.
 import copy
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -59,6 +60,7 @@ from .checks_flamingo import (
 )
 from .compatibility_flamingo import require_private_names
 from .configuration_flamingo import FlamingoConfig
+from .files import update_folder
 from .language_models_flamingo import check_language_model, find_decoder_layers, find_max_text_length
 from .processing_flamingo import load_tokenizer
 
@@ -1458,18 +1460,35 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         **kwargs,
     ) -> None:
         """
-        As `PreTrainedModel.save_pretrained`, but parameters keep their own names.
+        Save the model as `PreTrainedModel.save_pretrained` does, with two differences.
 
-        The stock method gives those of some language models the names of older releases (GPT-NeoX: `embed_out`).
-        [`~FlamingoModel.from_pretrained`] reads either, but a `Trainer` that resumes would leave them out with a
-        warning.
+        Parameters keep their own names. The stock method gives those of some language models the names of older
+        releases (GPT-NeoX: `embed_out`). [`~FlamingoModel.from_pretrained`] reads either, but a `Trainer` that resumes
+        would ignore them with a warning.
+
+        The new files replace those of an earlier model only when all are written. A process that is killed leaves the
+        earlier model, or a folder without `config.json`, which does not load; never the configuration of one model and
+        the weights of another.
+
+        Raises:
+            OSError: the folder cannot be written, or there is a file of that name. What was there stays as it was.
         """
         if any(
             rows is not None and not rows.shares_memory for rows in (self.input_token_rows, self.output_token_rows)
         ):
             state_dict = self.merge_token_rows(self.state_dict() if state_dict is None else state_dict)
         kwargs.setdefault("save_original_format", False)
-        super().save_pretrained(save_directory, is_main_process, state_dict, push_to_hub, **kwargs)
+        save = functools.partial(
+            super().save_pretrained, is_main_process=is_main_process, state_dict=state_dict, push_to_hub=push_to_hub
+        )
+        # Shards are written by all processes at once, into the folder itself.
+        if kwargs.get("distributed_checkpoint") or not self.should_save_on_this_rank(is_main_process):
+            save(save_directory, **kwargs)
+            return
+        if push_to_hub:
+            kwargs.setdefault("repo_id", os.path.basename(os.path.normpath(save_directory)))
+        with update_folder(save_directory) as partial:
+            save(partial, **kwargs)
 
     # Images.
 
