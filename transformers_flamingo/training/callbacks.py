@@ -1,6 +1,8 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """What to watch while a Flamingo trains."""
 
+from collections.abc import Callable
+
 from torch import nn
 from transformers import TrainerCallback
 
@@ -44,3 +46,22 @@ class GateHistoryCallback(TrainerCallback):
 
     def _record(self, step: int, model) -> None:
         self.history.append({"step": step, **gate_values(getattr(model, "module", model))})
+
+
+class EpochCallback(TrainerCallback):
+    """
+    Keeps `state.epoch` true where the stock loop, which does not know the length of its data, counts the run as one epoch.
+
+    Args:
+        count_epochs (`Callable[[], float | None]`): Passes over the data since the run began; `None` if it is not known.
+    """
+
+    def __init__(self, count_epochs: Callable[[], float | None]):
+        self.count_epochs = count_epochs
+
+    def on_step_end(self, args, state, control, **kwargs):
+        epoch = self.count_epochs()
+        if epoch is not None:
+            state.epoch = epoch
+
+    on_train_begin = on_step_end
