@@ -65,3 +65,9 @@ def redact_values(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(map(redact_values, value))
     return value
+
+
+def explain(error: Exception, limit: int = 300) -> str:
+    """Return the message of an error in one line of at most about `limit` characters, with its type and without secrets."""
+    text = redact(" ".join(str(error).split()))
+    return f"{type(error).__name__}: {text if len(text) <= limit else text[:limit] + '...'}"

@@ -4,7 +4,6 @@
 import copy
 import math
 import reprlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -129,7 +128,7 @@ class DataSource:
         return rows
 
 
-class _Default(int):
+class DefaultSize(int):
     """The default of a field, to be told from the same number given by the user."""
 
 
@@ -223,7 +222,7 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
     generation_num_beams: int = field(default=1, metadata={"help": "Beams of texts generated in evaluation."})
 
     per_device_train_batch_size: int = field(
-        default=_Default(8), metadata={"help": "Rows per micro-batch, where `train_dataset` is not a mixture."}
+        default=DefaultSize(8), metadata={"help": "Rows per micro-batch, where `train_dataset` is not a mixture."}
     )
     learning_rate: float = field(default=1e-4, metadata={"help": "The peak learning rate."})
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "The schedule."})
@@ -256,78 +255,4 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
             raise ValueError(
                 f"`gate_learning_rate_multiplier` is {self.gate_learning_rate_multiplier}. At 0 or below, gates that "
                 "start closed stay closed and the images are never used: give a number above 0."
-            )
-
-
-#: Fields of `TrainingArguments` that have no effect on a mixture: their value without effect, and what to do instead.
-_WITHOUT_EFFECT: dict[str, tuple[Any, str]] = {
-    "dataloader_drop_last": (False, "A mixture has no last batch: its sources begin again. Remove it."),
-    "dataloader_in_order": (True, "Resuming needs the batches in their order. Remove it."),
-    "train_sampling_strategy": (
-        "random",
-        "A source is shuffled in each pass, or with `data.NAME.streaming` read in the order of its files. Remove it.",
-    ),
-    "length_column_name": ("length", "Rows are not grouped by length. Remove it."),
-    "remove_unused_columns": (False, "Images and texts are not arguments of the model, and are needed. Remove it."),
-    "average_tokens_across_devices": (True, "The tokens of a source are counted over all processes. Remove it."),
-    "label_smoothing_factor": (0.0, "It is not supported with a mixture. Remove it."),
-    "auto_find_batch_size": (False, "Lower `data.NAME.batch_size` of each source by hand."),
-    "use_liger_kernel": (False, "There are no kernels of Liger for Flamingo. Remove it."),
-}
-
-
-def check_arguments_for_mixture(args: FlamingoTrainingArguments, sources: Sequence[DataSource]) -> None:
-    """
-    Refuse the arguments that a mixture would ignore.
-
-    Args:
-        args ([`FlamingoTrainingArguments`]): The arguments of the trainer.
-        sources (`list[DataSource]`): The sources of its mixture.
-
-    Raises:
-        ValueError: a field is set that has no effect on a mixture. The message says what to set instead.
-    """
-    size = args.per_device_train_batch_size
-    if not isinstance(size, _Default) and any(source.batch_size != size for source in sources):
-        fields_to_set = ", ".join(f"`data.{source.name}.batch_size` (now {source.batch_size})" for source in sources)
-        raise ValueError(
-            f"`per_device_train_batch_size` is {size}, but each source of a mixture has its own batch size, so it would "
-            f"have no effect. Remove it, and set {fields_to_set}."
-        )
-    for name, (value, remedy) in _WITHOUT_EFFECT.items():
-        given = getattr(args, name)
-        if getattr(given, "value", given) != value:
-            raise ValueError(f"`{name}` is {given!r}, which has no effect on a data mixture. {remedy}")
-    for name in ("split_batches", "dispatch_batches"):
-        if getattr(args.accelerator_config, name):
-            raise ValueError(
-                f"`accelerator_config` sets `{name}`, which has no effect on a data mixture: each process makes its own "
-                "batches. Remove it."
-            )
-    for name in ("logging_strategy", "eval_strategy", "save_strategy"):
-        if getattr(args, name) == "epoch":
-            steps = name.replace("strategy", "steps")
-            raise ValueError(
-                f"`{name}` is 'epoch', but a mixture does not end with a pass over a source. Set it to 'steps', and "
-                f"`{steps}` to the number of optimizer steps."
-            )
-    if args.packing and args.include_num_input_tokens_seen == "non_padding":
-        raise ValueError(
-            "`include_num_input_tokens_seen` is 'non_padding', but packed rows have no attention mask that tells tokens "
-            "from padding. Set it to 'all', or remove it: `tokens_per_second` counts without padding."
-        )
-
-
-def check_arguments_without_mixture(args: FlamingoTrainingArguments) -> None:
-    """
-    Refuse the arguments that only a mixture heeds.
-
-    Raises:
-        ValueError: a field is set that has no effect on an ordinary dataset.
-    """
-    for name, value in (("mixture_strategy", "accumulate"), ("skip_bad_samples", False)):
-        if getattr(args, name) != value:
-            raise ValueError(
-                f"`{name}` is {getattr(args, name)!r}, but `train_dataset` is not a DataMixture, so it would have no "
-                "effect. Remove it, or pass a DataMixture."
             )
