@@ -237,6 +237,10 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
     )
 
     def __post_init__(self):
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"`{f.name}` is {value}, with which nothing can be trained. Give a finite number.")
         super().__post_init__()
         if self.mixture_strategy not in get_args(MixtureStrategy):
             raise ValueError(
