@@ -200,7 +200,7 @@ def test_arguments_combine_with_those_of_the_trainer(tmp_path):
         ({"data_format": "tfrecord"}, "Known formats are text, image_text_pairs"),
         ({"text": "gpt2"}, "`text` is 'gpt2' and `text_config` is"),
         ({"vision_config": None}, "`vision` is None and `vision_config` is None"),
-        ({"text_config": "{"}, "which is no JSON"),
+        ({"text_config": "{"}, "which is not JSON"),
         ({"vision_config": {"hidden_size": 3}}, "without `model_type`"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM, AutoProcessor, BitsAndBytesConfig, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
@@ -15,6 +16,7 @@ from ..files import write_json, write_text
 from ..miniature import text_backbone_path, vision_backbone_path
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from ..redaction import explain
 from .adapters import lora_config
 from .arguments import DataSource
 from .checkpointing import TRAINABLE_NAME, agree, get_last_checkpoint, lock_output
@@ -57,14 +59,16 @@ def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoPro
         text = str(text_backbone_path()) if arguments.text == "miniature" else arguments.text
         processor = FlamingoProcessor.from_vision_text_pretrained(vision, text)
         options = {} if quantization is None else {"text_quantization_config": quantization}
-        model = FlamingoModel.from_vision_text_pretrained(
-            vision,
-            text,
-            image_token_id=processor.image_token_id,
-            end_of_chunk_token_id=processor.end_of_chunk_token_id,
-            **options,
-            **(arguments.model_config or {}),
-        )
+        options |= {
+            "image_token_id": processor.image_token_id,
+            "end_of_chunk_token_id": processor.end_of_chunk_token_id,
+        }
+        try:
+            model = FlamingoModel.from_vision_text_pretrained(
+                vision, text, **options, **(arguments.model_config or {})
+            )
+        except StrictDataclassError as error:
+            raise ValueError(f"`model_config` has a value that does not fit: {explain(error)}") from error
     if arguments.text_from_scratch:
         # Of the configuration that has the new rows already
         fresh = AutoModelForCausalLM.from_config(model.config.text_config)
