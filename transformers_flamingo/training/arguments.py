@@ -132,7 +132,7 @@ class DefaultSize(int):
     """The default of a field, to be told from the same number given by the user."""
 
 
-@dataclass
+@dataclass(repr=False)  # the generated one would show all fields
 class SecretFreeTrainingArguments(TrainingArguments):
     """
     `TrainingArguments` that keep their secrets to themselves.
@@ -160,8 +160,13 @@ class SecretFreeTrainingArguments(TrainingArguments):
         """As `TrainingArguments.to_dict`, without secrets."""
         return redact_values(super().to_dict())
 
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
 
-@dataclass
+    __repr__ = __str__
+
+
+@dataclass(repr=False)
 class FlamingoTrainingArguments(SecretFreeTrainingArguments):
     """
     `TrainingArguments` with what a Flamingo needs in addition.
