@@ -14,7 +14,7 @@ from transformers_flamingo.cli import main
 
 
 # What the commands themselves say: entries of the log, the line at the end, bars of progress
-OWN = re.compile(r"^(\{.*\}|[\w./\- ]+: .*|\s*|.*\b\d+%\|.*|.* examples/s\]|\[A)$")
+OWN = re.compile(r"^(\{.*\}|[\w./\- ]+: .*|\s*|.*\b\d+%\|.*|.* examples/s\]|\d+it \[.*|\[A)$")
 NOISE = re.compile(
     "warn|deprecat|kernels|mean_resizing|gemm|unrecognized|parallelism|backend|torchvision|fan_in|not initialized",
     re.IGNORECASE,

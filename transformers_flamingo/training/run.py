@@ -140,9 +140,16 @@ def _run(recipe: Recipe) -> dict[str, Any]:
         )
         for source in evaluation
     }
-    trainer = FlamingoTrainer(
-        model, args, train_dataset=mixture, eval_dataset=held_out or None, processing_class=processor
-    )
+    try:
+        trainer = FlamingoTrainer(
+            model, args, train_dataset=mixture, eval_dataset=held_out or None, processing_class=processor
+        )
+    except RuntimeError as error:
+        if "to be installed" not in str(error):
+            raise
+        raise ValueError(
+            f"`report_to` is {args.report_to}: {explain(error)} Install it, or set `report_to: none`."
+        ) from error
     directory = Path(args.output_dir)
     if trainer.is_world_process_zero():
         write_text(directory / RECIPE_NAME, recipe.text)

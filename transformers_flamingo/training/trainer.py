@@ -372,9 +372,20 @@ class FlamingoTrainer(HeldOutEvaluationMixin, Trainer):
             if checkpoint:
                 self._load_run_state(Path(checkpoint))
             self._start_time = time.time()
-            output = super().train(checkpoint or None, *args, **kwargs)
+            try:
+                output = super().train(checkpoint or None, *args, **kwargs)
+            except BaseException:
+                self._close_progress_bars()
+                raise
             self._figures.check(self.accelerator, self.state.global_step)
         return output._replace(training_loss=output.metrics["train_loss"])
+
+    def _close_progress_bars(self) -> None:
+        """So that the error does not stand in the line of a bar."""
+        for callback in self.callback_handler.callbacks:
+            for bar in (getattr(callback, "training_bar", None), getattr(callback, "prediction_bar", None)):
+                if bar is not None and hasattr(bar, "close"):
+                    bar.close()
 
     def _find_checkpoint(self, asked: str | bool | None) -> str | None:
         if asked is True:
