@@ -2,7 +2,7 @@
 """What to watch while a Flamingo trains."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from torch import nn
 from transformers import TrainerCallback
@@ -95,3 +95,11 @@ class StopAtNaNCallback(TrainerCallback):
                 f"{state.global_step}, so the training is stopped: nothing is learned from here on. Lower `learning_rate`, or "
                 "train in `bf16` instead of `fp16`."
             )
+
+
+def close_progress_bars(callbacks: Iterable[TrainerCallback]) -> None:
+    """Close the bars that a training left open, so that an error does not begin in the line of one."""
+    for callback in callbacks:
+        for bar in (getattr(callback, "training_bar", None), getattr(callback, "prediction_bar", None)):
+            if hasattr(bar, "close"):
+                bar.close()

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
@@ -26,9 +25,8 @@ from transformers.utils import logging
 
 from ..files import disk_errors, update_folder, write_json
 from ..modeling_flamingo import FlamingoModel
-from ..redaction import explain
 from .arguments import FlamingoTrainingArguments
-from .callbacks import EpochCallback
+from .callbacks import EpochCallback, close_progress_bars
 from .card import write_training_card
 from .checkpointing import (
     TRAINABLE_NAME,
@@ -48,13 +46,14 @@ from .held_out_evaluation import HeldOutEvaluationMixin
 from .mixture import DataMixture, MixtureBatch
 from .optimization import parameter_groups
 from .packing import check_packing
+from .publishing import PublishingMixin
 from .sharding import shard_model
 
 
 logger = logging.get_logger(__name__)
 
 
-class FlamingoTrainer(HeldOutEvaluationMixin, Trainer):
+class FlamingoTrainer(HeldOutEvaluationMixin, PublishingMixin, Trainer):
     """
     `Trainer` for a [`FlamingoModel`]. It takes the arguments of `Trainer`, with [`FlamingoTrainingArguments`].
 
@@ -66,10 +65,13 @@ class FlamingoTrainer(HeldOutEvaluationMixin, Trainer):
     over all micro-batches of the step and all processes. So two processes or two accumulated micro-batches give what
     one batch of twice the size gives. Without `max_steps`, one epoch is one pass over the only source.
 
-    **Logs** have, beside the stock entries, `loss/<source>` (the mean loss of a token, without lambda), `tokens_per_second`
+    **Logs** have, next to the stock entries, `loss/<source>` (the mean loss of a token, without lambda), `tokens_per_second`
     and `images_per_second` over all processes, `peak_memory_gb` of the GPU of the process that logs,
     `gate/attn/<layer>` and `gate/ffn/<layer>` (tanh of the gates; layers of the language model), and
-    `skipped/<source>`, the number of bad rows skipped so far over all processes, where there are any.
+    `skipped/<source>`, the number of bad rows skipped so far over all processes, where there are any. With a mixture, `epoch`
+    is the number of passes over its only source, and is missing where there are several or no length. `learning_rate` is
+    that of all but the gates. In the summary at the end, `train_loss` is the mean over all steps of the run, resumed or not;
+    speeds are those of this call of `train`. There is no `total_flos`.
 
     **Evaluation.** For an `eval_dataset` of [`HeldOut`] rows, or a dictionary of several, there are beside `eval_loss`
     `eval_exact_match` and `eval_word_f1` of greedy or beam generation, and all three once more with blank images
@@ -77,14 +79,17 @@ class FlamingoTrainer(HeldOutEvaluationMixin, Trainer):
     directory, and to TensorBoard where it is in use.
 
     **Resuming is exact**: a run that was killed at any moment and is resumed computes what one never stopped computes,
-    bit for bit where the hardware does. A checkpoint that was cut short is known by its missing or differing
+    bit for bit where the hardware does. A checkpoint that was cut short, or whose bytes have changed since, is known by its
     `manifest.json`; `train(resume_from_checkpoint=True)` takes the last one that is whole. Finding the place in the
     data takes no time, but for streams, which read the current file again up to their place.
+
+    **A training that fails stops**: with an error after `max_non_finite_steps` steps whose loss is NaN or infinite. Weights
+    that are NaN or infinite are never saved, so what was saved before stays, and nothing is published.
 
     **Optimizer.** Groups of [`parameter_groups`]: frozen weights have no state.
 
     Raises:
-        ValueError: arguments that contradict the mixture.
+        ValueError: arguments that contradict the mixture, or have no effect on it.
     """
 
     args: FlamingoTrainingArguments
@@ -375,17 +380,10 @@ class FlamingoTrainer(HeldOutEvaluationMixin, Trainer):
             try:
                 output = super().train(checkpoint or None, *args, **kwargs)
             except BaseException:
-                self._close_progress_bars()
+                close_progress_bars(self.callback_handler.callbacks)
                 raise
             self._figures.check(self.accelerator, self.state.global_step)
         return output._replace(training_loss=output.metrics["train_loss"])
-
-    def _close_progress_bars(self) -> None:
-        """So that the error does not stand in the line of a bar."""
-        for callback in self.callback_handler.callbacks:
-            for bar in (getattr(callback, "training_bar", None), getattr(callback, "prediction_bar", None)):
-                if bar is not None and hasattr(bar, "close"):
-                    bar.close()
 
     def _find_checkpoint(self, asked: str | bool | None) -> str | None:
         if asked is True:
@@ -507,45 +505,6 @@ class FlamingoTrainer(HeldOutEvaluationMixin, Trainer):
             return
         check_weights_are_finite(self.model.parameters(), self.accelerator)
         super().save_model(output_dir, _internal_call)
-
-    _is_publishing = False
-
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """
-        As `Trainer.init_hf_repo`, which is called before a training: where the Hub cannot be reached, the training begins
-        all the same, and the end of it tries again.
-        """
-        self.push_in_progress = None
-        try:
-            super().init_hf_repo(token, private)
-        except Exception as error:
-            if self._is_publishing or isinstance(error, HfHubHTTPError | LocalTokenNotFoundError):
-                raise OSError(f"The repository on the Hub cannot be made: {explain(error)}") from error
-            logger.warning(
-                f"The Hub cannot be reached now, and will be tried again when the training has ended: {explain(error)}"
-            )
-
-    def push_to_hub(self, *args, **kwargs) -> Any:
-        """
-        As `Trainer.push_to_hub`.
-
-        Raises:
-            OSError: the model is saved, but it could not be published. The message has the command that does it later.
-        """
-        self.save_model(_internal_call=True)
-        self.create_model_card()
-        self._is_publishing = True
-        try:
-            return super().push_to_hub(*args, **kwargs)
-        except Exception as error:  # of the client, of its HTTP library, or of the network
-            name = self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).absolute().name
-            raise OSError(
-                f"The model is finished and saved in {self.args.output_dir!r}, but it could not be published: "
-                f"{explain(error)} When that is resolved, publish it with: hf upload {name} {self.args.output_dir} "
-                f'--exclude "{PREFIX_CHECKPOINT_DIR}-*"'
-            ) from error
-        finally:
-            self._is_publishing = False
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         output_dir = self.args.output_dir if output_dir is None else output_dir
