@@ -16,7 +16,6 @@ The `flamingo` command. Each subcommand is a thin function over what the package
 
 import argparse
 import dataclasses
-import logging
 import math
 import os
 import signal
