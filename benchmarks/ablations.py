@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 from transformers_flamingo.training import read_recipe, run_recipe
-from transformers_flamingo.training.recipe import RECIPES
+from transformers_flamingo.training.recipe_file import RECIPES
 
 
 COLUMNS = {

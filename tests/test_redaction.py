@@ -6,8 +6,22 @@ from transformers_flamingo.redaction import is_secret_name, redact, redact_value
 
 @pytest.mark.parametrize(
     "name",
-    ["hub_token", "--hub-token", "push_to_hub_token", "token", "HF_TOKEN", "api_key", "wandb_api_key", "password"]
-    + ["aws_secret_access_key", "access_key_id", "client_secret", "authorization", "credentials", "account_key"],
+    [
+        "hub_token",
+        "--hub-token",
+        "push_to_hub_token",
+        "token",
+        "HF_TOKEN",
+        "api_key",
+        "wandb_api_key",
+        "password",
+        "aws_secret_access_key",
+        "access_key_id",
+        "client_secret",
+        "authorization",
+        "credentials",
+        "account_key",
+    ],
 )
 def test_fields_that_hold_a_secret(name):
     assert is_secret_name(name)
@@ -15,8 +29,21 @@ def test_fields_that_hold_a_secret(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["image_token", "end_of_chunk_token", "pad_token", "eos_token_id", "include_num_input_tokens_seen", "key"]
-    + ["average_tokens_across_devices", "max_new_tokens", "tokenizer", "metric_for_best_model", "seed", "author", 3],
+    [
+        "image_token",
+        "end_of_chunk_token",
+        "pad_token",
+        "eos_token_id",
+        "include_num_input_tokens_seen",
+        "key",
+        "average_tokens_across_devices",
+        "max_new_tokens",
+        "tokenizer",
+        "metric_for_best_model",
+        "seed",
+        "author",
+        3,
+    ],
 )
 def test_fields_that_do_not(name):
     assert not is_secret_name(name)

@@ -16,7 +16,6 @@ The `flamingo` command. Each subcommand is a thin function over what the package
 
 import argparse
 import dataclasses
-import logging
 import math
 import os
 import signal
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from .errors import user_message
+from .quiet import quiet_libraries
 from .redaction import redact
 
 
@@ -396,6 +396,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = f"flamingo {arguments.command}"
     try:
         quiet_libraries()
+        _quiet_loading()
         arguments.run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -414,27 +415,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-# Begin of messages of other libraries on which a user of the command cannot act, by their loggers.
-_NOTHING_TO_ACT_ON = {
-    "bitsandbytes.backends.cpu.ops": ("Failed to load CPU gemm_4bit_forward",),  # of a faster kernel, at import
-    "transformers.modeling_utils": (
-        "The new embeddings will be initialized",
-        "The new lm_head weights will be initialized",
-    ),
-}
-
-
-def _is_to_be_shown(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(_NOTHING_TO_ACT_ON.get(record.name, "\0"))
-
-
-def quiet_libraries() -> None:
-    """
-    Keep messages on which a user cannot act out of the output of the command, and progress bars of loading out of log files,
-    where each step would be a line.
-    """
-    for name in _NOTHING_TO_ACT_ON:
-        logging.getLogger(name).addFilter(_is_to_be_shown)
+def _quiet_loading() -> None:
+    """Keep progress bars of loading out of log files, where each step would be a line."""
     if not sys.stderr.isatty():
         from transformers.utils.logging import disable_progress_bar
 

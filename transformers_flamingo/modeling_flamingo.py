@@ -1019,6 +1019,25 @@ def _head_of(language_model: nn.Module) -> LanguageModelHead | None:
     return LanguageModelHead(language_model, names[0]) if names not in ([], [""]) else None
 
 
+class WithZeroGradients(torch.autograd.Function):
+    """
+    `apply(tensor, *parameters)`: the tensor as it is, with a gradient of 0 to parameters that it does not depend on.
+
+    A batch without images leaves resampler and cross-attention unused, and processes that train together
+    (`DistributedDataParallel`) would wait for their gradients forever where another process has images. It is not
+    `tensor + 0 * sum(parameters)`, which is NaN when a parameter or the sum is not finite.
+    """
+
+    @staticmethod
+    def forward(ctx, tensor: torch.Tensor, *parameters: nn.Parameter) -> torch.Tensor:
+        ctx.save_for_backward(*parameters)
+        return tensor.clone()  # a view could not be scaled in place, as Trainer does
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return gradient, *map(torch.zeros_like, ctx.saved_tensors)
+
+
 class ChunkedLoss(torch.autograd.Function):
     """
     A loss that is a sum over tokens, of some tokens at a time.
@@ -1889,6 +1908,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             logits = outputs.logits
             if labels is not None:
                 loss = self.loss_function(logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs)
+        if self.training and image_features is None and torch.is_grad_enabled():
+            loss, logits = self._with_zero_gradients(loss, logits)
         return FlamingoOutput(
             loss=loss,
             logits=logits,
@@ -1897,6 +1918,23 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
             image_hidden_states=None if image_features is None else image_features.pooler_output,
         )
+
+    def _with_zero_gradients(
+        self, loss: torch.Tensor | None, logits: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Let what images alone would use have gradients of 0: see [`WithZeroGradients`]."""
+        unused = [*self.resampler.parameters(), *([] if self.vision_model is None else self.vision_model.parameters())]
+        for name, parameter in self.gated_cross_attention.named_parameters():
+            # The feed-forwards are used: in reentrant checkpointing they would have two gradients
+            if ".mlp." not in name and not name.endswith("ffn_gate"):
+                unused.append(parameter)
+        # Sharded parameters are not part of a graph outside their modules
+        unused = [p for p in unused if p.requires_grad and type(p.data) is torch.Tensor]
+        if not unused:
+            return loss, logits
+        if loss is None:
+            return None, WithZeroGradients.apply(logits, *unused)
+        return WithZeroGradients.apply(loss, *unused), logits
 
     def _loss_alone(
         self,

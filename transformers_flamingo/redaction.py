@@ -15,7 +15,7 @@ REDACTED = "<redacted>"
 # The names of fields that hold a secret. `image_token` and the like name words of the vocabulary
 _SECRET_NAME = re.compile(
     r"(?:^|[_.\-])(?:"
-    r"(?:hub|hf|access|auth|api|bearer|session|refresh|security|sas|push[_\-]to[_\-]hub|write|read|bot|personal)[_\-]?token"
+    r"(?:hub|hf|text|vision|access|auth|api|bearer|session|refresh|security|sas|push[_\-]to[_\-]hub|write|read|bot|personal)[_\-]?token"
     r"|api[_\-]?key|(?:access|account|private|storage|secret|signing|encryption)[_\-]?key(?:[_\-]?id)?"
     r"|(?:client[_\-]?)?secret(?:[_\-]?access[_\-]?key)?|passw(?:or)?d|passphrase|credentials?|authorization|cookie|webhook(?:[_\-]?url)?"
     r")$|^token$",
@@ -65,3 +65,9 @@ def redact_values(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(map(redact_values, value))
     return value
+
+
+def explain(error: Exception, limit: int = 300) -> str:
+    """Return the message of an error in one line of at most about `limit` characters, with its type and without secrets."""
+    text = redact(" ".join(str(error).split()))
+    return f"{type(error).__name__}: {text if len(text) <= limit else text[:limit] + '...'}"

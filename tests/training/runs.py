@@ -224,3 +224,30 @@ def losses(logs: list[dict]) -> list[dict]:
     names = ("loss", "gate", "step", "grad_norm", "skipped")
     kept = [{key: value for key, value in entry.items() if key.startswith(names)} for entry in logs]
     return [entry for entry in kept if "loss" in entry]
+
+
+def gradients_of_two(directory: str, *, checkpointing: bool | None = None) -> None:
+    """With DDP as the stock `Trainer` uses it, one process has an image and the other none: leave their gradients."""
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
+    flamingo = model(text_kwargs=NO_DROPOUT).train()
+    if checkpointing is not None:
+        flamingo.activation_checkpointing_enable({"use_reentrant": checkpointing})
+    wrapped = torch.nn.parallel.DistributedDataParallel(flamingo)
+    for step in range(2):
+        for inputs in (with_image(step), without_image(step))[rank::2]:
+            wrapped(**inputs).loss.backward()
+    record = {name: p.grad for name, p in flamingo.named_parameters() if p.requires_grad}
+    torch.save(record, Path(directory, f"{rank}.pt"))
+    torch.distributed.destroy_process_group()
+
+
+def with_image(step: int) -> dict:
+    input_ids = torch.tensor([[98, 5 + step, 6, 7]])
+    images = torch.randn(1, 1, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(step))
+    return {"input_ids": input_ids, "labels": input_ids, "pixel_values": images}
+
+
+def without_image(step: int) -> dict:
+    input_ids = torch.tensor([[8, 9 + step, 10]])
+    return {"input_ids": input_ids, "labels": input_ids}

@@ -242,7 +242,7 @@ def test_the_stock_trainer_trains_it(tmp_path):
 
 def test_parameter_groups_know_the_gates_and_the_gated_blocks():
     adapted = with_lora(tiny_flamingo())
-    gates, matrices, rest = parameter_groups(adapted, 1e-3, weight_decay=0.1, gate_learning_rate_multiplier=10)
+    matrices, rest, gates = parameter_groups(adapted, 1e-3, weight_decay=0.1, gate_learning_rate_multiplier=10)
     assert len(gates["params"]) == 6 and gates["lr"] == 1e-2
     decayed = {id(p) for p in matrices["params"]}
     names = [name for name, p in adapted.named_parameters() if id(p) in decayed]

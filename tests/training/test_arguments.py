@@ -1,8 +1,19 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+import copy
+import pickle
+import zipfile
+from dataclasses import replace
+
 import pytest
+import torch
 from transformers import HfArgumentParser
 
-from transformers_flamingo.training import DataSource, FlamingoTrainingArguments
+from transformers_flamingo.training import DataSource, FlamingoTrainingArguments, HeldOut
+from transformers_flamingo.training.checks import (
+    check_arguments_for_mixture,
+    check_arguments_without_mixture,
+    choose_best_metric,
+)
 
 
 @pytest.mark.parametrize(
@@ -70,3 +81,119 @@ def test_arguments_come_from_a_command_line(tmp_path):
     )
     assert (arguments.mixture_strategy, arguments.skip_bad_samples, arguments.packing) == ("round_robin", True, True)
     assert (arguments.weight_decay, arguments.remove_unused_columns) == (0.1, False)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "remedy"),
+    [
+        ("per_device_train_batch_size", 32, r"set `data.a.batch_size` \(now 2\), `data.b.batch_size` \(now 4\)"),
+        ("per_device_train_batch_size", 8, r"set `data.a.batch_size` \(now 2\)"),
+        ("dataloader_drop_last", True, "Remove it"),
+        ("dataloader_in_order", False, "Remove it"),
+        ("train_sampling_strategy", "group_by_length", "`data.NAME.streaming`"),
+        ("train_sampling_strategy", "sequential", "`data.NAME.streaming`"),
+        ("length_column_name", "size", "Remove it"),
+        ("remove_unused_columns", True, "Remove it"),
+        ("average_tokens_across_devices", False, "Remove it"),
+        ("label_smoothing_factor", 0.1, "not supported with a mixture"),
+        ("auto_find_batch_size", True, "Lower `data.NAME.batch_size`"),
+        ("use_liger_kernel", True, "no kernels"),
+        ("accelerator_config", {"split_batches": True}, "`split_batches`"),
+        ("accelerator_config", {"dispatch_batches": True}, "`dispatch_batches`"),
+        ("logging_strategy", "epoch", "`logging_steps`"),
+        ("eval_strategy", "epoch", "`eval_steps`"),
+        ("save_strategy", "epoch", "`save_steps`"),
+    ],
+)
+def test_an_argument_without_effect_on_a_mixture_is_refused(tmp_path, field, value, remedy):
+    args = FlamingoTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **{field: value})
+    sources = [DataSource(name=name, format="llava", path="x", batch_size=size) for name, size in (("a", 2), ("b", 4))]
+    name = "accelerator_config" if field == "accelerator_config" else field
+    with pytest.raises(ValueError, match=rf"(?s)`{name}`.*{remedy}"):
+        check_arguments_for_mixture(args, sources)
+
+
+def test_arguments_that_agree_with_a_mixture_are_fine(tmp_path):
+    sources = [DataSource(name="a", format="llava", path="x", batch_size=4)]
+    defaults = FlamingoTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    same = FlamingoTrainingArguments(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=4)
+    for args in (defaults, replace(defaults, seed=1), pickle.loads(pickle.dumps(defaults)), same):
+        check_arguments_for_mixture(args, sources)
+    assert defaults.train_batch_size == 8
+
+
+def test_counting_tokens_without_padding_goes_with_no_packing(tmp_path):
+    kwargs = {"output_dir": str(tmp_path), "use_cpu": True, "include_num_input_tokens_seen": "non_padding"}
+    check_arguments_for_mixture(FlamingoTrainingArguments(**kwargs), [])
+    with pytest.raises(ValueError, match="no attention mask"):
+        check_arguments_for_mixture(FlamingoTrainingArguments(**kwargs, packing=True), [])
+
+
+@pytest.mark.parametrize("change", [{"mixture_strategy": "round_robin"}, {"skip_bad_samples": True}])
+def test_an_argument_that_only_a_mixture_heeds(tmp_path, change):
+    args = FlamingoTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **change)
+    with pytest.raises(ValueError, match="not a DataMixture"):
+        check_arguments_without_mixture(args)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("field", ["learning_rate", "weight_decay", "max_grad_norm", "gate_learning_rate_multiplier"])
+def test_numbers_are_finite(tmp_path, field, value):
+    with pytest.raises(ValueError, match=f"`{field}` is {value}"):
+        FlamingoTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **{field: value})
+
+
+BEST = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 2, "save_steps": 2}
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"load_best_model_at_end": True},
+        {"lr_scheduler_type": "reduce_lr_on_plateau"},
+        {"metric_for_best_model": "loss"},
+        {"save_strategy": "best", "metric_for_best_model": "eval_loss"},
+    ],
+)
+def test_the_metric_of_the_best_model_is_there_or_named(tmp_path, kwargs):
+    def arguments(**more):
+        return FlamingoTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **{**BEST, **kwargs, **more})
+
+    rows = object.__new__(HeldOut)
+    args = arguments()
+    choose_best_metric(args, {"a": rows})
+    assert (args.metric_for_best_model, args.greater_is_better) == ("a_loss", False)
+    args = arguments()
+    choose_best_metric(args, rows)
+    assert args.metric_for_best_model in ("loss", "eval_loss")
+    with pytest.raises(ValueError, match="Set it to one of a_loss, a_exact_match, a_word_f1, a_blind_loss.*, b_loss"):
+        choose_best_metric(arguments(), {"a": rows, "b": rows})
+    with pytest.raises(ValueError, match="nothing is evaluated"):
+        choose_best_metric(arguments(), None)
+    args = arguments(metric_for_best_model="b_word_f1")
+    choose_best_metric(args, {"a": rows, "b": rows})
+    assert (args.metric_for_best_model, args.greater_is_better) == ("b_word_f1", True)
+    with pytest.raises(ValueError, match="'cider', which the evaluation does not have"):
+        choose_best_metric(arguments(metric_for_best_model="cider"), {"a": rows})
+    choose_best_metric(arguments(metric_for_best_model="cider"), {"a": rows}, has_own_metrics=True)
+
+
+def test_pickled_and_logged_arguments_hold_no_secret(tmp_path):
+    secrets = ["hf_secretsecret", "wandbkey", "pass1234"]
+    args = FlamingoTrainingArguments(
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        hub_token=secrets[0],
+        lr_scheduler_kwargs={"nested": [{"api_key": secrets[1]}]},
+        run_name=f"https://user:{secrets[2]}@host/x",
+    )
+    torch.save(args, tmp_path / "training_args.bin")
+    written = zipfile.ZipFile(tmp_path / "training_args.bin")
+    content = b"".join(written.read(name) for name in written.namelist()).decode("latin-1")
+    for text in (content, args.to_json_string(), str(args.to_sanitized_dict()), str(args), repr(args)):
+        assert not [secret for secret in secrets if secret in text]
+    loaded = torch.load(tmp_path / "training_args.bin", weights_only=False)
+    assert (loaded.hub_token, loaded.learning_rate) == (None, args.learning_rate)
+    for twin in (copy.copy(args), copy.deepcopy(args), args):  # in this process all is there
+        assert twin.hub_token == secrets[0]
+        assert twin.lr_scheduler_kwargs == {"nested": [{"api_key": secrets[1]}]}

@@ -1,5 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 import json
+import logging
 import os
 
 import pytest
@@ -42,6 +43,76 @@ def test_a_damaged_one_is_passed_over(tmp_path, damage, message):
     damage(tmp_path / "checkpoint-16")
     assert message in find_damage(tmp_path / "checkpoint-16")
     assert get_last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-8")
+
+
+def flip(path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_one_changed_bit_is_damage_and_what_is_skipped_is_said(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    checkpoints(tmp_path, 8, 16, 24)
+    flip(tmp_path / "checkpoint-24" / "model.safetensors")
+    assert find_damage(tmp_path / "checkpoint-24", checksums=False) is None
+    message = "the content of model.safetensors has changed since it was written"
+    assert find_damage(tmp_path / "checkpoint-24") == message
+    (tmp_path / "checkpoint-16" / "manifest.json").write_text('{"files": {"model.safetensors": 100}}')
+    assert get_last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-8")
+    assert message in caplog.text
+    assert (
+        "checkpoint-16 cannot be resumed from: its manifest.json is damaged, or of an earlier release" in caplog.text
+    )
+
+
+@pytest.mark.parametrize("manifest", ["", "{", "[]", '{"files": 3}', '{"files": {"a": {"size": 1}}}', "null"])
+def test_a_manifest_that_is_not_one(tmp_path, manifest):
+    checkpoints(tmp_path, 8)
+    (tmp_path / "checkpoint-8" / "manifest.json").write_text(manifest)
+    assert "manifest.json is damaged" in find_damage(tmp_path / "checkpoint-8")
+
+
+def test_every_file_is_on_the_disk_before_the_manifest(tmp_path, monkeypatch):
+    synced, manifest = [], []
+    fsync, replace = os.fsync, os.replace
+
+    def spy_fsync(descriptor):
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        return fsync(descriptor)
+
+    def spy_replace(source, target):
+        manifest.append((str(target), list(synced)))
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(os, "replace", spy_replace)
+    checkpoints(tmp_path, 8)
+    ((target, before),) = manifest
+    folder = tmp_path / "checkpoint-8"
+    assert target == str(folder / "manifest.json")
+    assert {str(folder / "model.safetensors"), str(folder / "nested" / "state.json"), str(folder)} <= set(before)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer_state.json", "run_state_0.json"])
+def test_a_run_does_not_resume_from_changed_bytes(tmp_path, name):
+    sources = [source("a", write_pairs(tmp_path / "pairs", 8))]
+    kwargs = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+    trainer(tmp_path / "out", sources, **kwargs).train()
+    flip(tmp_path / "out" / "checkpoint-2" / name)
+    with pytest.raises(ValueError, match=f"cannot be resumed from: the content of {name} has changed"):
+        trainer(tmp_path / "out", sources, **kwargs).train(str(tmp_path / "out" / "checkpoint-2"))
+    resumed = trainer(tmp_path / "out", sources, **kwargs)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed._steps_before == 1
+
+
+def test_a_checkpoint_without_its_optimizer_is_not_resumed(tmp_path):
+    sources = [source("a", write_pairs(tmp_path / "pairs", 8))]
+    kwargs = {"max_steps": 1, "save_strategy": "steps", "save_steps": 1, "save_only_model": True}
+    trainer(tmp_path / "out", sources, **kwargs).train()
+    with pytest.raises(ValueError, match="saved with `save_only_model`"):
+        trainer(tmp_path / "out", sources, **kwargs).train(resume_from_checkpoint=True)
 
 
 def test_a_damaged_one_with_a_higher_step_does_not_cost_a_whole_one(tmp_path):

@@ -11,9 +11,9 @@ def test_each_trained_parameter_is_in_one_group():
     model.freeze_backbones()
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = parameter_groups(model, 1e-3, weight_decay=0.2, gate_learning_rate_multiplier=10.0)
-    gates, matrices, rest = ([names[id(p)] for p in group["params"]] for group in groups)
-    assert [group["lr"] for group in groups] == [1e-2, 1e-3, 1e-3]
-    assert [group["weight_decay"] for group in groups] == [0.0, 0.2, 0.0]
+    matrices, rest, gates = ([names[id(p)] for p in group["params"]] for group in groups)
+    assert [group["lr"] for group in groups] == [1e-3, 1e-3, 1e-2]
+    assert [group["weight_decay"] for group in groups] == [0.2, 0.0, 0.0]
     assert len(gates) == 6 and all(name.endswith("_gate") for name in gates)
     assert all(name.startswith("gated_cross_attention.") and name.endswith(".weight") for name in matrices)
     assert not any("norm" in name for name in matrices)

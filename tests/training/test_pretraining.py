@@ -200,7 +200,7 @@ def test_arguments_combine_with_those_of_the_trainer(tmp_path):
         ({"data_format": "tfrecord"}, "Known formats are text, image_text_pairs"),
         ({"text": "gpt2"}, "`text` is 'gpt2' and `text_config` is"),
         ({"vision_config": None}, "`vision` is None and `vision_config` is None"),
-        ({"text_config": "{"}, "which is no JSON"),
+        ({"text_config": "{"}, "which is not JSON"),
         ({"vision_config": {"hidden_size": 3}}, "without `model_type`"),
     ],
 )
@@ -238,3 +238,50 @@ def test_parts_that_do_not_fit_are_refused(tmp_path, pairs):
     few = TextPretrainingArguments(data_path=texts, text_config={**GPT2, "n_positions": 9999}, block_size=9999)
     with pytest.raises(ValueError, match="fill no row of 9999 tokens"):
         pretrain_text(few, training(tmp_path))
+
+
+def test_a_misspelt_field_of_a_backbone_is_refused(tmp_path):
+    path = write_pairs(tmp_path / "pairs", 4)
+    training = TrainingArguments(str(tmp_path / "out"), use_cpu=True, report_to="none")
+    for config, message in (
+        ({"n_embdd": 32}, "GPT2Config has no 'n_embdd'.*Did you mean 'n_embd'"),
+        ({"n_embd": "wide"}, "cannot be made of .*'n_embd' expected int"),
+    ):
+        arguments = TextPretrainingArguments(
+            data_path=path,
+            data_format="image_text_pairs",
+            text_config={"model_type": "gpt2", **config},
+            vocab_size=300,
+        )
+        with pytest.raises(ValueError, match=message):
+            pretrain_text(arguments, training)
+
+
+def test_pretraining_that_becomes_nan_stops_and_keeps_what_was_there(tmp_path):
+    path = write_pairs(tmp_path / "pairs", 8)
+    small = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 8}
+    arguments = TextPretrainingArguments(
+        data_path=path, data_format="image_text_pairs", text_config=small, vocab_size=300, block_size=4
+    )
+
+    def train(**kwargs):
+        training = TrainingArguments(
+            str(tmp_path / "out"),
+            use_cpu=True,
+            report_to="none",
+            save_strategy="no",
+            logging_steps=1,
+            hub_token="hf_secretsecret",
+            **kwargs,
+        )
+        return pretrain_text(arguments, training)
+
+    train(max_steps=1)
+    out = tmp_path / "out"
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert {"config.json", "model.safetensors", "training_args.bin"} <= {path.name for path in before}
+    assert not [path for path, content in before.items() if b"hf_secretsecret" in content]
+    for steps, message in ((50, "the training is stopped"), (2, "not saved and not published")):
+        with pytest.raises(ValueError, match=message):
+            train(max_steps=steps, learning_rate=1e38, max_grad_norm=0.0)
+        assert {path: path.read_bytes() for path in before} == before

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from transformers_flamingo.training import parse_recipe, read_recipe
-from transformers_flamingo.training.recipe import RECIPES
+from transformers_flamingo.training.recipe_file import RECIPES
 
 
 VALUES = {
@@ -117,7 +117,7 @@ def test_paths_start_in_data_root():
         ({"lora_rank": 4, "train_text": True}, "adapters are trained in the place of"),
         ({"quantization": "4bit", "train_text": True}, "quantised weights cannot be trained"),
         ({"quantization": "2bit"}, "2bit"),
-        ({"model_config": "{"}, "no JSON"),
+        ({"model_config": "{"}, "`model_config` is not valid YAML"),
         ({"evaluation_max_rows": 0}, "`evaluation_max_rows` is 0"),
     ],
 )
@@ -136,7 +136,7 @@ def test_a_wrong_command_line(arguments):
 def test_a_recipe_that_is_not_there_or_not_readable(tmp_path):
     with pytest.raises(FileNotFoundError, match="no recipe 'nonsense'.*ablations/gates-off.*miniature"):
         read_recipe("nonsense")
-    with pytest.raises(ValueError, match="is no YAML"):
+    with pytest.raises(ValueError, match="is not valid YAML"):
         read_recipe(write(tmp_path / "a.yaml", "a: [1"))
     with pytest.raises(ValueError, match="holds list"):
         read_recipe(write(tmp_path / "b.yaml", "- 1"))
@@ -176,7 +176,7 @@ def test_a_name_that_is_there_twice_and_a_base_without_end(tmp_path):
     path = write(tmp_path / "a.yaml", "data:\n  x: {format: llava, path: a}\n  x: {format: llava, path: b}\n")
     with pytest.raises(ValueError, match="'x' is there twice"):
         read_recipe(path)
-    with pytest.raises(ValueError, match="has no end"):
+    with pytest.raises(ValueError, match="without end"):
         read_recipe(write(tmp_path / "b.yaml", "base: c.yaml") if write(tmp_path / "c.yaml", "base: b.yaml") else "")
     recipe = read_recipe(write(tmp_path / "d.yaml", "base: miniature\nmax_steps: 3"))
     assert recipe.training.max_steps == 3 and recipe.model.text == "miniature"

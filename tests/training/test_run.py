@@ -14,7 +14,7 @@ from transformers_flamingo import FlamingoModel, FlamingoProcessor
 from transformers_flamingo.cli import main
 from transformers_flamingo.miniature import text_backbone_path, vision_backbone_path
 from transformers_flamingo.training import build_model, load_trainable, parse_recipe, read_recipe
-from transformers_flamingo.training.recipe import RECIPES
+from transformers_flamingo.training.recipe_file import RECIPES
 
 
 @pytest.fixture(scope="module")

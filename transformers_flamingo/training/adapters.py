@@ -3,6 +3,7 @@
 
 from typing import TYPE_CHECKING
 
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from ..modeling_flamingo import FlamingoModel
@@ -84,5 +85,7 @@ def lora_config(model: FlamingoModel, **kwargs) -> "LoraConfig":
             *(f"gated_cross_attention.{index}" for index in range(len(model.gated_cross_attention))),
         ],
         "trainable_token_indices": token_rows,
+        # GPT-2 keeps its matrices transposed. peft would find out too, with a warning for each run
+        "fan_in_fan_out": any(isinstance(module, Conv1D) for module in model.language_model.modules()),
     }
     return LoraConfig(**{**defaults, **kwargs})

@@ -1,12 +1,16 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """What a training run can be told: the sources of its data, and the arguments of its trainer."""
 
+import copy
+import math
+import reprlib
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from datasets import Dataset, IterableDataset
 from transformers import TrainingArguments
 
+from ..redaction import redact, redact_values
 from .data import FORMATS, Reader
 
 
@@ -62,12 +66,12 @@ class DataSource:
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name:
             raise ValueError(f"A data source has the name {self.name!r}: give it one, its losses are logged under it.")
-        if self.format not in FORMATS:
+        if not isinstance(self.format, str) or self.format not in FORMATS:
             self._refuse("format", f"Known formats are {', '.join(FORMATS)}.")
         for name in ("weight", "leading_space_probability", "next_image_probability"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                self._refuse(name, "Give a number.")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                self._refuse(name, "Give a finite number.")
         for name in ("streaming", "cache_features", "append_eos"):
             if not isinstance(getattr(self, name), bool):
                 self._refuse(name, "Give true or false.")
@@ -88,12 +92,13 @@ class DataSource:
             if not 0 <= getattr(self, name) <= 1:
                 self._refuse(name, "It is a probability: give a number from 0 to 1.")
         known = [f.name for f in fields(FORMATS[self.format])]
-        unknown = sorted(set(self.options) - set(known))
+        unknown = [name for name in self.options if name not in known]
         if unknown:
             self._refuse("options", f"Of these, {self.format!r} has no {unknown}. Its options are {known}.")
 
     def _refuse(self, name: str, why: str) -> None:
-        raise ValueError(f"Data source {self.name!r}: `{name}` is {getattr(self, name)!r}. {why}")
+        value = redact(reprlib.repr(getattr(self, name)))
+        raise ValueError(f"Data source {reprlib.repr(self.name)}: `{name}` is {value}. {why}")
 
     @property
     def reader(self) -> Reader:
@@ -112,21 +117,59 @@ class DataSource:
         except Exception as error:  # each file format has its own
             cause = "" if error.__cause__ is None else f" {type(error.__cause__).__name__}: {error.__cause__}"
             raise ValueError(
-                f"Data source {self.name!r} cannot be opened ({type(error).__name__}: {error}{cause}). Without it the mixture "
+                f"Data source {self.name!r} cannot be opened ({type(error).__name__}: {redact(f'{error}{cause}')}). Without it the mixture "
                 "would be another one, so the run stops. Check `path`, `format` and `split`, or leave the source out."
             ) from error
         if is_empty:
             raise ValueError(
-                f"Data source {self.name!r}: there is no row in {self.path!r}. Without it the mixture would be another "
+                f"Data source {self.name!r}: there is no row in {redact(self.path)!r}. Without it the mixture would be another "
                 "one, so the run stops. Check `path` and `split`, or leave the source out."
             )
         return rows
 
 
-@dataclass
-class FlamingoTrainingArguments(TrainingArguments):
+class DefaultSize(int):
+    """The default of a field, to be told from the same number given by the user."""
+
+
+@dataclass(repr=False)  # the generated one would show all fields
+class SecretFreeTrainingArguments(TrainingArguments):
     """
-    `TrainingArguments` with what a Flamingo needs beside them.
+    `TrainingArguments` that keep their secrets to themselves.
+
+    `Trainer` pickles its arguments into the output folder, which is published, and trackers log them as JSON. Neither has
+    `hub_token`, nor what looks like a secret anywhere else in them ([`redact_values`]).
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = redact_values(self.__dict__)
+        # They hold the configuration of DeepSpeed, with whatever is in it
+        return {**state, **dict.fromkeys(state.keys() & {"hf_deepspeed_config", "deepspeed_plugin"})}
+
+    def __copy__(self) -> "SecretFreeTrainingArguments":
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SecretFreeTrainingArguments":
+        twin = copy.copy(self)
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `TrainingArguments.to_dict`, without secrets."""
+        return redact_values(super().to_dict())
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
+
+    __repr__ = __str__
+
+
+@dataclass(repr=False)
+class FlamingoTrainingArguments(SecretFreeTrainingArguments):
+    """
+    `TrainingArguments` with what a Flamingo needs in addition.
 
     Args:
         mixture_strategy (`str`, *optional*, defaults to `"accumulate"`):
@@ -143,6 +186,9 @@ class FlamingoTrainingArguments(TrainingArguments):
         packing (`bool`, *optional*, defaults to `False`):
             Whether the rows of a micro-batch are packed as documents into fewer rows, of at most `max_length` tokens of
             their source ([`FlamingoDataCollator`]). The loss stays the same.
+        max_non_finite_steps (`int`, *optional*, defaults to 3):
+            The training stops with an error when it logs after this many optimizer steps in a row whose loss is NaN or
+            infinite. Whatever the number, a model that has NaN or infinite weights is not saved and not published.
 
         evaluation_max_rows (`int`, *optional*, defaults to 200): Held-out rows of each source that a recipe evaluates.
         generation_max_new_tokens (`int`, *optional*, defaults to 20): Length of generated texts in an evaluation.
@@ -154,7 +200,8 @@ class FlamingoTrainingArguments(TrainingArguments):
     `logging_nan_inf_filter=False` (a loss of NaN is shown), and `ddp_find_unused_parameters=True` (a batch without
     images leaves the resampler unused).
 
-    `per_device_train_batch_size` is of no effect on a [`DataMixture`], whose sources have their own.
+    With a [`DataMixture`], whose sources have their own batch sizes and whose batches depend on their place alone,
+    [`FlamingoTrainer`] refuses the fields that would have no effect: see [`check_arguments_for_mixture`].
     """
 
     mixture_strategy: MixtureStrategy = field(
@@ -171,10 +218,17 @@ class FlamingoTrainingArguments(TrainingArguments):
     )
     packing: bool = field(default=False, metadata={"help": "Whether short documents share a row of a micro-batch."})
 
+    max_non_finite_steps: int = field(
+        default=3, metadata={"help": "Stop after this many steps in a row whose loss is NaN or infinite."}
+    )
+
     evaluation_max_rows: int = field(default=200, metadata={"help": "Held-out rows of each source, at most."})
     generation_max_new_tokens: int = field(default=20, metadata={"help": "Length of texts generated in evaluation."})
     generation_num_beams: int = field(default=1, metadata={"help": "Beams of texts generated in evaluation."})
 
+    per_device_train_batch_size: int = field(
+        default=DefaultSize(8), metadata={"help": "Rows per micro-batch, where `train_dataset` is not a mixture."}
+    )
     learning_rate: float = field(default=1e-4, metadata={"help": "The peak learning rate."})
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "The schedule."})
     weight_decay: float = field(default=0.1, metadata={"help": "Of the matrices of the gated blocks."})
@@ -188,16 +242,25 @@ class FlamingoTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"`{f.name}` is {value}, with which nothing can be trained. Give a finite number.")
         super().__post_init__()
         if self.mixture_strategy not in get_args(MixtureStrategy):
             raise ValueError(
                 f"`mixture_strategy` is {self.mixture_strategy!r}. Known strategies are "
                 f"{', '.join(get_args(MixtureStrategy))}."
             )
-        for name in ("evaluation_max_rows", "generation_max_new_tokens", "generation_num_beams"):
+        for name in (
+            "max_non_finite_steps",
+            "evaluation_max_rows",
+            "generation_max_new_tokens",
+            "generation_num_beams",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but it must be at least 1.")
-        if not self.gate_learning_rate_multiplier > 0:
+        if not 0 < self.gate_learning_rate_multiplier < math.inf:
             raise ValueError(
                 f"`gate_learning_rate_multiplier` is {self.gate_learning_rate_multiplier}. At 0 or below, gates that "
                 "start closed stay closed and the images are never used: give a number above 0."

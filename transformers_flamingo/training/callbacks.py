@@ -1,6 +1,9 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """What to watch while a Flamingo trains."""
 
+import math
+from collections.abc import Callable, Iterable
+
 from torch import nn
 from transformers import TrainerCallback
 
@@ -44,3 +47,59 @@ class GateHistoryCallback(TrainerCallback):
 
     def _record(self, step: int, model) -> None:
         self.history.append({"step": step, **gate_values(getattr(model, "module", model))})
+
+
+class EpochCallback(TrainerCallback):
+    """
+    Keeps `state.epoch` true where the stock loop, which does not know the length of its data, counts the run as one epoch.
+
+    Args:
+        count_epochs (`Callable[[], float | None]`): Passes over the data since the run began; `None` if it is not known.
+    """
+
+    def __init__(self, count_epochs: Callable[[], float | None]):
+        self.count_epochs = count_epochs
+
+    def on_step_end(self, args, state, control, **kwargs):
+        epoch = self.count_epochs()
+        if epoch is not None:
+            state.epoch = epoch
+
+    on_train_begin = on_step_end
+
+
+class StopAtNaNCallback(TrainerCallback):
+    """
+    Stops a training of the stock `Trainer` that has failed for good.
+
+    Args:
+        max_non_finite_logs (`int`): Number of logs in a row whose loss, or norm of the gradient, is NaN or infinite.
+
+    Raises:
+        ValueError: there were so many.
+    """
+
+    def __init__(self, max_non_finite_logs: int = 3):
+        self.max_non_finite_logs = max_non_finite_logs
+        self.count = 0
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" not in (logs or {}):
+            return
+        # In half precision, gradients overflow now and then until the scale fits: such a step is skipped
+        values = [float(logs["loss"]), 0.0 if args.fp16 else float(logs.get("grad_norm", 0.0))]
+        self.count = 0 if all(map(math.isfinite, values)) else self.count + 1
+        if self.count >= self.max_non_finite_logs:
+            raise ValueError(
+                f"The loss or the norm of its gradient was NaN or infinite in the last {self.count} logs up to step "
+                f"{state.global_step}, so the training is stopped: nothing is learned from here on. Lower `learning_rate`, or "
+                "train in `bf16` instead of `fp16`."
+            )
+
+
+def close_progress_bars(callbacks: Iterable[TrainerCallback]) -> None:
+    """Close the bars that a training left open, so that an error does not begin in the line of one."""
+    for callback in callbacks:
+        for bar in (getattr(callback, "training_bar", None), getattr(callback, "prediction_bar", None)):
+            if hasattr(bar, "close"):
+                bar.close()

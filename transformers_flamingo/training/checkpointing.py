@@ -1,65 +1,142 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Checkpoints that are known to be whole, and checkpoints of the trained parameters alone."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import filelock
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
+from ..files import disk_errors, remove_leftovers, sync_folder, write_json
+
 
 logger = logging.get_logger(__name__)
 
 MANIFEST_NAME = "manifest.json"
 TRAINABLE_NAME = "trainable.safetensors"
+# `Trainer.push_to_hub` does not publish names with an underscore
+LOCK_NAME = "_training.lock"
+
+
+@contextmanager
+def lock_output(directory: str | os.PathLike) -> Iterator[None]:
+    """
+    Keep other trainings out of an output folder, for as long as the block lasts or the process lives.
+
+    Blocks of one process may be nested.
+
+    Raises:
+        OSError: another process trains into the folder, or it cannot be written.
+    """
+    directory = Path(directory)
+    with disk_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(directory.resolve() / LOCK_NAME, is_singleton=True, thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise OSError(
+                f"Another training is writing to {str(directory)!r}, and the two would overwrite each other's files. Wait "
+                "until it has ended, or give another `output_dir`."
+            ) from None
+    try:
+        remove_leftovers(directory)
+        yield
+    finally:
+        lock.release()
 
 
 def write_manifest(checkpoint: str | os.PathLike) -> None:
     """
-    Declare a checkpoint whole: the names and sizes of its files, in `manifest.json`, which appears at once.
+    Declare a checkpoint whole: the names, sizes and SHA-256 of its files, in `manifest.json`, which appears at once.
 
-    Call it when everything is written, and before an older checkpoint is deleted.
+    Call it when everything is written, and before an older checkpoint is deleted. It first waits until the files are on
+    the disk, for a manifest that survives a power failure must not vouch for files that do not.
     """
     checkpoint = Path(checkpoint)
-    files = {
-        path.relative_to(checkpoint).as_posix(): path.stat().st_size
-        for path in sorted(checkpoint.rglob("*"))
-        if path.is_file() and not path.name.startswith(MANIFEST_NAME)
-    }
-    temporary = checkpoint / f"{MANIFEST_NAME}.tmp"
-    with open(temporary, "w") as file:
-        json.dump({"files": files}, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, checkpoint / MANIFEST_NAME)
+    sync_folder(checkpoint)
+    paths = [path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path.name != MANIFEST_NAME]
+    with ThreadPoolExecutor() as threads:
+        checksums = threads.map(_checksum, paths)
+        files = {
+            path.relative_to(checkpoint).as_posix(): {"size": path.stat().st_size, "sha256": checksum}
+            for path, checksum in zip(paths, checksums, strict=True)
+        }
+    write_json(checkpoint / MANIFEST_NAME, {"files": files})
 
 
-def remove_manifest(checkpoint: str | os.PathLike) -> None:
-    """Declare that a checkpoint is about to be written, perhaps over an older one of the same step."""
-    (Path(checkpoint) / MANIFEST_NAME).unlink(missing_ok=True)
+def _checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def find_damage(checkpoint: str | os.PathLike) -> str | None:
-    """What is wrong with a checkpoint, compared with its manifest, or `None`."""
+def find_damage(checkpoint: str | os.PathLike, *, checksums: bool = True) -> str | None:
+    """
+    Say what is wrong with a checkpoint, compared with its manifest; `None` if nothing is.
+
+    Args:
+        checkpoint (`str`): The folder.
+        checksums (`bool`, *optional*, defaults to `True`): Whether to read the files, and not only compare their sizes.
+    """
     checkpoint = Path(checkpoint)
+    if not checkpoint.is_dir():
+        return "there is no such folder"
     try:
-        files = json.loads((checkpoint / MANIFEST_NAME).read_text())["files"]
+        files = json.loads((checkpoint / MANIFEST_NAME).read_text(encoding="utf-8"))["files"]
+        expected = {name: (entry["size"], entry["sha256"]) for name, entry in files.items()}
     except FileNotFoundError:
         return f"it has no {MANIFEST_NAME}, which is written last: its writing was cut short"
-    for name, size in files.items():
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return f"its {MANIFEST_NAME} is damaged, or of an earlier release, whose manifests had no checksums"
+    for name, (size, _) in expected.items():
         path = checkpoint / name
         if not path.is_file():
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes, and had {size}"
-    return None
+    if not checksums:
+        return None
+    with ThreadPoolExecutor() as threads:
+        found = threads.map(_checksum, [checkpoint / name for name in expected])
+        changed = [name for (name, (_, sha)), now in zip(expected.items(), found, strict=True) if now != sha]
+    return f"the content of {', '.join(changed)} has changed since it was written" if changed else None
+
+
+def agree(function: Callable[[], str | None]) -> str | None:
+    """
+    Return what `function` returns in the main process, in each process.
+
+    So that a checkpoint is read by one of them, and that they do not come to different conclusions.
+
+    Raises:
+        OSError: it raised one in the main process.
+    """
+    answer: list[Any] = [None]
+    if PartialState().is_main_process:
+        try:
+            answer = [function()]
+        except OSError as error:  # the others wait for an answer
+            answer = [error]
+    if PartialState().num_processes > 1:
+        broadcast_object_list(answer)
+    if isinstance(answer[0], OSError):
+        raise answer[0]
+    return answer[0]
 
 
 def get_last_checkpoint(output_dir: str | os.PathLike) -> str | None:
@@ -89,7 +166,7 @@ def remove_damaged(output_dir: str | os.PathLike) -> None:
     One that stays would be counted as a checkpoint when older ones are deleted, and a whole one could go in its place.
     """
     for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        damage = find_damage(path) if path.is_dir() else None
+        damage = find_damage(path, checksums=False) if path.is_dir() else None
         if damage is not None:
             logger.warning(f"{path} is deleted, as `save_total_limit` asks: {damage}.")
             shutil.rmtree(path, ignore_errors=True)

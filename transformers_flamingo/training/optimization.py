@@ -25,7 +25,7 @@ def parameter_groups(
             group, and this changes nothing, so that a recipe and its ablation may have the same.
 
     Returns:
-        `list[dict]`: the gates, the matrices of the gated blocks, and the rest, where there are any. Pass them on as
+        `list[dict]`: the matrices of the gated blocks, the rest, and the gates, where there are any. Pass them on as
         `Trainer(..., optimizers=(AdamW(parameter_groups(model, 1e-4)), None))`.
 
     Raises:
@@ -42,9 +42,10 @@ def parameter_groups(
         else:
             rest.append(parameter)
     groups = [
-        {"params": gates, "lr": learning_rate * gate_learning_rate_multiplier, "weight_decay": 0.0},
         {"params": matrices, "lr": learning_rate, "weight_decay": weight_decay},
         {"params": rest, "lr": learning_rate, "weight_decay": 0.0},
+        # Last, because `Trainer` logs the learning rate of the first group
+        {"params": gates, "lr": learning_rate * gate_learning_rate_multiplier, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if not groups:

@@ -21,7 +21,9 @@ FlamingoModel.from_vision_text_pretrained("vision", "text")
 """
 
 import copy
+import dataclasses
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from itertools import chain
 from pathlib import Path
@@ -30,6 +32,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from datasets import Dataset, Features, List, Value
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from torch.nn import functional as F
 from transformers import (
@@ -52,8 +55,15 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from ..files import update_folder, write_folder
+from ..redaction import explain
+from .arguments import SecretFreeTrainingArguments
+from .callbacks import StopAtNaNCallback
+from .checkpointing import lock_output
 from .data import FORMATS, BadSampleError, Chunk, Reader, decode_image, origin
 from .data.sources import record, rows_of, text_column
+from .figures import check_weights_are_finite
+from .recipe_file import show, suggest
 
 
 @dataclass(frozen=True)
@@ -86,8 +96,8 @@ class _PretrainingArguments:
             if isinstance(value, str):
                 try:
                     setattr(self, name, json.loads(value))
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"`{name}` is {value!r}, which is no JSON ({error}).") from error
+                except (json.JSONDecodeError, RecursionError) as error:
+                    raise ValueError(f"`{name}` is {show(value)}, which is not JSON ({error}).") from error
         if self.data_format not in _FORMATS:
             raise ValueError(f"`data_format` is {self.data_format!r}. Known formats are {', '.join(_FORMATS)}.")
         self._check_one_of("text")
@@ -307,9 +317,14 @@ def pretrain_vision(arguments: VisionPretrainingArguments, training: TrainingArg
         ValueError: the parts do not fit together, or there are fewer rows than in a batch.
         BadSampleError: a row cannot be trained on. The message names file and row.
     """
-    training = copy.copy(training)  # the caller's stay as they are
+    training = _private_copy(training)
     training.remove_unused_columns = False
     training.dataloader_drop_last = True
+    with lock_output(training.output_dir) if training.process_index == 0 else nullcontext():
+        return _pretrain_vision(arguments, training)
+
+
+def _pretrain_vision(arguments: VisionPretrainingArguments, training: TrainingArguments) -> Trainer:
     set_seed(training.seed)
     rows = arguments.load()
     batch_size = training.train_batch_size * training.world_size
@@ -328,11 +343,14 @@ def pretrain_vision(arguments: VisionPretrainingArguments, training: TrainingArg
         training,
         train_dataset=rows,
         data_collator=ContrastiveCollator(arguments.reader, image_processor, tokenizer, arguments.max_length),
+        callbacks=[StopAtNaNCallback()],
     )
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    check_weights_are_finite(model.parameters(), trainer.accelerator)
     if trainer.is_world_process_zero():
-        model.vision_model.save_pretrained(training.output_dir)
-        image_processor.save_pretrained(training.output_dir)
+        with update_folder(training.output_dir) as partial:
+            model.vision_model.save_pretrained(partial)
+            image_processor.save_pretrained(partial)
     trainer.accelerator.wait_for_everyone()
     return trainer
 
@@ -404,9 +422,15 @@ def pretrain_text(arguments: TextPretrainingArguments, training: TrainingArgumen
         ValueError: the parts do not fit together, or the texts fill no row.
         BadSampleError: a row cannot be read. The message names file and row.
     """
+    training = _private_copy(training)
+    with lock_output(training.output_dir) if training.process_index == 0 else nullcontext():
+        return _pretrain_text(arguments, training)
+
+
+def _pretrain_text(arguments: TextPretrainingArguments, training: TrainingArguments) -> Trainer:
     set_seed(training.seed)
     rows = arguments.load()
-    tokenizer = _load_tokenizer(arguments, rows, training, Path(training.output_dir))
+    tokenizer = _load_tokenizer(arguments, rows, training, Path(training.output_dir) / "tokenizer")
     if arguments.text is not None:
         model = AutoModelForCausalLM.from_pretrained(arguments.text)
     else:
@@ -436,9 +460,14 @@ def pretrain_text(arguments: TextPretrainingArguments, training: TrainingArgumen
         # Not DataCollatorForLanguageModeling: it learns no padding, which for many tokenizers is the end of the sequence
         data_collator=_collate_blocks,
         processing_class=tokenizer,
+        callbacks=[StopAtNaNCallback()],
     )
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
-    trainer.save_model()
+    check_weights_are_finite(model.parameters(), trainer.accelerator)
+    with update_folder(training.output_dir) if training.should_save else nullcontext(training.output_dir) as directory:
+        trainer.save_model(str(directory), _internal_call=True)
+    if training.push_to_hub:
+        trainer.push_to_hub()
     return trainer
 
 
@@ -460,6 +489,14 @@ def _collate_blocks(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 # Both.
 
 
+def _private_copy(training: TrainingArguments) -> TrainingArguments:
+    """The caller's stay as they are; and `Trainer` writes its arguments to the output folder, which is published."""
+    twin = copy.copy(training)
+    if type(twin) is TrainingArguments:
+        twin.__class__ = SecretFreeTrainingArguments  # which has the same fields
+    return twin
+
+
 def _text(reader: Reader, row: dict[str, Any]) -> str:
     return " ".join(filter(None, (chunk.prompt + chunk.text for chunk in reader.read(row))))
 
@@ -469,7 +506,17 @@ def _new_config(values: dict[str, Any], tokenizer: PreTrainedTokenizerBase | Non
     if tokenizer is not None:
         of_tokenizer = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
         of_tokenizer["vocab_size"] = len(tokenizer)
-    return AutoConfig.for_model(**{**of_tokenizer, **values})
+    config = AutoConfig.for_model(values["model_type"])
+    known = {f.name for f in dataclasses.fields(config)} | {*config.attribute_map, "model_type"}
+    for name in values:
+        if name not in known:
+            raise ValueError(
+                f"{type(config).__name__} has no {show(name)}, so it would have no effect.{suggest(name, known)}"
+            )
+    try:
+        return AutoConfig.for_model(**{**of_tokenizer, **values})
+    except StrictDataclassError as error:
+        raise ValueError(f"{type(config).__name__} cannot be made of {show(values)}: {explain(error)}") from error
 
 
 def _check_vocabulary(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -489,7 +536,8 @@ def _load_tokenizer(
         if name is None and training.local_process_index == 0:
             reader, blank = arguments.reader, GPT2Tokenizer(pad_token="<pad>")
             texts = (_text(reader, row) for row in rows)
-            blank.train_new_from_iterator(texts, arguments.vocab_size).save_pretrained(directory)
+            with write_folder(directory) as partial:
+                blank.train_new_from_iterator(texts, arguments.vocab_size).save_pretrained(partial)
         tokenizer = AutoTokenizer.from_pretrained(name or directory)
     if tokenizer.eos_token is None:
         raise ValueError(f"The tokenizer of {name!r} has no `eos_token`, so nothing would end a text. Give another.")

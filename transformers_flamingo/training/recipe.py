@@ -16,26 +16,23 @@ A recipe: a YAML file that says what is trained, on what, and how.
 `base: other.yaml` begins with another recipe, and `null` takes a source or a setting out of it.
 """
 
-import difflib
 import json
 import os
-import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from .arguments import DataSource, FlamingoTrainingArguments
+from ..configuration_flamingo import FlamingoConfig
+from ..redaction import explain, redact, redact_values
+from .arguments import DataSource, FlamingoTrainingArguments, SecretFreeTrainingArguments
 from .pretraining import TextPretrainingArguments, VisionPretrainingArguments
-
-
-#: The recipes that are shipped.
-RECIPES = Path(__file__).parent / "recipes"
+from .recipe_file import check_values, merge, parse_yaml, read_recipe_file, show, suggest
 
 
 @dataclass
@@ -76,8 +73,16 @@ class ModelArguments:
         if isinstance(self.model_config, str):
             try:
                 self.model_config = json.loads(self.model_config)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"`model_config` is {self.model_config!r}, which is no JSON ({error}).") from error
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise ValueError(
+                    f"`model_config` is {show(self.model_config)}, which is not JSON ({error})."
+                ) from error
+        for name in FlamingoConfig._unknown_names(self.model_config or {}):
+            if name not in ("dtype", "torch_dtype") and not name.startswith(("vision_", "text_")):
+                known = [f.name for f in fields(FlamingoConfig)]
+                raise ValueError(
+                    f"`model_config` has {show(name)}, which FlamingoConfig has not.{suggest(name, known)}"
+                )
         if self.model is None and (self.vision is None or self.text is None):
             raise ValueError(
                 f"`model` is not given, `vision` is {self.vision!r} and `text` {self.text!r}. Give `model`, a saved "
@@ -145,7 +150,7 @@ def read_recipe(path: str | os.PathLike, arguments: Sequence[str] = ()) -> Recip
         FileNotFoundError: there is no such recipe.
         ValueError: it has a name or a value that is not known. The message says which.
     """
-    return parse_recipe(_read(Path(path)), arguments)
+    return parse_recipe(read_recipe_file(Path(path)), arguments)
 
 
 def parse_recipe(values: dict[str, Any], arguments: Sequence[str] = ()) -> Recipe:
@@ -165,7 +170,9 @@ def read_pretraining_recipe(
 ) -> tuple[VisionPretrainingArguments | TextPretrainingArguments, TrainingArguments]:
     """As [`read_recipe`], for [`pretrain_vision`] or [`pretrain_text`]: their arguments."""
     mappings = [f.name for f in fields(kind) if f.name.endswith(("_config", "_options"))]
-    (pretraining, training), _, _ = _parse(_read(Path(path)), arguments, [kind, TrainingArguments], mappings)
+    (pretraining, training), _, _ = _parse(
+        read_recipe_file(Path(path)), arguments, [kind, SecretFreeTrainingArguments], mappings
+    )
     return pretraining, training
 
 
@@ -173,88 +180,86 @@ def _parse(
     values: dict[str, Any], arguments: Sequence[str], kinds: Sequence[type], mapping_names: Sequence[str]
 ) -> tuple[Sequence[Any], dict[str, Any], str]:
     """The dataclasses of a recipe, its fields that are mappings, and all of it as YAML."""
+    check_values(values, "The recipe")
+    values = dict(values)
     arguments = list(arguments)
+    for name in mapping_names:
+        values[name] = _mapping(name, values.get(name))
     for change in _take_changes(arguments, mapping_names):
-        values = _merge(values, change)
+        values = merge(values, change)
     mappings = {name: values.pop(name, None) or {} for name in mapping_names}
     parser = _Parser(kinds, allow_abbrev=False)
     known = {action.dest for action in parser._actions} - {"help"}
-    for name in values:
+    types = {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()}
+    for name, value in values.items():
         if name not in known:
-            raise ValueError(f"A recipe has no {name!r}.{_suggest(name, [*known, *mapping_names])}")
+            raise ValueError(f"A recipe has no {show(name)}.{suggest(name, [*known, *mapping_names])}")
+        _check_type(name, value, types[name])
     # As text, so that the parser's own types check it
     defaults = {name: str(v) if isinstance(v, str | int | float) else v for name, v in values.items() if v is not None}
     for action in parser._actions:
         action.required = action.required and action.dest not in defaults
     defaults |= {name: mappings[name] or None for name in mapping_names if name in known}
     parser.set_defaults(**defaults)
-    parsed = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
-
     names = _options(arguments)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"There is no option --{show(name)[1:-1]}.{suggest(name, [*known, *mapping_names])}")
+    try:
+        *parsed, rest = parser.parse_args_into_dataclasses(
+            arguments, look_for_args_file=False, return_remaining_strings=True
+        )
+    except (ImportError, OSError, ValueError):
+        raise
+    except Exception as error:  # what a field of `TrainingArguments` does not expect has an error of its own
+        raise ValueError(f"The values of the recipe do not fit: {explain(error)}") from error
+    if rest:
+        raise ValueError(f"{show(rest[0])} on the command line belongs to no option. Options are --NAME VALUE.")
+
     given = {name: getattr(part, name) for part in parsed for name in names if hasattr(part, name)}
     text = {**values, **_plain(given), **{k: v for k, v in mappings.items() if v and k not in given}}
-    return parsed, mappings, yaml.safe_dump(text, sort_keys=False)
+    public = {name: value for name, value in redact_values(text).items() if value is not None}
+    note = "" if public == {k: v for k, v in text.items() if v is not None} else _SECRETS_NOTE
+    return parsed, mappings, note + yaml.safe_dump(public, sort_keys=False)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 in two points: `1e-4` is a number, and a name that is there twice an error."""
-
-
-def _without_duplicates(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, Any]:
-    keys = [key.value for key, _ in node.value]
-    twice = [key for key in keys if keys.count(key) > 1]
-    if twice:
-        raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} is there twice", node.start_mark)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _without_duplicates)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+_SECRETS_NOTE = (
+    "# Tokens and passwords were left out. Give them in the environment (HF_TOKEN), or on the command line.\n"
 )
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any] | None:
+    if isinstance(value, str):
+        value = parse_yaml(value, f"`{name}`")  # of which JSON is a part
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"`{name}` is {show(value)}. It maps names to values.")
+    return value
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    """Refuse a value that the parser would turn into a text, or not look at."""
+    if value is None:
+        return
+    allowed = {get_origin(member) or member for member in (get_args(hint) or [hint])}
+    if isinstance(value, bool) and not allowed & {bool, dict} and name != "resume_from_checkpoint":
+        raise ValueError(
+            f"`{name}` is {str(value).lower()}, which it cannot be. YAML reads an unquoted yes, no, on or off as true or "
+            'false: put the word in quotes, such as "no".'
+        )
+    if isinstance(value, int | float) and not isinstance(value, bool) and not allowed & {int, float}:
+        raise ValueError(f"`{name}` is the number {show(value)}, where a text should be: put it in quotes.")
+    if isinstance(value, dict) and dict not in allowed:
+        raise ValueError(f"`{name}` is {show(value)}, a mapping, where a single value should be.")
+    if isinstance(value, list) and (list not in allowed or not all(isinstance(item, str) for item in value)):
+        raise ValueError(
+            f"`{name}` is {show(value)}, a list, where a {'list of texts' if list in allowed else 'single value'} should be."
+        )
 
 
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
-
-
-def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    if not path.is_file() and (RECIPES / f"{path}.yaml").is_file():
-        path = RECIPES / f"{path}.yaml"
-    if not path.is_file():
-        shipped = sorted(p.relative_to(RECIPES).with_suffix("").as_posix() for p in RECIPES.rglob("*.yaml"))
-        raise FileNotFoundError(
-            f"There is no recipe {str(path)!r}. Give a YAML file, or one that is shipped: {', '.join(shipped)}."
-        )
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{str(path)!r} is no YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{str(path)!r} holds {type(values).__name__}, where names with values should be.")
-    base = values.pop("base", None)
-    if base is None:
-        return values
-    above = (*above, path.resolve())
-    beside = path.parent / base
-    base = beside if beside.is_file() else Path(base)
-    if base.resolve() in above:
-        raise ValueError(f"{str(path)!r} begins with {str(base)!r}, which begins with it: a recipe has no end so.")
-    return _merge(_read(base, above), values)
-
-
-def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes`, mapping by mapping; `None` takes out."""
-    merged = dict(base)
-    for name, value in changes.items():
-        if isinstance(value, dict):
-            merged[name] = _merge(merged[name] if isinstance(merged.get(name), dict) else {}, value)
-        elif value is None:
-            merged.pop(name, None)
-        else:
-            merged[name] = value
-    return merged
+        message = redact(message)
+        raise ValueError(message if len(message) < 500 else message[:500] + "...")
 
 
 def _take_changes(arguments: list[str], mapping_names: Sequence[str]) -> list[dict[str, Any]]:
@@ -266,10 +271,13 @@ def _take_changes(arguments: list[str], mapping_names: Sequence[str]) -> list[di
         name, equals, value = argument.removeprefix("--").partition("=")
         path = name.split(".")
         is_option = argument.startswith("--")
-        is_dotted = is_option and len(path) > 1 and path[0] in mapping_names
+        path[0] = path[0].replace("-", "_")
+        is_dotted = is_option and path[0] in mapping_names
+        if is_dotted and (len(path) > 10 or not all(path)):
+            raise ValueError(f"{show(argument)[1:-1]} is not --NAME.FIELD with a name in each place.")
         if is_dotted and not equals:
             if not waiting:
-                raise ValueError(f"{argument} has no value.")
+                raise ValueError(f"{show(argument)[1:-1]} has no value.")
             value = waiting.popleft()
         elif is_option and not equals and waiting and waiting[0] == "null":
             value = waiting.popleft()
@@ -277,6 +285,9 @@ def _take_changes(arguments: list[str], mapping_names: Sequence[str]) -> list[di
             kept.append(argument)
             continue
         change: Any = _scalar(value)
+        if is_dotted and len(path) == 1:  # all of it, and not a part
+            change = _mapping(name, change)
+            changes.append({path[0]: None})
         for key in reversed(path if is_dotted else [name.replace("-", "_")]):
             change = {key: change}
         changes.append(change)
@@ -287,27 +298,32 @@ def _take_changes(arguments: list[str], mapping_names: Sequence[str]) -> list[di
 def _scalar(text: str) -> Any:
     """A value of the command line: `"question: {question}"` is a text there, and no mapping."""
     try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError:
+        value = parse_yaml(text, "A value of the command line")
+    except ValueError:
+        if text.startswith(("{", "[")):
+            raise
         return text
     return text if isinstance(value, dict) and not text.startswith("{") else value
 
 
 def _sources(kind: str, mapping: Any, root: str | None) -> list[DataSource]:
     if not isinstance(mapping, dict):
-        raise ValueError(f"`{kind}` is {mapping!r}. It maps the name of each source to its fields.")
+        raise ValueError(f"`{kind}` is {show(mapping)}. It maps the name of each source to its fields.")
     known = [f.name for f in fields(DataSource) if f.name != "name"]
     sources = []
     for name, values in mapping.items():
+        shown = show(name)[1:-1]
         if not isinstance(values, dict):
-            raise ValueError(f"`{kind}.{name}` is {values!r}. It maps names to values, `format` and `path` at least.")
+            raise ValueError(
+                f"`{kind}.{shown}` is {show(values)}. It maps names to values, `format` and `path` at least."
+            )
         for key in values:
             if key not in known:
-                raise ValueError(f"`{kind}.{name}` has {key!r}, which no source has.{_suggest(key, known)}")
+                raise ValueError(f"`{kind}.{shown}` has {show(key)}, which no source has.{suggest(key, known)}")
         missing = [key for key in ("format", "path") if key not in values]
         if missing:
-            raise ValueError(f"`{kind}.{name}` has no {' and no '.join(map(repr, missing))}.")
-        source = DataSource(name=str(name), **values)
+            raise ValueError(f"`{kind}.{shown}` has no {' and no '.join(map(repr, missing))}.")
+        source = DataSource(name=name, **values)
         if root is not None and "://" not in source.path:
             source = replace(source, path=os.path.join(root, source.path))
         sources.append(source)
@@ -325,8 +341,3 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     values = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
     plain = (str, int, float, list, dict)
     return {name: v if isinstance(v, plain) else str(v) for name, v in values.items() if v is not None}
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3)
-    return f" Did you mean {' or '.join(map(repr, close))}?" if close else f" There are {', '.join(sorted(known))}."

@@ -1,26 +1,30 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Runs a recipe: `flamingo train`."""
 
-import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM, AutoProcessor, BitsAndBytesConfig, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
+from ..files import write_json, write_text
 from ..miniature import text_backbone_path, vision_backbone_path
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from ..redaction import explain
 from .adapters import lora_config
 from .arguments import DataSource
-from .checkpointing import TRAINABLE_NAME, get_last_checkpoint
+from .checkpointing import TRAINABLE_NAME, agree, get_last_checkpoint, lock_output
 from .held_out import HeldOut
+from .held_out_evaluation import SAMPLES_NAME
 from .mixture import DataMixture
 from .recipe import ModelArguments, Recipe
-from .trainer import SAMPLES_NAME, FlamingoTrainer
+from .trainer import FlamingoTrainer
 
 
 logger = logging.get_logger(__name__)
@@ -55,14 +59,16 @@ def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoPro
         text = str(text_backbone_path()) if arguments.text == "miniature" else arguments.text
         processor = FlamingoProcessor.from_vision_text_pretrained(vision, text)
         options = {} if quantization is None else {"text_quantization_config": quantization}
-        model = FlamingoModel.from_vision_text_pretrained(
-            vision,
-            text,
-            image_token_id=processor.image_token_id,
-            end_of_chunk_token_id=processor.end_of_chunk_token_id,
-            **options,
-            **(arguments.model_config or {}),
-        )
+        options |= {
+            "image_token_id": processor.image_token_id,
+            "end_of_chunk_token_id": processor.end_of_chunk_token_id,
+        }
+        try:
+            model = FlamingoModel.from_vision_text_pretrained(
+                vision, text, **options, **(arguments.model_config or {})
+            )
+        except StrictDataclassError as error:
+            raise ValueError(f"`model_config` has a value that does not fit: {explain(error)}") from error
     if arguments.text_from_scratch:
         # Of the configuration that has the new rows already
         fresh = AutoModelForCausalLM.from_config(model.config.text_config)
@@ -109,8 +115,17 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
         What is written to `metrics.json`: the last evaluation, and the log.
 
     Raises:
-        ValueError: the output directory has checkpoints, and nothing says whether to go on with them.
+        ValueError: the output directory has checkpoints, and nothing says whether to resume from them; or the training has
+            failed, with a loss or weights that are NaN. Nothing is saved or published then, and checkpoints stay.
+        OSError: another training writes to the output directory, the disk is full, or the Hub cannot be reached. In the
+            last case the model is saved.
     """
+    # One process of the run stands for all: the others wait for it
+    with lock_output(recipe.training.output_dir) if recipe.training.process_index == 0 else nullcontext():
+        return _run(recipe)
+
+
+def _run(recipe: Recipe) -> dict[str, Any]:
     args = recipe.training
     checkpoint = _checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)
     set_seed(args.seed)
@@ -125,18 +140,24 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
         )
         for source in evaluation
     }
-    trainer = FlamingoTrainer(
-        model, args, train_dataset=mixture, eval_dataset=held_out or None, processing_class=processor
-    )
+    try:
+        trainer = FlamingoTrainer(
+            model, args, train_dataset=mixture, eval_dataset=held_out or None, processing_class=processor
+        )
+    except RuntimeError as error:
+        if "to be installed" not in str(error):
+            raise
+        raise ValueError(
+            f"`report_to` is {args.report_to}: {explain(error)} Install it, or set `report_to: none`."
+        ) from error
     directory = Path(args.output_dir)
     if trainer.is_world_process_zero():
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / RECIPE_NAME).write_text(recipe.text, encoding="utf-8")
+        write_text(directory / RECIPE_NAME, recipe.text)
         if checkpoint is None:
             (directory / SAMPLES_NAME).unlink(missing_ok=True)
     trainer.train(resume_from_checkpoint=checkpoint)
     scores = _last_scores(trainer) if held_out else {}
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # published at the end, with its card and report
     trainer.save_state()
     metrics = {"scores": scores, "log": trainer.state.log_history}
     if trainer.is_world_process_zero():
@@ -162,7 +183,7 @@ def _last_scores(trainer: FlamingoTrainer) -> dict[str, float]:
 def _checkpoint_to_resume(asked: str | bool | None, output_dir: str) -> str | bool | None:
     asked = {"true": True, "false": None, "": None}.get(str(asked).lower(), asked)
     if asked == "auto":
-        return get_last_checkpoint(output_dir)
+        return agree(lambda: get_last_checkpoint(output_dir))
     if asked is None and any(Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
         raise ValueError(
             f"{output_dir!r} has checkpoints of another run, which would be overwritten. Go on with it by "
@@ -173,7 +194,7 @@ def _checkpoint_to_resume(asked: str | bool | None, output_dir: str) -> str | bo
 
 def _write_report(directory: Path, metrics: dict[str, Any]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    write_json(directory / "metrics.json", metrics)
     try:
         from .report import plot_run
     except ImportError:

@@ -5,53 +5,55 @@ import copy
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 from transformers import Trainer
-from transformers.integrations import TensorBoardCallback
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_optimizer import is_optimizer_factory
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
 
+from ..files import disk_errors, update_folder, write_json
 from ..modeling_flamingo import FlamingoModel
 from .arguments import FlamingoTrainingArguments
-from .callbacks import gate_values
+from .callbacks import EpochCallback, close_progress_bars
 from .card import write_training_card
 from .checkpointing import (
     TRAINABLE_NAME,
+    agree,
     find_damage,
     get_last_checkpoint,
     load_trainable,
+    lock_output,
     remove_damaged,
-    remove_manifest,
     save_trainable,
     write_manifest,
 )
+from .checks import check_arguments_for_mixture, check_arguments_without_mixture, choose_best_metric
 from .data_collator import FlamingoDataCollator
-from .held_out import SCORES, HeldOut, Question
+from .figures import LogWindow, RunFigures, check_weights_are_finite, count_rows
+from .held_out_evaluation import HeldOutEvaluationMixin
 from .mixture import DataMixture, MixtureBatch
 from .optimization import parameter_groups
 from .packing import check_packing
+from .publishing import PublishingMixin
 from .sharding import shard_model
 
 
 logger = logging.get_logger(__name__)
 
-# Of each evaluation so many generated texts are kept, in this file of the output directory
-NUM_SAMPLES = 8
-SAMPLES_NAME = "samples.jsonl"
 
-
-class FlamingoTrainer(Trainer):
+class FlamingoTrainer(HeldOutEvaluationMixin, PublishingMixin, Trainer):
     """
     `Trainer` for a [`FlamingoModel`]. It takes the arguments of `Trainer`, with [`FlamingoTrainingArguments`].
 
@@ -63,10 +65,13 @@ class FlamingoTrainer(Trainer):
     over all micro-batches of the step and all processes. So two processes or two accumulated micro-batches give what
     one batch of twice the size gives. Without `max_steps`, one epoch is one pass over the only source.
 
-    **Logs** have, beside the stock entries, `loss/<source>` (the mean loss of a token, without lambda), `tokens_per_second`
+    **Logs** have, next to the stock entries, `loss/<source>` (the mean loss of a token, without lambda), `tokens_per_second`
     and `images_per_second` over all processes, `peak_memory_gb` of the GPU of the process that logs,
     `gate/attn/<layer>` and `gate/ffn/<layer>` (tanh of the gates; layers of the language model), and
-    `skipped/<source>`, the number of bad rows skipped so far over all processes, where there are any.
+    `skipped/<source>`, the number of bad rows skipped so far over all processes, where there are any. With a mixture, `epoch`
+    is the number of passes over its only source, and is missing where there are several or no length. `learning_rate` is
+    that of all but the gates. In the summary at the end, `train_loss` is the mean over all steps of the run, resumed or not;
+    speeds are those of this call of `train`. There is no `total_flos`.
 
     **Evaluation.** For an `eval_dataset` of [`HeldOut`] rows, or a dictionary of several, there are beside `eval_loss`
     `eval_exact_match` and `eval_word_f1` of greedy or beam generation, and all three once more with blank images
@@ -74,33 +79,47 @@ class FlamingoTrainer(Trainer):
     directory, and to TensorBoard where it is in use.
 
     **Resuming is exact**: a run that was killed at any moment and is resumed computes what one never stopped computes,
-    bit for bit where the hardware does. A checkpoint that was cut short is known by its missing or differing
+    bit for bit where the hardware does. A checkpoint that was cut short, or whose bytes have changed since, is known by its
     `manifest.json`; `train(resume_from_checkpoint=True)` takes the last one that is whole. Finding the place in the
     data takes no time, but for streams, which read the current file again up to their place.
+
+    **A training that fails stops**: with an error after `max_non_finite_steps` steps whose loss is NaN or infinite. Weights
+    that are NaN or infinite are never saved, so what was saved before stays, and nothing is published.
 
     **Optimizer.** Groups of [`parameter_groups`]: frozen weights have no state.
 
     Raises:
-        ValueError: arguments that contradict the mixture.
+        ValueError: arguments that contradict the mixture, or have no effect on it.
     """
 
     args: FlamingoTrainingArguments
 
-    def __init__(self, model=None, args: FlamingoTrainingArguments | None = None, *positional, **kwargs):
+    def __init__(
+        self,
+        model=None,
+        args: FlamingoTrainingArguments | None = None,
+        data_collator=None,
+        train_dataset=None,
+        eval_dataset=None,
+        **kwargs,
+    ):
         if not isinstance(args, FlamingoTrainingArguments):
             raise ValueError(
                 f"`args` is of type {type(args).__name__}. FlamingoTrainer needs FlamingoTrainingArguments, which has "
                 "the fields of TrainingArguments and some of its own."
             )
-        # train_dataset is the fourth argument of `Trainer`
-        mixture = kwargs.get("train_dataset") or (positional[1] if len(positional) > 1 else None)
-        self.mixture = mixture if isinstance(mixture, DataMixture) else None
-        if self.mixture is not None and not positional:  # data_collator is the third argument of `Trainer`
-            kwargs.setdefault("data_collator", FlamingoDataCollator(self.mixture.processor))
+        args = copy.copy(args)  # the caller's stay as they are
+        self.mixture = train_dataset if isinstance(train_dataset, DataMixture) else None
+        if self.mixture is not None and data_collator is None:
+            data_collator = FlamingoDataCollator(self.mixture.processor)
         self._restarts_data = args.ignore_data_skip
         if self.mixture is not None:
-            args = self._arguments_for_mixture(args)
-        super().__init__(model, args, *positional, **kwargs)
+            check_arguments_for_mixture(args, self.mixture.sources)
+            self._adapt_arguments(args)
+        elif train_dataset is not None:
+            check_arguments_without_mixture(args)
+        choose_best_metric(args, eval_dataset, has_own_metrics=kwargs.get("compute_metrics") is not None)
+        super().__init__(model, args, data_collator, train_dataset, eval_dataset, **kwargs)
         if self.mixture is not None and self.args.n_gpu > 1:
             raise ValueError(
                 f"{self.args.n_gpu} GPUs in one process would each get a part of a micro-batch, whose images do not "
@@ -108,8 +127,11 @@ class FlamingoTrainer(Trainer):
             )
         self._check_packing()
         self._data_state: dict[str, Any] | None = None
-        self._window = _LogWindow(0)
+        self._window = LogWindow(0)
+        self._figures = RunFigures(self.args.device, self.args.max_non_finite_steps)
         self._skipped: dict[str, int] = {}
+        if self.mixture is not None:
+            self.add_callback(EpochCallback(self._count_epochs))
 
     def _check_packing(self) -> None:
         """Before anything is computed, refuse to pack where documents would see each other."""
@@ -133,11 +155,7 @@ class FlamingoTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
-    def _arguments_for_mixture(self, args: FlamingoTrainingArguments) -> FlamingoTrainingArguments:
-        for name in ("label_smoothing_factor", "auto_find_batch_size"):
-            if getattr(args, name):
-                raise ValueError(f"`{name}` is not supported with a data mixture. Leave it out.")
-        args = copy.copy(args)  # the caller's stay as they are
+    def _adapt_arguments(self, args: FlamingoTrainingArguments) -> None:
         self._steps_per_source = args.gradient_accumulation_steps
         if args.max_steps <= 0:
             args.max_steps = self._count_steps(args)
@@ -145,7 +163,6 @@ class FlamingoTrainer(Trainer):
             args.gradient_accumulation_steps *= len(self.mixture.sources)
         # The loader itself begins at the right place: nothing is left to skip
         args.ignore_data_skip = True
-        return args
 
     def _count_steps(self, args: FlamingoTrainingArguments) -> int:
         source, *others = self.mixture.sources
@@ -203,14 +220,17 @@ class FlamingoTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Any]:
+        self._figures.end_step()
         if self.mixture is None:
             batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
             self._window.count(batches)
+            self._figures.rows += sum(map(count_rows, batches))
             return batches, num_items
         batches: list[MixtureBatch] = [next(epoch_iterator) for _ in range(num_batches)]
         num_tokens = torch.zeros(len(self.mixture.sources), dtype=torch.long)
         for batch in batches:
             name = self.mixture.sources[batch.source].name
+            self._figures.rows += self.mixture.sources[batch.source].batch_size
             num_tokens[batch.source] += batch.inputs["labels"][:, 1:].ne(-100).sum()
             for message in batch.skipped:
                 logger.warning(f"Skipped in data source {name!r}: {message}")
@@ -284,92 +304,46 @@ class FlamingoTrainer(Trainer):
             self.optimizer = optimizer_cls(groups, **kwargs)
         return self.optimizer
 
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch=None) -> torch.Tensor:
+        """As `Trainer.training_step`; the loss is counted."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._figures.add_loss(loss)
+        return loss
+
     # Logs.
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs:  # and not the evaluation's or the summary at the end
+        """As `Trainer.log`; entries that the stock Trainer gets wrong or does not have are put right or added."""
+        is_step = "loss" in logs  # and not the evaluation's or the summary at the end
+        if is_step:
             logs.update(self._window.drain(self))
+        elif "train_loss" in logs:
+            steps, before = self.state.global_step, self._steps_before
+            logs.update(self._figures.summary(self.accelerator, self._start_time, steps, before))
+        logs.pop("total_flos", None)  # see `floating_point_ops`
+        stock_epoch = self.state.epoch
+        if self.mixture is not None:
+            self.state.epoch = self._count_epochs()
         super().log(logs, start_time)
+        self.state.epoch = stock_epoch
+        if is_step:
+            self._figures.check(self.accelerator, self.state.global_step)
 
-    # Evaluation.
+    def _count_epochs(self) -> float | None:
+        """Passes over the data; `None` where there is more than one source or no length."""
+        source, *others = self.mixture.sources
+        if others or source.streaming:
+            return None
+        return self._figures.rows * self.args.world_size / len(self.mixture.rows[0])
 
-    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, *args, **kwargs):
-        """As `Trainer.prediction_step`; where the loss alone is wanted no logits are kept."""
-        if prediction_loss_only and "labels" in inputs:
-            inputs = {**inputs, "skip_logits": True}
-        return super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """
+        Return 0, which says that it is not known.
 
-    def evaluation_loop(self, dataloader: DataLoader, *args, **kwargs) -> EvalLoopOutput:
-        """As `Trainer.evaluation_loop`; of [`HeldOut`] rows also the blind loss, and how well their texts are generated."""
-        output = super().evaluation_loop(dataloader, *args, **kwargs)
-        rows = dataloader.dataset
-        if not isinstance(rows, HeldOut):
-            return output
-        prefix = kwargs.get("metric_key_prefix", "eval")
-        blind = super().evaluation_loop(self.get_eval_dataloader(rows.blind()), *args, **kwargs)
-        output.metrics[f"{prefix}_blind_loss"] = blind.metrics[f"{prefix}_loss"]
-        questions = [rows.question(index) for index in range(len(rows))]
-        texts = {"": self._generate(rows), "blind_": self._generate(rows.blind())}
-        for condition, answers in texts.items():
-            for name, score in SCORES.items():
-                values = [score(answer, q.reference) for answer, q in zip(answers, questions, strict=True)]
-                output.metrics[f"{prefix}_{condition}{name}"] = sum(values) / len(values)
-        self._log_samples(rows.source.name, questions, texts[""], texts["blind_"])
-        return output
-
-    @torch.no_grad()
-    def _generate(self, rows: HeldOut) -> list[str]:
-        """How the model goes on with each prompt; the processes share the work."""
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).eval()
-        world_size, batch_size = self.args.world_size, self.args.per_device_eval_batch_size
-        # The same number of batches for each process: sharded weights are gathered together
-        mine = [(i * world_size + self.args.process_index) % len(rows) for i in range(-(-len(rows) // world_size))]
-        texts = []
-        for start in range(0, len(mine), batch_size):
-            questions = [rows.question(index) for index in mine[start : start + batch_size]]
-            inputs = rows.processor(
-                images=[q.images for q in questions] if any(q.images for q in questions) else None,
-                text=[q.prompt for q in questions],
-                padding=True,
-                padding_side="left",
-                return_tensors="pt",
-            ).to(self.args.device)
-            with self.compute_loss_context_manager():
-                generated = model.generate(
-                    **inputs,
-                    max_new_tokens=self.args.generation_max_new_tokens,
-                    num_beams=self.args.generation_num_beams,
-                    do_sample=False,
-                )
-            new = generated[:, inputs["input_ids"].shape[1] :]
-            texts += [t.strip() for t in rows.processor.batch_decode(new, skip_special_tokens=True)]
-        # (process, i) -> i * world_size + process
-        by_process = [texts] if world_size == 1 else gather_object([texts])
-        return [text for group in zip(*by_process, strict=True) for text in group][: len(rows)]
-
-    def _log_samples(self, name: str, questions: list[Question], texts: list[str], blind: list[str]) -> None:
-        if not self.is_world_process_zero():
-            return
-        samples = [
-            {
-                "step": self.state.global_step,
-                "source": name,
-                "prompt": q.prompt,
-                "text": text,
-                "blind": b,
-                "is": q.reference,
-            }
-            for q, text, b in zip(questions[:NUM_SAMPLES], texts, blind, strict=False)
-        ]
-        directory = Path(self.args.output_dir)
-        directory.mkdir(parents=True, exist_ok=True)
-        with open(directory / SAMPLES_NAME, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
-        lines = [f"{s['prompt']}[{s['text']}], blind [{s['blind']}], is [{s['is']}]" for s in samples]
-        logger.info("\n".join([f"Step {self.state.global_step}, {name}:", *lines]))
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
-                callback.tb_writer.add_text(f"samples/{name}", "\n\n".join(lines), self.state.global_step)
+        The stock estimate, 6 operations per text token and parameter, counts the vision encoder once for each token of
+        text and not for its patches, and frozen parts as trained ones.
+        """
+        return 0
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Write a generated card: facts of the model, its data mixture, hyperparameters, and last evaluation."""
@@ -389,44 +363,76 @@ class FlamingoTrainer(Trainer):
         Raises:
             ValueError: the checkpoint is not whole, there is none, or it is of a run whose data differ.
         """
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
-            if resume_from_checkpoint is None:
+        with lock_output(self.args.output_dir) if self.is_world_process_zero() else nullcontext():
+            checkpoint = self._find_checkpoint(resume_from_checkpoint)
+            self._window = LogWindow(0 if self.mixture is None else len(self.mixture.sources))
+            self._figures = RunFigures(self.args.device, self.args.max_non_finite_steps)
+            self._saved_window = None
+            self._skipped = {}
+            if self.mixture is not None:
+                if any(source.cache_features for source in self.mixture.sources):
+                    self._cache_features()
+                self._data_state = self._new_data_state()
+            self._steps_before = 0
+            if checkpoint:
+                self._load_run_state(Path(checkpoint))
+            self._start_time = time.time()
+            try:
+                output = super().train(checkpoint or None, *args, **kwargs)
+            except BaseException:
+                close_progress_bars(self.callback_handler.callbacks)
+                raise
+            self._figures.check(self.accelerator, self.state.global_step)
+        return output._replace(training_loss=output.metrics["train_loss"])
+
+    def _find_checkpoint(self, asked: str | bool | None) -> str | None:
+        if asked is True:
+            checkpoint = agree(lambda: get_last_checkpoint(self.args.output_dir))
+            if checkpoint is None:
                 raise ValueError(f"There is no checkpoint to resume from in {self.args.output_dir!r} that is whole.")
-        elif resume_from_checkpoint:
-            damage = find_damage(resume_from_checkpoint)
+            return checkpoint
+        if asked:
+            damage = agree(lambda: find_damage(asked))
             if damage is not None:
-                raise ValueError(f"{resume_from_checkpoint!r} cannot be resumed from: {damage}.")
-        self._window = _LogWindow(0 if self.mixture is None else len(self.mixture.sources))
-        self._saved_window = None
-        self._skipped = {}
-        if self.mixture is not None:
-            if any(source.cache_features for source in self.mixture.sources):
-                self._cache_features()
-            self._data_state = self._new_data_state()
-        if resume_from_checkpoint:
-            self._load_run_state(Path(resume_from_checkpoint))
-        return super().train(resume_from_checkpoint or None, *args, **kwargs)
+                raise ValueError(f"{str(asked)!r} cannot be resumed from: {damage}.")
+        return asked or None
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         run_dir = self._get_output_dir(trial=trial)
         directory = Path(run_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        if self.args.should_save:
-            remove_manifest(directory)
+        # Before the older one of this step is gone, if there is one
+        check_weights_are_finite(self.model.parameters(), self.accelerator)
+        if self.args.should_save and directory.exists():
+            shutil.rmtree(directory)
         self.accelerator.wait_for_everyone()
         # The stock method would delete older checkpoints before this one is known to be whole
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
-            super()._save_checkpoint(model, trial)
+            with disk_errors(directory):
+                super()._save_checkpoint(model, trial)
+                self._save_run_state(directory)
         finally:
             self.args.save_total_limit = limit
-        self._save_run_state(directory)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
+            self._correct_state(directory / TRAINER_STATE_NAME)
             write_manifest(directory)
             if limit:
                 remove_damaged(run_dir)
             rotate_checkpoints(run_dir, limit, self.state.best_model_checkpoint, use_mtime=True)
+
+    def save_state(self) -> None:
+        """As `Trainer.save_state`."""
+        super().save_state()
+        if self.is_world_process_zero():
+            self._correct_state(Path(self.args.output_dir) / TRAINER_STATE_NAME)
+
+    def _correct_state(self, path: Path) -> None:
+        """Make the stock file valid JSON, which has no NaN, and its epoch true."""
+        state = json.loads(path.read_text(encoding="utf-8"))
+        write_json(
+            path, {**state, "epoch": state["epoch"] if self.mixture is None else self._count_epochs()}, indent=2
+        )
 
     def _run_state_file(self, directory: Path) -> Path:
         return directory / f"run_state_{self.args.process_index}.json"
@@ -435,13 +441,15 @@ class FlamingoTrainer(Trainer):
         """What stock checkpoints lack: the place in the data, and the losses since the last log."""
         state = {
             "data": None if self.mixture is None else {**self._data_state, "skipped": self._skipped},
+            "figures": {**self._figures.state(), "steps": self.state.global_step},
+            "has_optimizer": not self.args.save_only_model,
             "window": {
                 **self._window.state(),
                 "loss": self._tr_loss.item(),
                 "last_logged": self._globalstep_last_logged,
             },
         }
-        self._run_state_file(directory).write_text(json.dumps(state))
+        write_json(self._run_state_file(directory), state)
 
     def _load_run_state(self, directory: Path) -> None:
         file = self._run_state_file(directory)
@@ -449,8 +457,15 @@ class FlamingoTrainer(Trainer):
             raise ValueError(
                 f"There is no {file.name} in {str(directory)!r}: the run had fewer processes, or another trainer."
             )
-        state = json.loads(file.read_text())
+        state = json.loads(file.read_text(encoding="utf-8"))
+        if not state["has_optimizer"]:
+            raise ValueError(
+                f"{str(directory)!r} was saved with `save_only_model`: without the state of its optimizer the run would go on "
+                "as another one. Begin a new run with it as the model (in a recipe, `model`)."
+            )
         self._saved_window = state["window"]
+        self._figures.load(state["figures"])
+        self._steps_before = state["figures"]["steps"]
         if self.mixture is None or self._restarts_data:
             return
         there, here = (state["data"] or {}).get("setup"), self._data_state["setup"]
@@ -471,29 +486,42 @@ class FlamingoTrainer(Trainer):
             self.control.should_training_stop = True
             return
         if self._saved_window is not None:  # once, when `train` has set its own to 0
-            self._tr_loss += self._saved_window["loss"]
+            loss = self._saved_window["loss"]
+            self._tr_loss += math.nan if loss is None else loss  # JSON has no NaN
             self._globalstep_last_logged = self._saved_window["last_logged"]
             self._window.load(self._saved_window)
             self._saved_window = None
         super()._run_epoch(*args, **kwargs)
 
-    def _maybe_log_save_evaluate(self, *args, **kwargs) -> None:
-        if self.mixture is not None:
-            self.state.epoch = self.state.global_step / self.state.max_steps
-        super()._maybe_log_save_evaluate(*args, **kwargs)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """
+        As `Trainer.save_model`.
+
+        Raises:
+            ValueError: weights are NaN or infinite. A model that was saved before stays.
+            OSError: the disk is full or cannot be written. A model that was saved before stays.
+        """
+        if self._is_publishing:  # it is saved already
+            return
+        check_weights_are_finite(self.model.parameters(), self.accelerator)
+        super().save_model(output_dir, _internal_call)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        if not self.args.save_trainable_only:
-            super()._save(output_dir, state_dict)
-        elif self.args.should_save:
-            output_dir = Path(self.args.output_dir if output_dir is None else output_dir)
-            output_dir.mkdir(parents=True, exist_ok=True)
+        output_dir = self.args.output_dir if output_dir is None else output_dir
+        if not self.args.should_save:
+            if not self.args.save_trainable_only:
+                super()._save(output_dir, state_dict)  # where a model is sharded, each process has a part in it
+            return
+        with update_folder(output_dir) as partial:
+            if not self.args.save_trainable_only:
+                super()._save(str(partial), state_dict)
+                return
             model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-            save_trainable(model, output_dir, state_dict)
-            model.config.save_pretrained(output_dir)
+            save_trainable(model, partial, state_dict)
+            model.config.save_pretrained(partial)
             if self.processing_class is not None:
-                self.processing_class.save_pretrained(output_dir)
-            torch.save(self.args, output_dir / "training_args.bin")
+                self.processing_class.save_pretrained(partial)
+            torch.save(self.args, partial / TRAINING_ARGS_NAME)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if (Path(resume_from_checkpoint) / TRAINABLE_NAME).is_file() and not self.is_fsdp_enabled:
@@ -533,63 +561,3 @@ class FlamingoTrainer(Trainer):
                 reshard_after_forward=plugin.reshard_after_forward,
             )
         return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-
-
-class _LogWindow:
-    """What is counted between two logs. Losses are sums over this process's micro-batches, one for each source."""
-
-    def __init__(self, num_sources: int):
-        self.losses: list[torch.Tensor | float] = [0.0] * num_sources
-        self.steps = torch.zeros(num_sources, dtype=torch.long)
-        self._restart()
-
-    def _restart(self) -> None:
-        self.tokens = self.images = 0
-        self.start = time.perf_counter()
-
-    def count(self, batches: list[dict[str, Any]]) -> None:
-        for inputs in batches:
-            if "attention_mask" in inputs:
-                self.tokens += int(inputs["attention_mask"].sum())
-            elif "position_ids" in inputs:  # packed: position 0 is the first of a document, or padding
-                self.tokens += int((inputs["position_ids"] > 0).sum() + (inputs["position_ids"] == 1).sum())
-            mask = inputs.get("frame_attention_mask")
-            self.images += int(mask.sum()) if mask is not None else 0
-
-    def add_loss(self, source: int, loss: torch.Tensor) -> None:
-        self.losses[source] = self.losses[source] + loss
-
-    def state(self) -> dict[str, Any]:
-        return {"losses": [float(loss) for loss in self.losses], "steps": self.steps.tolist()}
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.losses = list(state["losses"])
-        self.steps = torch.tensor(state["steps"], dtype=torch.long)
-
-    def drain(self, trainer: FlamingoTrainer) -> dict[str, float]:
-        """The entries for the log, over all processes. Every process calls it."""
-        device = trainer.args.device
-        names = [] if trainer.mixture is None else [source.name for source in trainer.mixture.sources]
-        counts = [self.tokens, self.images, *(trainer._skipped.get(name, 0) for name in names)]
-        sums = torch.tensor(
-            [*counts, *map(float, self.losses)], dtype=torch.float32 if device.type == "mps" else torch.float64
-        )
-        sums = trainer.accelerator.reduce(sums.to(device), reduction="sum").tolist()
-        (tokens, images), skipped, losses = sums[:2], sums[2 : len(counts)], sums[len(counts) :]
-        seconds = max(time.perf_counter() - self.start, 1e-9)
-        steps = self.steps.tolist()
-        entries = {f"loss/{name}": losses[i] / steps[i] for i, name in enumerate(names) if steps[i]}
-        entries.update({f"skipped/{name}": int(skipped[i]) for i, name in enumerate(names) if skipped[i]})
-        entries.update({"tokens_per_second": tokens / seconds, "images_per_second": images / seconds})
-        if device.type == "cuda":
-            entries["peak_memory_gb"] = torch.cuda.max_memory_allocated(device) / 2**30
-        model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
-        entries.update(
-            {
-                f"gate/{kind}/{layer}": value
-                for kind, values in gate_values(model).items()
-                for layer, value in zip(model.config.cross_attention_layer_indices, values, strict=bool(values))
-            }
-        )
-        self.__init__(len(self.losses))
-        return entries

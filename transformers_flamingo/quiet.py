@@ -1,0 +1,46 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Keeps messages of other libraries on which a user cannot act out of the output of the `flamingo` command."""
+
+import logging
+import re
+import warnings
+
+
+# Who says it, the beginning of what is said, and why nobody who runs a command needs to know
+_LOGGED = (
+    # Its kernels for 4-bit weights on a CPU are an option of its own, also where nothing is in 4 bits
+    ("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward"),
+    # The rows of `<image>` and `<|endofchunk|>` are meant to be drawn so
+    ("transformers.modeling_utils", "The new embeddings will be initialized"),
+    ("transformers.modeling_utils", "The new lm_head weights will be initialized"),
+    # Of language models whose class is not named ...ForCausalLM, such as GPT-2: the default is the right loss
+    ("transformers.modeling_utils", "`loss_type=None` was set in the config"),
+)
+_WARNED = (
+    # peft reads names that transformers has renamed
+    (FutureWarning, "`is_gradient_checkpointing` is deprecated"),
+    (FutureWarning, "`gradient_checkpointing_enable` is deprecated"),
+)
+
+
+class _Silence(logging.Filter):
+    def __init__(self, beginning: str):
+        super().__init__()
+        self.beginning = beginning
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(self.beginning)
+
+
+def quiet_libraries() -> None:
+    """
+    Silence single messages of other libraries in this process. All else that they say is heard.
+
+    Call it before they are imported. It is for commands: a library that is imported leaves the settings of its user alone.
+    """
+    for name, beginning in _LOGGED:
+        logger = logging.getLogger(name)
+        if not any(isinstance(f, _Silence) and f.beginning == beginning for f in logger.filters):
+            logger.addFilter(_Silence(beginning))
+    for category, beginning in _WARNED:
+        warnings.filterwarnings("ignore", re.escape(beginning), category)

@@ -1,0 +1,106 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""How `FlamingoTrainer` evaluates held-out rows: their loss and generated texts, with their images and blind."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers.integrations import TensorBoardCallback
+from transformers.trainer_utils import EvalLoopOutput
+from transformers.utils import logging
+
+from ..files import disk_errors
+from .held_out import SCORES, HeldOut, Question
+
+
+logger = logging.get_logger(__name__)
+
+# Each evaluation keeps this many generated texts, in this file of the output directory
+NUM_SAMPLES = 8
+SAMPLES_NAME = "samples.jsonl"
+
+
+class HeldOutEvaluationMixin:
+    """The evaluation of [`FlamingoTrainer`]: a mixin of `Trainer`."""
+
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, *args, **kwargs):
+        """As `Trainer.prediction_step`; where the loss alone is wanted no logits are kept."""
+        if prediction_loss_only and "labels" in inputs:
+            inputs = {**inputs, "skip_logits": True}
+        return super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
+
+    def evaluation_loop(self, dataloader: DataLoader, *args, **kwargs) -> EvalLoopOutput:
+        """As `Trainer.evaluation_loop`; of [`HeldOut`] rows also the blind loss, and how well their texts are generated."""
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        rows = dataloader.dataset
+        if not isinstance(rows, HeldOut):
+            return output
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        blind = super().evaluation_loop(self.get_eval_dataloader(rows.blind()), *args, **kwargs)
+        output.metrics[f"{prefix}_blind_loss"] = blind.metrics[f"{prefix}_loss"]
+        questions = [rows.question(index) for index in range(len(rows))]
+        texts = {"": self._generate(rows), "blind_": self._generate(rows.blind())}
+        for condition, answers in texts.items():
+            for name, score in SCORES.items():
+                values = [score(answer, q.reference) for answer, q in zip(answers, questions, strict=True)]
+                output.metrics[f"{prefix}_{condition}{name}"] = sum(values) / len(values)
+        self._log_samples(rows.source.name, questions, texts[""], texts["blind_"])
+        return output
+
+    @torch.no_grad()
+    def _generate(self, rows: HeldOut) -> list[str]:
+        """How the model goes on with each prompt; the processes share the work."""
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).eval()
+        world_size, batch_size = self.args.world_size, self.args.per_device_eval_batch_size
+        # The same number of batches for each process: sharded weights are gathered together
+        mine = [(i * world_size + self.args.process_index) % len(rows) for i in range(-(-len(rows) // world_size))]
+        texts = []
+        for start in range(0, len(mine), batch_size):
+            questions = [rows.question(index) for index in mine[start : start + batch_size]]
+            inputs = rows.processor(
+                images=[q.images for q in questions] if any(q.images for q in questions) else None,
+                text=[q.prompt for q in questions],
+                padding=True,
+                padding_side="left",
+                return_tensors="pt",
+            ).to(self.args.device)
+            with self.compute_loss_context_manager():
+                generated = model.generate(
+                    **inputs,
+                    max_new_tokens=self.args.generation_max_new_tokens,
+                    num_beams=self.args.generation_num_beams,
+                    do_sample=False,
+                )
+            new = generated[:, inputs["input_ids"].shape[1] :]
+            texts += [t.strip() for t in rows.processor.batch_decode(new, skip_special_tokens=True)]
+        # (process, i) -> i * world_size + process
+        by_process = [texts] if world_size == 1 else gather_object([texts])
+        return [text for group in zip(*by_process, strict=True) for text in group][: len(rows)]
+
+    def _log_samples(self, name: str, questions: list[Question], texts: list[str], blind: list[str]) -> None:
+        if not self.is_world_process_zero():
+            return
+        samples = [
+            {
+                "step": self.state.global_step,
+                "source": name,
+                "prompt": q.prompt,
+                "text": text,
+                "blind": b,
+                "is": q.reference,
+            }
+            for q, text, b in zip(questions[:NUM_SAMPLES], texts, blind, strict=False)
+        ]
+        directory = Path(self.args.output_dir)
+        directory.mkdir(parents=True, exist_ok=True)
+        with disk_errors(directory), open(directory / SAMPLES_NAME, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+        lines = [f"{s['prompt']}[{s['text']}], blind [{s['blind']}], is [{s['is']}]" for s in samples]
+        logger.info("\n".join([f"Step {self.state.global_step}, {name}:", *lines]))
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
+                callback.tb_writer.add_text(f"samples/{name}", "\n\n".join(lines), self.state.global_step)
