@@ -18,9 +18,9 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from .files import write_text
 from .modeling_flamingo import FlamingoModel
 from .redaction import redact
+from .saving_flamingo import write_text
 
 
 # The kinds of card, one template each.

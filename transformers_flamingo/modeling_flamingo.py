@@ -60,9 +60,9 @@ from .checks_flamingo import (
 )
 from .compatibility_flamingo import require_private_names
 from .configuration_flamingo import FlamingoConfig
-from .files import update_folder
 from .language_models_flamingo import check_language_model, find_decoder_layers, find_max_text_length
 from .processing_flamingo import load_tokenizer
+from .saving_flamingo import update_folder
 
 
 logger = logging.get_logger(__name__)

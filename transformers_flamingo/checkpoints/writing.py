@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from ..files import write_folder
 from ..model_card import FlamingoModelCardData
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from ..saving_flamingo import write_folder
 
 
 logger = logging.get_logger(__name__)

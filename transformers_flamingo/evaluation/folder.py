@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
-from ..files import write_json
+from ..saving_flamingo import write_json
 
 
 logger = logging.get_logger(__name__)

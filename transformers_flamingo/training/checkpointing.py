@@ -22,7 +22,7 @@ from torch import nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from ..files import disk_errors, remove_leftovers, sync_folder, write_json
+from ..saving_flamingo import disk_errors, remove_leftovers, sync_folder, write_json
 
 
 logger = logging.get_logger(__name__)

@@ -13,7 +13,7 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
-from ..files import disk_errors
+from ..saving_flamingo import disk_errors
 from .held_out import SCORES, HeldOut, Question
 
 

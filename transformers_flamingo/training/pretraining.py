@@ -55,8 +55,8 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from ..files import update_folder, write_folder
 from ..redaction import explain
+from ..saving_flamingo import update_folder, write_folder
 from .arguments import SecretFreeTrainingArguments
 from .callbacks import StopAtNaNCallback
 from .checkpointing import lock_output

@@ -12,11 +12,11 @@ from transformers import AutoModelForCausalLM, AutoProcessor, BitsAndBytesConfig
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from ..files import write_json, write_text
 from ..miniature import text_backbone_path, vision_backbone_path
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..redaction import explain
+from ..saving_flamingo import write_json, write_text
 from .adapters import lora_config
 from .arguments import DataSource
 from .checkpointing import TRAINABLE_NAME, agree, get_last_checkpoint, lock_output

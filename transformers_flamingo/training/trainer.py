@@ -23,8 +23,8 @@ from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
 
-from ..files import disk_errors, update_folder, write_json
 from ..modeling_flamingo import FlamingoModel
+from ..saving_flamingo import disk_errors, update_folder, write_json
 from .arguments import FlamingoTrainingArguments
 from .callbacks import EpochCallback, close_progress_bars
 from .card import write_training_card

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from transformers_flamingo.files import update_folder, write_folder, write_json, write_text
+from transformers_flamingo.saving_flamingo import update_folder, write_folder, write_json, write_text
 
 
 def content(directory: Path) -> dict[str, str]:

@@ -5,6 +5,8 @@ Write files and folders whole or not at all.
 A process may be killed, or a disk may fill up, between any two writes. So everything is written next to its destination under a
 name that nothing else uses, is synced to the disk, and takes the name of its destination last. What a killed process leaves behind
 is named `.NAME.XXXXXXXX.partial` and may be deleted.
+
+The file travels with a checkpoint as remote code: it stays flat and imports only its siblings.
 """
 
 import errno
