@@ -28,7 +28,7 @@ from transformers_flamingo.training.checks import (
         (
             "options",
             {"min_similarity": 0.2},
-            r"has no \['min_similarity'\]. Its options are \['media_root', 'prompt'\]",
+            r"has no \['min_similarity'\]. Its options are \['media_root', 'allow_remote', 'prompt'\]",
         ),
     ],
 )
