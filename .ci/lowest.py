@@ -3,7 +3,7 @@
 """
 Print the lowest version that `pyproject.toml` allows of each requirement, as a constraints file for pip.
 
-    python .ci/lowest.py > lowest.txt && pip install -c lowest.txt -e ".[dev]"
+    python .ci/lowest.py > lowest.txt && pip install -c lowest.txt -e ".[dev]"    # what .ci/lowest does
 
 torch is not lowered: its older CPU builds are not on every index. It stays at the version in `constraints.txt`.
 """
