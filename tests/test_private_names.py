@@ -76,6 +76,7 @@ DOCUMENTED_MODULES = {
     "transformers.processing_utils",
     "transformers.trainer_utils",
     "transformers.utils",
+    "transformers.utils.logging",
     "transformers.utils.quantization_config",
     "transformers.video_utils",
 }
