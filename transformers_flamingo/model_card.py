@@ -89,7 +89,7 @@ class FlamingoModelCardData:
         parameters (`dict[str, int]`): Number of parameters of each part.
         num_trainable (`int`): How many of them require a gradient.
         architecture (`dict[str, Any]`): Sizes and settings by name.
-        backbones (`list[dict]`): For each: `part`, `type`, `layers`, `width`, and `name` and `revision` on the Hub.
+        backbones (`list[dict]`): For each: `part`, `type`, `layers`, `width`, and `name` on the Hub.
         versions (`dict[str, str]`): Of the libraries.
         model_name (`str`, *optional*): Heading of the card.
         source (`str`, *optional*): What it was made from: "the OpenFlamingo checkpoint ...".
@@ -231,8 +231,6 @@ def _backbone(part: str, config: Any, name: str | None) -> dict[str, Any]:
     name = name or getattr(config, "_name_or_path", None)
     if name and _is_hub_name(name):
         result["name"] = name
-        if getattr(config, "_commit_hash", None):
-            result["revision"] = config._commit_hash
     return result
 
 
