@@ -33,6 +33,7 @@ from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, Proces
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.video_utils import VideoInput
 
+from .compatibility_flamingo import require_private_names
 from .images_flamingo import (
     check_bit_depth,
     check_image_settings,
@@ -45,6 +46,14 @@ from .images_flamingo import (
     to_rgb_8_bit,
 )
 
+
+# The private names of transformers that this file overrides. CONTRIBUTING.md says what each is for.
+require_private_names(
+    ProcessorMixin,
+    _process_images=("images",),
+    _check_special_mm_tokens=("text", "text_inputs", "modalities"),
+    _multimodal_inputs_from_conversations=("conversations",),
+)
 
 PAD_TOKEN = "<PAD>"
 

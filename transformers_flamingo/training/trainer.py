@@ -23,6 +23,7 @@ from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
 
+from ..compatibility_flamingo import require_private_names
 from ..modeling_flamingo import FlamingoModel
 from ..saving_flamingo import disk_errors, update_folder, write_json
 from .arguments import FlamingoTrainingArguments
@@ -51,6 +52,19 @@ from .sharding import shard_model
 
 
 logger = logging.get_logger(__name__)
+
+# The private names of transformers that this file overrides or calls. CONTRIBUTING.md says what each is for.
+require_private_names(
+    Trainer,
+    _get_output_dir=("trial",),
+    _issue_warnings_after_load=("load_result",),
+    _load_best_model=(),
+    _load_from_checkpoint=("resume_from_checkpoint", "model"),
+    _prepare_for_training=("max_steps", "train_dataloader", "resume_from_checkpoint"),
+    _run_epoch=(),
+    _save=("output_dir", "state_dict"),
+    _save_checkpoint=("model", "trial"),
+)
 
 
 class FlamingoTrainer(HeldOutEvaluationMixin, PublishingMixin, Trainer):
