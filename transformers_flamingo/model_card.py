@@ -228,7 +228,7 @@ def _public_name(name: str) -> str:
 def _backbone(part: str, config: Any, name: str | None) -> dict[str, Any]:
     result = {"part": part, "type": config.model_type, "layers": config.num_hidden_layers}
     result["width"] = getattr(config, "hidden_size", "")
-    name = name or getattr(config, "_name_or_path", None)
+    name = name or getattr(config, "name_or_path", None)
     if name and _is_hub_name(name):
         result["name"] = name
     return result

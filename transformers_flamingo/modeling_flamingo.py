@@ -1198,10 +1198,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
     # The language model ties its own head. Empty and not None: peft looks for tied modules in the submodules only then.
     _tied_weights_keys = {}
     _supports_sdpa = True
-    # Flash and flex attention are refused for the gated blocks: neither was tried. A backbone may have its own:
-    # `attn_implementation={"text_config": "flash_attention_2", "": "sdpa"}`.
-    _supports_flash_attn = False
-    _supports_flex_attn = False
+    # Flash and flex attention are not declared, so they are refused for the gated blocks: neither was tried. A backbone may
+    # have its own: `attn_implementation={"text_config": "flash_attention_2", "": "sdpa"}`.
 
     def __init__(
         self,

@@ -181,7 +181,7 @@ def load_text_config(name_or_path: str | os.PathLike) -> PreTrainedConfig:
     values, _ = PreTrainedConfig.get_config_dict(name_or_path)
     if is_mosaic_gpt(values):
         config = mosaic_gpt_config(values)
-        config._name_or_path = str(name_or_path)
+        config.name_or_path = str(name_or_path)
         return config
     return _check_backbone(name_or_path, AutoConfig.from_pretrained(name_or_path))
 
