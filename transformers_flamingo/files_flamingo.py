@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, TypeVar
 
+from huggingface_hub.utils import httpx  # the version of it that is installed with transformers
+
 
 T = TypeVar("T")
 
@@ -102,8 +104,6 @@ def fetch(url: str, max_bytes: int | None = None, seconds: float | None = None, 
         `OSError`: it did not arrive in time, the connection failed, or the status is not one of success.
         `ValueError`: it is too large, or not an address.
     """
-    import httpx  # here, because an import of the package should not load what few calls need
-
     max_bytes = MAX_FILE_BYTES if max_bytes is None else max_bytes
     seconds = FETCH_SECONDS if seconds is None else seconds
     deadline = time.monotonic() + seconds
@@ -135,16 +135,12 @@ def fetch(url: str, max_bytes: int | None = None, seconds: float | None = None, 
 
 def _may_pass(error: Exception) -> bool:
     """Tell whether a failed request may succeed if it is made again."""
-    import httpx
-
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code == 429 or error.response.status_code >= 500
     return isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
 
 
 def _failure(error: Exception, seconds: float) -> Exception:
-    import httpx
-
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return TimeoutError(f"it did not arrive within {seconds:g} seconds")
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):

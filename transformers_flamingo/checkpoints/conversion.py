@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     StrictDataclassError,
 )
+from huggingface_hub.utils import httpx
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -148,8 +149,7 @@ def reason(error: BaseException, name_or_path: str | os.PathLike) -> str:
 
 
 def _is_of_the_connection(error: BaseException) -> bool:
-    # Without an import of httpx, which huggingface_hub imports only when it needs it
-    return isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in ("httpx", "httpcore")
+    return isinstance(error, ConnectionError | httpx.TransportError)
 
 
 def load_vision_config(name_or_path: str | os.PathLike) -> PreTrainedConfig:
