@@ -15,13 +15,13 @@ import zipfile
 import zlib
 from pathlib import Path
 
-import httpx
 import pytest
 import torch
 import yaml
 from datasets.exceptions import DatasetGenerationError
 from factory import tiny_flamingo, tiny_processor
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.utils import httpx
 from PIL import Image
 from safetensors import SafetensorError
 
@@ -191,7 +191,7 @@ INPUTS = [
     (["evaluate", "{model}", "--task", "miniature_shapes", "--rices-clip", "x"], "has no effect"),
     (["evaluate", "{model}", "--task", "miniature_shapes", "--shots", "1", "--output-dir", "{image}"], "image.png"),
     (["train", "gone"], "There is no recipe 'gone'"),
-    (["train", "{yaml}"], "not YAML|no YAML"),
+    (["train", "{yaml}"], "is not valid YAML"),
     (["train", "miniature", "--max_steps", "many"], "max_steps"),
     (["train", "miniature", "--no_such_flag", "1"], "no_such_flag"),
     (["pretrain", "text", "gone"], "There is no recipe 'gone'"),
@@ -209,7 +209,7 @@ def test_input_that_cannot_be_used_is_one_line(arguments, expected, saved, image
     places |= {"yaml": tmp_path / "cut.yaml"}
     code, line = run(capsys, *(argument.format(**places) for argument in arguments))
     assert code == 1
-    assert any(part in line for part in expected.split("|")), line
+    assert expected in line
     assert "Traceback" not in line
 
 

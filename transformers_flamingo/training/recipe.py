@@ -179,7 +179,7 @@ def read_pretraining_recipe(
 def _parse(
     values: dict[str, Any], arguments: Sequence[str], kinds: Sequence[type], mapping_names: Sequence[str]
 ) -> tuple[Sequence[Any], dict[str, Any], str]:
-    """The dataclasses of a recipe, its fields that are mappings, and all of it as YAML."""
+    """Return the dataclasses of a recipe, its fields that are mappings, and all of it as YAML."""
     check_values(values, "The recipe")
     values = dict(values)
     arguments = list(arguments)
@@ -201,9 +201,9 @@ def _parse(
         action.required = action.required and action.dest not in defaults
     defaults |= {name: mappings[name] or None for name in mapping_names if name in known}
     parser.set_defaults(**defaults)
-    names = _options(arguments)
-    for name in names:
-        if name not in known:
+    options = _options(arguments)
+    for name, field_name in options.items():
+        if field_name not in known:
             raise ValueError(f"There is no option --{show(name)[1:-1]}.{suggest(name, [*known, *mapping_names])}")
     try:
         *parsed, rest = parser.parse_args_into_dataclasses(
@@ -216,7 +216,7 @@ def _parse(
     if rest:
         raise ValueError(f"{show(rest[0])} on the command line belongs to no option. Options are --NAME VALUE.")
 
-    given = {name: getattr(part, name) for part in parsed for name in names if hasattr(part, name)}
+    given = {name: getattr(part, name) for part in parsed for name in options.values() if hasattr(part, name)}
     text = {**values, **_plain(given), **{k: v for k, v in mappings.items() if v and k not in given}}
     public = {name: value for name, value in redact_values(text).items() if value is not None}
     note = "" if public == {k: v for k, v in text.items() if v is not None} else _SECRETS_NOTE
@@ -330,14 +330,14 @@ def _sources(kind: str, mapping: Any, root: str | None) -> list[DataSource]:
     return sources
 
 
-def _options(arguments: list[str]) -> list[str]:
-    """The names of what was given on the command line."""
+def _options(arguments: list[str]) -> dict[str, str]:
+    """Return the options on the command line as they were typed, each with the field that it sets."""
     names = [a.removeprefix("--").partition("=")[0].replace("-", "_") for a in arguments if a.startswith("--")]
-    return [name.removeprefix("no_") for name in names]
+    return {name: name.removeprefix("no_") for name in names}
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """As YAML can say it."""
+    """Convert values to what YAML can express."""
     values = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
     plain = (str, int, float, list, dict)
     return {name: v if isinstance(v, plain) else str(v) for name, v in values.items() if v is not None}
