@@ -188,7 +188,7 @@ def test_rows_of_bytes_and_path(tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "what"),
-    [("fifo", "a FIFO"), ("folder", "a directory"), ("/dev/zero", "a device"), ("socket", "a socket")],
+    [("fifo", "a pipe"), ("folder", "a folder"), ("/dev/zero", "a device"), ("socket", "a socket")],
 )
 def test_only_regular_files_are_opened(path, what, tmp_path):
     os.mkfifo(tmp_path / "fifo")

@@ -27,7 +27,6 @@ import itertools
 import json
 import os
 import re
-import stat
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -40,6 +39,8 @@ from datasets import Dataset, Features, Image, Value, Video, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
 from fsspec.core import url_to_fs
+
+from ...files_flamingo import special_kind
 
 
 FILE, ROW, JSON, ERROR = "__file__", "__row__", "__json__", "__error__"
@@ -148,11 +149,10 @@ def _refuse_several_splits(path: str, files: list[str], common: str) -> None:
 
 def _check_regular(file: str) -> None:
     try:
-        mode = os.stat(file).st_mode
+        kind = special_kind(os.stat(file))
     except OSError as error:
         raise ValueError(f"{file!r} cannot be read ({error}). Fix or remove it.") from error
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device, which may never end"
+    if kind is not None:
         raise ValueError(f"{file!r} is {kind}, where a regular file should be. Remove it, or give a narrower path.")
 
 
