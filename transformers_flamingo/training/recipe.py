@@ -29,7 +29,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from ..configuration_flamingo import FlamingoConfig
-from ..redaction import explain, redact, redact_values
+from ..redaction import explain, one_line, redact_values
 from .arguments import DataSource, FlamingoTrainingArguments, SecretFreeTrainingArguments
 from .pretraining import TextPretrainingArguments, VisionPretrainingArguments
 from .recipe_file import check_values, merge, parse_yaml, read_recipe_file, show, suggest
@@ -258,8 +258,7 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
 
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:
-        message = redact(message)
-        raise ValueError(message if len(message) < 500 else message[:500] + "...")
+        raise ValueError(one_line(message, 500))
 
 
 def _take_changes(arguments: list[str], mapping_names: Sequence[str]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Reads the YAML of a recipe: small, plain, and refused in a line if it is anything else.
+Read the YAML of a recipe: small, plain, and refused in a line if it is anything else.
 
 A recipe may come from someone else. Aliases that multiply, nesting, sizes and pipes cannot make the reader hang, and no message
 holds more of a value than a line.
@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from ..redaction import explain, redact
+from ..redaction import explain, one_line, redact
 
 
 #: The recipes that are shipped.
@@ -89,7 +89,7 @@ def parse_yaml(text: str, name: str) -> Any:
     except RecursionError:
         raise ValueError(f"{name} is nested too deeply: a recipe has at most {_MAX_DEPTH} levels.") from None
     except yaml.YAMLError as error:
-        raise ValueError(f"{name} is not valid YAML: {redact(' '.join(str(error).split()))}. Fix the file.") from error
+        raise ValueError(f"{name} is not valid YAML: {one_line(str(error))}. Fix the file.") from error
     except RecipeError:
         raise
     except Exception as error:  # dates and numbers out of range have errors of their own
