@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Reading of files and addresses that others name: nothing that hangs, never ends, or is not a file.
+"""Read files and addresses that others name: nothing that hangs, never ends, or is not a file.
 
 The file travels with a checkpoint as remote code: it stays flat and imports nothing of its own package.
 """

@@ -305,8 +305,8 @@ class FlamingoProcessor(ProcessorMixin):
                 An image is a PIL image, a numpy array or torch tensor (channels first or last, `uint8` 0..255, other
                 integers and floats from 0 on as `bit_depth` says; floats in 0..1 need `do_rescale=False`), a path of a
                 regular file, an `http(s)://` URL, a `data:image/` URI, base64, the bytes of an image file, or a dict of
-                `bytes` and `path`, as `datasets.Image(decode=False)` gives it. A list of lists holds one list per sample, `[]` for a sample without images. A flat list is dealt out to the texts by
-                counting `<image>` in each. Inside a sample's list, an inner list of frames or a 4-D array is a video:
+                `bytes` and `path`, as `datasets.Image(decode=False)` gives it. A list of lists holds one list per sample,
+                `[]` for a sample without images. A flat list is dealt out to the texts by counting `<image>` in each. Inside a sample's list, an inner list of frames or a 4-D array is a video:
                 so `images=[[photo, [frame, frame], photo]]` gives the order of mixed media.
             text (`str` or `list[str]`, *optional*):
                 One text or a batch, with one `<image>` for each image or video. Without `images` and `videos` the

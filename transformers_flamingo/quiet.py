@@ -11,7 +11,7 @@ from transformers.utils.logging import disable_progress_bar
 
 # Who says it, the beginning of what is said, and why nobody who runs a command needs to know
 _LOGGED = (
-    # Its kernels for 4-bit weights on a CPU are an option of its own, also where nothing is in 4 bits
+    # Its kernels for 4-bit weights on a CPU are optional, also where nothing is in 4 bits
     ("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward"),
     # The rows of `<image>` and `<|endofchunk|>` are meant to be drawn so
     ("transformers.modeling_utils", "The new embeddings will be initialized"),
@@ -39,7 +39,8 @@ def quiet_libraries() -> None:
     """
     Silence single messages of other libraries in this process, and progress bars of loading where no one watches them.
 
-    All else that they say is heard. Call it before they are imported. It is for commands: a library that is imported leaves the settings of its user alone.
+    All else that they say is heard. Call it before they are imported. It is for commands: a library that is imported leaves the
+    settings of its user alone.
     """
     for name, beginning in _LOGGED:
         logger = logging.getLogger(name)

@@ -3,7 +3,7 @@
 Keep secrets out of files, logs and messages.
 
 Output folders are published and logs are shared. Nothing that is written there may hold a token, a password or a key, wherever it
-came from: a field of its own, a URL, or a value deep in the configuration of another library.
+came from: a named field, a URL, or a value deep in the configuration of another library.
 """
 
 import re

@@ -24,7 +24,7 @@ from typing import Any
 
 # What makes a folder loadable as a model or an adapter. They are removed first and written last.
 _MARKS = ("config.json", "adapter_config.json")
-# Weights of an earlier model. Left beside new ones, they could be loaded under the new configuration.
+# Weights of an earlier model. Left next to new ones, they could be loaded under the new configuration.
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin*", "adapter_model*")
 
 
@@ -159,7 +159,7 @@ def disk_errors(directory: str | os.PathLike) -> Iterator[None]:
     """
     Say of an error that the disk is the cause: full, over a quota or a limit, read-only, not permitted.
 
-    torch and safetensors raise errors of their own, which say so in passing or not at all.
+    torch and safetensors raise other errors, which say so in passing or not at all.
 
     Raises:
         OSError: instead of the error, with the folder, the cause, the free space and a remedy.

@@ -516,7 +516,8 @@ def _building() -> Iterator[None]:
             yield
     except (ArithmeticError, LookupError, RuntimeError, StrictDataclassError, TypeError) as error:
         raise ValueError(
-            f"No model can be built from the configs of the backbones: {type(error).__name__}: {first_line(error)}. Fix or fetch their config.json again."
+            f"No model can be built from the configs of the backbones: {type(error).__name__}: {first_line(error)}. Fix or "
+            "fetch their config.json again."
         ) from error
 
 

@@ -75,7 +75,7 @@ class Prompt:
 
 
 class _NanWatch(LogitsProcessor):
-    """Notes whether any logit was NaN, without waiting for the accelerator at each step."""
+    """Note whether any logit was NaN, without waiting for the accelerator at each step."""
 
     def __init__(self):
         self.found: torch.Tensor | None = None

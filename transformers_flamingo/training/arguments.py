@@ -129,7 +129,7 @@ class DataSource:
 
 
 class DefaultSize(int):
-    """The default of a field, to be told from the same number given by the user."""
+    """Mark the default of a field, to be told from the same number given by the user."""
 
 
 @dataclass(repr=False)  # the generated one would show all fields
@@ -157,7 +157,7 @@ class SecretFreeTrainingArguments(TrainingArguments):
         return twin
 
     def to_dict(self) -> dict[str, Any]:
-        """As `TrainingArguments.to_dict`, without secrets."""
+        """Return what `TrainingArguments.to_dict` does, without secrets."""
         return redact_values(super().to_dict())
 
     def __str__(self) -> str:

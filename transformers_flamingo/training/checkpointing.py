@@ -91,7 +91,7 @@ def find_damage(checkpoint: str | os.PathLike, *, checksums: bool = True) -> str
 
     Args:
         checkpoint (`str`): The folder.
-        checksums (`bool`, *optional*, defaults to `True`): Whether to read the files, and not only compare their sizes.
+        checksums (`bool`, *optional*, defaults to `True`): Whether to read the files too, in addition to comparing their sizes.
     """
     checkpoint = Path(checkpoint)
     if not checkpoint.is_dir():

@@ -75,7 +75,7 @@ class ModelArguments:
                 self.model_config = json.loads(self.model_config)
             except (json.JSONDecodeError, RecursionError) as error:
                 raise ValueError(
-                    f"`model_config` is {show(self.model_config)}, which is not JSON ({error})."
+                    f"`model_config` is {show(self.model_config)}, which is not JSON ({error}). Correct it."
                 ) from error
         for name in FlamingoConfig._unknown_names(self.model_config or {}):
             if name not in ("dtype", "torch_dtype") and not name.startswith(("vision_", "text_")):
@@ -211,7 +211,7 @@ def _parse(
         )
     except (ImportError, OSError, ValueError):
         raise
-    except Exception as error:  # what a field of `TrainingArguments` does not expect has an error of its own
+    except Exception as error:  # what a field of `TrainingArguments` does not expect has another error
         raise ValueError(f"The values of the recipe do not fit: {explain(error)}") from error
     if rest:
         raise ValueError(f"{show(rest[0])} on the command line belongs to no option. Options are --NAME VALUE.")
@@ -224,7 +224,7 @@ def _parse(
 
 
 _SECRETS_NOTE = (
-    "# Tokens and passwords were left out. Give them in the environment (HF_TOKEN), or on the command line.\n"
+    "# Tokens and passwords were removed. Give them in the environment (HF_TOKEN), or on the command line.\n"
 )
 
 
@@ -232,7 +232,7 @@ def _mapping(name: str, value: Any) -> dict[str, Any] | None:
     if isinstance(value, str):
         value = parse_yaml(value, f"`{name}`")  # of which JSON is a part
     if value is not None and not isinstance(value, dict):
-        raise ValueError(f"`{name}` is {show(value)}. It maps names to values.")
+        raise ValueError(f"`{name}` is {show(value)}. It must map names to values.")
     return value
 
 
@@ -276,7 +276,7 @@ def _take_changes(arguments: list[str], mapping_names: Sequence[str]) -> list[di
             raise ValueError(f"{show(argument)[1:-1]} is not --NAME.FIELD with a name in each place.")
         if is_dotted and not equals:
             if not waiting:
-                raise ValueError(f"{show(argument)[1:-1]} has no value.")
+                raise ValueError(f"{show(argument)[1:-1]} has no value. Give one behind it.")
             value = waiting.popleft()
         elif is_option and not equals and waiting and waiting[0] == "null":
             value = waiting.popleft()
@@ -284,7 +284,7 @@ def _take_changes(arguments: list[str], mapping_names: Sequence[str]) -> list[di
             kept.append(argument)
             continue
         change: Any = _scalar(value)
-        if is_dotted and len(path) == 1:  # all of it, and not a part
+        if is_dotted and len(path) == 1:  # all of it
             change = _mapping(name, change)
             changes.append({path[0]: None})
         for key in reversed(path if is_dotted else [name.replace("-", "_")]):
@@ -321,7 +321,7 @@ def _sources(kind: str, mapping: Any, root: str | None) -> list[DataSource]:
                 raise ValueError(f"`{kind}.{shown}` has {show(key)}, which no source has.{suggest(key, known)}")
         missing = [key for key in ("format", "path") if key not in values]
         if missing:
-            raise ValueError(f"`{kind}.{shown}` has no {' and no '.join(map(repr, missing))}.")
+            raise ValueError(f"`{kind}.{shown}` has no {' and no '.join(map(repr, missing))}. Add it.")
         source = DataSource(name=name, **values)
         if root is not None and "://" not in source.path:
             source = replace(source, path=os.path.join(root, source.path))

@@ -104,7 +104,7 @@ def ndcg(scores: Sequence[float], relevance: Sequence[float]) -> float:
     if len(scores) != len(relevance):
         raise ValueError(f"NDCG needs one score for each relevance, not {len(scores)} scores for {len(relevance)}.")
     if not any(value > 0 for value in relevance):
-        raise ValueError("NDCG is undefined where no answer is relevant.")
+        raise ValueError("NDCG is undefined where no answer is relevant. Remove the query.")
     count = sum(value > 0 for value in relevance)
     ranked = sorted(range(len(scores)), key=lambda i: -scores[i])[:count]
     ideal = sorted(relevance, reverse=True)[:count]
