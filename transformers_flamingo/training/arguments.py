@@ -3,7 +3,6 @@
 
 import copy
 import math
-import reprlib
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -12,6 +11,7 @@ from transformers import TrainingArguments
 
 from ..redaction import redact, redact_values
 from .data import FORMATS, Reader
+from .recipe_file import show
 
 
 MixtureStrategy = Literal["accumulate", "round_robin"]
@@ -97,8 +97,7 @@ class DataSource:
             self._refuse("options", f"Of these, {self.format!r} has no {unknown}. Its options are {known}.")
 
     def _refuse(self, name: str, why: str) -> None:
-        value = redact(reprlib.repr(getattr(self, name)))
-        raise ValueError(f"Data source {reprlib.repr(self.name)}: `{name}` is {value}. {why}")
+        raise ValueError(f"Data source {show(self.name)}: `{name}` is {show(getattr(self, name))}. {why}")
 
     @property
     def reader(self) -> Reader:
@@ -118,12 +117,12 @@ class DataSource:
             cause = "" if error.__cause__ is None else f" {type(error.__cause__).__name__}: {error.__cause__}"
             raise ValueError(
                 f"Data source {self.name!r} cannot be opened ({type(error).__name__}: {redact(f'{error}{cause}')}). Without it the mixture "
-                "would be another one, so the run stops. Check `path`, `format` and `split`, or leave the source out."
+                "would be another one, so the run stops. Check `path`, `format` and `split`, or remove the source."
             ) from error
         if is_empty:
             raise ValueError(
                 f"Data source {self.name!r}: there is no row in {redact(self.path)!r}. Without it the mixture would be another "
-                "one, so the run stops. Check `path` and `split`, or leave the source out."
+                "one, so the run stops. Check `path` and `split`, or remove the source."
             )
         return rows
 
