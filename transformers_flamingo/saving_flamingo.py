@@ -24,7 +24,7 @@ from typing import Any
 
 # What makes a folder loadable as a model or an adapter. They are removed first and written last.
 _MARKS = ("config.json", "adapter_config.json")
-# Weights of an earlier model. Left next to new ones, they could be loaded under the new configuration.
+# Weights of an earlier model. Left beside new ones, they could be loaded under the new configuration.
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin*", "adapter_model*")
 
 

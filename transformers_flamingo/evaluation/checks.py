@@ -104,7 +104,7 @@ def check_media(task: Task, examples: Iterable[Example]) -> None:
 
 
 def _path(medium: Any) -> str | None:
-    """Return the local path of a medium, if it is one."""
+    """The local path of a medium, if it is one."""
     if isinstance(medium, Video):
         medium = medium.path
     if isinstance(medium, dict):

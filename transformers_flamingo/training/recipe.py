@@ -201,10 +201,10 @@ def _parse(
         action.required = action.required and action.dest not in defaults
     defaults |= {name: mappings[name] or None for name in mapping_names if name in known}
     parser.set_defaults(**defaults)
-    options = _options(arguments)
-    for name, field_name in options.items():
-        if field_name not in known:
-            raise ValueError(f"There is no option --{show(name)[1:-1]}.{suggest(name, [*known, *mapping_names])}")
+    names = _options(arguments)
+    for name, typed in names.items():
+        if name not in known:
+            raise ValueError(f"There is no option {show(typed)[1:-1]}.{suggest(name, [*known, *mapping_names])}")
     try:
         *parsed, rest = parser.parse_args_into_dataclasses(
             arguments, look_for_args_file=False, return_remaining_strings=True
@@ -216,7 +216,7 @@ def _parse(
     if rest:
         raise ValueError(f"{show(rest[0])} on the command line belongs to no option. Options are --NAME VALUE.")
 
-    given = {name: getattr(part, name) for part in parsed for name in options.values() if hasattr(part, name)}
+    given = {name: getattr(part, name) for part in parsed for name in names if hasattr(part, name)}
     text = {**values, **_plain(given), **{k: v for k, v in mappings.items() if v and k not in given}}
     public = {name: value for name, value in redact_values(text).items() if value is not None}
     note = "" if public == {k: v for k, v in text.items() if v is not None} else _SECRETS_NOTE
@@ -330,9 +330,9 @@ def _sources(kind: str, mapping: Any, root: str | None) -> list[DataSource]:
 
 
 def _options(arguments: list[str]) -> dict[str, str]:
-    """Return the options on the command line as they were typed, each with the field that it sets."""
-    names = [a.removeprefix("--").partition("=")[0].replace("-", "_") for a in arguments if a.startswith("--")]
-    return {name: name.removeprefix("no_") for name in names}
+    """The fields that were given on the command line, with what was typed for them."""
+    typed = [a.partition("=")[0] for a in arguments if a.startswith("--")]
+    return {option.removeprefix("--").replace("-", "_").removeprefix("no_"): option for option in typed}
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
