@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from ..redaction import explain, one_line, redact
+from ..redaction import explain, one_line, redact, redact_values
 
 
 #: The recipes that are shipped.
@@ -34,7 +34,7 @@ _short.maxlevel, _short.maxstring, _short.maxother, _short.maxlong = 3, 120, 120
 
 def show(value: Any) -> str:
     """Return the `repr` of a value in a line of bounded length, without secrets."""
-    return redact(_short.repr(value))
+    return redact(_short.repr(redact_values(value)))
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
