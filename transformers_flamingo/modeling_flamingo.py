@@ -1218,15 +1218,9 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                     "Resize its embeddings first (`resize_token_embeddings`), or use "
                     "`FlamingoModel.from_vision_text_pretrained`, which does it."
                 )
-        if getattr(config.vision_config, "mask_ratio", 0):
-            raise ValueError(
-                f"The vision encoder is a {config.vision_config.model_type} with `mask_ratio="
-                f"{config.vision_config.mask_ratio}`: it hides that share of each image at random and shuffles the rest, so "
-                "the same image would never give the same features. Use the encoder without masking that has the same "
-                "weights, such as `ViTModel.from_pretrained` for a ViT-MAE checkpoint."
-            )
         if vision_model is None and config.vision_config is not None:
             vision_model = AutoModel.from_config(config.vision_config)
+        _check_sees_whole_images(vision_model)
         if language_model is None:
             language_model = AutoModelForCausalLM.from_config(config.text_config)
             normalise_mpt_queries_and_keys(language_model)
@@ -2043,7 +2037,9 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         """Run the language model, or its body without the head, on text and images; arguments as in `forward`."""
         check_tensors(attention_mask=attention_mask, position_ids=position_ids, media_index=media_index)
         shape = check_text(input_ids, inputs_embeds, self.config.text_config.vocab_size)
-        check_mask("attention_mask", attention_mask, (2, 4))
+        # Not at each step of a generation, whose mask was checked with the prompt, where it would launch kernels
+        if shape[1] > 1 or (isinstance(attention_mask, torch.Tensor) and attention_mask.device.type == "cpu"):
+            check_mask("attention_mask", attention_mask, (2, 4))
         if not torch.compiler.is_compiling():
             num_past_tokens = 0 if cache is None else cache.get_seq_length()
             if isinstance(num_past_tokens, int):  # of a static cache it is on the device, and `generate()` has checked
@@ -2467,6 +2463,17 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         for name in ("hf_quantizer", "is_quantized", "quantization_method", "is_loaded_in_8bit", "is_loaded_in_4bit"):
             if hasattr(self.language_model, name):
                 setattr(self, name, getattr(self.language_model, name))
+
+
+def _check_sees_whole_images(vision_model: PreTrainedModel | None) -> None:
+    mask_ratio = getattr(getattr(vision_model, "config", None), "mask_ratio", None)
+    # Hiera has the ratio in its configuration always, and hides nothing unless it is pretrained
+    if mask_ratio and all(getattr(module, "is_mae", True) for module in vision_model.modules()):
+        raise ValueError(
+            f"The vision encoder is a {vision_model.config.model_type} with `mask_ratio={mask_ratio}`: it hides that share "
+            "of each image at random and shuffles the rest, so the same image would never give the same features. Use the "
+            "encoder without masking that has the same weights, such as `ViTModel.from_pretrained` for a ViT-MAE checkpoint."
+        )
 
 
 # What a quantization config must name so that it leaves all but the decoder of the language model as it is. Quantizers take
