@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """What `FlamingoModel` refuses, in words, before anything is computed."""
 
+import copy
 import functools
 
 import numpy as np
@@ -64,6 +65,46 @@ def test_the_mask_of_images_is_checked_too():
         shared_model()(**inputs(frame_attention_mask=torch.ones(1, 2)))
 
 
+@pytest.mark.parametrize("value", [2, -1, 0.5, float("nan"), float("-inf")])
+@pytest.mark.parametrize("name", ["attention_mask", "frame_attention_mask"])
+def test_a_mask_holds_0_and_1_alone(name, value):
+    mask = torch.ones(1, 3 if name == "attention_mask" else 1)
+    mask[0, 0] = value
+    for call in (shared_model(), functools.partial(shared_model().generate, max_new_tokens=1)):
+        with pytest.raises(ValueError, match=f"`{name}` holds {value}.*, but it may hold only 1"):
+            call(**inputs(**{name: mask}))
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 1, 3)])
+def test_a_mask_of_other_dimensions_is_refused(shape):
+    with pytest.raises(ValueError, match="`attention_mask` has shape .* 2 or 4 dimensions"):
+        shared_model()(**inputs(attention_mask=torch.ones(shape)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int, torch.float])
+def test_the_type_of_a_mask_is_of_no_consequence(dtype):
+    mask = torch.tensor([[0, 1, 1]])
+    with torch.no_grad():
+        expected, given = (shared_model()(**inputs(attention_mask=m)).logits for m in (mask, mask.to(dtype)))
+    assert torch.equal(given, expected)
+
+
+# Positions that were given.
+
+
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        ([[0, 1]], r"`position_ids` has shape \(1, 2\), but the text has \(1, 3\)"),
+        ([[0, 1, 128]], "The text has 129 positions, but the language model has positions for 128"),
+        ([[-1, 0, 1]], "`position_ids` holds -1, but positions are counted from 0"),
+    ],
+)
+def test_positions_outside_the_table_are_refused(positions, message):
+    with pytest.raises(ValueError, match=message):
+        shared_model()(**inputs(position_ids=torch.tensor(positions)))
+
+
 # Texts.
 
 
@@ -99,15 +140,30 @@ def test_labels_outside_the_vocabulary_are_refused(label, skip_logits):
         shared_model()(**inputs(labels=labels), skip_logits=skip_logits)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_shifted_labels_outside_the_vocabulary_are_refused(training):
+    model = copy.deepcopy(shared_model()).train(training)
+    with pytest.raises(ValueError, match="`shift_labels` holds 500 at token 0 of sample 0"):
+        model(**inputs(labels=prompt("aIb"), shift_labels=torch.full((1, 3), 500)))
+
+
+@pytest.mark.parametrize("name", ["input_ids", "labels", "media_index"])
+@pytest.mark.parametrize("value", [1.0, 0.5])
+def test_fractions_are_no_ids(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` is of type torch.float32, but it holds whole numbers"):
+        shared_model()(**inputs(**{name: torch.full((1, 3), value)}))
+
+
 @pytest.mark.parametrize("skip_logits", [True, False])
 def test_labels_of_another_shape_are_refused(skip_logits):
     with pytest.raises(ValueError, match=r"labels have shape \(1, 4\), but the text has \(1, 3\)"):
         shared_model()(**inputs(labels=prompt("aIbc")), skip_logits=skip_logits)
 
 
-@pytest.mark.parametrize("name", ["input_ids", "attention_mask", "pixel_values", "frame_attention_mask"])
+@pytest.mark.parametrize("name", ["input_ids", "attention_mask", "pixel_values", "frame_attention_mask", "labels"])
 def test_arrays_are_refused_by_name(name):
     given = inputs(attention_mask=torch.ones(1, 3), frame_attention_mask=torch.ones(1, 1))
+    given["labels"] = prompt("aIb")
     given[name] = given[name].numpy()
     with pytest.raises(ValueError, match=rf"`{name}` is a numpy.ndarray.*return_tensors=\"pt\""):
         shared_model()(**given)
@@ -221,3 +277,26 @@ def test_pixels_that_were_not_normalized_are_refused():
     pixels = torch.randint(0, 255, (1, 1, 3, 8, 8), dtype=torch.uint8)
     with pytest.raises(ValueError, match="`pixel_values` is of type torch.uint8, so the pixels were not rescaled"):
         shared_model()(**inputs(pixel_values=pixels))
+
+
+@pytest.mark.parametrize(("name", "shape"), [("pooler_output", (1, 1, 5, 24)), ("last_hidden_state", (1, 1, 4, 24))])
+def test_features_of_whole_numbers_are_refused(name, shape):
+    features = torch.ones(shape, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=f"'{name}'.* is of type torch.uint8, but features are floats"):
+        shared_model()(input_ids=prompt("aIb"), mm_encoder_outputs={"image": {name: features}})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_embeddings_that_are_not_finite_are_refused(value):
+    embeds = shared_model().get_input_embeddings()(prompt("ab")).detach()
+    embeds[0, 1, 3] = value
+    for call in (shared_model(), functools.partial(shared_model().generate, max_new_tokens=1)):
+        with pytest.raises(ValueError, match="`inputs_embeds` holds NaN or infinity, first in sample 0 of 1"):
+            call(inputs_embeds=embeds)
+
+
+@pytest.mark.parametrize(("given", "message"), [({"images": {}}, r"a dict with \['images'\]"), ([1], "a list")])
+def test_images_under_another_name_are_not_ignored(given, message):
+    for call in (shared_model(), functools.partial(shared_model().generate, max_new_tokens=1)):
+        with pytest.raises(ValueError, match=f"`mm_encoder_outputs` is {message}"):
+            call(input_ids=prompt("ab"), mm_encoder_outputs=given)

@@ -127,6 +127,9 @@ def test_frames_of_a_series_share_a_depth():
         (np.array([[np.nan, 2.0]], np.float32), r"from 2.0 to 2.0 .* 1 of its 2 values are not finite"),
         (np.array([[np.inf, 2.0, 3.0]], np.float64), r"from 2.0 to 3.0 .* 1 of its 3 values are not finite"),
         (np.array([[0, 70000]], np.int64), r"from 0 to 70000 \(int64\).*uint8"),
+        # It would be nearly black as one of 255 levels
+        (np.array([[0.0, 0.5, 1.02]], np.float32), r"from 0.0 to 1.0\d+ \(float32\).*Clip it: `image.clip\(0, 1\)`"),
+        (np.array([[-0.03, 0.5, 1.02]]), r"from -0.03 to 1.02 \(float64\).*Clip it"),
     ],
 )
 def test_a_range_that_says_nothing_of_white_is_refused(values, message):

@@ -4,7 +4,7 @@
 import pytest
 import torch
 from factory import END_OF_CHUNK, IMAGE, VOCAB_SIZE, open_gates, prompt, random_images, tiny_vision_config
-from transformers import AutoConfig, ViTMAEConfig
+from transformers import AutoConfig, HieraConfig, ViTMAEConfig, ViTMAEModel
 
 from transformers_flamingo import FlamingoConfig, FlamingoModel
 from transformers_flamingo.language_models_flamingo import find_max_text_length
@@ -80,6 +80,7 @@ def test_bidirectional_attention_is_refused():
             "keeps its state in its modules",
         ),
         ("minimax", {"num_hidden_layers": 2, "num_local_experts": 2, **BERT}, "a cache class of its own"),
+        ("xlstm", {"hidden_size": 32, "num_heads": 4, "num_hidden_layers": 2}, "a cache class of its own"),
         ("dory", {"num_hidden_layers": 2}, "more cache layers"),
     ],
 )
@@ -125,6 +126,23 @@ def test_a_vision_encoder_that_hides_patches_is_refused():
     fields = {"image_token_id": IMAGE, "end_of_chunk_token_id": END_OF_CHUNK}
     with pytest.raises(ValueError, match="vit_mae with `mask_ratio=0.75`.*ViTModel.from_pretrained"):
         FlamingoModel(FlamingoConfig(vision_config=vision, text_config=text, **fields))
+    # A model that is given has its own
+    given = ViTMAEModel(vision)
+    vision = ViTMAEConfig(**{**vision.to_dict(), "mask_ratio": 0.0})
+    with pytest.raises(ValueError, match="vit_mae with `mask_ratio=0.75`"):
+        FlamingoModel(FlamingoConfig(vision_config=vision, text_config=text, **fields), vision_model=given)
+
+
+def test_a_vision_encoder_that_hides_patches_only_in_pretraining_is_taken():
+    sizes = {"patch_size": [1, 1], "patch_stride": [1, 1], "patch_padding": [0, 0], "masked_unit_size": [2, 2]}
+    vision = HieraConfig(embed_dim=8, image_size=[8, 8], depths=[1, 1], num_heads=[1, 1], num_query_pool=1, **sizes)
+    assert vision.mask_ratio > 0
+    text = config("gpt2", n_embd=32, n_layer=2, n_head=4).text_config
+    fields = {"image_token_id": IMAGE, "end_of_chunk_token_id": END_OF_CHUNK}
+    model = open_gates(FlamingoModel(FlamingoConfig(vision_config=vision, text_config=text, **fields))).eval()
+    with torch.no_grad():
+        first, second = (model(input_ids=prompt("aIb"), pixel_values=random_images(1, 1)).logits for _ in range(2))
+    assert torch.equal(first, second)
 
 
 def test_a_cache_of_sliding_layers_alone_gives_what_no_cache_gives():

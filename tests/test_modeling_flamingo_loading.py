@@ -517,6 +517,23 @@ def test_shards_of_an_earlier_model_are_removed(tmp_path):
     assert [path.name for path in tmp_path.glob("model*.s*")] == ["model.safetensors"]
 
 
+@pytest.mark.parametrize("max_shard_size", ["50KB", "1GB"])
+def test_variants_of_one_model_stand_side_by_side(tmp_path, max_shard_size):
+    model = tiny_flamingo()
+    model.save_pretrained(tmp_path, max_shard_size=max_shard_size)
+    half = tiny_flamingo().half()
+    for _ in range(2):
+        half.save_pretrained(tmp_path, variant="fp16", max_shard_size=max_shard_size)
+    for expected, variant in ((model, None), (half, "fp16")):
+        loaded = FlamingoModel.from_pretrained(tmp_path, variant=variant, dtype="float32").state_dict()
+        assert all(
+            torch.equal(tensor, loaded[name].to(tensor.dtype)) for name, tensor in expected.state_dict().items()
+        )
+    # Of another model only what was written last is there
+    tiny_flamingo(resampler_num_latents=7).save_pretrained(tmp_path, variant="fp16")
+    assert [path.name for path in tmp_path.glob("model*.s*")] == ["model.fp16.safetensors"]
+
+
 def test_a_folder_without_a_configuration_is_refused(tmp_path):
     """transformers would build a model of its default sizes."""
     tiny_flamingo().save_pretrained(tmp_path)

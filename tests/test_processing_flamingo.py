@@ -517,6 +517,16 @@ def test_floats_name_the_image_and_its_range(processor):
     assert pixels_of(processor, torch.from_numpy(grey * 255).bfloat16()).shape == (3, SIZE, SIZE)
 
 
+def test_a_dark_frame_of_floats_stays_dark(processor):
+    bright = np.linspace(0, 255, 64, dtype=np.float32).reshape(8, 8)
+    dark = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    frames = [PIL.Image.fromarray(bright), PIL.Image.fromarray(dark)]
+    given = processor(videos=[frames], text="<image>", return_tensors="pt")["pixel_values"]
+    rounded = [PIL.Image.fromarray(np.rint(values).astype(np.uint8)) for values in (bright, dark)]
+    expected = processor(videos=[rounded], text="<image>", return_tensors="pt")["pixel_values"]
+    assert torch.equal(given, expected)
+
+
 def test_floats_that_are_not_rescaled(processor):
     ready = np.random.default_rng(0).random((SIZE, SIZE, 3)).astype(np.float32) * 2 - 1
     untouched = pixels_of(

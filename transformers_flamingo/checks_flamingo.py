@@ -53,20 +53,31 @@ def check_text(
         )
     if input_ids is not None:
         _check_ids("input_ids", input_ids, vocab_size)
+    else:
+        check_finite(inputs_embeds, "inputs_embeds", "sample")
     return text.shape[:2]
 
 
-def check_labels(labels: torch.LongTensor, shape: tuple[int, int], vocab_size: int, ignore_index: int = -100) -> None:
+def check_labels(
+    labels: torch.LongTensor, shape: tuple[int, int], vocab_size: int, ignore_index: int = -100, name: str = "labels"
+) -> None:
     """Check that labels are `(B, T)` ids of the vocabulary, or `ignore_index`."""
     if labels.shape != shape:
         raise ValueError(
-            f"The labels have shape {tuple(labels.shape)}, but the text has {tuple(shape)}: each token needs one, "
+            f"The {name} have shape {tuple(labels.shape)}, but the text has {tuple(shape)}: each token needs one, "
             f"{ignore_index} where nothing is to be learned."
         )
-    _check_ids("labels", labels, vocab_size, ignore_index)
+    _check_ids(name, labels, vocab_size, ignore_index)
+
+
+def check_whole_numbers(name: str, values: torch.Tensor) -> None:
+    """Check that ids or indices are integers: torch would fail without their name, or cut fractions off."""
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise ValueError(f"`{name}` is of type {values.dtype}, but it holds whole numbers: convert it with `.long()`.")
 
 
 def _check_ids(name: str, ids: torch.LongTensor, vocab_size: int, ignore_index: int | None = None) -> None:
+    check_whole_numbers(name, ids)
     # On other devices the kernels assert it themselves; comparing here would wait for them.
     if torch.compiler.is_compiling() or ids.device.type != "cpu":
         return
@@ -80,6 +91,38 @@ def _check_ids(name: str, ids: torch.LongTensor, vocab_size: int, ignore_index: 
             f"`{name}` holds {ids[sample, token].item()} at token {token} of sample {sample}, but the language model's "
             f"vocabulary has {vocab_size} rows: an id must be from 0 to {vocab_size - 1}{exception}. Use the tokenizer "
             "of this model, or resize its embeddings (`resize_token_embeddings`)."
+        )
+
+
+def check_mask(name: str, mask: torch.Tensor | None, dims: tuple[int, ...] = (2,)) -> None:
+    """
+    Check that a mask has 1 at what is real and 0 at padding, and nothing else.
+
+    Language models make different things of any other value: a mask of 0 and minus infinity would be taken for its
+    opposite.
+
+    Args:
+        name (`str`): Name of the argument.
+        mask (`torch.Tensor`, *optional*): The mask. Anything but a tensor is left alone.
+        dims (`tuple[int, ...]`, *optional*, defaults to `(2,)`): Numbers of dimensions that it may have.
+    """
+    if not isinstance(mask, torch.Tensor):
+        return
+    if mask.ndim not in dims:
+        raise ValueError(
+            f"`{name}` has shape {tuple(mask.shape)}. It must have {' or '.join(map(str, dims))} dimensions, the first of "
+            "them for the samples: 1 at what is real, 0 at padding."
+        )
+    if mask.ndim == 4 or mask.dtype == torch.bool:
+        return
+    is_binary = ((mask == 0) | (mask == 1)).all()
+    if torch.compiler.is_compiling() or mask.device.type == "cuda":
+        torch._assert_async(is_binary, f"`{name}` holds other values than 0 and 1.")
+    elif mask.device.type != "meta" and not is_binary:
+        value = mask[(mask != 0) & (mask != 1)][0].item()
+        raise ValueError(
+            f"`{name}` holds {value}, but it may hold only 1 at what is real and 0 at padding: language models make "
+            "different things of any other value. Pass the mask of the processor."
         )
 
 
@@ -116,22 +159,33 @@ def check_text_length(
         position_ids (`torch.LongTensor`, *optional*): Positions that were given; they decide instead of the length.
     """
     length = num_past_tokens + shape[1]
-    if max_text_length is None or length <= max_text_length:
+    if position_ids is not None and position_ids.shape[-1] != shape[1]:
+        raise ValueError(
+            f"`position_ids` has shape {tuple(position_ids.shape)}, but the text has {tuple(shape)}: each token needs one."
+        )
+    # Positions that were given decide; elsewhere than on the CPU a look at them would wait
+    are_known = position_ids is not None and position_ids.device.type == "cpu"
+    if max_text_length is None or (length <= max_text_length and not are_known):
         return
+    if are_known and position_ids.min() < 0:
+        raise ValueError(
+            f"`position_ids` holds {position_ids.min().item()}, but positions are counted from 0. Padding has position 0."
+        )
     if position_ids is not None:
         length = int(position_ids.max()) + 1
     elif is_padding_mask(attention_mask):
         length = int(attention_mask.sum(dim=1).max())
     if length > max_text_length:
         raise ValueError(
-            f"The text has {length} tokens, but the language model has positions for {max_text_length}. Shorten the "
+            f"The text has {length} {'tokens' if position_ids is None else 'positions'}, but the language model has "
+            f"positions for {max_text_length}. Shorten the "
             "text, give fewer demonstrations, or use a language model with more positions."
         )
 
 
 def check_finite(values: torch.Tensor, name: str, unit: str) -> None:
     """
-    Check that pixels or features have neither NaN nor infinity, which would silently turn into text.
+    Check that pixels, features or embeddings have neither NaN nor infinity, which would silently turn into text.
 
     Args:
         values (`torch.Tensor`): The values, with one `unit` for each index of the first dimension.
@@ -147,5 +201,5 @@ def check_finite(values: torch.Tensor, name: str, unit: str) -> None:
         raise ValueError(
             f"`{name}` holds NaN or infinity, first in {unit} {index} of {len(values)} (counted from 0). The model would "
             "answer as if it had seen something. Check the image and its normalization (`image_mean`, `image_std`, "
-            "`rescale_factor`), or the encoder that made the features."
+            "`rescale_factor`), or what made the features or embeddings."
         )

@@ -227,7 +227,9 @@ def deep_values(image: PIL.Image.Image | np.ndarray) -> np.ndarray | None:
 def check_range(values: np.ndarray, name: str) -> tuple[float, float]:
     """Return the least and greatest value; a `ValueError` if they do not say which value is white."""
     low, high = values.min(), values.max()
-    if low >= 0 and high <= 65535:
+    # Nobody keeps an image of 255 levels in fractions below 2: white is 1, and a resize or an augmentation went beyond it
+    overshoots = values.dtype.kind == "f" and 1 < high < 2 and bool((values % 1).any())
+    if low >= 0 and high <= 65535 and not overshoots:
         return low, high
     if not (np.isfinite(low) and np.isfinite(high)):
         finite = values[np.isfinite(values)]
@@ -240,6 +242,8 @@ def check_range(values: np.ndarray, name: str) -> tuple[float, float]:
             "It looks normalized already. Give the image itself, or pass `do_rescale=False, do_normalize=False, "
             "do_resize=False` if it is ready for the vision encoder."
         )
+    elif overshoots and low > -1:
+        what = "White seems to be 1, and a resize or an augmentation went beyond it. Clip it: `image.clip(0, 1)`."
     elif low < 0:
         what = f"Negative values, such as Hounsfield units, have no place between black and white. {_WINDOW}"
     else:

@@ -20,6 +20,7 @@ _UNSUPPORTED_MODEL_TYPES = {
     "minimax": "it accepts only its own cache class, which has no place for the image",
     "prophetnet": "its decoder layers predict several tokens at a time, from several streams of hidden states",
     "recurrent_gemma": "it keeps its state in its modules instead of a cache, so no image can be kept with it",
+    "xlstm": "it accepts only a cache class of its own, which has no place for the image",
 }
 # Fields of configurations whose decoder layers pass several streams of hidden states on.
 _STREAM_FIELDS = ("altup_num_inputs", "hc_mult")

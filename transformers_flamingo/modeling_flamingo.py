@@ -52,10 +52,12 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from .checks_flamingo import (
     check_finite,
     check_labels,
+    check_mask,
     check_mask_shape,
     check_tensors,
     check_text,
     check_text_length,
+    check_whole_numbers,
     is_padding_mask,
 )
 from .compatibility_flamingo import require_private_names
@@ -1216,15 +1218,9 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                     "Resize its embeddings first (`resize_token_embeddings`), or use "
                     "`FlamingoModel.from_vision_text_pretrained`, which does it."
                 )
-        if getattr(config.vision_config, "mask_ratio", 0):
-            raise ValueError(
-                f"The vision encoder is a {config.vision_config.model_type} with `mask_ratio="
-                f"{config.vision_config.mask_ratio}`: it hides that share of each image at random and shuffles the rest, so "
-                "the same image would never give the same features. Use the encoder without masking that has the same "
-                "weights, such as `ViTModel.from_pretrained` for a ViT-MAE checkpoint."
-            )
         if vision_model is None and config.vision_config is not None:
             vision_model = AutoModel.from_config(config.vision_config)
+        _check_sees_whole_images(vision_model)
         if language_model is None:
             language_model = AutoModelForCausalLM.from_config(config.text_config)
             normalise_mpt_queries_and_keys(language_model)
@@ -1265,7 +1261,14 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         gated blocks keep their precision.
         """
         if quantization_config is not None:
-            kwargs["quantization_config"] = _quantize_only_the_decoder(quantization_config)
+            quantization_config = _quantize_only_the_decoder(quantization_config)
+            if not any(hasattr(quantization_config, name) for name in _SKIP_LISTS):
+                raise ValueError(
+                    f"{type(quantization_config).__name__} has no list of modules to leave as they are, so it would also "
+                    "quantize the gated blocks, which are trained, and the vision encoder. Use BitsAndBytesConfig, "
+                    "TorchAoConfig or QuantoConfig."
+                )
+            kwargs["quantization_config"] = quantization_config
         return super().from_pretrained(*args, **kwargs)
 
     def _set_default_generation_config(self) -> None:
@@ -1606,6 +1609,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         """`frame_attention_mask` as `(B, N, F)`, for `shape = (B, N, F)`."""
         if frame_attention_mask is None:
             return None
+        check_mask("frame_attention_mask", frame_attention_mask, (2, 3))
         mask = frame_attention_mask.bool()
         if mask.ndim == 2 and mask.shape == shape[:2]:
             return mask[:, :, None].expand(shape)
@@ -1662,6 +1666,23 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             is_wanted = is_wanted.take_along_dim(order, dim=1)
         return FlamingoImageFeatures(pooler_output=latents, image_attention_mask=is_wanted)
 
+    @staticmethod
+    def _check_encoder_outputs(mm_encoder_outputs: Any) -> None:
+        """Images under another name would be ignored."""
+        if mm_encoder_outputs is None or (
+            isinstance(mm_encoder_outputs, dict) and mm_encoder_outputs.keys() <= {"image"}
+        ):
+            return
+        if not isinstance(mm_encoder_outputs, dict):
+            raise ValueError(
+                f"`mm_encoder_outputs` is a {type(mm_encoder_outputs).__name__}. It must be a dict: `{{'image': ...}}`."
+            )
+        given = sorted(mm_encoder_outputs)
+        raise ValueError(
+            f"`mm_encoder_outputs` is a dict with {given}, but images and videos alike stand under `image`, and anything "
+            "else would be ignored. Rename it."
+        )
+
     def _as_image_features(
         self, image_outputs: ModelOutput | dict, frame_attention_mask: torch.Tensor | None
     ) -> FlamingoImageFeatures:
@@ -1686,6 +1707,11 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 "(B, N, L, Dv), or `last_hidden_state` (features) of shape (B, N, P, Dv) or (B, N, F, P, Dv), with "
                 f"Dv = {self.config.vision_hidden_size}."
             )
+        if not given.is_floating_point():
+            raise ValueError(
+                f"`mm_encoder_outputs['image']['{name}']` is of type {given.dtype}, but features are floats: they were not "
+                "made by a vision encoder, or were converted since."
+            )
         check_finite(given, name, "sample")
         if latents is None:
             has_frames = features.ndim == 5
@@ -1695,6 +1721,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             )
         is_image = image_outputs.get("image_attention_mask")
         if frame_attention_mask is not None:
+            check_mask("frame_attention_mask", frame_attention_mask, (2, 3))
             is_image = frame_attention_mask.bool()
             is_image = is_image.any(dim=2) if is_image.ndim == 3 else is_image
         if is_image is None:
@@ -1766,6 +1793,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 f"`media_index` has shape {tuple(media_index.shape)}, but the text has {tuple(shape)}: it says for each "
                 "token which image that sees."
             )
+        if media_index.dtype != torch.bool:
+            check_whole_numbers("media_index", media_index)
         num_images = self._count_images(image_features, media_index)
         is_wrong = (media_index < 0) | (media_index > num_images[:, None])
         if torch.compiler.is_compiling():
@@ -1897,9 +1926,15 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         )
         loss = logits = None
         if labels is not None:
+            check_tensors(labels=labels)
             # With fewer logits the labels are those of the kept ones.
             shape = (inputs_embeds if input_ids is None else input_ids).shape[:2] if keeps_all else labels.shape
-            check_labels(labels, shape, self.config.text_config.vocab_size, kwargs.get("ignore_index", -100))
+            for name in ("labels", "shift_labels"):
+                given = labels if name == "labels" else kwargs.get(name)
+                if given is not None:
+                    check_labels(
+                        given, shape, self.config.text_config.vocab_size, kwargs.get("ignore_index", -100), name
+                    )
         if skip_logits:
             loss, outputs, image_features = self._loss_alone(run, labels, **kwargs)
         else:
@@ -2003,6 +2038,9 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         """Run the language model, or its body without the head, on text and images; arguments as in `forward`."""
         check_tensors(attention_mask=attention_mask, position_ids=position_ids, media_index=media_index)
         shape = check_text(input_ids, inputs_embeds, self.config.text_config.vocab_size)
+        # Not at each step of a generation, whose mask was checked with the prompt, where it would launch kernels
+        if shape[1] > 1 or (isinstance(attention_mask, torch.Tensor) and attention_mask.device.type == "cpu"):
+            check_mask("attention_mask", attention_mask, (2, 4))
         if not torch.compiler.is_compiling():
             num_past_tokens = 0 if cache is None else cache.get_seq_length()
             if isinstance(num_past_tokens, int):  # of a static cache it is on the device, and `generate()` has checked
@@ -2011,6 +2049,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 check_text_length(self.max_text_length, shape, num_past_tokens, attention_mask, position_ids)
             self._share_token_rows()
 
+        self._check_encoder_outputs(mm_encoder_outputs)
         image_features = (mm_encoder_outputs or {}).get("image")
         if image_features is not None:
             if pixel_values is not None:
@@ -2146,6 +2185,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         frame_attention_mask = model_kwargs.get("frame_attention_mask")
         if model_kwargs.get("pixel_values") is None:
             model_kwargs.pop("pixel_values", None)  # the stock method takes its presence for images
+        self._check_encoder_outputs(model_kwargs.get("mm_encoder_outputs"))
         # A copy: the stock method writes into the caller's dict.
         model_kwargs["mm_encoder_outputs"] = dict(model_kwargs.get("mm_encoder_outputs") or {})
         model_kwargs = super()._maybe_prepare_encoder_kwargs_for_generation(
@@ -2426,15 +2466,29 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 setattr(self, name, getattr(self.language_model, name))
 
 
+def _check_sees_whole_images(vision_model: PreTrainedModel | None) -> None:
+    mask_ratio = getattr(getattr(vision_model, "config", None), "mask_ratio", None)
+    # Hiera has the ratio in its configuration always, and hides nothing unless it is pretrained
+    if mask_ratio and all(getattr(module, "is_mae", True) for module in vision_model.modules()):
+        raise ValueError(
+            f"The vision encoder is a {vision_model.config.model_type} with `mask_ratio={mask_ratio}`: it hides that share "
+            "of each image at random and shuffles the rest, so the same image would never give the same features. Use the "
+            "encoder without masking that has the same weights, such as `ViTModel.from_pretrained` for a ViT-MAE checkpoint."
+        )
+
+
 # What a quantization config must name so that it leaves all but the decoder of the language model as it is. Quantizers take
 # names from the start, ends of names, and regular expressions, and compare them with modules or with their weights. What
-# stands directly in the language model, beside its decoder, is the head.
+# stands directly in the language model, beside its decoder, is the head; those of BERT and its relatives are deeper.
 _UNQUANTIZED_MODULES = [
     "vision_model",
     "resampler",
     "gated_cross_attention",
     r"language_model\.[^.]+(\.weight|\.bias)?$",
+    r"language_model\.(lm_head|cls|generator_predictions)",
 ]
+# Names of that list in the quantization configs that have one.
+_SKIP_LISTS = ("llm_int8_skip_modules", "modules_to_not_convert")
 
 
 def _quantize_only_the_decoder(quantization_config: QuantizationConfigMixin | dict) -> QuantizationConfigMixin:
@@ -2446,7 +2500,7 @@ def _quantize_only_the_decoder(quantization_config: QuantizationConfigMixin | di
     if isinstance(quantization_config, dict):
         quantization_config = AutoQuantizationConfig.from_dict(quantization_config)
     quantization_config = copy.deepcopy(quantization_config)
-    for name in ("llm_int8_skip_modules", "modules_to_not_convert"):
+    for name in _SKIP_LISTS:
         if hasattr(quantization_config, name):
             given = getattr(quantization_config, name) or []
             inside = [f"language_model.{key}" for key in given if not key.startswith("language_model")]

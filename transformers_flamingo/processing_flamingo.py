@@ -735,12 +735,15 @@ class FlamingoProcessor(ProcessorMixin):
         if bit_depth is None and deep:
             bit_depth = find_bit_depth(list(deep.values()), list(deep))
 
+        # A dark frame of a series in 0..255 may end below 1
+        floats = [values for values in deep.values() if values.dtype.kind == "f"]
+        has_unit_floats = all(values.max() <= 1 for values in floats)
         frames = []
         for image, name in opened:
             if isinstance(image, np.ndarray) and image.dtype.kind == "f" and keeps_floats:
                 frame = self._ready_floats(image, name, to_rgb, kwargs)
             else:
-                is_unit = name in deep and deep[name].dtype.kind == "f" and deep[name].max() <= 1
+                is_unit = has_unit_floats and name in deep and deep[name].dtype.kind == "f"
                 frame = to_rgb_8_bit(image, name, to_rgb=to_rgb, bit_depth=None if is_unit else bit_depth)
             frames.append(crop_extreme_aspect(frame, name, lambda key: self._image_setting(key, kwargs)))
         return frames

@@ -18,14 +18,16 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 
 # What makes a folder loadable as a model or an adapter. They are removed first and written last.
 _MARKS = ("config.json", "adapter_config.json")
-# Weights of an earlier model. Left beside new ones, they could be loaded under the new configuration.
-_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin*", "adapter_model*")
+# Weights of an earlier model. Left beside new ones, they could be loaded under the new configuration. Those of another
+# variant (`model.fp16.safetensors`) stay if the configuration does, but for what each variant has for itself.
+_WEIGHTS = ("model*.safetensors", "model.safetensors.index*.json", "pytorch_model*.bin*", "adapter_model*")
 
 
 def json_value(value: Any) -> Any:
@@ -243,12 +245,14 @@ def _swap(partial: Path, directory: Path, overwrite: bool) -> None:
 
 def _move_files(partial: Path, directory: Path) -> None:
     new = {path.name for path in partial.iterdir()}
+    kept = {_variant(path) for path in directory.iterdir()} if _is_same_model(partial, directory) else set()
+    kept -= {_variant(partial / name) for name in new if any(fnmatch(name, pattern) for pattern in _WEIGHTS)}
     for name in _MARKS:
         (directory / name).unlink(missing_ok=True)
     _sync_entries(directory)
     for pattern in _WEIGHTS:
         for path in directory.glob(pattern):
-            if path.name not in new:
+            if path.name not in new and _variant(path) not in kept:
                 path.unlink()
     for names in (new.difference(_MARKS), new.intersection(_MARKS)):
         for name in sorted(names):
@@ -257,6 +261,27 @@ def _move_files(partial: Path, directory: Path) -> None:
                 shutil.rmtree(target)
             os.replace(partial / name, target)
         _sync_entries(directory)
+
+
+def _variant(path: Path) -> str:
+    """`"fp16"` for `model.fp16-00001-of-00002.safetensors` or `model.safetensors.index.fp16.json`; `""` without one."""
+    parts = [part for part in path.name.split(".")[1:-1] if part not in ("safetensors", "bin", "index")]
+    return re.sub(r"-\d+-of-\d+$", "", parts[0]) if parts else ""
+
+
+def _is_same_model(partial: Path, directory: Path) -> bool:
+    try:
+        configs = [json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in (partial, directory)]
+    except (OSError, ValueError):
+        return False
+    return _without_dtype(configs[0]) == _without_dtype(configs[1])
+
+
+def _without_dtype(value: Any) -> Any:
+    if isinstance(value, dict):
+        own = ("dtype", "torch_dtype", "transformers_version")
+        return {name: _without_dtype(item) for name, item in value.items() if name not in own}
+    return value
 
 
 def _sync_entries(directory: str | os.PathLike) -> None:

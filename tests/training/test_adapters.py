@@ -11,6 +11,8 @@ from peft import AutoPeftModel, PeftModel, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import (
+    AqlmConfig,
+    AutoConfig,
     AutoModelForImageTextToText,
     BitsAndBytesConfig,
     Conv1D,
@@ -20,7 +22,7 @@ from transformers import (
 )
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from transformers_flamingo import FlamingoModel, modeling_flamingo
+from transformers_flamingo import FlamingoConfig, FlamingoModel, modeling_flamingo
 from transformers_flamingo.training import FlamingoDataCollator, GateHistoryCallback, lora_config, parameter_groups
 
 
@@ -387,6 +389,33 @@ def test_every_quantizer_takes_the_decoder_alone(text, given, suffix):
     head = next(name for name, module in model.named_modules() if module is model.get_output_embeddings())
     assert head in linear and head not in taken
     assert taken == {name for name in linear if name.startswith("language_model.") and name != head}
+
+
+@pytest.mark.parametrize("model_type", ["bert", "bert-generation", "electra", "roberta"])
+@pytest.mark.parametrize("suffix", ["", ".weight"], ids=["modules", "weights"])
+def test_a_head_of_several_modules_is_left_as_it_is(model_type, suffix):
+    sizes = {
+        "hidden_size": 32,
+        "embedding_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+    }
+    text = AutoConfig.for_model(model_type, is_decoder=True, vocab_size=VOCAB_SIZE, **sizes)
+    with torch.device("meta"):
+        model = FlamingoModel(
+            FlamingoConfig(None, text, vision_hidden_size=24, image_token_id=98, end_of_chunk_token_id=97)
+        )
+    names = modeling_flamingo._quantize_only_the_decoder(EetqConfig()).modules_to_not_convert
+    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    taken = {name for name in linear if should_convert_module(name + suffix, names)}
+    assert taken == {name for name in linear if name.startswith("language_model.") and ".layer." in name}
+
+
+def test_a_quantizer_that_would_take_everything_is_refused(tmp_path):
+    tiny_flamingo().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="AqlmConfig has no list of modules to leave as they are"):
+        FlamingoModel.from_pretrained(tmp_path, quantization_config=AqlmConfig())
 
 
 @bits

@@ -108,6 +108,7 @@ def test_the_batch_is_what_the_model_trains_on(collator):
         ({"text": "w5 w6 w7", "supervised": [(0, 2)]}, "only the first token"),
         ({"text": "w5 w6", "supervised": [(3, 9)]}, r"`supervised` of row 0 .* in the 5 characters"),
         ({"text": "w5 w6", "supervised": [(3, 1)]}, r"`supervised` of row 0"),
+        ({"text": "w5 w6", "supervised": [3, 5]}, r"`supervised` of row 0 of the batch is \[3, 5\]"),
         ({"text": ["w5", "w6"]}, r"The text of row 0 of the batch is \[\['w5', 'w6'\]\]: give strings"),
         ({"prompt": b"w5", "completion": "w6"}, "The text of row 0 of the batch is .*: give strings"),
         ({"text": "<image>", "image": PICTURE}, "no token to learn from"),

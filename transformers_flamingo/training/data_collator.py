@@ -173,7 +173,7 @@ class FlamingoDataCollator(DataCollatorMixin):
             )
         if "supervised" not in given:
             return text, [(len(text) - len(parts[-1]), len(text))]
-        spans = [tuple(span) for span in row["supervised"]]
+        spans = [tuple(span) if isinstance(span, list | tuple) else () for span in row["supervised"]]
         if not all(len(span) == 2 and 0 <= span[0] <= span[1] <= len(text) for span in spans):
             raise ValueError(
                 f"`supervised` of row {index} of the batch is {row['supervised']}, but it lists `[start, end)` in the "

@@ -48,6 +48,8 @@ def texts(reader, path, streaming):
         ("train_sft-00000-of-00001.parquet", "test_sft-00000-of-00001.parquet"),
         ("Training/a.tsv", "Validation/a.tsv"),
         ("minival.jsonl.gz", "other.jsonl.gz"),
+        ("trainset.json", "testset.json"),
+        ("part.json", "validate.json"),
         ("a.json", "held_out/a.json"),
         ("test.jsonl", "validation.jsonl"),
     ],

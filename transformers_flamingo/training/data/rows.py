@@ -51,11 +51,12 @@ _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".zi
 # The words by which files and folders tell their split, as in `datasets`, with the names that benchmarks use
 _SPLITS = {
     "train": ("train", "training", "trainval"),
-    "validation": ("validation", "valid", "val", "dev", "minival", "restval"),
+    "validation": ("validation", "validate", "valid", "val", "dev", "minival", "restval"),
     "test": ("test", "testing", "testdev", "eval", "evaluation", "held[-_ ]?out", "hold[-_ ]?out"),
 }
 _SPLIT_WORDS = {
-    name: re.compile(rf"(?<![a-z])({'|'.join(words)})(?![a-z])", re.IGNORECASE) for name, words in _SPLITS.items()
+    name: re.compile(rf"(?<![a-z])((?:{'|'.join(words)})(?:set)?)(?![a-z])", re.IGNORECASE)
+    for name, words in _SPLITS.items()
 }
 _MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
 
