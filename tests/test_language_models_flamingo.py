@@ -79,7 +79,7 @@ def test_bidirectional_attention_is_refused():
             {"hidden_size": 32, "num_hidden_layers": 3, "lru_width": 32},
             "keeps its state in its modules",
         ),
-        ("minimax", {"num_hidden_layers": 2, "num_local_experts": 2, **BERT}, "a cache class of its own"),
+        ("minimax", {"num_hidden_layers": 2, "num_local_experts": 2, **BERT}, "only its own cache class"),
         ("xlstm", {"hidden_size": 32, "num_heads": 4, "num_hidden_layers": 2}, "a cache class of its own"),
         ("dory", {"num_hidden_layers": 2}, "more cache layers"),
     ],
@@ -155,3 +155,24 @@ def test_a_cache_of_sliding_layers_alone_gives_what_no_cache_gives():
         cache = model(input_ids=ids[:, :5], pixel_values=images, use_cache=True).cache
         got = model(input_ids=ids[:, 5:], cache=cache).logits
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("model_type", ["trocr", "bart", "marian"])
+def test_padding_that_would_move_positions_is_refused(model_type):
+    fields = {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 48}
+    fields |= {"max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    if model_type != "trocr":
+        fields |= {
+            "encoder_layers": 2,
+            "num_hidden_layers": 2,
+            "decoder_start_token_id": 2,
+            "forced_eos_token_id": None,
+        }
+    model = FlamingoModel(config(model_type, **fields)).eval()
+    ids = prompt("abc")
+    with torch.no_grad():
+        alone = model(input_ids=ids).logits
+        padded = {"input_ids": prompt("abc__"), "attention_mask": torch.tensor([[1, 1, 1, 0, 0]])}
+        torch.testing.assert_close(model(**padded).logits[:, :3], alone, rtol=1e-4, atol=1e-5)
+        with pytest.raises(ValueError, match="padding on the left, and .* takes no `position_ids`"):
+            model(input_ids=prompt("__abc"), attention_mask=torch.tensor([[0, 0, 1, 1, 1]]))

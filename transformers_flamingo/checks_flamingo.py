@@ -141,6 +141,16 @@ def check_mask_shape(mask_shape: tuple[int, ...], shape: tuple[int, int], num_pa
         )
 
 
+def check_padding_side(attention_mask: torch.Tensor, language_model: str) -> None:
+    """Check that no row of a padding mask `(B, T)` begins with padding, for a language model that counts it."""
+    if (attention_mask[:, 0] == 0).any():
+        raise ValueError(
+            f"`attention_mask` has padding on the left, and {language_model} takes no `position_ids`: it would count the "
+            'padding, so that a sample has other logits than alone. Pad on the right (`padding_side="right"`), and '
+            "generate for one sample at a time."
+        )
+
+
 def check_text_length(
     max_text_length: int | None,
     shape: tuple[int, int],

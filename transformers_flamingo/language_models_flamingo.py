@@ -59,7 +59,6 @@ def check_language_model(language_model: PreTrainedModel) -> None:
     reason = _find_obstacle(language_model)
     if reason is not None:
         raise ValueError(f"{type(language_model).__name__} cannot be conditioned on images: {reason}.")
-    find_decoder_layers(language_model)
 
 
 def _find_obstacle(language_model: PreTrainedModel) -> str | None:
@@ -80,6 +79,7 @@ def _find_obstacle(language_model: PreTrainedModel) -> str | None:
             "it keeps no keys and values of the text in a `cache`, where the image is kept too. Use a language model "
             "with attention"
         )
+    find_decoder_layers(language_model)
     if not _is_causal(language_model):
         return (
             "its tokens see the tokens after them, so it would be trained on what it is to predict. Set "
@@ -98,6 +98,16 @@ def _is_causal(language_model: PreTrainedModel) -> bool:
     # GPT-NeoX has the field, at its default, and is causal all the same.
     causal = [module.is_causal for module in language_model.modules() if hasattr(module, "is_causal")]
     return len(causal) > 0 and all(causal)
+
+
+def counts_padding(language_model: PreTrainedModel) -> bool:
+    """
+    Return whether padding on the left takes positions: rows of a table are read from the left edge on, and no other
+    positions can be passed (Bart, Marian and their relatives). ALiBi (MPT) counts distances, which padding leaves alone.
+    """
+    takes_positions = "position_ids" in inspect.signature(type(language_model).forward).parameters
+    has_table = language_model.config.model_type != "mpt" and find_max_text_length(language_model) is not None
+    return has_table and not takes_positions
 
 
 def find_max_text_length(language_model: PreTrainedModel) -> int | None:

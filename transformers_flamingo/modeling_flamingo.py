@@ -54,6 +54,7 @@ from .checks_flamingo import (
     check_labels,
     check_mask,
     check_mask_shape,
+    check_padding_side,
     check_tensors,
     check_text,
     check_text_length,
@@ -62,7 +63,12 @@ from .checks_flamingo import (
 )
 from .compatibility_flamingo import require_private_names
 from .configuration_flamingo import FlamingoConfig
-from .language_models_flamingo import check_language_model, find_decoder_layers, find_max_text_length
+from .language_models_flamingo import (
+    check_language_model,
+    counts_padding,
+    find_decoder_layers,
+    find_max_text_length,
+)
 from .processing_flamingo import load_tokenizer
 from .saving_flamingo import update_folder
 
@@ -1245,6 +1251,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         parameters = inspect.signature(type(language_model).forward).parameters
         _condition(language_model)
         self._takes_position_ids = "position_ids" in parameters
+        self._counts_padding = counts_padding(language_model)
         self._takes_keywords = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
         # It is derived from the class name otherwise, and "FlamingoModel" names no loss.
@@ -2046,6 +2053,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             if isinstance(num_past_tokens, int):  # of a static cache it is on the device, and `generate()` has checked
                 if is_padding_mask(attention_mask):
                     check_mask_shape(attention_mask.shape, shape, num_past_tokens)
+                    if self._counts_padding and num_past_tokens == 0:
+                        check_padding_side(attention_mask, type(self.language_model).__name__)
                 check_text_length(self.max_text_length, shape, num_past_tokens, attention_mask, position_ids)
             self._share_token_rows()
 

@@ -39,9 +39,12 @@ from datasets import Dataset, Features, Image, Value, Video, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
 from fsspec.core import url_to_fs
+from transformers.utils import logging
 
 from ...files_flamingo import special_kind
 
+
+logger = logging.get_logger(__name__)
 
 FILE, ROW, JSON, ERROR = "__file__", "__row__", "__json__", "__error__"
 TAR_KEY, TAR_FILE = "__key__", "__url__"
@@ -112,11 +115,26 @@ def find_files(path: str, split: str | None = None) -> list[str]:
             f"{path!r} leads to files of several kinds ({', '.join(kinds)}), such as {files[0]!r} and {files[-1]!r}: "
             "which of them are the data? Give a pattern such as 'folder/*.csv'."
         )
+    _warn_of_missing_shards(path, files)
     if "file" not in fs.protocol:
         return [fs.unstrip_protocol(file) for file in files]
     for file in files:
         _check_regular(file)
     return files
+
+
+def _warn_of_missing_shards(path: str, files: list[str]) -> None:
+    """Warn where files are numbered `00000-of-00003` and some numbers are missing: a download may have been cut."""
+    series: dict[tuple[str, int], set[int]] = {}
+    for file in files:
+        if match := re.search(r"^(.*?)(\d+)-of-(\d+)", file):
+            series.setdefault((match[1], int(match[3])), set()).add(int(match[2]))
+    for (stem, total), numbers in series.items():
+        if len(numbers) < total:
+            logger.warning(
+                f"{path!r} has {len(numbers)} of the {total} files {os.path.basename(stem)}*-of-{total:05}: the others are not "
+                "trained on. Download them if they should be."
+            )
 
 
 def _as_word(split: str) -> str:
