@@ -156,8 +156,10 @@ def _of_import(error: ImportError) -> str | None:
     extra = _extra_of(error.name)
     if extra is not None:
         return f'{text}. Install what this command needs: pip install "transformers-flamingo[{extra}]"'
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"{text}. Install it: pip install {error.name.partition('.')[0]}"
+    # A requirement that is not met has its message for a name (`importlib.metadata.PackageNotFoundError`)
+    package = (error.name or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package.isidentifier():
+        return f"{text}. Install it: pip install {package}"
     return text
 
 

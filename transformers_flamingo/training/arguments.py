@@ -253,6 +253,7 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
                 f"{', '.join(get_args(MixtureStrategy))}."
             )
         for name in (
+            "gradient_accumulation_steps",
             "max_non_finite_steps",
             "evaluation_max_rows",
             "generation_max_new_tokens",
