@@ -26,6 +26,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from .files_flamingo import read_regular_file
+from .images_flamingo import open_bytes
 from .literal_text import encode_literal, render_literal
 from .loading import check_answer_length, load_flamingo
 from .modeling_flamingo import FlamingoModel
@@ -240,7 +242,7 @@ def check_upload(path: str | os.PathLike) -> None:
     """
     name = os.path.basename(path)
     try:
-        with PIL.Image.open(path) as image:
+        with open_bytes(read_regular_file(path)) as image:  # not by Pillow alone, which runs an EPS as a program
             size = image.size
             if size[0] * size[1] <= MAX_PIXELS:
                 image.load()

@@ -213,9 +213,9 @@ def _parse(
     defaults |= {name: mappings[name] or None for name in mapping_names if name in known}
     parser.set_defaults(**defaults)
     names = _options(arguments)
-    for name in names:
+    for name, typed in names.items():
         if name not in known:
-            raise ValueError(f"There is no option --{show(name)[1:-1]}.{suggest(name, [*known, *mapping_names])}")
+            raise ValueError(f"There is no option {show(typed)[1:-1]}.{suggest(name, [*known, *mapping_names])}")
     try:
         *parsed, rest = parser.parse_args_into_dataclasses(
             arguments, look_for_args_file=False, return_remaining_strings=True
@@ -341,10 +341,10 @@ def _sources(kind: str, mapping: Any, root: str | None) -> list[DataSource]:
     return sources
 
 
-def _options(arguments: list[str]) -> list[str]:
-    """The names of what was given on the command line."""
-    names = [a.removeprefix("--").partition("=")[0].replace("-", "_") for a in arguments if a.startswith("--")]
-    return [name.removeprefix("no_") for name in names]
+def _options(arguments: list[str]) -> dict[str, str]:
+    """The fields that were given on the command line, with what was typed for them."""
+    typed = [a.partition("=")[0] for a in arguments if a.startswith("--")]
+    return {option.removeprefix("--").replace("-", "_").removeprefix("no_"): option for option in typed}
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
