@@ -217,6 +217,7 @@ INPUTS = [
     (["caption", "{image}", "--model", "{model}", "--prompt", "w5 \udce9"], "half of a character"),
     (["train", "smoke/miniature", "--vision", "/gone/vision", "--output_dir", "{tmp}/out"], "There is no folder"),
     (["train", "smoke/miniature", "--text", "{image}", "--output_dir", "{tmp}/out"], "is a file"),
+    (["chat", "{model}", "--host", "192.0.2.1"], "No page can be served at '192.0.2.1'"),
     (["train", "gone"], "There is no recipe 'gone'"),
     (["train", "{yaml}"], "is not valid YAML"),
     (["train", "miniature", "--max_steps", "many"], "max_steps"),
@@ -225,6 +226,9 @@ INPUTS = [
     (["convert", "open-flamingo", "{tmp}/gone.pt", "{tmp}/out", "--vision", "v", "--text", "t"], "gone.pt"),
     (["convert", "flamingo-mini", "{tmp}/gone", "{tmp}/out"], "gone"),
     (["miniature-data", "{image}/below"], "image.png"),
+    (["miniature-backbones", "vision", "{image}/below"], "A file, where a folder should be"),
+    (["demo", "--output-dir", "{image}"], "A file of that name is there already"),
+    (["miniature-data", "x" * 300], "The name is too long"),
 ]
 
 
@@ -391,6 +395,12 @@ def test_secrets_are_not_shown(monkeypatch, capsys):
     line = run(capsys, "train", "x")[1]
     assert "hub.test/x" in line
     assert not any(secret in line for secret in ("pa55word", "abc12345", "hf_abcdefgh"))
+
+
+def test_the_value_of_an_unknown_option_is_not_shown(capsys):
+    code, line = run(capsys, "caption", "x.png", "--model", "m", "--hub-token", "abcdef", "--key=ghijkl")
+    assert code == 2
+    assert "--hub-token --key" in line and "abcdef" not in line and "ghijkl" not in line
 
 
 def test_output_that_cannot_be_written_is_a_line(saved, image, monkeypatch, capsys):

@@ -68,6 +68,8 @@ _BY_ERRNO = {
     **dict.fromkeys((errno.EACCES, errno.EPERM), "No permission{of}. Change it, or use another place."),
     errno.EROFS: "The disk is read-only{of}. Write elsewhere.",
     errno.ENOENT: "No such file or folder{of}. Check the path.",
+    errno.EEXIST: "A file of that name is there already{of}. Remove it, or give another name.",
+    errno.ENAMETOOLONG: "The name is too long for the disk{of}. Give a shorter one.",
     errno.EISDIR: "A folder, where a file should be{of}. Give a file.",
     errno.ENOTDIR: "A file, where a folder should be{of}. Give a folder.",
     errno.EFBIG: "The file is larger than the disk or a limit allows{of}. Write elsewhere, or raise the limit.",

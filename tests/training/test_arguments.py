@@ -28,7 +28,7 @@ from transformers_flamingo.training.checks import (
         (
             "options",
             {"min_similarity": 0.2},
-            r"has no \['min_similarity'\]. Its options are \['media_root', 'prompt'\]",
+            r"has no \['min_similarity'\]. Its options are \['media_root', 'allow_remote', 'prompt'\]",
         ),
     ],
 )
@@ -37,6 +37,12 @@ def test_a_source_refuses_a_value_and_names_itself_the_field_and_the_value(field
         DataSource(**{"name": "laion", "format": "image_text_pairs", "path": "x", field: value})
     assert "Data source 'laion'" in str(error.value)
     assert f"`{field}` is {value!r}" in str(error.value)
+
+
+def test_a_refused_option_keeps_its_secret():
+    with pytest.raises(ValueError, match="has no .*api_key") as error:
+        DataSource(name="a", format="llava", path="x", options={"api_key": "abcdef"})
+    assert "abcdef" not in str(error.value)
 
 
 def test_a_source_needs_a_name():

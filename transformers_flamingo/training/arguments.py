@@ -97,7 +97,7 @@ class DataSource:
             self._refuse("options", f"Of these, {self.format!r} has no {unknown}. Its options are {known}.")
 
     def _refuse(self, name: str, why: str) -> None:
-        value = redact(reprlib.repr(getattr(self, name)))
+        value = redact(reprlib.repr(redact_values(getattr(self, name))))
         raise ValueError(f"Data source {reprlib.repr(self.name)}: `{name}` is {value}. {why}")
 
     @property
