@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import transformers
-from transformers import GenerationMixin
+from transformers import GenerationMixin, ProcessorMixin, Trainer
 
 from transformers_flamingo.compatibility_flamingo import require_private_names
 
@@ -37,12 +37,18 @@ def test_what_is_missing_or_has_other_parameters_is_an_error(names, wanted):
         require_private_names(Owner, **names)
 
 
-@pytest.mark.parametrize(
-    "name", ["_prefill", "_maybe_prepare_encoder_kwargs_for_generation", "_expand_multimodal_outputs"]
-)
-def test_the_model_cannot_be_imported_without_what_it_overrides(name):
-    assert hasattr(GenerationMixin, name)
-    code = f"import transformers; del transformers.GenerationMixin.{name}; import transformers_flamingo"
+# One of each file that overrides private names.
+OVERRIDDEN = [
+    (GenerationMixin, "_prefill", "transformers_flamingo"),
+    (ProcessorMixin, "_process_images", "transformers_flamingo"),
+    (Trainer, "_save_checkpoint", "transformers_flamingo.training"),
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "module"), OVERRIDDEN, ids=lambda value: getattr(value, "__name__", value))
+def test_a_file_cannot_be_imported_without_what_it_overrides(owner, name, module):
+    assert hasattr(owner, name)
+    code = f"import transformers; del transformers.{owner.__name__}.{name}; import {module}"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode != 0
-    assert f"has no `GenerationMixin.{name}(" in result.stderr.splitlines()[-1]
+    assert f"has no `{owner.__name__}.{name}(" in result.stderr.splitlines()[-1]

@@ -8,7 +8,6 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
 import sys
 import tarfile
 import zipfile
@@ -16,13 +15,13 @@ import zlib
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
-import httpx
 import pytest
 import torch
 import yaml
 from datasets.exceptions import DatasetGenerationError
 from factory import tiny_flamingo, tiny_processor
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.utils import httpx
 from PIL import Image
 from safetensors import SafetensorError
 
@@ -240,7 +239,7 @@ def test_input_that_cannot_be_used_is_one_line(arguments, expected, saved, image
     places |= {"yaml": tmp_path / "cut.yaml"}
     code, line = run(capsys, *(argument.format(**places) for argument in arguments))
     assert code == 1
-    assert any(part in line for part in expected.split("|")), line
+    assert expected in line
     assert "Traceback" not in line
 
 
@@ -359,24 +358,6 @@ def test_the_cause_of_a_failed_dataset_is_said(monkeypatch, capsys):
     assert "row 3 is not JSON" in run(capsys, "train", "x")[1]
     error.__cause__ = KeyError("0")
     assert user_message(error) is None
-
-
-def test_messages_that_ask_for_nothing_are_not_shown():
-    """In a process of its own: what bitsandbytes says at import is said once."""
-    script = (
-        "import sys, logging; from transformers_flamingo.cli import main; code = main(['train', 'gone']);"
-        "log = logging.getLogger('transformers.modeling_utils').warning;"
-        "log('The new embeddings will be initialized from a multivariate normal distribution'); log('to act on'); sys.exit(code)"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False
-    )
-    lines = result.stderr.splitlines()
-    assert result.returncode == 1
-    assert len(lines) == 2, lines
-    assert lines[0].startswith("flamingo train: There is no recipe 'gone'")
-    assert lines[1].endswith("to act on")
 
 
 def test_ctrl_c_is_a_line_and_130(monkeypatch, capsys):

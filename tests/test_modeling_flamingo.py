@@ -33,6 +33,7 @@ from factory import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.cache_utils import DynamicLayer
 
 from transformers_flamingo import FlamingoConfig, FlamingoModel, modeling_flamingo
 from transformers_flamingo.modeling_flamingo import (
@@ -223,8 +224,7 @@ def test_both_layouts_are_the_rule(batch):
     latents = torch.randn(batch_size, num_media, 5, 24, generator=generator)
 
     def cache_layer():
-        layer = MediaCacheLayer(None)
-        layer.__class__ = type("Dynamic", (MediaCacheLayer,), {"_is_static": False})
+        layer = MediaCacheLayer(DynamicLayer())
         if is_cached:
             past = torch.Generator().manual_seed(1)
             keys, values = (torch.randn(batch_size, 2, 5, 8, generator=past) for _ in range(2))

@@ -30,7 +30,8 @@ import torch
 from torch import nn
 
 from transformers_flamingo import FlamingoConfig, FlamingoModel
-from transformers_flamingo.training.recipe_file import RECIPES, read_recipe
+from transformers_flamingo.training import read_recipe
+from transformers_flamingo.training.recipe_file import RECIPES
 
 
 # layers and width of the language model, gated blocks, their parameters here, in the paper, and the paper's last digit

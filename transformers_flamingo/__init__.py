@@ -1,6 +1,12 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Flamingo (Alayrac et al. 2022) for transformers. Importing this package registers it with the `Auto*` classes."""
 
+# ruff: noqa: E402
+from .versions import warn_about_untested_versions
+
+
+warn_about_untested_versions()  # first: with an untested release the imports below may fail
+
 from transformers import (
     AutoConfig,
     AutoImageProcessor,

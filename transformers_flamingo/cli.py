@@ -26,7 +26,7 @@ from typing import NoReturn
 
 from .errors import user_message
 from .quiet import quiet_libraries
-from .redaction import redact
+from .redaction import one_line
 
 
 # Imports are inside the subcommands: `flamingo --help` should not wait for torch, and the core must not need extras.
@@ -245,11 +245,10 @@ SEED = whole_number(0, 2**32 - 1)  # the largest that numpy takes
 
 
 class _Parser(argparse.ArgumentParser):
-    """Its errors are one line, without the usage of all options."""
+    """Report an error in one line, without the usage of all options."""
 
     def error(self, message: str) -> NoReturn:
-        line = " ".join(redact(message).split())
-        self.exit(2, f"{self.prog}: {line}. See `{self.prog} --help`.\n")
+        self.exit(2, f"{self.prog}: {one_line(message)}. See `{self.prog} --help`.\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -399,7 +398,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = f"flamingo {arguments.command}"
     try:
         quiet_libraries()
-        _quiet_loading()
         arguments.run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -416,14 +414,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
-
-
-def _quiet_loading() -> None:
-    """Keep progress bars of loading out of log files, where each step would be a line."""
-    if not sys.stderr.isatty():
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
 
 
 def _log_traceback(error: Exception) -> None:

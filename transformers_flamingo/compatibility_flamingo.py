@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Checks that the private parts of transformers that this package overrides are what it was written for.
+"""Check that the private parts of transformers that this package overrides are what it was written for.
 
 A release may change them without notice. Without this check an override would no longer be called, or would be called
 with other arguments: the images would be lost, or an error would blame the user's model. Each file that overrides a

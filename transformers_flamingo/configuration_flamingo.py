@@ -238,7 +238,7 @@ class FlamingoConfig(PreTrainedConfig):
     def _unknown_names(cls, names: Iterable[str]) -> list[str]:
         """Those that are neither a field nor something that transformers itself puts into a config."""
         known = {field.name for field in fields(cls)} | _STOCK_KEYWORDS
-        known |= GenerationConfig._get_default_generation_params().keys()
+        known |= GenerationConfig().to_dict().keys()
         return sorted(name for name in names if name not in known and not name.startswith("_"))
 
     def to_dict(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from types import FrameType
 from urllib.parse import urlsplit
 
-from .redaction import redact
+from .redaction import one_line
 
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
@@ -91,10 +91,7 @@ def user_message(error: BaseException) -> str | None:
         `str`: One line, without secrets, that says what is wrong and what to do. `None` if the error is a fault of this package.
     """
     message = _message(error)
-    if message is None:
-        return None
-    line = " ".join(redact(message).split())
-    return line if len(line) <= _MAX_LENGTH else line[:_MAX_LENGTH].rstrip() + " ..."
+    return None if message is None else one_line(message, _MAX_LENGTH)
 
 
 def _message(error: BaseException) -> str | None:
@@ -123,7 +120,7 @@ def _message(error: BaseException) -> str | None:
 
 
 def _say(error: BaseException) -> str:
-    """The words of an error; those of a type that says nothing else begin with its name."""
+    """Return the words of an error; those of a type that says nothing else begin with its name."""
     text = str(error)
     if isinstance(error, KeyError | EOFError | MemoryError) or not text:
         return f"{type(error).__name__}: {text}" if text else f"{type(error).__name__}"
@@ -131,7 +128,7 @@ def _say(error: BaseException) -> str:
 
 
 def _is_plain(error: OSError) -> bool:
-    """Whether the system raised it, so that it has no words but those of its number."""
+    """Tell whether the system raised it, so that it has no words but those of its number."""
     return error.errno is not None and error.strerror == os.strerror(error.errno)
 
 
@@ -149,7 +146,7 @@ def _library_errors() -> Iterator[type[BaseException]]:
 
 
 def _of_import(error: ImportError) -> str | None:
-    """A missing package is the user's to install; a module or name that this package lacks is a fault of ours."""
+    """Describe a missing package, which the user can install; a module or name that this package lacks is a fault of ours."""
     if (error.name or "").partition(".")[0] == "transformers_flamingo":
         return None
     text = _say(error)
@@ -166,7 +163,7 @@ def _of_import(error: ImportError) -> str | None:
 
 
 def _extra_of(module: str | None) -> str | None:
-    """The extra of this package that installs `module`, as its metadata says."""
+    """Return the extra of this package that installs `module`, as its metadata says."""
     from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 
     top = (module or "").partition(".")[0]
@@ -183,7 +180,7 @@ def _extra_of(module: str | None) -> str | None:
 
 
 def _is_of_network(error: BaseException) -> bool:
-    """Whether a connection failed. What a server answered has words of its own."""
+    """Tell whether a connection failed. The answer of a server has its own words."""
     names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
     kinds = ("httpx.TransportError", "httpx2.TransportError", "requests.ConnectionError", "requests.Timeout")
     return not names.isdisjoint((*kinds, "urllib.URLError", "urllib3.HTTPError")) and "urllib.HTTPError" not in names
@@ -198,7 +195,7 @@ def _of_network(error: BaseException) -> str:
 
 
 def _of_files(error: BaseException) -> str | None:
-    """An error of any type that a library raised while it read files, or that says which field of a configuration is wrong."""
+    """Describe an error of any type that a library raised while it read files, or that names a wrong field of a configuration."""
     frames = list(_frames(error))
     if not frames:
         return None

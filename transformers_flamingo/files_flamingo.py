@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Reading of files and addresses that others name: nothing that hangs, never ends, or is not a file.
+"""Read files and addresses that others name: nothing that hangs, never ends, or is not a file.
 
 The file travels with a checkpoint as remote code: it stays flat and imports nothing of its own package.
 """
@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, TypeVar
+
+from huggingface_hub.utils import httpx  # the version of it that is installed with transformers
 
 
 T = TypeVar("T")
@@ -22,27 +24,31 @@ FETCH_SECONDS = 30.0
 RETRY_SECONDS = 0.5
 
 
+def special_kind(status: os.stat_result) -> str | None:
+    """Return what a file is that is not a regular one, such as `"a pipe"`; `None` for a regular one."""
+    kinds = {stat.S_IFREG: None, stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(status.st_mode), "a device")
+
+
 def open_regular_file(path: str | os.PathLike, max_bytes: int | None = None) -> BinaryIO:
     """
     Open a file for reading if it is a regular one.
 
-    A FIFO would wait for a writer, and `/dev/zero` never ends. What was checked is what is read: the check is made on
+    A pipe would wait for a writer, and `/dev/zero` never ends. What was checked is what is read: the check is made on
     the open file.
 
     Raises:
         OSError: the file is missing or cannot be read.
-        ValueError: it is a directory, a device, a FIFO or a socket, or has more than `max_bytes` bytes, by default
+        ValueError: it is a folder, a device, a pipe or a socket, or has more than `max_bytes` bytes, by default
             `MAX_FILE_BYTES`.
     """
     max_bytes = MAX_FILE_BYTES if max_bytes is None else max_bytes
-    # Non-blocking, because opening a FIFO waits for its writer. It changes nothing for a regular file.
+    # Non-blocking, because opening a pipe waits for its writer. It changes nothing for a regular file.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags)
     try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
-            kind = kinds.get(stat.S_IFMT(status.st_mode), "a device")
+        if (kind := special_kind(status)) is not None:
             raise ValueError(f"it is {kind}, not a regular file")
         if status.st_size > max_bytes:
             raise ValueError(f"it has {status.st_size} bytes, more than the limit of {max_bytes}")
@@ -102,8 +108,6 @@ def fetch(url: str, max_bytes: int | None = None, seconds: float | None = None, 
         `OSError`: it did not arrive in time, the connection failed, or the status is not one of success.
         `ValueError`: it is too large, or not an address.
     """
-    import httpx  # here, because an import of the package should not load what few calls need
-
     max_bytes = MAX_FILE_BYTES if max_bytes is None else max_bytes
     seconds = FETCH_SECONDS if seconds is None else seconds
     deadline = time.monotonic() + seconds
@@ -135,16 +139,12 @@ def fetch(url: str, max_bytes: int | None = None, seconds: float | None = None, 
 
 def _may_pass(error: Exception) -> bool:
     """Tell whether a failed request may succeed if it is made again."""
-    import httpx
-
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code == 429 or error.response.status_code >= 500
     return isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
 
 
 def _failure(error: Exception, seconds: float) -> Exception:
-    import httpx
-
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return TimeoutError(f"it did not arrive within {seconds:g} seconds")
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):

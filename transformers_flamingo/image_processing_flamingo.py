@@ -8,6 +8,11 @@ from transformers import BatchFeature
 from transformers.image_utils import SizeDict
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from .compatibility_flamingo import require_private_names
+
+
+require_private_names(CLIPImageProcessorPil, _preprocess=("images",))
+
 
 class FlamingoImageProcessor(CLIPImageProcessorPil):
     """

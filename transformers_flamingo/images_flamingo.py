@@ -159,7 +159,7 @@ def open_image(source: Any, name: str) -> tuple[PIL.Image.Image, str]:
             ) from error
         except Exception as error:  # each of Pillow's decoders has its own
             raise ValueError(
-                f"{name} is not an image that Pillow can read: {_words(error)}. Remove or replace it; a download may "
+                f"{name} is not an image that Pillow can read: {error_words(error)}. Remove or replace it; a download may "
                 "have stored an error page in its place."
             ) from error
     elif is_pil_image(source):
@@ -176,7 +176,7 @@ def open_image(source: Any, name: str) -> tuple[PIL.Image.Image, str]:
         load_pixels(source)
     except Exception as error:  # each of Pillow's decoders has its own
         raise ValueError(
-            f"{name} cannot be decoded: {_words(error)}. The file is truncated or damaged. Fetch it again, or remove it."
+            f"{name} cannot be decoded: {error_words(error)}. The file is truncated or damaged. Fetch it again, or remove it."
         ) from error
     check_pixel_count(source, name)  # an icon tells its true size only now
     return source, name
@@ -194,9 +194,10 @@ def load_pixels(image: PIL.Image.Image) -> None:
     image.load()
 
 
-def _words(error: Exception) -> str:
+def error_words(error: Exception) -> str:
+    """Return the words of an error of Pillow, without the address of a buffer and a full stop."""
     if isinstance(error, PIL.UnidentifiedImageError):
-        return "it has the format of no image"  # instead of the address of a buffer
+        return "it has the format of no image"
     return str(error).rstrip(".") or type(error).__name__
 
 
@@ -391,7 +392,7 @@ def to_rgb_8_bit(
         return PIL.Image.fromarray(convert_to_rgb(image, return_numpy=True))
     except Exception as error:  # each mode has its own
         raise ValueError(
-            f"{name} has the mode {image.mode!r}, which Pillow cannot convert to RGB ({_words(error)}). Convert it first, "
+            f"{name} has the mode {image.mode!r}, which Pillow cannot convert to RGB ({error_words(error)}). Convert it first, "
             "for example with `PIL.ImageCms`."
         ) from error
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Which language models can be conditioned on images, and how much text they take.
+"""Check which language models can be conditioned on images, and how much text they take.
 
 A language model that does not fit is refused when a Flamingo is built, in words that name the reason. Most of these
 models would fail later with an error of torch, and some would silently compute wrong numbers.
@@ -17,7 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 # Model types that cannot be told by a property of the model or its configuration.
 _UNSUPPORTED_MODEL_TYPES = {
     "dory": "its layers write to more cache layers than it has decoder layers, and the image's cache comes after those",
-    "minimax": "it accepts only a cache class of its own, which has no place for the image",
+    "minimax": "it accepts only its own cache class, which has no place for the image",
     "prophetnet": "its decoder layers predict several tokens at a time, from several streams of hidden states",
     "recurrent_gemma": "it keeps its state in its modules instead of a cache, so no image can be kept with it",
 }

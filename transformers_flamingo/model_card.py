@@ -89,7 +89,7 @@ class FlamingoModelCardData:
         parameters (`dict[str, int]`): Number of parameters of each part.
         num_trainable (`int`): How many of them require a gradient.
         architecture (`dict[str, Any]`): Sizes and settings by name.
-        backbones (`list[dict]`): For each: `part`, `type`, `layers`, `width`, and `name` and `revision` on the Hub.
+        backbones (`list[dict]`): For each: `part`, `type`, `layers`, `width`, and `name` on the Hub.
         versions (`dict[str, str]`): Of the libraries.
         model_name (`str`, *optional*): Heading of the card.
         source (`str`, *optional*): What it was made from: "the OpenFlamingo checkpoint ...".
@@ -228,11 +228,9 @@ def _public_name(name: str) -> str:
 def _backbone(part: str, config: Any, name: str | None) -> dict[str, Any]:
     result = {"part": part, "type": config.model_type, "layers": config.num_hidden_layers}
     result["width"] = getattr(config, "hidden_size", "")
-    name = name or getattr(config, "_name_or_path", None)
+    name = name or getattr(config, "name_or_path", None)
     if name and _is_hub_name(name):
         result["name"] = name
-        if getattr(config, "_commit_hash", None):
-            result["revision"] = config._commit_hash
     return result
 
 

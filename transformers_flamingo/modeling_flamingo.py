@@ -1198,10 +1198,8 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
     # The language model ties its own head. Empty and not None: peft looks for tied modules in the submodules only then.
     _tied_weights_keys = {}
     _supports_sdpa = True
-    # Flash and flex attention are refused for the gated blocks: neither was tried. A backbone may have its own:
-    # `attn_implementation={"text_config": "flash_attention_2", "": "sdpa"}`.
-    _supports_flash_attn = False
-    _supports_flex_attn = False
+    # Flash and flex attention are not declared, so they are refused for the gated blocks: neither was tried. A backbone may
+    # have its own: `attn_implementation={"text_config": "flash_attention_2", "": "sdpa"}`.
 
     def __init__(
         self,
@@ -1856,8 +1854,9 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
                 Compute logits only at the last so many positions (0: at all), or at the positions in a tensor.
             media_index (`torch.LongTensor` of shape `(B, T)`, *optional*):
                 The image of this call that each token sees, from 1; 0: the one in the cache, or none. A later token sees
-                the image of the last token; `generate()` takes it for the prompt. Derived from the `<image>` tokens and the documents in `position_ids` without it; the number of `<image>` tokens is
-                then checked against the number of images.
+                the image of the last token; `generate()` takes it for the prompt. Without it, it is derived from the
+                `<image>` tokens and the documents in `position_ids`, and the number of `<image>` tokens is checked
+                against the number of images.
             skip_logits (`bool`, *optional*):
                 Whether to return the loss without logits. By default so in training mode if there are `labels`
                 (and no `logits_to_keep`).

@@ -33,6 +33,7 @@ from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, Proces
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.video_utils import VideoInput
 
+from .compatibility_flamingo import require_private_names
 from .images_flamingo import (
     check_bit_depth,
     check_image_settings,
@@ -45,6 +46,14 @@ from .images_flamingo import (
     to_rgb_8_bit,
 )
 
+
+# The private names of transformers that this file overrides. CONTRIBUTING.md says what each is for.
+require_private_names(
+    ProcessorMixin,
+    _process_images=("images",),
+    _check_special_mm_tokens=("text", "text_inputs", "modalities"),
+    _multimodal_inputs_from_conversations=("conversations",),
+)
 
 PAD_TOKEN = "<PAD>"
 
@@ -296,8 +305,8 @@ class FlamingoProcessor(ProcessorMixin):
                 An image is a PIL image, a numpy array or torch tensor (channels first or last, `uint8` 0..255, other
                 integers and floats from 0 on as `bit_depth` says; floats in 0..1 need `do_rescale=False`), a path of a
                 regular file, an `http(s)://` URL, a `data:image/` URI, base64, the bytes of an image file, or a dict of
-                `bytes` and `path`, as `datasets.Image(decode=False)` gives it. A list of lists holds one list per sample, `[]` for a sample without images. A flat list is dealt out to the texts by
-                counting `<image>` in each. Inside a sample's list, an inner list of frames or a 4-D array is a video:
+                `bytes` and `path`, as `datasets.Image(decode=False)` gives it. A list of lists holds one list per sample,
+                `[]` for a sample without images. A flat list is dealt out to the texts by counting `<image>` in each. Inside a sample's list, an inner list of frames or a 4-D array is a video:
                 so `images=[[photo, [frame, frame], photo]]` gives the order of mixed media.
             text (`str` or `list[str]`, *optional*):
                 One text or a batch, with one `<image>` for each image or video. Without `images` and `videos` the

@@ -1,14 +1,17 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Keeps messages of other libraries on which a user cannot act out of the output of the `flamingo` command."""
+"""Keep messages of other libraries on which a user cannot act out of the output of the `flamingo` command."""
 
 import logging
 import re
+import sys
 import warnings
+
+from transformers.utils.logging import disable_progress_bar
 
 
 # Who says it, the beginning of what is said, and why nobody who runs a command needs to know
 _LOGGED = (
-    # Its kernels for 4-bit weights on a CPU are an option of its own, also where nothing is in 4 bits
+    # Its kernels for 4-bit weights on a CPU are optional, also where nothing is in 4 bits
     ("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward"),
     # The rows of `<image>` and `<|endofchunk|>` are meant to be drawn so
     ("transformers.modeling_utils", "The new embeddings will be initialized"),
@@ -34,9 +37,10 @@ class _Silence(logging.Filter):
 
 def quiet_libraries() -> None:
     """
-    Silence single messages of other libraries in this process. All else that they say is heard.
+    Silence single messages of other libraries in this process, and progress bars of loading where no one watches them.
 
-    Call it before they are imported. It is for commands: a library that is imported leaves the settings of its user alone.
+    All else that they say is heard. Call it before they are imported. It is for commands: a library that is imported leaves the
+    settings of its user alone.
     """
     for name, beginning in _LOGGED:
         logger = logging.getLogger(name)
@@ -44,3 +48,5 @@ def quiet_libraries() -> None:
             logger.addFilter(_Silence(beginning))
     for category, beginning in _WARNED:
         warnings.filterwarnings("ignore", re.escape(beginning), category)
+    if not sys.stderr.isatty():  # in a log file, each step would be a line
+        disable_progress_bar()

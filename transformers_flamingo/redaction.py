@@ -3,7 +3,7 @@
 Keep secrets out of files, logs and messages.
 
 Output folders are published and logs are shared. Nothing that is written there may hold a token, a password or a key, wherever it
-came from: a field of its own, a URL, or a value deep in the configuration of another library.
+came from: a named field, a URL, or a value deep in the configuration of another library.
 """
 
 import re
@@ -69,7 +69,12 @@ def redact_values(value: Any) -> Any:
     return value
 
 
+def one_line(text: str, limit: int | None = None) -> str:
+    """Return `text` in one line without secrets, cut behind `limit` characters."""
+    line = redact(" ".join(text.split()))
+    return line if limit is None or len(line) <= limit else line[:limit].rstrip() + "..."
+
+
 def explain(error: Exception, limit: int = 300) -> str:
     """Return the message of an error in one line of at most about `limit` characters, with its type and without secrets."""
-    text = redact(" ".join(str(error).split()))
-    return f"{type(error).__name__}: {text if len(text) <= limit else text[:limit] + '...'}"
+    return f"{type(error).__name__}: {one_line(str(error), limit)}"

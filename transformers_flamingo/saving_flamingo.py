@@ -159,7 +159,7 @@ def disk_errors(directory: str | os.PathLike) -> Iterator[None]:
     """
     Say of an error that the disk is the cause: full, over a quota or a limit, read-only, not permitted.
 
-    torch and safetensors raise errors of their own, which say so in passing or not at all.
+    torch and safetensors raise other errors, which say so in passing or not at all.
 
     Raises:
         OSError: instead of the error, with the folder, the cause, the free space and a remedy.

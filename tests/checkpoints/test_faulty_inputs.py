@@ -6,10 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
-import httpx
 import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.utils import httpx
 from peers import GPT2, LLAMA, rewrite, write_open_flamingo
 from safetensors.torch import load_file, save_file
 

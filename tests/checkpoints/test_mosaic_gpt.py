@@ -98,18 +98,22 @@ def test_the_language_model_has_the_logits_of_mosaic_gpt(text_dir):
         torch.testing.assert_close(model(ids).logits, mosaic_logits(mosaic_weights(), ids), atol=1e-4, rtol=1e-4)
 
 
+def converted(directory, text_dir, trained, keys):
+    """Convert a checkpoint with these keys, whose frozen vision encoder is that of `trained`."""
+    torch.save(keys, directory / "checkpoint.pt")
+    trained.vision_model.save_pretrained(directory / "vision")
+    tiny_processor().image_processor.save_pretrained(directory / "vision")
+    tiny_tokenizer().save_pretrained(directory / "tokenizer")
+    options = {"vision": directory / "vision", "text": text_dir, "tokenizer": directory / "tokenizer"}
+    convert_open_flamingo(directory / "checkpoint.pt", directory / "out", **options, cross_attention_every_n_layers=1)
+    return AutoModelForImageTextToText.from_pretrained(directory / "out").eval()
+
+
 def test_a_converted_3b_sees_images_generates_and_saves(text_dir, tmp_path):
     trained = tiny_flamingo("mpt", **OPEN_FLAMINGO)
     embedding = torch.randn(VOCAB_SIZE, D)
     keys = trained_keys(trained, "transformer.blocks") | {"lang_encoder.transformer.wte.weight": embedding}
-    torch.save(keys, tmp_path / "checkpoint.pt")
-    trained.vision_model.save_pretrained(tmp_path / "vision")
-    tiny_processor().image_processor.save_pretrained(tmp_path / "vision")
-    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
-    options = {"vision": tmp_path / "vision", "text": text_dir, "tokenizer": tmp_path / "tokenizer"}
-    convert_open_flamingo(tmp_path / "checkpoint.pt", tmp_path / "out", **options, cross_attention_every_n_layers=1)
-
-    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out").eval()
+    model = converted(tmp_path, text_dir, trained, keys)
     ids = prompt("abcdefg")
     weights = mosaic_weights() | {"transformer.wte.weight": embedding}
     with torch.no_grad():
@@ -136,13 +140,7 @@ def test_a_mosaic_gpt_that_was_trained_along_is_converted(text_dir, tmp_path):
     weights["transformer.wte.weight"] = torch.randn(VOCAB_SIZE, D)
     peer = {re.sub(r"(blocks\.\d+)\.", r"\1.decoder_layer.", key): value for key, value in weights.items()}
     keys = trained_keys(trained, "transformer.blocks") | {f"lang_encoder.{key}": value for key, value in peer.items()}
-    torch.save(keys, tmp_path / "checkpoint.pt")
-    trained.vision_model.save_pretrained(tmp_path / "vision")
-    tiny_processor().image_processor.save_pretrained(tmp_path / "vision")
-    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
-    options = {"vision": tmp_path / "vision", "text": text_dir, "tokenizer": tmp_path / "tokenizer"}
-    convert_open_flamingo(tmp_path / "checkpoint.pt", tmp_path / "out", **options, cross_attention_every_n_layers=1)
-    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out").eval()
+    model = converted(tmp_path, text_dir, trained, keys)
     ids = prompt("abcdefg")
     with torch.no_grad():
         logits = model.language_model(ids).logits

@@ -26,5 +26,5 @@ def test_a_part_of_a_video_and_what_is_none(tmp_path):
     ):
         Video(path, 3.0, 4.0).frames("query '1'")
     os.mkfifo(tmp_path / "fifo.mp4")
-    with pytest.raises(ValueError, match="query '1': the video '.*fifo.mp4' .*it is a FIFO, not a regular file"):
+    with pytest.raises(ValueError, match="query '1': the video '.*fifo.mp4' .*it is a pipe, not a regular file"):
         Video(str(tmp_path / "fifo.mp4")).frames("query '1'")

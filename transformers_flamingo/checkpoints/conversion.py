@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     StrictDataclassError,
 )
+from huggingface_hub.utils import httpx
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -148,8 +149,7 @@ def reason(error: BaseException, name_or_path: str | os.PathLike) -> str:
 
 
 def _is_of_the_connection(error: BaseException) -> bool:
-    # Without an import of httpx, which huggingface_hub imports only when it needs it
-    return isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in ("httpx", "httpcore")
+    return isinstance(error, ConnectionError | httpx.TransportError)
 
 
 def load_vision_config(name_or_path: str | os.PathLike) -> PreTrainedConfig:
@@ -181,7 +181,7 @@ def load_text_config(name_or_path: str | os.PathLike) -> PreTrainedConfig:
     values, _ = PreTrainedConfig.get_config_dict(name_or_path)
     if is_mosaic_gpt(values):
         config = mosaic_gpt_config(values)
-        config._name_or_path = str(name_or_path)
+        config.name_or_path = str(name_or_path)
         return config
     return _check_backbone(name_or_path, AutoConfig.from_pretrained(name_or_path))
 
@@ -516,7 +516,8 @@ def _building() -> Iterator[None]:
             yield
     except (ArithmeticError, LookupError, RuntimeError, StrictDataclassError, TypeError) as error:
         raise ValueError(
-            f"No model can be built from the configs of the backbones: {type(error).__name__}: {first_line(error)}. Fix or fetch their config.json again."
+            f"No model can be built from the configs of the backbones: {type(error).__name__}: {first_line(error)}. Fix or "
+            "fetch their config.json again."
         ) from error
 
 

@@ -12,7 +12,6 @@ import os
 import pickle
 import pickletools
 import re
-import stat
 import sys
 import zipfile
 from collections import OrderedDict
@@ -30,6 +29,8 @@ from transformers.utils import (
     cached_file,
     logging,
 )
+
+from ..files_flamingo import special_kind
 
 
 logger = logging.get_logger(__name__)
@@ -78,7 +79,7 @@ class _Setting:
 
 
 class _MappingSetting:
-    """Stand for a dict of a class of its own. torch fills only a plain one."""
+    """Stand for a dict of another class. torch fills only a plain one."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> OrderedDict:
         return OrderedDict()
@@ -98,9 +99,7 @@ def check_regular(path: str | os.PathLike) -> int:
         ValueError: it is something else, such as a pipe or a device, which could be read forever.
     """
     status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
-        kind = next((name for check, name in kinds.items() if check(status.st_mode)), "a device")
+    if (kind := special_kind(status)) is not None:
         raise ValueError(f"{path} is {kind}. Pass a regular file.")
     return status.st_size
 
@@ -238,7 +237,8 @@ def _check_pickles(path: str | os.PathLike, file: io.BufferedReader, size: int) 
 
 def _too_long(path: str | os.PathLike) -> ValueError:
     return ValueError(
-        f"{path} describes its content at more length than weights need, which could take any amount of memory. Save the weights alone where it was made: `torch.save(model.state_dict(), file)`."
+        f"{path} describes its content at more length than weights need, which could take any amount of memory. Save the "
+        "weights alone where it was made: `torch.save(model.state_dict(), file)`."
     )
 
 
@@ -323,7 +323,7 @@ def read_tensors(path: str | os.PathLike, root: str | None = None) -> dict[str, 
 
 def _is_setting(name: str) -> bool:
     """
-    Whether something that a pickle constructs is taken for settings, and constructed as an object that does nothing.
+    Tell whether something that a pickle constructs is taken for settings, and constructed as an object that does nothing.
 
     The rest is refused: modules of torch hold weights that would be lost, and a function tells that the file is hostile.
     """
@@ -454,7 +454,7 @@ def read_pretrained_tensors(name_or_path: str | os.PathLike, root: str | None = 
 
 
 def same_values(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two tensors are equal in shape and values."""
+    """Tell whether two tensors are equal in shape and values."""
     return a.shape == b.shape and torch.equal(a, b.to(a.dtype))
 
 

@@ -62,7 +62,7 @@ def new_directory(output_dir: str | os.PathLike) -> Iterator[Path]:
 
 
 def _occupant(output_dir: Path) -> str | None:
-    """Return what is in the place of a new directory, `None` if that is nothing or an empty one."""
+    """Return what is where a new directory will be, `None` if that is nothing or an empty one."""
     if not output_dir.is_dir():
         return "a file" if output_dir.exists() else None
     # Even an empty one would be replaced under the feet of the shell

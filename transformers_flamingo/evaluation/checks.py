@@ -45,7 +45,9 @@ def check_task(task: Task, queries: Sequence[Example], support: Sequence[Example
     most = max(max(protocol.shots), task.num_text_demonstrations if 0 in protocol.shots else 0)
     available = len(support) if protocol.support_size is None else min(len(support), protocol.support_size)
     if most > available:
-        raise ValueError(f"{most} demonstrations are asked for, and {task.name} has {available} to choose from.")
+        raise ValueError(
+            f"{most} demonstrations are asked for, and {task.name} has {available} to choose from. Ask for fewer."
+        )
     for query in queries if task.generation is None else ():
         if not query.candidates:
             raise ValueError(

@@ -75,7 +75,7 @@ class Prompt:
 
 
 class _NanWatch(LogitsProcessor):
-    """Notes whether any logit was NaN, without waiting for the accelerator at each step."""
+    """Note whether any logit was NaN, without waiting for the accelerator at each step."""
 
     def __init__(self):
         self.found: torch.Tensor | None = None
@@ -353,7 +353,7 @@ class FewShotEngine:
         """
         language_model = self.model.language_model
         return (
-            language_model._supports_attention_backend
+            language_model.is_backend_compatible()
             and self.model._takes_position_ids
             and language_model.config._attn_implementation in ("eager", "sdpa")
             and all(type(layer) in (DynamicLayer, MediaCacheLayer) for layer in cache.layers)

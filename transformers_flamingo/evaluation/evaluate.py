@@ -159,7 +159,7 @@ def evaluate(
         "queries": len(queries),
         "examples": examples_fingerprint(chain(queries, support)),
     }
-    with hold_folder(directory, redact_values(settings), state) as earlier:
+    with hold_folder(directory, redact_values(settings)) as earlier:
         summary = {
             **_describe(task, len(queries), len(available)),
             "metric": task.metric,

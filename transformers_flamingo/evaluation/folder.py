@@ -1,19 +1,18 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""The folder of one evaluation: who may write into it, and what is left in it by runs that were cut short."""
+"""Hold the folder of one evaluation against others, and read what runs that were cut short left in it."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
 from ..saving_flamingo import write_json
+from ..training.checkpointing import agree
 
 
 logger = logging.get_logger(__name__)
@@ -24,7 +23,7 @@ LOCK_NAME = ".lock"
 
 
 @contextmanager
-def hold_folder(directory: Path, settings: dict[str, Any], state: PartialState) -> Iterator[dict[str, Any] | None]:
+def hold_folder(directory: Path, settings: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
     """
     Keep other evaluations out of a folder, and check that what is in it belongs to this one.
 
@@ -34,7 +33,6 @@ def hold_folder(directory: Path, settings: dict[str, Any], state: PartialState) 
     Args:
         directory (`Path`): The folder. It is made if it is missing.
         settings (`dict`): What predictions depend on.
-        state (`PartialState`): The processes of this evaluation.
 
     Yields:
         `dict` or `None`: The earlier results in the folder.
@@ -63,28 +61,15 @@ def hold_folder(directory: Path, settings: dict[str, Any], state: PartialState) 
             set_aside(directory / RESULTS_NAME, "The scores are computed again from the predictions.")
 
     try:
-        _on_main_process(state, take)
+        agree(take)
         yield read_summary(directory / RESULTS_NAME)
     finally:
         lock.release()
 
 
-def _on_main_process(state: PartialState, action: Callable[[], None]) -> None:
-    """Run `action` in the main process. If it fails, it fails in all: none is left waiting for the others."""
-    errors: list[Exception | None] = [None]
-    if state.is_main_process:
-        try:
-            action()
-        except (OSError, ValueError) as error:
-            errors[0] = error
-    broadcast_object_list(errors)
-    if errors[0] is not None:
-        raise errors[0]
-
-
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
     """Refuse a folder whose predictions depend on other settings."""
-    # Each run is in a file of its own: these may be added to
+    # Each run has a file: these may be added to
     settings = {key: value for key, value in settings.items() if key not in ("shots", "seeds", "blind")}
     if not path.is_file():
         write_json(path, settings)

@@ -83,7 +83,7 @@ def find_too_long(
 
 
 class _Lengths:
-    """Numbers of tokens, each text tokenized once. Special tokens split a prompt, so its parts can be added up."""
+    """Count tokens, each text tokenized once. Special tokens split a prompt, so its parts can be added up."""
 
     def __init__(self, task: Task, processor: FlamingoProcessor, queries: Sequence[Example]):
         self.task, self.processor, self.queries = task, processor, queries
@@ -110,7 +110,7 @@ class _Lengths:
         return [known[tuple(query.candidates)] for query in self.queries]
 
     def longest(self, pool: Demonstrations, shots: int, limit: int) -> tuple[Example, int, int] | None:
-        """The query whose prompt is longest, with its tokens and those of its answer, if they do not fit; `None` if all fit."""
+        """Return the query whose prompt is longest, with its tokens and those of its answer; `None` if all fit."""
         count = shots or self.task.num_text_demonstrations
         is_text_only = shots == 0
         own = sorted(self._of_pool(pool, is_text_only))

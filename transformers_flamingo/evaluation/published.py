@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""What Flamingo (Alayrac et al. 2022) and OpenFlamingo (Awadalla et al. 2023) report, to compare with your own scores."""
+"""List the scores that Flamingo (Alayrac et al. 2022) and OpenFlamingo (Awadalla et al. 2023) report, for comparison."""
 
 import json
 from dataclasses import dataclass

@@ -148,7 +148,7 @@ def plot_title(summary: dict[str, Any], has_published: bool) -> str:
 
 
 def _incomparable(summary: dict[str, Any]) -> str:
-    """Why the scores are not those of the benchmark; empty if they are."""
+    """Say why the scores are not those of the benchmark; empty if they are."""
     if summary.get("is_subset"):
         return "subset" if summary["num_queries"] < summary["num_available"] else "other data"
     return "" if summary.get("is_published_split", True) else "another split"

@@ -86,7 +86,7 @@ class Task(ABC):
 
     @property
     def scored_split(self) -> str | None:
-        """The split that is scored: the field `split`, or the only one that the task knows."""
+        """Return the split that is scored: the field `split`, or the only one that the task knows."""
         return getattr(self, "split", None) or next(iter(self.split_sizes), None)
 
     @abstractmethod

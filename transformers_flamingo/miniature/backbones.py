@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..model_card import package_versions
+from ..saving_flamingo import write_json
 
 
 TRAINING_RECORD = "training.json"
@@ -31,7 +32,7 @@ def library_versions() -> dict[str, str]:
 
 def write_training_record(output_dir: str | Path, record: dict[str, Any]) -> None:
     """Write `record` as `training.json` next to the weights. Model cards are generated from this file."""
-    (Path(output_dir) / TRAINING_RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(Path(output_dir) / TRAINING_RECORD, record, indent=2)
 
 
 def read_training_record(model_dir: str | Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ held-out pictures with the right, permuted and blank images, saves it, loads it 
 writes a report.
 """
 
-import json
 import platform
 import time
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments
 from ..model_card import write_model_card
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from ..saving_flamingo import update_folder, write_json
 from ..training import FlamingoDataCollator, GateHistoryCallback, parameter_groups
 from ..training.report import plot_captions, plot_gates, plot_losses
 from .backbones import text_backbone_path, vision_backbone_path
@@ -162,8 +162,9 @@ def run_demo(arguments: DemoArguments) -> dict:
 
     _say("4. Saving, and loading back as anyone would: AutoModelForImageTextToText and pipeline().")
     model_dir = output_dir / "model"
-    model.save_pretrained(model_dir)
-    processor.save_pretrained(model_dir)
+    with update_folder(model_dir) as partial:
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
     model = AutoModelForImageTextToText.from_pretrained(model_dir)
 
     _say("5. Measuring on held-out pictures: with the right image, with permuted images, with a blank image.")
@@ -195,7 +196,7 @@ def run_demo(arguments: DemoArguments) -> dict:
             **{module.__name__: module.__version__ for module in (torch, transformers, datasets, accelerate)},
         },
     }
-    (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    write_json(output_dir / "metrics.json", metrics)
     plot_losses(output_dir / "loss.png", {"training": losses}, {"validation": evals} if evals else {})
     plot_gates(output_dir / "gates.png", gates.history, model.config.cross_attention_layer_indices)
     plot_captions(

@@ -35,6 +35,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer, Tr
 from ..model_card import write_model_card
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from ..saving_flamingo import update_folder, write_json
 from ..training import FlamingoDataCollator, GateHistoryCallback, parameter_groups
 from ..training.report import plot_few_shot
 from .backbones import library_versions, vision_backbone_path
@@ -462,10 +463,10 @@ def run_few_shot(arguments: FewShotArguments) -> dict[str, Any]:
         model, processor, split=arguments.split, episodes=arguments.episodes, seed=arguments.seed
     )
     metrics = {"arguments": {**asdict(arguments), "output_dir": None}, "training": training, "scores": scores}
-    (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    write_json(output_dir / "metrics.json", metrics)
     plot_few_shot(output_dir / "few_shot.png", scores)
     if arguments.from_scratch:
-        (model_dir / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+        write_json(model_dir / "metrics.json", metrics)
         write_model_card("few-shot", metrics, model_dir / "README.md")
     print(format_few_shot(scores), flush=True)
     print(f"The report is in {output_dir}/: metrics.json, few_shot.png; the model is in {model_dir}/", flush=True)
@@ -491,8 +492,9 @@ def _train_from_scratch(model_dir: Path, arguments: FewShotArguments, output_dir
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     print(f"\nTraining a Flamingo: {trained:,} parameters. All gates are at 0.", flush=True)
     gates = train_few_shot(model, processor, seed=arguments.seed, scale=arguments.scale, output_dir=output_dir)
-    model.save_pretrained(model_dir)
-    processor.save_pretrained(model_dir)
+    with update_folder(model_dir) as partial:
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
     return {
         "text_model": text,
         "trained_parameters": trained,

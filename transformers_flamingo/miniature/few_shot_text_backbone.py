@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from ..saving_flamingo import update_folder
 from .backbones import library_versions, write_training_record
 from .tokenizer import NONSENSE_WORDS, build_tokenizer, miniature_vocabulary
 
@@ -176,9 +177,9 @@ def train_few_shot_text_backbone(
             for ways in (2, 4)
         }
     output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(output_dir)
-    tokenizer.save_pretrained(output_dir)
+    with update_folder(output_dir) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
     record = {
         "seed": seed,
         "steps": steps,

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from ..saving_flamingo import update_folder
 from .backbones import library_versions, warmup_cosine, write_training_record
 from .tokenizer import NONSENSE_WORDS, build_tokenizer, miniature_vocabulary
 from .world import (
@@ -303,9 +304,9 @@ def train_text_backbone(
         bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
 
     output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    model.eval().save_pretrained(output_dir)
-    tokenizer.save_pretrained(output_dir)
+    with update_folder(output_dir) as partial:
+        model.eval().save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
     record = {
         "model": "GPT2LMHeadModel",
         "objective": "next token, text only",

@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from ..saving_flamingo import update_folder
 from .backbones import library_versions, warmup_cosine, write_training_record
 from .tokenizer import build_tokenizer
 from .world import (
@@ -293,10 +294,10 @@ def train_vision_backbone(
         bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
 
     output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
     tower.load_state_dict(model.vision_model.state_dict())
-    tower.eval().save_pretrained(output_dir)
-    processor.save_pretrained(output_dir)
+    with update_folder(output_dir) as partial:
+        tower.eval().save_pretrained(partial)
+        processor.save_pretrained(partial)
     record = {
         "model": "CLIPVisionModel",
         "objective": "contrastive, two-term, captions at several levels of detail",

@@ -3,7 +3,6 @@
 
 import copy
 import math
-import reprlib
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -12,6 +11,7 @@ from transformers import TrainingArguments
 
 from ..redaction import redact, redact_values
 from .data import FORMATS, Reader
+from .recipe_file import show
 
 
 MixtureStrategy = Literal["accumulate", "round_robin"]
@@ -97,8 +97,8 @@ class DataSource:
             self._refuse("options", f"Of these, {self.format!r} has no {unknown}. Its options are {known}.")
 
     def _refuse(self, name: str, why: str) -> None:
-        value = redact(reprlib.repr(redact_values(getattr(self, name))))
-        raise ValueError(f"Data source {reprlib.repr(self.name)}: `{name}` is {value}. {why}")
+        value = show(redact_values(getattr(self, name)))
+        raise ValueError(f"Data source {show(self.name)}: `{name}` is {value}. {why}")
 
     @property
     def reader(self) -> Reader:
@@ -118,18 +118,18 @@ class DataSource:
             cause = "" if error.__cause__ is None else f" {type(error.__cause__).__name__}: {error.__cause__}"
             raise ValueError(
                 f"Data source {self.name!r} cannot be opened ({type(error).__name__}: {redact(f'{error}{cause}')}). Without it the mixture "
-                "would be another one, so the run stops. Check `path`, `format` and `split`, or leave the source out."
+                "would be another one, so the run stops. Check `path`, `format` and `split`, or remove the source."
             ) from error
         if is_empty:
             raise ValueError(
                 f"Data source {self.name!r}: there is no row in {redact(self.path)!r}. Without it the mixture would be another "
-                "one, so the run stops. Check `path` and `split`, or leave the source out."
+                "one, so the run stops. Check `path` and `split`, or remove the source."
             )
         return rows
 
 
 class DefaultSize(int):
-    """The default of a field, to be told from the same number given by the user."""
+    """Mark the default of a field, to be told from the same number given by the user."""
 
 
 @dataclass(repr=False)  # the generated one would show all fields
@@ -157,7 +157,7 @@ class SecretFreeTrainingArguments(TrainingArguments):
         return twin
 
     def to_dict(self) -> dict[str, Any]:
-        """As `TrainingArguments.to_dict`, without secrets."""
+        """Return what `TrainingArguments.to_dict` does, without secrets."""
         return redact_values(super().to_dict())
 
     def __str__(self) -> str:

@@ -51,7 +51,7 @@ class GateHistoryCallback(TrainerCallback):
 
 class EpochCallback(TrainerCallback):
     """
-    Keeps `state.epoch` true where the stock loop, which does not know the length of its data, counts the run as one epoch.
+    Keep `state.epoch` true where the stock loop, which does not know the length of its data, counts the run as one epoch.
 
     Args:
         count_epochs (`Callable[[], float | None]`): Passes over the data since the run began; `None` if it is not known.
@@ -70,13 +70,13 @@ class EpochCallback(TrainerCallback):
 
 class StopAtNaNCallback(TrainerCallback):
     """
-    Stops a training of the stock `Trainer` that has failed for good.
+    Stop a training of the stock `Trainer` that has failed for good.
 
     Args:
         max_non_finite_logs (`int`): Number of logs in a row whose loss, or norm of the gradient, is NaN or infinite.
 
     Raises:
-        ValueError: there were so many.
+        ValueError: that number is reached.
     """
 
     def __init__(self, max_non_finite_logs: int = 3):

@@ -91,7 +91,7 @@ def find_damage(checkpoint: str | os.PathLike, *, checksums: bool = True) -> str
 
     Args:
         checkpoint (`str`): The folder.
-        checksums (`bool`, *optional*, defaults to `True`): Whether to read the files, and not only compare their sizes.
+        checksums (`bool`, *optional*, defaults to `True`): Whether to read the files too, in addition to comparing their sizes.
     """
     checkpoint = Path(checkpoint)
     if not checkpoint.is_dir():
@@ -121,20 +121,21 @@ def agree(function: Callable[[], str | None]) -> str | None:
     """
     Return what `function` returns in the main process, in each process.
 
-    So that a checkpoint is read by one of them, and that they do not come to different conclusions.
+    A folder is then read by one of them, and they do not come to different conclusions. If it fails in one, it fails in
+    all: none is left waiting for the others.
 
     Raises:
-        OSError: it raised one in the main process.
+        OSError, ValueError: it raised one in the main process.
     """
     answer: list[Any] = [None]
     if PartialState().is_main_process:
         try:
             answer = [function()]
-        except OSError as error:  # the others wait for an answer
+        except (OSError, ValueError) as error:  # the others wait for an answer
             answer = [error]
     if PartialState().num_processes > 1:
         broadcast_object_list(answer)
-    if isinstance(answer[0], OSError):
+    if isinstance(answer[0], Exception):
         raise answer[0]
     return answer[0]
 

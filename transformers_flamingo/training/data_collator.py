@@ -22,7 +22,7 @@ class FlamingoDataCollator(DataCollatorMixin):
 
     - `image`, one image, or `images`, a list of them, or `image_features`, what the vision encoder made of them, so
       that a frozen encoder need not run again ([`add_image_features`]); none of these, or none in them, for text alone.
-      A video is a list of frames in the place of an image. Features are floats, `(P, Dv)` for an image and `(F, P, Dv)`
+      A video is a list of frames instead of an image. Features are floats, `(P, Dv)` for an image and `(F, P, Dv)`
       for a video, in a list, a tensor or a numpy array; or those of all frames of the row, `(F, P, Dv)`, with
       `num_frames`, how many of them each image or video has;
     - `text`, of which every token is supervised, or only those in `supervised`, a list of `[start, end)` in

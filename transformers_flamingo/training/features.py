@@ -199,7 +199,7 @@ class _Encoder:
 
     @property
     def fingerprint(self) -> str:
-        """Hash all that features depend on, beside the image."""
+        """Hash all that features depend on, in addition to the image."""
         config, weights = self.model.config, self.model.vision_model.state_dict()
         described = [
             config.vision_config.to_json_string(),
@@ -240,7 +240,7 @@ class _Encoder:
         return features
 
     def _pixels(self, frames: list[PIL.Image.Image]) -> torch.Tensor:
-        """The pixels `(F, C, H, W)` of one image or video, as the processor makes them of it in training."""
+        """Return the pixels `(F, C, H, W)` of one image or video, as the processor makes them of it in training."""
         medium = frames[0] if len(frames) == 1 else frames
         return self.processor(images=[[medium]], return_tensors="pt")["pixel_values"].flatten(0, -4)
 

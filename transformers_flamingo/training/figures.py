@@ -114,7 +114,7 @@ def check_weights_are_finite(parameters: Iterable[nn.Parameter], accelerator: Ac
     Raise if a trained weight is NaN or infinite. Every process calls it, before a model is saved.
 
     Raises:
-        ValueError: so it is.
+        ValueError: one is.
     """
     tensors = [p.detach() for p in parameters if p.requires_grad]
     tensors = [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
@@ -134,7 +134,7 @@ def _number(value: float | None) -> float:
 
 
 class LogWindow:
-    """What is counted between two logs. Losses are sums over this process's micro-batches, one for each source."""
+    """Count between two logs. Losses are sums over this process's micro-batches, one for each source."""
 
     def __init__(self, num_sources: int):
         self._num_sources = num_sources

@@ -102,7 +102,7 @@ class HeldOut(torch.utils.data.Dataset):
                 f"{where}: the text {sample['text']!r:.80} has no image and no prompt before it to generate it from. Remove "
                 "the row."
             )
-        try:  # now, and not in the middle of the training
+        try:  # now, rather than in the middle of the training
             FlamingoDataCollator(self.processor)([sample])
         except Exception as error:  # image processors have their own
             raise BadSampleError(f"{where}: it cannot be collated ({error})") from error

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""How `FlamingoTrainer` evaluates held-out rows: their loss and generated texts, with their images and blind."""
+"""Evaluate held-out rows in `FlamingoTrainer`: their loss and generated texts, with their images and blind."""
 
 import json
 from pathlib import Path
@@ -25,16 +25,16 @@ SAMPLES_NAME = "samples.jsonl"
 
 
 class HeldOutEvaluationMixin:
-    """The evaluation of [`FlamingoTrainer`]: a mixin of `Trainer`."""
+    """Evaluate in [`FlamingoTrainer`]: a mixin of `Trainer`."""
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, *args, **kwargs):
-        """As `Trainer.prediction_step`; where the loss alone is wanted no logits are kept."""
+        """Predict as `Trainer.prediction_step` does; where the loss alone is wanted no logits are kept."""
         if prediction_loss_only and "labels" in inputs:
             inputs = {**inputs, "skip_logits": True}
         return super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
 
     def evaluation_loop(self, dataloader: DataLoader, *args, **kwargs) -> EvalLoopOutput:
-        """As `Trainer.evaluation_loop`; of [`HeldOut`] rows also the blind loss, and how well their texts are generated."""
+        """Evaluate as `Trainer.evaluation_loop` does; [`HeldOut`] rows also by their blind loss and their generated texts."""
         output = super().evaluation_loop(dataloader, *args, **kwargs)
         rows = dataloader.dataset
         if not isinstance(rows, HeldOut):
@@ -53,7 +53,7 @@ class HeldOutEvaluationMixin:
 
     @torch.no_grad()
     def _generate(self, rows: HeldOut) -> list[str]:
-        """How the model goes on with each prompt; the processes share the work."""
+        """Return how the model continues each prompt; the processes share the work."""
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).eval()
         world_size, batch_size = self.args.world_size, self.args.per_device_eval_batch_size
         # The same number of batches for each process: sharded weights are gathered together

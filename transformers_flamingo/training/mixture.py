@@ -309,7 +309,7 @@ class DataMixture(torch.utils.data.IterableDataset):
 
     @staticmethod
     def _refused(collator: FlamingoDataCollator, samples: list[tuple[dict[str, Any], str]]) -> dict[int, Exception]:
-        """The samples that the collator does not take alone either, by position, and why."""
+        """Return the samples that the collator does not take alone either, by position, and why."""
         refused = {}
         for position, (sample, _) in enumerate(samples):
             try:

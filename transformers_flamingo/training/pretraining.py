@@ -97,7 +97,7 @@ class _PretrainingArguments:
                 try:
                     setattr(self, name, json.loads(value))
                 except (json.JSONDecodeError, RecursionError) as error:
-                    raise ValueError(f"`{name}` is {show(value)}, which is not JSON ({error}).") from error
+                    raise ValueError(f"`{name}` is {show(value)}, which is not JSON ({error}). Correct it.") from error
         if self.data_format not in _FORMATS:
             raise ValueError(f"`data_format` is {self.data_format!r}. Known formats are {', '.join(_FORMATS)}.")
         self._check_one_of("text")
@@ -495,7 +495,7 @@ def _collate_blocks(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 def _private_copy(training: TrainingArguments) -> TrainingArguments:
-    """The caller's stay as they are; and `Trainer` writes its arguments to the output folder, which is published."""
+    """Copy arguments: the caller's stay as they are, and what `Trainer` writes to the published folder has no secrets."""
     twin = copy.copy(training)
     if type(twin) is TrainingArguments:
         twin.__class__ = SecretFreeTrainingArguments  # which has the same fields

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""How `FlamingoTrainer` publishes a model: the model on the disk comes first, and a network that fails costs nothing of it."""
+"""Publish the model of `FlamingoTrainer`: it is written to the disk first, and a network that fails costs nothing of it."""
 
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ logger = logging.get_logger(__name__)
 
 
 class PublishingMixin:
-    """The publishing of [`FlamingoTrainer`]: a mixin of `Trainer`."""
+    """Publish in [`FlamingoTrainer`]: a mixin of `Trainer`."""
 
     _is_publishing = False
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """
-        As `Trainer.init_hf_repo`, which is called before a training: where the Hub cannot be reached, the training begins
-        all the same, and the end of it tries again.
+        Make the repository as `Trainer.init_hf_repo` does, which is called before a training: where the Hub cannot be
+        reached, the training begins all the same, and the end of it tries again.
         """
         self.push_in_progress = None
         try:
@@ -36,7 +36,7 @@ class PublishingMixin:
 
     def push_to_hub(self, *args, **kwargs) -> Any:
         """
-        As `Trainer.push_to_hub`.
+        Publish as `Trainer.push_to_hub` does.
 
         Raises:
             OSError: the model is saved, but it could not be published. The message has the command that does it later.

@@ -29,7 +29,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from ..configuration_flamingo import FlamingoConfig
-from ..redaction import explain, redact, redact_values
+from ..redaction import explain, one_line, redact_values
 from .arguments import DataSource, FlamingoTrainingArguments, SecretFreeTrainingArguments
 from .pretraining import TextPretrainingArguments, VisionPretrainingArguments
 from .recipe_file import check_values, merge, parse_yaml, read_recipe_file, show, suggest
@@ -75,7 +75,7 @@ class ModelArguments:
                 self.model_config = json.loads(self.model_config)
             except (json.JSONDecodeError, RecursionError) as error:
                 raise ValueError(
-                    f"`model_config` is {show(self.model_config)}, which is not JSON ({error})."
+                    f"`model_config` is {show(self.model_config)}, which is not JSON ({error}). Correct it."
                 ) from error
         for name in FlamingoConfig._unknown_names(self.model_config or {}):
             if name not in ("dtype", "torch_dtype") and not name.startswith(("vision_", "text_")):
@@ -190,7 +190,7 @@ def read_pretraining_recipe(
 def _parse(
     values: dict[str, Any], arguments: Sequence[str], kinds: Sequence[type], mapping_names: Sequence[str]
 ) -> tuple[Sequence[Any], dict[str, Any], str]:
-    """The dataclasses of a recipe, its fields that are mappings, and all of it as YAML."""
+    """Return the dataclasses of a recipe, its fields that are mappings, and all of it as YAML."""
     check_values(values, "The recipe")
     values = dict(values)
     arguments = list(arguments)
@@ -222,7 +222,7 @@ def _parse(
         )
     except (ImportError, OSError, ValueError):
         raise
-    except Exception as error:  # what a field of `TrainingArguments` does not expect has an error of its own
+    except Exception as error:  # what a field of `TrainingArguments` does not expect has another error
         raise ValueError(f"The values of the recipe do not fit: {explain(error)}") from error
     if rest:
         raise ValueError(f"{show(rest[0])} on the command line belongs to no option. Options are --NAME VALUE.")
@@ -235,7 +235,7 @@ def _parse(
 
 
 _SECRETS_NOTE = (
-    "# Tokens and passwords were left out. Give them in the environment (HF_TOKEN), or on the command line.\n"
+    "# Tokens and passwords were removed. Give them in the environment (HF_TOKEN), or on the command line.\n"
 )
 
 
@@ -243,7 +243,7 @@ def _mapping(name: str, value: Any) -> dict[str, Any] | None:
     if isinstance(value, str):
         value = parse_yaml(value, f"`{name}`")  # of which JSON is a part
     if value is not None and not isinstance(value, dict):
-        raise ValueError(f"`{name}` is {show(value)}. It maps names to values.")
+        raise ValueError(f"`{name}` is {show(value)}. It must map names to values.")
     return value
 
 
@@ -269,8 +269,7 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
 
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:
-        message = redact(message)
-        raise ValueError(message if len(message) < 500 else message[:500] + "...")
+        raise ValueError(one_line(message, 500))
 
 
 def _take_changes(arguments: list[str], mapping_names: Sequence[str]) -> list[dict[str, Any]]:
@@ -288,7 +287,7 @@ def _take_changes(arguments: list[str], mapping_names: Sequence[str]) -> list[di
             raise ValueError(f"{show(argument)[1:-1]} is not --NAME.FIELD with a name in each place.")
         if is_dotted and not equals:
             if not waiting:
-                raise ValueError(f"{show(argument)[1:-1]} has no value.")
+                raise ValueError(f"{show(argument)[1:-1]} has no value. Give one behind it.")
             value = waiting.popleft()
         elif is_option and not equals and waiting and waiting[0] == "null":
             value = waiting.popleft()
@@ -296,7 +295,7 @@ def _take_changes(arguments: list[str], mapping_names: Sequence[str]) -> list[di
             kept.append(argument)
             continue
         change: Any = _scalar(value)
-        if is_dotted and len(path) == 1:  # all of it, and not a part
+        if is_dotted and len(path) == 1:  # all of it
             change = _mapping(name, change)
             changes.append({path[0]: None})
         for key in reversed(path if is_dotted else [name.replace("-", "_")]):
@@ -333,7 +332,7 @@ def _sources(kind: str, mapping: Any, root: str | None) -> list[DataSource]:
                 raise ValueError(f"`{kind}.{shown}` has {show(key)}, which no source has.{suggest(key, known)}")
         missing = [key for key in ("format", "path") if key not in values]
         if missing:
-            raise ValueError(f"`{kind}.{shown}` has no {' and no '.join(map(repr, missing))}.")
+            raise ValueError(f"`{kind}.{shown}` has no {' and no '.join(map(repr, missing))}. Add it.")
         source = DataSource(name=name, **values)
         if root is not None and "://" not in source.path:
             source = replace(source, path=os.path.join(root, source.path))
@@ -348,7 +347,7 @@ def _options(arguments: list[str]) -> dict[str, str]:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """As YAML can say it."""
+    """Convert values to what YAML can express."""
     values = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
     plain = (str, int, float, list, dict)
     return {name: v if isinstance(v, plain) else str(v) for name, v in values.items() if v is not None}

@@ -1,6 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Reads the YAML of a recipe: small, plain, and refused in a line if it is anything else.
+Read the YAML of a recipe: small, plain, and refused in a line if it is anything else.
 
 A recipe may come from someone else. Aliases that multiply, nesting, sizes and pipes cannot make the reader hang, and no message
 holds more of a value than a line.
@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from ..redaction import explain, redact
+from ..redaction import explain, one_line, redact, redact_values
 
 
 #: The recipes that are shipped.
@@ -34,7 +34,7 @@ _short.maxlevel, _short.maxstring, _short.maxother, _short.maxlong = 3, 120, 120
 
 def show(value: Any) -> str:
     """Return the `repr` of a value in a line of bounded length, without secrets."""
-    return redact(_short.repr(value))
+    return redact(_short.repr(redact_values(value)))
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -100,19 +100,21 @@ def parse_yaml(text: str, name: str) -> Any:
         finally:
             loader.dispose()
     except RecursionError:
-        raise ValueError(f"{name} is nested too deeply: a recipe has at most {_MAX_DEPTH} levels.") from None
+        raise ValueError(
+            f"{name} is nested too deeply: a recipe has at most {_MAX_DEPTH} levels. Flatten it."
+        ) from None
     except yaml.YAMLError as error:
-        raise ValueError(f"{name} is not valid YAML: {redact(' '.join(str(error).split()))}. Fix the file.") from error
+        raise ValueError(f"{name} is not valid YAML: {one_line(str(error))}. Fix the file.") from error
     except RecipeError:
         raise
-    except Exception as error:  # dates and numbers out of range have errors of their own
+    except Exception as error:  # dates and numbers out of range have other errors
         raise ValueError(f"{name} is not valid YAML: {explain(error)}") from error
     check_values(value, name)
     return value
 
 
 class RecipeError(ValueError):
-    """A recipe that is too large or not plain."""
+    """Say that a recipe is too large or not plain."""
 
 
 def _count(node: yaml.Node | None, name: str) -> None:
@@ -146,7 +148,7 @@ def check_values(value: Any, name: str, depth: int = 0) -> None:
         ValueError: the values are not plain, or are nested too deeply. The message begins with `name`.
     """
     if depth > _MAX_DEPTH:
-        raise RecipeError(f"{name} is nested too deeply: a recipe has at most {_MAX_DEPTH} levels.")
+        raise RecipeError(f"{name} is nested too deeply: a recipe has at most {_MAX_DEPTH} levels. Flatten it.")
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
@@ -164,7 +166,7 @@ def check_values(value: Any, name: str, depth: int = 0) -> None:
             value.encode()
         except UnicodeEncodeError:
             raise RecipeError(
-                f"{name} has the text {show(value)}, with half of a character that has no UTF-8."
+                f"{name} has the text {show(value)}, with half of a character, which UTF-8 cannot express. Remove it."
             ) from None
         if "\0" in value:
             raise RecipeError(f"{name} has the text {show(value)}, with a NUL character in it. Remove it.")
@@ -201,7 +203,7 @@ def read_recipe_file(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
     with open(path, "rb") as file:
         content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
-        raise ValueError(f"{name} has more than {_MAX_BYTES:,} bytes, so it is not a recipe.")
+        raise ValueError(f"{name} has more than {_MAX_BYTES:,} bytes, so it is not a recipe. Give its YAML file.")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -210,7 +212,7 @@ def read_recipe_file(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
         ) from error
     values = parse_yaml(text, name)
     if not isinstance(values, dict):
-        raise ValueError(f"{name} holds {type(values).__name__}, where names with values should be.")
+        raise ValueError(f"{name} holds {type(values).__name__}, where names with values should be. Fix the file.")
     base = values.pop("base", None)
     if base is None:
         return values
@@ -227,7 +229,9 @@ def read_recipe_file(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
             f"{name} begins with {show(base)}, which begins with it, and so on without end. Change `base` in one."
         )
     if len(above) > _MAX_BASES:
-        raise ValueError(f"{name} is the last of more than {_MAX_BASES} recipes, each the `base` of another.")
+        raise ValueError(
+            f"{name} is the last of more than {_MAX_BASES} recipes, each the `base` of another. Join some."
+        )
     return merge(read_recipe_file(base_path, above), values)
 
 

@@ -23,6 +23,7 @@ from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
 
+from ..compatibility_flamingo import require_private_names
 from ..modeling_flamingo import FlamingoModel
 from ..saving_flamingo import disk_errors, update_folder, write_json
 from .arguments import FlamingoTrainingArguments
@@ -51,6 +52,19 @@ from .sharding import shard_model
 
 
 logger = logging.get_logger(__name__)
+
+# The private names of transformers that this file overrides or calls. CONTRIBUTING.md says what each is for.
+require_private_names(
+    Trainer,
+    _get_output_dir=("trial",),
+    _issue_warnings_after_load=("load_result",),
+    _load_best_model=(),
+    _load_from_checkpoint=("resume_from_checkpoint", "model"),
+    _prepare_for_training=("max_steps", "train_dataloader", "resume_from_checkpoint"),
+    _run_epoch=(),
+    _save=("output_dir", "state_dict"),
+    _save_checkpoint=("model", "trial"),
+)
 
 
 class FlamingoTrainer(HeldOutEvaluationMixin, PublishingMixin, Trainer):
@@ -305,7 +319,7 @@ class FlamingoTrainer(HeldOutEvaluationMixin, PublishingMixin, Trainer):
         return self.optimizer
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch=None) -> torch.Tensor:
-        """As `Trainer.training_step`; the loss is counted."""
+        """Train as `Trainer.training_step` does, and count the loss."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._figures.add_loss(loss)
         return loss
@@ -313,8 +327,8 @@ class FlamingoTrainer(HeldOutEvaluationMixin, PublishingMixin, Trainer):
     # Logs.
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As `Trainer.log`; entries that the stock Trainer gets wrong or does not have are put right or added."""
-        is_step = "loss" in logs  # and not the evaluation's or the summary at the end
+        """Log as `Trainer.log` does, with entries that it gets wrong corrected and those that it lacks added."""
+        is_step = "loss" in logs  # the evaluation's and the summary at the end have other names
         if is_step:
             logs.update(self._window.drain(self))
         elif "train_loss" in logs:
@@ -330,7 +344,7 @@ class FlamingoTrainer(HeldOutEvaluationMixin, PublishingMixin, Trainer):
             self._figures.check(self.accelerator, self.state.global_step)
 
     def _count_epochs(self) -> float | None:
-        """Passes over the data; `None` where there is more than one source or no length."""
+        """Count the passes over the data; `None` where there is more than one source or no length."""
         source, *others = self.mixture.sources
         if others or source.streaming:
             return None
@@ -394,7 +408,7 @@ class FlamingoTrainer(HeldOutEvaluationMixin, PublishingMixin, Trainer):
         if asked:
             damage = agree(lambda: find_damage(asked))
             if damage is not None:
-                raise ValueError(f"{str(asked)!r} cannot be resumed from: {damage}.")
+                raise ValueError(f"{str(asked)!r} cannot be resumed from: {damage}. Resume from another checkpoint.")
         return asked or None
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -422,7 +436,7 @@ class FlamingoTrainer(HeldOutEvaluationMixin, PublishingMixin, Trainer):
             rotate_checkpoints(run_dir, limit, self.state.best_model_checkpoint, use_mtime=True)
 
     def save_state(self) -> None:
-        """As `Trainer.save_state`."""
+        """Save the state as `Trainer.save_state` does, as valid JSON with a true epoch."""
         super().save_state()
         if self.is_world_process_zero():
             self._correct_state(Path(self.args.output_dir) / TRAINER_STATE_NAME)
@@ -460,7 +474,7 @@ class FlamingoTrainer(HeldOutEvaluationMixin, PublishingMixin, Trainer):
         state = json.loads(file.read_text(encoding="utf-8"))
         if not state["has_optimizer"]:
             raise ValueError(
-                f"{str(directory)!r} was saved with `save_only_model`: without the state of its optimizer the run would go on "
+                f"{str(directory)!r} was saved with `save_only_model`: without the state of its optimizer the run would continue "
                 "as another one. Begin a new run with it as the model (in a recipe, `model`)."
             )
         self._saved_window = state["window"]
@@ -495,7 +509,7 @@ class FlamingoTrainer(HeldOutEvaluationMixin, PublishingMixin, Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """
-        As `Trainer.save_model`.
+        Save the model as `Trainer.save_model` does.
 
         Raises:
             ValueError: weights are NaN or infinite. A model that was saved before stays.

@@ -441,7 +441,33 @@ BROKEN = {
     "images without a split": (
         "flickr30k",
         {"dataset_flickr30k.json": {"images": [{"imgid": 1}]}},
-        "image 0 has no 'split'",
+        "row 0: it has no 'split'",
+    ),
+    "an image that is a number": ("coco", {"dataset_coco.json": {"images": [3]}}, "dataset_coco.json', row 0"),
+    "a question that is a number": (
+        "vqav2",
+        {
+            "v2_OpenEnded_mscoco_val2014_questions.json": {"questions": [3]},
+            "v2_mscoco_val2014_annotations.json": {"annotations": []},
+        },
+        "questions.json', row 0",
+    ),
+    "a dialog that is a number": (
+        "visdial",
+        {
+            "visdial_1.0_val_dense_annotations.json": [],
+            "visdial_1.0_val.json": {"data": {"questions": [], "answers": [], "dialogs": [3]}},
+        },
+        "visdial_1.0_val.json', row 0",
+    ),
+    "segments that are a number": (
+        "youcook2",
+        {
+            "youcookii_annotations_trainval.json": {
+                "database": {"v": {"subset": "validation", "annotations": 3}},
+            }
+        },
+        "row 0: 'int' object is not iterable",
     ),
     "a list for a map": ("coco", {"dataset_coco.json": []}, "dataset_coco.json' has no list 'images'"),
     "no answers": (

@@ -63,7 +63,7 @@ def test_a_media_root_that_is_a_link(folders):
 @pytest.mark.parametrize("decode", [decode_image, lambda *args: decode_video(*args, fps=1, max_frames=2)])
 def test_only_regular_files(decode, folders):
     os.mkfifo(folders / "fifo")
-    for path, what in ((folders / "fifo", "a FIFO"), ("/dev/zero", "a device"), (folders, "a directory")):
+    for path, what in ((folders / "fifo", "a pipe"), ("/dev/zero", "a device"), (folders, "a folder")):
         for medium in (str(path), {"bytes": None, "path": str(path)}):
             with pytest.raises(BadSampleError, match=f"^pairs.jsonl, row 3: .*it is {what}, not a regular file"):
                 decode(medium, WHERE)

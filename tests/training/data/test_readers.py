@@ -155,7 +155,7 @@ def test_mmc4_pages_without_images_are_left_out(streaming, tmp_path, caplog):
     rows = FORMATS["mmc4"]().load(str(tmp_path), streaming=streaming)
     # What is broken stays, so that it is reported and counted
     assert [origin(row)[-5:] for row in rows] == ["row 1", "row 3"]
-    assert ("2 of 4 pages are left out" in caplog.text) is not streaming
+    assert ("2 of 4 pages are skipped" in caplog.text) is not streaming
 
 
 @both

@@ -105,7 +105,7 @@ def test_a_broken_line_is_an_error_of_its_row(tmp_path, streaming):
     (tmp_path / "a.jsonl").write_text('{"n": 0}\n{"n": 1\n[3]\n')
     rows = list(Reader().load(str(tmp_path), streaming=streaming))
     assert record(rows[0])["n"] == 0
-    with pytest.raises(BadSampleError, match="a.jsonl, row 1: no JSON"):
+    with pytest.raises(BadSampleError, match="a.jsonl, row 1: it is not JSON"):
         record(rows[1])
     with pytest.raises(BadSampleError, match="a.jsonl, row 2: a list, where a JSON object"):
         record(rows[2])

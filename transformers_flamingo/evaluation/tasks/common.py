@@ -7,10 +7,13 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from ..metrics import cider_d, open_ended_match, vqa_accuracy
 from ..task import Example, GenerationSettings, Prediction, Task
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,14 @@ class Benchmark(Task):
             except (csv.Error, UnicodeDecodeError) as error:
                 raise ValueError(f"{self.name}: {path!r} is not a CSV file ({error}). Fetch it again.") from error
 
-    def build(self, file: str, rows: Iterable[Any], make: Callable[[Any], Example]) -> list[Example]:
+    def build(self, file: str, rows: Iterable[Any], make: Callable[[Any], T | None]) -> list[T]:
         """
-        Make an example of each row.
+        Make an example, or a part of one, of each row that is used.
 
         Args:
             file (`str`): The file in `data` that has the rows, for the error message.
             rows (`Iterable`): The rows.
-            make (`Callable`): Makes an example of one.
+            make (`Callable`): Makes it of one row; `None` of a row that is not used.
 
         Raises:
             ValueError: a row lacks a field, or has another value than the published file. The message names file and row.
@@ -87,17 +90,17 @@ class Benchmark(Task):
             raise ValueError(
                 f"{self.name}: {self.path(file)!r} holds a {type(rows).__name__}, not rows. Use the published file."
             )
-        examples = []
+        made = []
         for number, row in enumerate(rows):
             try:
-                examples.append(make(row))
+                made.append(make(row))
             except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
                 what = f"it has no {error}" if isinstance(error, KeyError) else f"{error}"
                 raise ValueError(
                     f"{self.name}: {self.path(file)!r}, row {number}: {what}. Use the published file of a split that has answers, "
                     "or fix the row."
                 ) from error
-        return examples
+        return [value for value in made if value is not None]
 
 
 class Captioning(Task):

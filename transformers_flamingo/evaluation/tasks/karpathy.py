@@ -20,20 +20,16 @@ class _Karpathy(Captioning, Benchmark):
         raise NotImplementedError
 
     def _examples(self, split: str) -> list[Example]:
-        without = [number for number, image in enumerate(self._images) if "split" not in image]
-        if without:
-            raise ValueError(
-                f"{self.name}: {self.path(self.files[0])!r}, image {without[0]} has no 'split'. Use the published file."
-            )
-        return self.build(
-            self.files[0],
-            (image for image in self._images if image["split"] == split),
-            lambda image: self.caption_example(
+        def make(image: dict) -> Example | None:
+            if image["split"] != split:
+                return None
+            return self.caption_example(
                 image["cocoid"] if "cocoid" in image else image["imgid"],
                 os.path.join(self.data, self._folder(image), image["filename"]),
                 [sentence["raw"] for sentence in image["sentences"]],
-            ),
-        )
+            )
+
+        return self.build(self.files[0], self._images, make)
 
     def queries(self) -> Sequence[Example]:
         return self._examples("test")

@@ -35,7 +35,7 @@ class VisDial(Benchmark, Task):
         return paths[1] if os.path.exists(paths[1]) else paths[0]
 
     def _examples(self, split: str, rounds: dict[int, dict] | None) -> list[Example]:
-        """Examples of the rounds of dialogs by image; the first round of each dialog without `rounds`."""
+        """Make examples of the rounds of dialogs by image; of the first round of each dialog without `rounds`."""
         file = f"visdial_1.0_{split}.json"
         data = self.read_json(file)
         data = data.get("data") if isinstance(data, dict) else None
@@ -45,17 +45,18 @@ class VisDial(Benchmark, Task):
             raise ValueError(
                 f"{self.name}: {self.path(file)!r} has no `data` with `questions`, `answers` and `dialogs`. Use the published file."
             )
-        dialogs = data["dialogs"]
-        if rounds is not None:
-            dialogs = [dialog for dialog in dialogs if dialog.get("image_id") in rounds]
         return self.build(
-            file, dialogs, lambda dialog: self._example(dialog, split, data["questions"], data["answers"], rounds)
+            file,
+            data["dialogs"],
+            lambda dialog: self._example(dialog, split, data["questions"], data["answers"], rounds),
         )
 
     def _example(
         self, dialog: dict, split: str, questions: list[str], answers: list[str], rounds: dict[int, dict] | None
-    ) -> Example:
+    ) -> Example | None:
         image_id = dialog["image_id"]
+        if rounds is not None and image_id not in rounds:
+            return None
         dense = None if rounds is None else rounds[image_id]
         asked = 0 if dense is None else dense["round_id"] - 1
         turns = dialog["dialog"]
@@ -76,14 +77,15 @@ class VisDial(Benchmark, Task):
 
     def queries(self) -> Sequence[Example]:
         file = "visdial_1.0_val_dense_annotations.json"
-        dense: dict[int, dict] = {}
-
-        def note(row: dict) -> Example:
-            dense[row["image_id"]] = {"round_id": int(row["round_id"]), "gt_relevance": list(row["gt_relevance"])}
-            return Example(str(row["image_id"]), [], "")
-
-        self.build(file, self.read_json(file), note)
-        return self._examples("val", dense)
+        # A dict for each row, so that an id that cannot be a key is an error of that row
+        rows = self.build(
+            file,
+            self.read_json(file),
+            lambda row: {
+                row["image_id"]: {"round_id": int(row["round_id"]), "gt_relevance": list(row["gt_relevance"])}
+            },
+        )
+        return self._examples("val", {image_id: dense for row in rows for image_id, dense in row.items()})
 
     def support(self) -> Sequence[Example]:
         return self._examples("train", None)
@@ -102,7 +104,7 @@ def ndcg(scores: Sequence[float], relevance: Sequence[float]) -> float:
     if len(scores) != len(relevance):
         raise ValueError(f"NDCG needs one score for each relevance, not {len(scores)} scores for {len(relevance)}.")
     if not any(value > 0 for value in relevance):
-        raise ValueError("NDCG is undefined where no answer is relevant.")
+        raise ValueError("NDCG is undefined where no answer is relevant. Remove the query.")
     count = sum(value > 0 for value in relevance)
     ranked = sorted(range(len(scores)), key=lambda i: -scores[i])[:count]
     ideal = sorted(relevance, reverse=True)[:count]

@@ -17,16 +17,16 @@ class _CocoVqa(QuestionAnswering, Benchmark):
         questions_file, annotations_file = (name for name in self.files if split in name)
         (questions,) = self.read_lists(questions_file, "questions")
         (annotations,) = self.read_lists(annotations_file, "annotations")
-        answers: dict[int, list[str]] = {}
-
-        def annotate(row: dict) -> Example:
-            answers[row["question_id"]] = [answer["answer"] for answer in row["answers"]]
-            return Example(str(row["question_id"]), [], "")
-
-        self.build(annotations_file, annotations, annotate)
-        missing = [
-            row["question_id"] for row in questions if "question_id" in row and row["question_id"] not in answers
-        ]
+        # A dict for each row, so that an id that cannot be a key is an error of that row
+        annotated = self.build(
+            annotations_file,
+            annotations,
+            lambda row: {row["question_id"]: [answer["answer"] for answer in row["answers"]]},
+        )
+        answers = {question_id: given for row in annotated for question_id, given in row.items()}
+        missing = self.build(
+            questions_file, questions, lambda row: None if row["question_id"] in answers else row["question_id"]
+        )
         if missing:
             raise ValueError(
                 f"{self.name}: {len(missing)} questions of {split} have no annotation, such as {missing[0]}. The two "

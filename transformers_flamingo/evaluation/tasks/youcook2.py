@@ -30,20 +30,21 @@ class YouCook2(Captioning, Benchmark):
     def _examples(self, subset: str) -> list[Example]:
         content = self.read_json(self.files[0])
         database = content.get("database") if isinstance(content, dict) else None
-        if not isinstance(database, dict) or not all(isinstance(e, dict) and "subset" in e for e in database.values()):
+        if not isinstance(database, dict):
             raise ValueError(
-                f"{self.name}: {self.path(self.files[0])!r} has no `database` of videos with a `subset`. Use the published file."
+                f"{self.name}: {self.path(self.files[0])!r} has no `database` of videos. Use the published file."
             )
-        rows = [
-            (video, segment)
-            for video, entry in database.items()
-            if entry["subset"] == subset
-            for segment in entry.get("annotations", ())
-        ]
-        return self.build(self.files[0], rows, self._example)
 
-    def _example(self, row: tuple[str, dict]) -> Example:
-        video, segment = row
+        def make(row: tuple[str, dict]) -> list[Example] | None:
+            video, entry = row
+            if entry["subset"] != subset:
+                return None
+            return [self._example(video, segment) for segment in entry.get("annotations", ())]
+
+        videos = self.build(self.files[0], database.items(), make)
+        return [example for examples in videos for example in examples]
+
+    def _example(self, video: str, segment: dict) -> Example:
         start, end = segment["segment"]
         path = os.path.join(self.data, "videos", f"{video}.mp4")
         return self.caption_example(

@@ -50,7 +50,7 @@ def interleave(parts: Iterable[Any], separator: str) -> list[Chunk]:
     document: list[Chunk] = []
     for part in parts:
         if part is None:
-            raise ValueError("A part of a document is None: leave it out, or give the image.")
+            raise ValueError("A part of a document is None. Remove it, or give the image.")
         if not isinstance(part, str):
             document.append(Chunk("", part))
         elif part.strip():
@@ -247,7 +247,7 @@ def _whole_pieces(
 
 
 def _is_predicted(text: str, span: tuple[int, int], processor: FlamingoProcessor) -> bool:
-    """Whether a token that starts in `span` comes after another one, as special tokens are before a text."""
+    """Tell whether a token that starts in `span` comes after another one, as special tokens are before a text."""
     encoding = processor.tokenizer(text, return_offsets_mapping=True, verbose=False)
     return any(span[0] <= start < span[1] for start, _ in encoding["offset_mapping"][1:])
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import PIL.Image
 
 from ...files_flamingo import MAX_FILE_BYTES
-from ...images_flamingo import load_pixels, open_bytes
+from ...images_flamingo import error_words, load_pixels, open_bytes
 from .media_files import MAX_MEDIA_BYTES, open_media
 
 
@@ -52,7 +52,7 @@ def decode_image(medium: Any, where: str) -> PIL.Image.Image:
         where (`str`): File and row, for the error message.
 
     Raises:
-        BadSampleError: it may not be opened, cannot be found, is no image, is damaged, or has no or too many pixels.
+        BadSampleError: it may not be opened, cannot be found, is not an image, is damaged, or has no or too many pixels.
     """
     name, path, source = _source(medium, where, "image", MAX_FILE_BYTES)
     try:
@@ -61,7 +61,7 @@ def decode_image(medium: Any, where: str) -> PIL.Image.Image:
         load_pixels(image)
         _check_pixels(image.width, image.height)
     except Exception as error:  # each of Pillow's decoders has its own
-        what = "it has the format of no image" if isinstance(error, PIL.UnidentifiedImageError) else error
+        what = error_words(error)
         raise BadSampleError(
             f"{where}: {name} cannot be decoded ({what}). It is truncated, damaged, too large, or not an image: a "
             "download may have stored an error page in its place. Fetch it again or remove the row."
@@ -91,7 +91,7 @@ def decode_video(medium: Any, where: str, *, fps: float, max_frames: int) -> lis
         max_frames (`int`): Decoding ends with this frame.
 
     Raises:
-        BadSampleError: it may not be opened, cannot be found, is no video, is damaged, or has no frames.
+        BadSampleError: it may not be opened, cannot be found, is not a video, is damaged, or has no frames.
         ImportError: PyAV is missing.
     """
     if isinstance(medium, list | tuple):
@@ -129,7 +129,7 @@ def decode_segment(
         num_frames (`int`): Frames to return. A part with fewer repeats some.
 
     Raises:
-        BadSampleError: it may not be opened, cannot be found, is no video, is damaged, or ends before `start`.
+        BadSampleError: it may not be opened, cannot be found, is not a video, is damaged, or ends before `start`.
         ImportError: PyAV is missing.
     """
     begin = start or 0.0

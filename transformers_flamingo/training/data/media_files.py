@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Which files and addresses a data row may name: one policy for all readers.
+"""Open the files and addresses that a data row may name: one policy for all readers.
 
 A row is written by others. What it names is opened only if it is a regular file, inside `media_root` where one is given,
 and not too large. An address is opened only where the source says `allow_remote`, within a time limit.
@@ -27,7 +27,7 @@ class MediaPath(str):
     """
     A path or address that a row named, with what its source allows.
 
-    Equal to its string. It is a type of its own so that no row can give itself a permission.
+    Equal to its string. It is a separate type so that no row can give itself a permission.
 
     Args:
         path (`str`): The path or address.
@@ -46,7 +46,7 @@ def locate(path: str, folder: str, media_root: str | None = None, allow_remote: 
     Return where the file is that a row names. Nothing is checked or opened yet, see [`open_media`].
 
     Args:
-        path (`str`): As it stands in the row: an address, or a path, absolute or relative.
+        path (`str`): As the row has it: an address, or a path, absolute or relative.
         folder (`str`): Folder of the file with the row. Relative paths start there, unless `media_root` is given.
         media_root (`str`, *optional*): Folder that relative paths start from, and that all paths must be in.
         allow_remote (`bool`, *optional*, defaults to `False`): Whether it may be an address.
@@ -54,7 +54,7 @@ def locate(path: str, folder: str, media_root: str | None = None, allow_remote: 
     if "://" in path:
         return MediaPath(path, media_root, allow_remote)
     start = folder if media_root is None else media_root
-    if "://" in start:  # which the user named: beside rows on a server are their images
+    if "://" in start:  # which the user named: next to rows on a server are their images
         return MediaPath(f"{start.rstrip('/')}/{path}", start, True)
     return MediaPath(os.path.join(start, path), media_root, allow_remote)
 

@@ -35,8 +35,8 @@ class MMC4(Reader):
 
     Pixels are `image_base64` in `image_info`, as in OpenFlamingo's shards, or the file `image_name` under
     `media_root`. Left out, while their sentences stay, are images below `min_similarity` and those that were never
-    fetched. `load` leaves out pages that then have no image, and counts them unless it streams. Beyond that OpenFlamingo drops images below 10 KB and
-    every second page with a single image; this reader does not.
+    fetched. `load` skips pages that then have no image, and counts them unless it streams. Beyond that OpenFlamingo drops
+    images below 10 KB and every second page with a single image; this reader does not.
 
     Args:
         media_root (`str`, *optional*): Folder of the image files. The folder of the file with the row by default.
@@ -53,7 +53,7 @@ class MMC4(Reader):
         kept = rows.filter(self._has_image)
         if not streaming and len(kept) < len(rows):
             logger.warning(
-                f"{path!r}: {len(rows) - len(kept)} of {len(rows)} pages are left out, because none of their images is there "
+                f"{path!r}: {len(rows) - len(kept)} of {len(rows)} pages are skipped, because none of their images is there "
                 f"and has a `matched_sim` of at least {self.min_similarity}."
             )
         return kept

@@ -27,7 +27,6 @@ import itertools
 import json
 import os
 import re
-import stat
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -40,6 +39,8 @@ from datasets import Dataset, Features, Image, Value, Video, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
 from fsspec.core import url_to_fs
+
+from ...files_flamingo import special_kind
 
 
 FILE, ROW, JSON, ERROR = "__file__", "__row__", "__json__", "__error__"
@@ -65,7 +66,7 @@ def kind_of(file: str) -> str | None:
 
 
 def _suffix(file: str) -> str:
-    """The suffix below one of compression; a `.parquet` has its own."""
+    """Return the suffix below one of compression; a `.parquet` has its own."""
     stem, suffix = os.path.splitext(file.lower())
     if suffix not in _COMPRESSIONS:
         return suffix
@@ -118,7 +119,7 @@ def find_files(path: str, split: str | None = None) -> list[str]:
 
 
 def _as_word(split: str) -> str:
-    """A pattern of `split` as a word of its own, where digits may follow letters: `train2014` is of `train`."""
+    """Return a pattern of `split` as a separate word, where digits may follow letters: `train2014` is of `train`."""
     if not split:
         raise ValueError("`split` has an empty name. Name one, or several with '+', such as 'train+validation'.")
     before, after = ("A-Za-z" if char.isalpha() else "A-Za-z0-9" for char in (split[0], split[-1]))
@@ -148,11 +149,10 @@ def _refuse_several_splits(path: str, files: list[str], common: str) -> None:
 
 def _check_regular(file: str) -> None:
     try:
-        mode = os.stat(file).st_mode
+        kind = special_kind(os.stat(file))
     except OSError as error:
         raise ValueError(f"{file!r} cannot be read ({error}). Fix or remove it.") from error
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device, which may never end"
+    if kind is not None:
         raise ValueError(f"{file!r} is {kind}, where a regular file should be. Remove it, or give a narrower path.")
 
 
@@ -241,9 +241,9 @@ def load_rows(files: list[str], members: dict[str, Any] | None = None) -> list[D
         )
     except DatasetGenerationError as error:
         raise (error.__cause__ or error) from None
-    except ValueError as error:  # `datasets` refuses to make a data set without rows
+    except ValueError as error:  # `datasets` refuses to make a dataset without rows
         raise ValueError(
-            f"There is no row in {files[0]!r} and the {len(files) - 1} files behind it ({error})."
+            f"There is no row in {files[0]!r} and the {len(files) - 1} files behind it ({error}). Check the path."
         ) from error
     return [rows]
 
@@ -262,14 +262,14 @@ def _load_parquet(file: str, name: str) -> Dataset:
 def _parquet_rows(file: str) -> Iterator[dict[str, Any]]:
     rows = load_dataset("parquet", data_files=[file], split="train", streaming=True)
     rows = rows.cast(undecoded(rows.features))
-    # `iter` and not iteration: in a DataLoader's worker that would deal this file out among the workers, although it is
+    # `iter`, because plain iteration in a DataLoader's worker would deal this file out among the workers, although it is
     # this worker's own shard, and rows would be lost
     for number, batch in enumerate(rows.iter(batch_size=1)):
         yield {**{name: values[0] for name, values in batch.items()}, FILE: file, ROW: number}
 
 
 def undecoded(feature: Any) -> Any:
-    """`feature` with every image and video in it left as bytes and path: a broken one is then an error of its own row."""
+    """Return `feature` with every image and video in it left as bytes and path: a broken one is then an error of its row."""
     if isinstance(feature, dict):
         inner = {name: undecoded(value) for name, value in feature.items()}
         return Features(inner) if isinstance(feature, Features) else inner
@@ -282,7 +282,7 @@ def undecoded(feature: Any) -> Any:
 
 @contextmanager
 def _open(file: str) -> Iterator[BinaryIO]:
-    """The bytes of a file, with what compresses them taken off."""
+    """Open a file for reading, with what compresses it taken off."""
     compression = _COMPRESSIONS.get(os.path.splitext(file.lower())[1])
     with fsspec.open(file, "rb", compression=None if compression == "zip" else compression) as source:
         if compression != "zip":
@@ -319,7 +319,7 @@ def _json_list(file: str) -> Iterator[dict[str, Any]]:
 
 
 def _table(source: BinaryIO, file: str) -> tuple[list[str], Any]:
-    """The header of a table, and the rows behind it. Bytes that are not UTF-8 are surrogates."""
+    """Return the header of a table, and the rows behind it. Bytes that are not UTF-8 are surrogates."""
     text = io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape", newline="")
     rows = csv.reader(text, delimiter="\t" if _suffix(file) == ".tsv" else ",", strict=True)
     names = next(rows, [])
@@ -356,7 +356,7 @@ def _table_rows(file: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]
 
 
 class _Header(tarfile.TarInfo):
-    """A header of which no fault counts as the end of the archive, as it does for `tarfile` behind the first member."""
+    """Raise for a damaged header, which `tarfile` takes for the end of the archive behind the first member."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
@@ -372,7 +372,7 @@ class _Header(tarfile.TarInfo):
 
 
 def _tar_samples(file: str, members: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The samples of a `.tar`: neighboring members whose names have the same beginning, up to the first dot."""
+    """Yield the samples of a `.tar`: neighboring members whose names have the same beginning, up to the first dot."""
     sample, name, count = None, None, 0
     with _open(file) as source, tarfile.open(fileobj=source, mode="r|", tarinfo=_Header) as archive:
         while (member := archive.next()) is not None:
@@ -425,7 +425,7 @@ def _check_end(archive: tarfile.TarFile) -> None:
 
 
 def _decode(data: bytes, what: str) -> tuple[str | None, str | None]:
-    """The text, and what is wrong with it."""
+    """Return the text, and what is wrong with it."""
     try:
         return data.decode("utf-8"), None
     except UnicodeDecodeError as error:

@@ -152,10 +152,12 @@ def record(row: dict[str, Any]) -> dict[str, Any]:
         try:
             parsed = json.loads(parsed)
         except (json.JSONDecodeError, RecursionError) as error:
-            raise BadSampleError(f"{origin(row)}: no JSON ({error}). The file may be cut short.") from error
+            raise BadSampleError(
+                f"{origin(row)}: it is not JSON ({error}): the file may be cut short. Fix the row, or fetch the file again."
+            ) from error
     if not isinstance(parsed, dict):
         raise BadSampleError(f"{origin(row)}: a {type(parsed).__name__}, where a JSON object should be.")
-    # What the record says of its own origin is not that of this file
+    # A record may name another origin than this file
     own = {key: value for key, value in parsed.items() if key not in ORIGIN}
     return {**own, **{key: row[key] for key in ORIGIN if key in row}}
 

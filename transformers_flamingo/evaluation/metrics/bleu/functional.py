@@ -23,7 +23,7 @@ def bleu(predictions: Sequence[str], references: Sequence[Sequence[str]], max_or
 
     check_captions(predictions, references)
     if max_order < 1:
-        raise ValueError(f"`max_order` is {max_order}, but n-grams have at least 1 token.")
+        raise ValueError(f"`max_order` is {max_order}, but n-grams have at least 1 token. Give a larger one.")
     predictions = [" ".join(ptb_tokenize(caption)) for caption in predictions]
     references = [[" ".join(ptb_tokenize(caption)) for caption in captions] for captions in references]
     # sacrebleu wants the first reference of every image, then the second of every image, ...
