@@ -12,7 +12,7 @@ import httpx
 import pytest
 import torch
 from factory import tiny_flamingo, tiny_processor
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from transformers_flamingo.chat import (
     AnswerSettings,
@@ -286,3 +286,17 @@ def test_page(address, browser, chat, images):
     expect(message).to_have_value(long)
 
     assert all(url.startswith((address, "data:", "blob:")) for url in requested), "something came from elsewhere"
+
+
+def test_an_upload_is_never_run_as_a_program(tmp_path, monkeypatch):
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # Pillow looks for it once
+    path = tmp_path / "x.png"
+    path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(ValueError, match=r"The image 'x\.png' cannot be read"):
+        check_message("", [str(path)])
+    assert not (tmp_path / "ran").exists()

@@ -12,6 +12,7 @@ import sys
 import tarfile
 import zipfile
 import zlib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,19 @@ def index(content: str):
     return change
 
 
+def pipe(file: str):
+    return lambda directory: ((directory / file).unlink(), os.mkfifo(directory / file))
+
+
+def link(file: str, target: str):
+    return lambda directory: ((directory / file).unlink(), (directory / file).symlink_to(target))
+
+
+def zeros(file: Path) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(2**20))
+
+
 DAMAGED = {
     "weights cut short": (cut("model.safetensors", 3000), "cut short or damaged"),
     "weights cut near the end": (lambda d: cut("model.safetensors", -100)(d), "cut short or damaged"),
@@ -101,6 +115,16 @@ DAMAGED = {
     "field of another type": (edit("config.json", resampler_num_layers="six"), "expected int, got str"),
     "field out of range": (edit("config.json", resampler_num_layers=-1), "`resampler_num_layers` is -1"),
     "unknown dtype": (edit("config.json", dtype="float99"), "float99"),
+    "config nested too deeply": (put("config.json", "[" * 100_000), "config.json' is not JSON"),
+    "weights of zeros in a compressed archive": (
+        lambda d: ((d / "model.safetensors").unlink(), zeros(d / "pytorch_model.bin")),
+        "compressed archive",
+    ),
+    "a pipe of a tokenizer": (pipe("tokenizer.json"), "tokenizer.json is a pipe"),
+    "a device of a config": (link("generation_config.json", "/dev/zero"), "generation_config.json is a device"),
+    "an end that is a word": (edit("generation_config.json", eos_token_id="</s>"), "`eos_token_id`"),
+    "a forced token outside": (edit("generation_config.json", forced_eos_token_id=10**6), "`forced_eos_token_id`"),
+    "a length that is a word": (edit("tokenizer_config.json", model_max_length="long"), "`model_max_length`"),
     "another model": (edit("config.json", model_type="gpt2", auto_map={}), "is a model of type 'gpt2'"),
     "config cut short": (cut("config.json", 40), "config.json' is not JSON"),
     "config of a list": (put("config.json", "[]"), "config.json' holds a list"),
@@ -189,6 +213,10 @@ INPUTS = [
     (["evaluate", "{model}", "--task", "miniature_shapes", "--shots", "1", "1"], "`shots` is (1, 1)"),
     (["evaluate", "{model}", "--task", "miniature_shapes", "--rices-clip", "x"], "has no effect"),
     (["evaluate", "{model}", "--task", "miniature_shapes", "--shots", "1", "--output-dir", "{image}"], "image.png"),
+    (["caption", "{image}", "--model", "{model}", "--prompt", "w5 \udce9"], "half of a character"),
+    (["train", "smoke/miniature", "--vision", "/gone/vision", "--output_dir", "{tmp}/out"], "There is no folder"),
+    (["train", "smoke/miniature", "--text", "{image}", "--output_dir", "{tmp}/out"], "is a file"),
+    (["chat", "{model}", "--host", "192.0.2.1"], "No page can be served at '192.0.2.1'"),
     (["train", "gone"], "There is no recipe 'gone'"),
     (["train", "{yaml}"], "is not valid YAML"),
     (["train", "miniature", "--max_steps", "many"], "max_steps"),
@@ -197,6 +225,9 @@ INPUTS = [
     (["convert", "open-flamingo", "{tmp}/gone.pt", "{tmp}/out", "--vision", "v", "--text", "t"], "gone.pt"),
     (["convert", "flamingo-mini", "{tmp}/gone", "{tmp}/out"], "gone"),
     (["miniature-data", "{image}/below"], "image.png"),
+    (["miniature-backbones", "vision", "{image}/below"], "A file, where a folder should be"),
+    (["demo", "--output-dir", "{image}"], "A file of that name is there already"),
+    (["miniature-data", "x" * 300], "The name is too long"),
 ]
 
 
@@ -256,6 +287,7 @@ USERS = [
     (yaml.YAMLError("mapping values\nare not allowed here"), "mapping values are not allowed here"),
     (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), "invalid start byte"),
     (ModuleNotFoundError("No module named 'gradio'", name="gradio"), 'pip install "transformers-flamingo[chat]"'),
+    (PackageNotFoundError("The 'deepspeed>=0.9.3' distribution was not found"), "'deepspeed>=0.9.3' distribution"),
     (ModuleNotFoundError("No module named 'av'", name="av"), 'pip install "transformers-flamingo[video]"'),
     (ModuleNotFoundError("No module named 'datasets'", name="datasets"), "pip install"),
     (ModuleNotFoundError("No module named 'bitsandbytes'", name="bitsandbytes"), "pip install bitsandbytes"),
@@ -344,6 +376,12 @@ def test_secrets_are_not_shown(monkeypatch, capsys):
     line = run(capsys, "train", "x")[1]
     assert "hub.test/x" in line
     assert not any(secret in line for secret in ("pa55word", "abc12345", "hf_abcdefgh"))
+
+
+def test_the_value_of_an_unknown_option_is_not_shown(capsys):
+    code, line = run(capsys, "caption", "x.png", "--model", "m", "--hub-token", "abcdef", "--key=ghijkl")
+    assert code == 2
+    assert "--hub-token --key" in line and "abcdef" not in line and "ghijkl" not in line
 
 
 def test_output_that_cannot_be_written_is_a_line(saved, image, monkeypatch, capsys):

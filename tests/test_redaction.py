@@ -59,6 +59,8 @@ def test_fields_that_do_not(name):
         ("https://host/a?sig=abc%2F123", "abc%2F"),
         ("['--hub_tokn', 'hf_abcdefghijkl']", "abcdef"),
         ("Authorization: Bearer abcdefgh12345", "abcdefgh"),
+        ("eps=1e-3,token=abcdef", "abcdef"),
+        ("no field api_key=abcdef here", "abcdef"),
     ],
 )
 def test_what_looks_like_a_secret_in_a_text(text, secret):
@@ -68,7 +70,15 @@ def test_what_looks_like_a_secret_in_a_text(text, secret):
 
 
 @pytest.mark.parametrize(
-    "text", ["https://host/a.tar?page=1", "mail someone@example.org", "hf://datasets/a/b@main/x", "C:\\a", "hf_hub"]
+    "text",
+    [
+        "https://host/a.tar?page=1",
+        "mail someone@example.org",
+        "hf://datasets/a/b@main/x",
+        "C:\\a",
+        "hf_hub",
+        "image_token=5",
+    ],
 )
 def test_other_texts_stay(text):
     assert redact(text) == text

@@ -10,6 +10,7 @@ is reported to anyone.
 import html
 import os
 import re
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from .files_flamingo import read_regular_file
+from .images_flamingo import open_bytes
 from .literal_text import encode_literal, render_literal
 from .loading import check_answer_length, load_flamingo
 from .modeling_flamingo import FlamingoModel
@@ -240,7 +243,7 @@ def check_upload(path: str | os.PathLike) -> None:
     """
     name = os.path.basename(path)
     try:
-        with PIL.Image.open(path) as image:
+        with open_bytes(read_regular_file(path)) as image:  # not by Pillow alone, which runs an EPS as a program
             size = image.size
             if size[0] * size[1] <= MAX_PIXELS:
                 image.load()
@@ -402,6 +405,7 @@ def build_page(chat: FlamingoChat, name: str):
                             label="Image",
                             elem_id="example-image",
                             type="filepath",
+                            image_mode=None,  # or Gradio decodes it before it is checked, an EPS by Ghostscript
                             sources=["upload"],
                             height=190,
                             buttons=[],
@@ -453,6 +457,23 @@ def build_page(chat: FlamingoChat, name: str):
     return page
 
 
+def check_listening(host: str, port: int | None) -> None:
+    """
+    Check that a page can be served at an address: of one that is not this machine's, Gradio tries every port for minutes.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    try:
+        with socket.create_server((host, port or 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"No page can be served at {host!r}{f', port {port}' if port else ''}: {error.strerror or error}. Give an address of this "
+            "machine, such as 127.0.0.1, and a port that is free."
+        ) from error
+
+
 def run_chat(
     name_or_path: str | os.PathLike,
     host: str = "127.0.0.1",
@@ -473,6 +494,7 @@ def run_chat(
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     import gradio as gr
 
+    check_listening(host, port)
     chat = FlamingoChat.from_pretrained(name_or_path, dtype)
     # Gradio's own themes fetch their fonts
     theme = gr.themes.Default(

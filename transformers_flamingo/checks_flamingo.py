@@ -211,5 +211,6 @@ def check_finite(values: torch.Tensor, name: str, unit: str) -> None:
         raise ValueError(
             f"`{name}` holds NaN or infinity, first in {unit} {index} of {len(values)} (counted from 0). The model would "
             "answer as if it had seen something. Check the image and its normalization (`image_mean`, `image_std`, "
-            "`rescale_factor`), or what made the features or embeddings."
+            "`rescale_factor`), what made the features or embeddings, or the weights of the model: a training that diverged "
+            "leaves them at NaN (lower its `learning_rate`)."
         )

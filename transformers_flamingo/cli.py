@@ -199,6 +199,7 @@ def miniature_backbones(arguments: argparse.Namespace) -> None:
         from .miniature.text_backbone import train_text_backbone as train
 
         kind = "miniature-gpt2"
+    Path(arguments.output_dir).mkdir(parents=True, exist_ok=True)  # a wrong path is found before hours of training
     train(arguments.output_dir, seed=arguments.seed)
     record = read_training_record(arguments.output_dir)
     write_model_card(kind, record, Path(arguments.output_dir) / "README.md")
@@ -391,7 +392,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if getattr(arguments, "takes_others", False):
         arguments.others = others
     elif others:
-        parser.error(f"unrecognized arguments: {' '.join(others)}")
+        # Without their values: one may be a token
+        options = [other.partition("=")[0] for other in others if other.startswith("-")]
+        parser.error(f"unrecognized arguments: {' '.join(options or others)}")
     name = f"flamingo {arguments.command}"
     try:
         quiet_libraries()

@@ -68,6 +68,8 @@ _BY_ERRNO = {
     **dict.fromkeys((errno.EACCES, errno.EPERM), "No permission{of}. Change it, or use another place."),
     errno.EROFS: "The disk is read-only{of}. Write elsewhere.",
     errno.ENOENT: "No such file or folder{of}. Check the path.",
+    errno.EEXIST: "A file of that name is there already{of}. Remove it, or give another name.",
+    errno.ENAMETOOLONG: "The name is too long for the disk{of}. Give a shorter one.",
     errno.EISDIR: "A folder, where a file should be{of}. Give a file.",
     errno.ENOTDIR: "A file, where a folder should be{of}. Give a folder.",
     errno.EFBIG: "The file is larger than the disk or a limit allows{of}. Write elsewhere, or raise the limit.",
@@ -153,8 +155,10 @@ def _of_import(error: ImportError) -> str | None:
     extra = _extra_of(error.name)
     if extra is not None:
         return f'{text}. Install what this command needs: pip install "transformers-flamingo[{extra}]"'
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"{text}. Install it: pip install {error.name.partition('.')[0]}"
+    # A requirement that is not met has its message for a name (`importlib.metadata.PackageNotFoundError`)
+    package = (error.name or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package.isidentifier():
+        return f"{text}. Install it: pip install {package}"
     return text
 
 

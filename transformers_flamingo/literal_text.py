@@ -20,7 +20,17 @@ Span = tuple[int, int]
 
 
 def special_token_spans(processor: FlamingoProcessor, text: str) -> list[Span]:
-    """Return where `text` has special tokens, as pairs of start and end in characters. The unknown token is not one."""
+    """
+    Return where `text` has special tokens, as pairs of start and end in characters. The unknown token is not one.
+
+    Raises:
+        ValueError: the text has half of a surrogate pair, such as a byte of the command line that is not UTF-8.
+    """
+    if (half := re.search("[\ud800-\udfff]", text)) is not None:
+        raise ValueError(
+            f"The text {text!r} has half of a character at {half.start()}, which no tokenizer reads. Remove it, or write the text in "
+            "UTF-8."
+        )
     tokens = sorted(_special_tokens(processor), key=len, reverse=True)
     return [found.span() for found in re.finditer("|".join(map(re.escape, tokens)), text)]
 

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoProcessor
 from transformers.utils import logging
 
+from .checkpoints.reading import check_folder, check_weights_file
 from .configuration_flamingo import FlamingoConfig
 from .modeling_flamingo import FlamingoModel
 from .processing_flamingo import FlamingoProcessor
@@ -43,7 +44,8 @@ def load_flamingo(
         )
     finally:
         logging.set_verbosity(verbosity)
-    _check_weights(name, info)
+    check_weights(name, info)
+    _check_settings(name, model, processor)
     if getattr(model, "is_quantized", False):  # it is where its weights were quantized
         return model, processor
     if device is None:
@@ -51,12 +53,30 @@ def load_flamingo(
     return model.to(device), processor
 
 
-def _check_folder(name: str) -> None:
+def check_name(name: str) -> None:
+    """
+    Check what libraries would open of a local model; of a Hub name, nothing.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        NotADirectoryError: it is a file.
+        ValueError: a file in it is none, such as a FIFO, or its weights are damaged or would take any amount of memory.
+    """
     path = Path(name)
     if path.is_file():
-        raise NotADirectoryError(f"{name!r} is a file. Give the folder that a Flamingo was saved into.")
+        raise NotADirectoryError(f"{name!r} is a file. Give the folder that a model was saved into.")
     if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
-        raise FileNotFoundError(f"There is no folder {name!r}. Give a folder with a saved Flamingo, or its Hub name.")
+        raise FileNotFoundError(f"There is no folder {name!r}. Give a folder with a saved model, or its Hub name.")
+    check_folder(name)
+    for file in sorted(path.glob("*config.json")):
+        _check_json(file)
+    for file in sorted(path.glob("pytorch_model*.bin")):  # safetensors checks its files by itself
+        check_weights_file(file)
+
+
+def _check_folder(name: str) -> None:
+    path = Path(name)
+    check_name(name)
     if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
         raise ValueError(
             f"{name!r} has adapters alone. Load them with `peft.PeftModel.from_pretrained` on the model they were trained on, "
@@ -75,7 +95,7 @@ def _check_json(file: Path) -> None:
     """Name a damaged file. The libraries do not, and ignore a damaged generation_config.json."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{str(file)!r} is not JSON ({error}). It is cut short or damaged: fetch it again."
         ) from error
@@ -102,7 +122,7 @@ def _read_config(name: str) -> FlamingoConfig:
     return config
 
 
-def _check_weights(name: str, info: dict) -> None:
+def check_weights(name: str, info: dict) -> None:
     """Refuse a model of which a part would be random, or whose file holds more than its configuration says."""
     problems = {
         "have another shape than its configuration says": [
@@ -117,6 +137,27 @@ def _check_weights(name: str, info: dict) -> None:
             raise ValueError(
                 f"{name!r}: {len(found)} weights {problem}, such as {sorted(found)[0]}. They would be random or lost. Use the "
                 "config.json that was saved with these weights, or fetch the model again."
+            )
+
+
+def _check_settings(name: str, model: FlamingoModel, processor: FlamingoProcessor) -> None:
+    """Refuse settings that the libraries load as they are, and that would end the first answer with their words."""
+    limit = processor.tokenizer.model_max_length
+    if isinstance(limit, bool) or not isinstance(limit, int | float):
+        raise ValueError(
+            f"{name!r}: `model_max_length` in tokenizer_config.json is {limit!r}, not a number. Fix the file, or fetch it again."
+        )
+    num_tokens = model.config.text_config.vocab_size
+    for field, value in vars(model.generation_config).items():
+        if not field.endswith("_token_id") or value is None:
+            continue
+        ids = value if isinstance(value, list | tuple) else [value]
+        is_whole = all(isinstance(id, int) and not isinstance(id, bool) for id in ids)
+        # Others outside the vocabulary are never generated, and some models have a padding of -1
+        if not is_whole or (field.startswith("forced_") and not all(0 <= id < num_tokens for id in ids)):
+            raise ValueError(
+                f"{name!r}: `{field}` in generation_config.json is {value!r}, which is not a token of its vocabulary of {num_tokens}. "
+                "Fix the file, or fetch it again."
             )
 
 

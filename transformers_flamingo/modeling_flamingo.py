@@ -2442,12 +2442,12 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         if vision_model_name_or_path is not None:
             vision_config = AutoConfig.from_pretrained(vision_model_name_or_path)
             vision_config = getattr(vision_config, "vision_config", vision_config)
-            vision_model = AutoModel.from_pretrained(
-                vision_model_name_or_path, **{"config": vision_config, **backbone_kwargs["vision_"]}
+            vision_model = _load_backbone(
+                AutoModel, vision_model_name_or_path, {"config": vision_config, **backbone_kwargs["vision_"]}
             )
             vision_config = vision_model.config
 
-        language_model = AutoModelForCausalLM.from_pretrained(text_model_name_or_path, **backbone_kwargs["text_"])
+        language_model = _load_backbone(AutoModelForCausalLM, text_model_name_or_path, backbone_kwargs["text_"])
         text_config = language_model.config.get_text_config()
         kwargs = {**_special_token_ids(text_model_name_or_path, text_config.vocab_size, kwargs), **kwargs}
         ids = [kwargs.get(name) for name in ("image_token_id", "end_of_chunk_token_id", "pad_token_id")]
@@ -2516,6 +2516,18 @@ def _quantize_only_the_decoder(quantization_config: QuantizationConfigMixin | di
             names = [*_UNQUANTIZED_MODULES, *given, *inside]
             setattr(quantization_config, name, list(dict.fromkeys(names)))
     return quantization_config
+
+
+def _load_backbone(auto_class: type, name_or_path: str | os.PathLike, kwargs: dict[str, Any]) -> PreTrainedModel:
+    """Load a backbone. `from_pretrained` leaves weights that the file lacks at random, and they would be frozen so."""
+    model, info = auto_class.from_pretrained(name_or_path, **kwargs, output_loading_info=True)
+    # A checkpoint of a classifier has no pooler. None is used here.
+    if missing := sorted(key for key in info["missing_keys"] if "pooler" not in key.split(".")):
+        raise ValueError(
+            f"{str(name_or_path)!r} lacks {len(missing)} weights of its model, such as {missing[0]}. They would be random. Use the "
+            "config.json that was saved with these weights, or fetch the model again."
+        )
+    return model
 
 
 def _special_token_ids(text_model_name_or_path: str, vocab_size: int, given: dict[str, Any]) -> dict[str, int]:

@@ -37,6 +37,8 @@ _SECRET_TEXT = (
     ),
     (re.compile(r"(\b(?:bearer|basic)\s+)[\w\-.=+/]{8,}", re.IGNORECASE), rf"\g<1>{REDACTED}"),
 )
+# `token=...` among the arguments of an optimizer, or in what a library says
+_ASSIGNMENT = re.compile(r"(?<![\w?&.\-])([A-Za-z][\w\-]*)=([^\s,;&'\"<>]+)")
 
 
 def is_secret_name(name: Any) -> bool:
@@ -45,10 +47,10 @@ def is_secret_name(name: Any) -> bool:
 
 
 def redact(text: str) -> str:
-    """Return `text` with `<redacted>` instead of what looks like a secret: `https://user:password@host`, `hf_...`."""
+    """Return `text` with `<redacted>` for what looks like a secret: `https://user:password@host`, `hf_...`, `token=...`."""
     for pattern, replacement in _SECRET_TEXT:
         text = pattern.sub(replacement, text)
-    return text
+    return _ASSIGNMENT.sub(lambda found: f"{found[1]}={REDACTED}" if is_secret_name(found[1]) else found[0], text)
 
 
 def redact_values(value: Any) -> Any:

@@ -8,6 +8,7 @@ import pytest
 from factory import tiny_flamingo, tiny_processor
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import CLIPConfig, CLIPModel
 from words import RankedWords, Words, example, picture
 
 from transformers_flamingo.evaluation.demonstrations import Demonstrations, build_prompt, orders
@@ -119,3 +120,22 @@ def test_errors():
         Demonstrations([example(7, answer=None)])
     with pytest.raises(ValueError, match="'7' has no group"):
         Demonstrations([example(7, group=None)], balanced=True)
+
+
+def test_only_a_whole_model_of_two_towers_compares_images(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no folder"):
+        ImageEmbedder(tiny_flamingo(), tiny_processor(), clip=str(tmp_path / "gone"))
+    tiny_flamingo().save_pretrained(tmp_path / "flamingo")
+    with pytest.raises(ValueError, match="of type 'flamingo', which cannot compare images"):
+        ImageEmbedder(tiny_flamingo(), tiny_processor(), clip=str(tmp_path / "flamingo"))
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+    config = CLIPConfig(
+        text_config={**sizes, "vocab_size": 9},
+        vision_config={**sizes, "image_size": 8, "patch_size": 4},
+        projection_dim=4,
+    )
+    clip = CLIPModel(config)
+    state = {name: tensor for name, tensor in clip.state_dict().items() if name != "visual_projection.weight"}
+    clip.save_pretrained(tmp_path / "clip", state_dict=state)
+    with pytest.raises(ValueError, match="lacks 1 weights, such as visual_projection.weight"):
+        ImageEmbedder(tiny_flamingo(), tiny_processor(), clip=str(tmp_path / "clip"))

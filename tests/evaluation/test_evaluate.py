@@ -278,7 +278,21 @@ def test_the_lock_of_a_killed_evaluation_is_free(tmp_path):
     run_words(tmp_path, batch_size=1)
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"task": "words"}', "[]", "null", "\x00" * 50])
+def other_results(**values) -> str:
+    entry = {"shots": 0, "mean": 1.0, "std": 0.0, "scores": {"0": {"accuracy": 1.0}}, **values}
+    protocol = {"shots": [0], "seeds": [0]}
+    facts = {"task": "words", "metric": "accuracy", "weights": "x", "protocol": protocol}
+    return json.dumps({**facts, "results": [entry]})
+
+
+DAMAGED_RESULTS = [
+    *("", "{", '{"task": "words"}', "[]", "null", "\x00" * 50, "[" * 100_000),
+    *(other_results(shots="0"), other_results(mean=None), other_results(std="0"), other_results(scores={"0": {}})),
+    other_results(blind_mean=1.0),
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED_RESULTS, ids=lambda content: content[:200])
 def test_damaged_results_are_set_aside_and_computed_again(tmp_path, content):
     first = run_words(tmp_path, shots=(0,), blind=False)
     (tmp_path / "results.json").write_text(content)
@@ -301,9 +315,20 @@ def test_damaged_predictions_are_answered_again(tmp_path, caplog):
     assert "3 damaged lines" in caplog.text
 
 
+@pytest.mark.parametrize("change", [{"text": None}, {"text": 3}, {"likelihoods": "x"}, {"likelihoods": [None]}])
+def test_a_prediction_of_another_type_is_answered_again(tmp_path, change):
+    run_words(tmp_path, shots=(0,), seeds=(0,), blind=False)
+    path = tmp_path / "shots-0_seed-0.jsonl"
+    whole = path.read_bytes()
+    first, rest = whole.split(b"\n", 1)
+    path.write_bytes(json.dumps({**json.loads(first), **change}).encode() + b"\n" + rest)
+    run_words(tmp_path, shots=(0,), seeds=(0,), blind=False)
+    assert path.read_bytes() == whole
+
+
 def test_damaged_settings_are_named_before_anything_is_computed(tmp_path):
     run_words(tmp_path, shots=(0,), blind=False)
-    for content in ("{", "[]"):
+    for content in ("{", "[]", "[" * 100_000):
         (tmp_path / "settings.json").write_text(content)
         with pytest.raises(ValueError, match=r"settings\.json' is damaged"):
             run_words(tmp_path, shots=(0,), blind=False)
@@ -488,3 +513,17 @@ def test_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match="words: 7 images or videos are missing, such as .*0.png"):
         run_words(tmp_path / "missing", Missing())
     assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize(
+    "medium", ["/dev/zero", {"bytes": None, "path": "/dev/zero"}, "http://127.0.0.1:9/x.png", "."]
+)
+def test_what_no_row_may_name_is_found_before_anything_is_computed(tmp_path, medium):
+    class Named(Words):
+        def queries(self):
+            first, *others = super().queries()
+            return [*others, replace(first, media=[medium])]
+
+    with pytest.raises(ValueError, match=r"words, example '0': .* cannot be read .*Nothing was computed"):
+        run_words(tmp_path / "out", Named())
+    assert not (tmp_path / "out").exists()

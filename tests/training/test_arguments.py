@@ -39,6 +39,12 @@ def test_a_source_refuses_a_value_and_names_itself_the_field_and_the_value(field
     assert f"`{field}` is {value!r}" in str(error.value)
 
 
+def test_a_refused_option_keeps_its_secret():
+    with pytest.raises(ValueError, match="has no .*api_key") as error:
+        DataSource(name="a", format="llava", path="x", options={"api_key": "abcdef"})
+    assert "abcdef" not in str(error.value)
+
+
 def test_a_source_needs_a_name():
     with pytest.raises(ValueError, match="has the name ''"):
         DataSource(name="", format="mmc4", path="x")

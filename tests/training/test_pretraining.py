@@ -216,6 +216,7 @@ def test_parts_that_do_not_fit_are_refused(tmp_path, pairs):
             pretrain_vision(arguments, training(tmp_path / "o", per_device_train_batch_size=batch_size))
 
     vision("12 rows and 13 in a batch", batch_size=13)
+    vision("`per_device_train_batch_size` is 1, but a caption is told from the others", batch_size=1)
     vision("the text tower has 16 positions", max_length=17)
     vision("but the model embeds 20", text_config={**TOWERS["text_config"], "vocab_size": 20})
     tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")

@@ -118,7 +118,11 @@ def test_paths_start_in_data_root():
         ({"quantization": "4bit", "train_text": True}, "quantised weights cannot be trained"),
         ({"quantization": "2bit"}, "2bit"),
         ({"model_config": "{"}, "`model_config` is not valid YAML"),
+        ({"model_config": {"text_config": {"n_layer": 2}}}, "`model_config` has `text_config`"),
+        ({"model_config": {"image_token_id": 3}}, "`model_config` has `image_token_id`"),
+        ({"lora_alpha": 8}, "`lora_alpha` is 8, which has no effect"),
         ({"evaluation_max_rows": 0}, "`evaluation_max_rows` is 0"),
+        ({"gradient_accumulation_steps": 0}, "`gradient_accumulation_steps` is 0"),
     ],
 )
 def test_a_wrong_recipe(changes, message):

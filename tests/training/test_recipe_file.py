@@ -294,3 +294,14 @@ def test_any_text_and_any_options_give_a_recipe_or_a_clear_error(tmp_path):
         assert len(message) < 3500, text
     assert min(counts.values()) > 0
     print(counts)
+
+
+@pytest.mark.parametrize("number", ["1:30", "0100", "-1:0:0"])
+def test_a_number_that_yaml_reads_as_another_is_refused(tmp_path, number):
+    refused_text(tmp_path, f"{PLAIN}max_steps: {number}", "is read as another number")
+
+
+def test_whole_numbers_are_read_as_they_stand(tmp_path):
+    (tmp_path / "r.yaml").write_text(f"{PLAIN}max_steps: 1_000\nseed: 0\nlogging_steps: 0x10\n")
+    training = read_recipe(tmp_path / "r.yaml").training
+    assert (training.max_steps, training.seed, training.logging_steps) == (1000, 0, 16)

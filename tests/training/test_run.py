@@ -2,12 +2,16 @@
 """`flamingo train`: every shipped recipe's smoke twin, from the command line to the loaded result."""
 
 import json
+import re
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from peft import PeftModel
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from transformers_flamingo import FlamingoModel, FlamingoProcessor
@@ -145,3 +149,30 @@ def test_it_goes_on_with_a_saved_flamingo(data, tmp_path):
     values = arguments_of(vision=None, text=None, model=str(tmp_path / "first"))
     model, processor = build_model(values)
     assert torch.equal(logits(model, processor), logits(saved, processor))
+
+
+@pytest.mark.parametrize("part", ["vision", "text", "model"])
+def test_weights_that_are_missing_are_not_made_up(tmp_path, part):
+    if part == "model":
+        model, processor = build_model(arguments_of())
+        model.save_pretrained(tmp_path / part)
+        processor.save_pretrained(tmp_path / part)
+        values = {"vision": None, "text": None, "model": str(tmp_path / part)}
+    else:
+        whole = vision_backbone_path() if part == "vision" else text_backbone_path()
+        shutil.copytree(whole, tmp_path / part)
+        values = {part: str(tmp_path / part)}
+    weights: Path = tmp_path / part / "model.safetensors"
+    tensors = load_file(weights)
+    missing = next(name for name in sorted(tensors) if "layers.0." in name or "h.0.attn" in name)
+    del tensors[missing]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="1 weights .*such as .*would be random") as caught:
+        build_model(arguments_of(**values))
+    named = re.search(r"such as (\S+)\.", str(caught.value))[1]
+    assert missing.endswith(named) or named.endswith(missing)
+
+
+def test_a_field_that_a_backbone_does_not_take_is_blamed_on_the_recipe():
+    with pytest.raises(ValueError, match="`model_config` has text_nope, and the backbone does not take them"):
+        build_model(arguments_of(model_config={"text_nope": 3}))

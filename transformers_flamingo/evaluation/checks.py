@@ -12,6 +12,7 @@ import torch
 from ..literal_text import special_token_spans
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from ..training.data.media_files import check_media_file
 from .task import Example, Prediction, Task
 from .video import Video
 
@@ -78,10 +79,11 @@ def check_references(task: Task, queries: Sequence[Example]) -> None:
 
 def check_media(task: Task, examples: Iterable[Example]) -> None:
     """
-    Check that the files of all images and videos exist.
+    Check that the files of all images and videos exist, and that rows may name them.
 
     Raises:
         FileNotFoundError: some are missing.
+        ValueError: one is no file that may be read. The message names the example.
         ImportError: there are videos, and PyAV is not installed.
     """
     missing, has_videos = set(), False
@@ -89,8 +91,17 @@ def check_media(task: Task, examples: Iterable[Example]) -> None:
         for medium in example.media:
             has_videos |= isinstance(medium, Video)
             for frame in medium if isinstance(medium, list | tuple) else [medium]:
-                if (path := _path(frame)) is not None and not os.path.exists(path):
+                if (path := _path(frame)) is None:
+                    continue
+                if "://" not in path and not os.path.exists(path):
                     missing.add(path)
+                    continue
+                try:
+                    check_media_file(path)
+                except (OSError, ValueError) as error:
+                    raise ValueError(
+                        f"{task.name}, example {example.id!r}: {str(path)!r} cannot be read ({error}). Nothing was computed."
+                    ) from error
     if missing:
         raise FileNotFoundError(
             f"{task.name}: {len(missing)} images or videos are missing, such as {', '.join(sorted(missing)[:5])}. Nothing was "
@@ -104,13 +115,14 @@ def check_media(task: Task, examples: Iterable[Example]) -> None:
 
 
 def _path(medium: Any) -> str | None:
-    """The local path of a medium, if it is one."""
+    """The path or address of a medium, if it is one."""
     if isinstance(medium, Video):
         medium = medium.path
     if isinstance(medium, dict):
         medium = medium.get("path") if medium.get("bytes") is None else None
-    is_path = isinstance(medium, str | os.PathLike) and "://" not in str(medium)
-    return str(medium) if is_path else None
+    if isinstance(medium, str):  # as it is: a path of a row knows what its source allows
+        return medium
+    return str(medium) if isinstance(medium, os.PathLike) else None
 
 
 def check_texts(task: Task, processor: FlamingoProcessor, examples: Iterable[Example]) -> None:

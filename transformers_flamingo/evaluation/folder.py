@@ -77,7 +77,7 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         changed = [name for name in settings if saved.get(name) != settings[name]]
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{str(path)!r} is damaged ({error}), so it is unknown what the predictions next to it depend on. Delete the folder, "
             "or choose another output directory."
@@ -92,14 +92,23 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
 
 def read_summary(path: Path) -> dict[str, Any] | None:
     """Read the results of one evaluation. `None` if there are none, or the file is cut short or something else."""
+    if not path.is_file():  # a FIFO would wait for a writer
+        return None
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        runs = [(entry["shots"], entry["mean"], entry["scores"].items()) for entry in summary["results"]]
         facts = [summary[name] for name in ("task", "metric", "weights")]
-        lists = [*summary["protocol"]["shots"], *summary["protocol"]["seeds"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        whole = [*summary["protocol"]["shots"], *summary["protocol"]["seeds"]]
+        numbers = []
+        for entry in summary["results"]:
+            whole.append(entry["shots"])
+            for condition in ("", "blind_") if "blind_mean" in entry or "blind_scores" in entry else ("",):
+                numbers += [entry[f"{condition}mean"], entry[f"{condition}std"]]
+                numbers += [score[summary["metric"]] for score in entry[f"{condition}scores"].values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return summary if runs and all(isinstance(fact, str) for fact in facts) and lists else None
+    is_complete = bool(summary["results"]) and all(isinstance(fact, str) for fact in facts)
+    is_complete &= all(isinstance(number, int) and not isinstance(number, bool) for number in whole)
+    return summary if is_complete and all(isinstance(number, int | float) for number in numbers) else None
 
 
 def set_aside(path: Path, what_follows: str) -> None:
@@ -120,8 +129,10 @@ def read_predictions(path: Path) -> dict[str, dict[str, Any]]:
         try:
             record = json.loads(line)
             records[record["id"]] = {name: record[name] for name in _RECORD if name in record}
-            complete = record.keys() >= _REQUIRED
-        except (ValueError, KeyError, TypeError, AttributeError):
+            complete = record.keys() >= _REQUIRED and isinstance(record["text"], str)
+            if complete and record["likelihoods"] is not None:
+                complete = all(isinstance(value, float | int) for value in record["likelihoods"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             damaged += 1
             continue
         if not complete:

@@ -5,8 +5,9 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedModel
 
+from ..loading import check_name
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from .engine import decode_medium, media_of
@@ -37,7 +38,7 @@ class ImageEmbedder:
         self.model, self.image_processor, self.batch_size = model, processor.image_processor, batch_size
         self.clip = None
         if clip is not None:
-            self.clip = AutoModel.from_pretrained(clip).to(model.device).eval()
+            self.clip = _load_clip(clip).to(model.device).eval()
             self.image_processor = AutoImageProcessor.from_pretrained(clip)
         elif model.vision_model is None:
             raise ValueError("The model has no vision encoder to compare images by. Give `clip`.")
@@ -71,3 +72,20 @@ class ImageEmbedder:
             vectors = self.model.get_image_features(pixels[:, None]).last_hidden_state[:, 0].mean(dim=1)
         means = [part.float().mean(dim=0) for part in vectors.split(counts)]
         return torch.nn.functional.normalize(torch.stack(means), dim=-1).cpu().numpy()
+
+
+def _load_clip(name: str) -> PreTrainedModel:
+    check_name(name)
+    config = AutoConfig.from_pretrained(name)
+    if config.model_type == "flamingo" or not all(hasattr(config, f"{tower}_config") for tower in ("vision", "text")):
+        raise ValueError(
+            f"{name!r} is a model of type {config.model_type!r}, which cannot compare images by itself. Give a CLIP or SigLIP with both "
+            "towers."
+        )
+    clip, info = AutoModel.from_pretrained(name, output_loading_info=True)
+    if info["missing_keys"]:
+        raise ValueError(
+            f"{name!r} lacks {len(info['missing_keys'])} weights, such as {sorted(info['missing_keys'])[0]}. They would be random. "
+            "Fetch it again."
+        )
+    return clip

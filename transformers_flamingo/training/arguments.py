@@ -97,7 +97,8 @@ class DataSource:
             self._refuse("options", f"Of these, {self.format!r} has no {unknown}. Its options are {known}.")
 
     def _refuse(self, name: str, why: str) -> None:
-        raise ValueError(f"Data source {show(self.name)}: `{name}` is {show(getattr(self, name))}. {why}")
+        value = show(redact_values(getattr(self, name)))
+        raise ValueError(f"Data source {show(self.name)}: `{name}` is {value}. {why}")
 
     @property
     def reader(self) -> Reader:
@@ -252,6 +253,7 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
                 f"{', '.join(get_args(MixtureStrategy))}."
             )
         for name in (
+            "gradient_accumulation_steps",
             "max_non_finite_steps",
             "evaluation_max_rows",
             "generation_max_new_tokens",

@@ -328,6 +328,11 @@ def _pretrain_vision(arguments: VisionPretrainingArguments, training: TrainingAr
     set_seed(training.seed)
     rows = arguments.load()
     batch_size = training.train_batch_size * training.world_size
+    if batch_size < 2:
+        raise ValueError(
+            "`per_device_train_batch_size` is 1, but a caption is told from the others of its batch: of one there is nothing to "
+            "learn, and the loss is 0. Give at least 2, as large as fits."
+        )
     if len(rows) < batch_size:
         raise ValueError(
             f"There are {len(rows)} rows and {batch_size} in a batch of all processes, so there is no whole batch. "

@@ -83,6 +83,12 @@ class ModelArguments:
                 raise ValueError(
                     f"`model_config` has {show(name)}, which FlamingoConfig has not.{suggest(name, known)}"
                 )
+        for name in ("vision_config", "text_config", "image_token_id", "end_of_chunk_token_id"):
+            if name in (self.model_config or {}):
+                raise ValueError(
+                    f"`model_config` has `{name}`, which comes from the backbones and the processor. Remove it. A field of a backbone "
+                    "is set as `vision_FIELD` or `text_FIELD`."
+                )
         if self.model is None and (self.vision is None or self.text is None):
             raise ValueError(
                 f"`model` is not given, `vision` is {self.vision!r} and `text` {self.text!r}. Give `model`, a saved "
@@ -92,6 +98,11 @@ class ModelArguments:
             raise ValueError(
                 f"`model` is {self.model!r}, which has its backbones and its configuration already: leave out `vision`, "
                 "`text`, `model_config` and `text_from_scratch`."
+            )
+        if self.lora_alpha is not None and self.lora_rank is None:
+            raise ValueError(
+                f"`lora_alpha` is {self.lora_alpha}, which has no effect without `lora_rank`: no adapters would be trained. Give "
+                "`lora_rank`, or remove it."
             )
         if self.lora_rank is not None and (self.train_text or self.train_vision or self.text_from_scratch):
             raise ValueError(

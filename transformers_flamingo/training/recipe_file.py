@@ -60,6 +60,19 @@ def _without_duplicates(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict
     return loader.construct_mapping(node, deep=True)
 
 
+def _whole_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    """YAML 1.1 reads 1:30 as 90 and 0100 as 64. Whoever wrote them meant neither."""
+    if re.fullmatch(r"[-+]?(0|[1-9][\d_]*|0x[\da-fA-F_]+|0b[01_]+)", node.value) is None:
+        raise yaml.constructor.ConstructorError(
+            None,
+            None,
+            f"{show(node.value)} is read as another number: write it in decimal, or in quotes",
+            node.start_mark,
+        )
+    return loader.construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _without_duplicates)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoProcessor, BitsAndBytesConfig
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
+from ..loading import check_name, check_weights
 from ..miniature import text_backbone_path, vision_backbone_path
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
@@ -44,6 +45,9 @@ def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoPro
         [`FlamingoModel`], or a `PeftModel` around it with `lora_rank`, and [`FlamingoProcessor`].
     """
     quantization = _quantization(arguments.quantization)
+    for name in (arguments.model, arguments.vision, arguments.text):
+        if name not in (None, "miniature"):
+            check_name(name)
     if arguments.model is not None:
         for name, way in (
             ("adapter_config.json", "adapters alone: load them by `peft.PeftModel.from_pretrained` and merge them"),
@@ -53,7 +57,10 @@ def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoPro
                 raise ValueError(f"{arguments.model!r} holds {way} before you go on with it.")
         processor = AutoProcessor.from_pretrained(arguments.model)
         options = {} if quantization is None else {"quantization_config": quantization}
-        model = FlamingoModel.from_pretrained(arguments.model, **options)
+        model, info = FlamingoModel.from_pretrained(
+            arguments.model, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+        check_weights(arguments.model, info)
     else:
         vision = str(vision_backbone_path()) if arguments.vision == "miniature" else arguments.vision
         text = str(text_backbone_path()) if arguments.text == "miniature" else arguments.text
@@ -69,6 +76,13 @@ def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoPro
             )
         except StrictDataclassError as error:
             raise ValueError(f"`model_config` has a value that does not fit: {explain(error)}") from error
+        except (AttributeError, TypeError) as error:  # of a field that transformers passes on as it is
+            given = [name for name in arguments.model_config or {} if name.startswith(("vision_", "text_"))]
+            if not given:
+                raise
+            raise ValueError(
+                f"`model_config` has {', '.join(given)}, and the backbone does not take them: {explain(error)}"
+            ) from error
     if arguments.text_from_scratch:
         # Of the configuration that has the new rows already
         fresh = AutoModelForCausalLM.from_config(model.config.text_config)

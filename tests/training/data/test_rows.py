@@ -322,3 +322,16 @@ def test_embedded_images_stay_undecoded(tmp_path):
     )
     (row,) = Reader().load(str(tmp_path))
     assert row["image"] == rows["image"][0]
+
+
+def test_shards_that_are_missing_are_named(tmp_path, caplog):
+    for number in (0, 2):
+        write_jsonl(tmp_path / f"train-{number:05}-of-00003.jsonl", [{"image": "a.png", "text": "b"}])
+    with caplog.at_level("WARNING"):
+        assert len(find_files(str(tmp_path))) == 2
+    assert "has 2 of the 3 files train-*-of-00003" in caplog.text
+    caplog.clear()
+    write_jsonl(tmp_path / "train-00001-of-00003.jsonl", [{"image": "a.png", "text": "b"}])
+    with caplog.at_level("WARNING"):
+        assert len(find_files(str(tmp_path))) == 3
+    assert caplog.text == ""

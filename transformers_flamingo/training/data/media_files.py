@@ -59,6 +59,19 @@ def locate(path: str, folder: str, media_root: str | None = None, allow_remote: 
     return MediaPath(os.path.join(start, path), media_root, allow_remote)
 
 
+def check_media_file(path: str) -> None:
+    """
+    Check that a row may name a file, and that it is there, as far as that costs no download and no reading.
+
+    Raises:
+        `OSError`, `ValueError`: as [`open_media`].
+    """
+    if "://" in path:
+        _check_address(path, getattr(path, "root", None))
+    else:
+        open_media(path).close()
+
+
 def open_media(path: str, max_bytes: int = MAX_MEDIA_BYTES) -> BinaryIO:
     """
     Open the file that a row names.
