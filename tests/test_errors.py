@@ -370,6 +370,18 @@ def test_a_long_message_is_cut(monkeypatch, capsys):
     assert len(run(capsys, "train", "x")[1]) < 1600
 
 
+def test_what_neither_the_disk_nor_the_hub_has_names_both(tmp_path, monkeypatch):
+    """transformers advises about its own addresses, whatever was wrong."""
+    from transformers import AutoImageProcessor
+
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(OSError, match="Can't load image processor") as caught:
+        AutoImageProcessor.from_pretrained(tmp_path / "empty")
+    message = user_message(caught.value)
+    assert message.startswith("Can't load image processor for") and "empty" in message
+    assert message.endswith("Check the name and the network, or pass a local path.") and "http" not in message
+
+
 def test_secrets_are_not_shown(monkeypatch, capsys):
     words = "https://me:pa55word@hub.test/x?access_token=abc12345 with hf_abcdefgh12345678"
     monkeypatch.setattr(cli, "train", raised(ValueError(words)))

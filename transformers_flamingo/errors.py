@@ -106,6 +106,12 @@ def _message(error: BaseException) -> str | None:
     if _is_of_network(error):
         return _of_network(error)
     if isinstance(error, OSError):
+        if (found := re.match(r"(Can't load .+?)\. If you were trying to load it from", str(error))) is not None:
+            # transformers says the same whether the Hub cannot be reached or does not have it
+            return (
+                f"{found[1]}: it is not a local folder with the files of one, and the Hub does not have it or could not be "
+                "reached. Check the name and the network, or pass a local path."
+            )
         name = "" if error.filename is None else f": {os.fsdecode(error.filename)!r}"
         return (_by_errno(error.errno, name) if _is_plain(error) else None) or _say(error)
     if isinstance(error, RuntimeError):
