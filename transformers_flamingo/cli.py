@@ -125,6 +125,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     options = dict(arguments.option)
     tasks = [make_task(name, arguments.data, options) for name in arguments.task]
+    if arguments.data is not None and not any(hasattr(task, "data") for task in tasks):
+        raise ValueError(
+            f"--data {arguments.data} has no effect: {', '.join(arguments.task)} reads no files. Remove it."
+        )
     protocol = Protocol(
         shots=arguments.shots,
         seeds=arguments.seeds,
