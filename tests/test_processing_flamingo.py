@@ -1107,6 +1107,7 @@ def test_round_trip(tmp_path):
     saved = processor.save_pretrained(tmp_path / "one")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
         "chat_template.jinja",
+        "compatibility_flamingo.py",
         "files_flamingo.py",
         "images_flamingo.py",
         "processing_flamingo.py",
