@@ -2,6 +2,7 @@
 """The protocol over a whole task: what is written, what it does not depend on, and going on after a kill."""
 
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,15 @@ from factory import tiny_flamingo, tiny_processor
 from processes import launch
 from words import RankedWords, Words, evaluate_together, example, picture, run_words
 
+from transformers_flamingo.evaluation.checks import examples_fingerprint
 from transformers_flamingo.evaluation.demonstrations import Demonstrations
 from transformers_flamingo.evaluation.engine import FewShotEngine
 from transformers_flamingo.evaluation.evaluate import Protocol, evaluate
 from transformers_flamingo.evaluation.metrics import vqa_accuracy
 from transformers_flamingo.evaluation.report import describe_queries
 from transformers_flamingo.evaluation.retrieval import ImageEmbedder
+from transformers_flamingo.evaluation.task import Example
+from transformers_flamingo.evaluation.video import Video
 
 
 def lines(path: Path) -> list[dict]:
@@ -153,6 +157,24 @@ def test_predictions_of_another_model_or_other_data_are_not_taken_for_ones_own(t
 
     with pytest.raises(ValueError, match="other examples"):
         run_words(tmp_path, Edited(), shots=(0,), seeds=(0,))
+
+
+@pytest.mark.parametrize("kind", ["path", "frames", "video", "bytes"])
+def test_an_image_that_was_replaced_is_other_data(kind, tmp_path):
+    file = tmp_path / "image.png"
+
+    def fingerprint(number: int) -> str:
+        picture(number).save(file)
+        os.utime(file, ns=(number, number))
+        media = {
+            "path": str(file),
+            "frames": [str(file), str(file)],
+            "video": Video(str(file)),
+            "bytes": {"bytes": file.read_bytes(), "path": "image.png"},
+        }[kind]
+        return examples_fingerprint([Example(id="0", media=[media], prompt="w4")])
+
+    assert fingerprint(1) == fingerprint(1) != fingerprint(2)
 
 
 def test_a_marker_in_the_data_is_found_before_anything_is_computed(tmp_path):

@@ -3,6 +3,7 @@
 
 import hashlib
 import os
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -178,8 +179,30 @@ def weights_fingerprint(model: FlamingoModel) -> str:
 
 
 def examples_fingerprint(examples: Iterable[Example]) -> str:
-    """Tell data apart: by everything of all examples but their media."""
+    """
+    Tell data apart: by the texts of all examples, and by size and time of the last change of the files of their media.
+    Images that are drawn, and those at an address, are told apart by their number alone.
+    """
     digest = hashlib.sha256()
     for e in examples:
-        digest.update(repr((e.id, e.prompt, e.answer, e.references, e.candidates, e.group)).encode())
+        media = [_media_stamp(item) for item in e.media]
+        digest.update(repr((e.id, e.prompt, e.answer, e.references, e.candidates, e.group, media)).encode())
     return digest.hexdigest()[:16]
+
+
+def _media_stamp(item: Any) -> Any:
+    """Return what changes when an image or video of an [`Example`] is replaced."""
+    if isinstance(item, Video):
+        return item.start, item.end, item.num_frames, _media_stamp(item.path)
+    if isinstance(item, list | tuple):
+        return [_media_stamp(frame) for frame in item]
+    if isinstance(item, dict):
+        data = item.get("bytes")
+        return _media_stamp(item.get("path")) if data is None else (len(data), zlib.crc32(data))
+    if isinstance(item, str | os.PathLike):
+        try:
+            status = os.stat(item)
+        except (OSError, ValueError):  # an address, or base64
+            return None
+        return status.st_size, status.st_mtime_ns
+    return None
