@@ -239,7 +239,9 @@ def gradients_of_two(directory: str, *, checkpointing: bool | None = None) -> No
             wrapped(**inputs).loss.backward()
     record = {name: p.grad for name, p in flamingo.named_parameters() if p.requires_grad}
     torch.save(record, Path(directory, f"{rank}.pt"))
-    torch.distributed.destroy_process_group()
+    # The group is not destroyed: with gloo, the end of `wrapped` after that can wait forever for a thread that needs the
+    # interpreter's lock.
+    torch.distributed.barrier()
 
 
 def with_image(step: int) -> dict:
