@@ -23,6 +23,8 @@ _WARNED = (
     # peft reads names that transformers has renamed
     (FutureWarning, "`is_gradient_checkpointing` is deprecated"),
     (FutureWarning, "`gradient_checkpointing_enable` is deprecated"),
+    # peft 0.20 asks whether the vocabulary of a base model without a name was resized; the adapter has its new rows
+    (UserWarning, "Could not find a config file in "),
 )
 
 
