@@ -100,13 +100,14 @@ def _is_causal(language_model: PreTrainedModel) -> bool:
     return len(causal) > 0 and all(causal)
 
 
-def counts_padding(language_model: PreTrainedModel) -> bool:
+def counts_padding(language_model: PreTrainedModel, max_text_length: int | None) -> bool:
     """
     Return whether padding on the left takes positions: rows of a table are read from the left edge on, and no other
     positions can be passed (Bart, Marian and their relatives). ALiBi (MPT) counts distances, which padding leaves alone.
+    `max_text_length` is what [`find_max_text_length`] found.
     """
     takes_positions = "position_ids" in inspect.signature(type(language_model).forward).parameters
-    has_table = language_model.config.model_type != "mpt" and find_max_text_length(language_model) is not None
+    has_table = language_model.config.model_type != "mpt" and max_text_length is not None
     return has_table and not takes_positions
 
 

@@ -1251,7 +1251,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
         parameters = inspect.signature(type(language_model).forward).parameters
         _condition(language_model)
         self._takes_position_ids = "position_ids" in parameters
-        self._counts_padding = counts_padding(language_model)
+        self._counts_padding = counts_padding(language_model, self.max_text_length)
         self._takes_keywords = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
         # It is derived from the class name otherwise, and "FlamingoModel" names no loss.
