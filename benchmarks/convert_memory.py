@@ -81,8 +81,8 @@ def main() -> None:
         write_files(directory, arguments.layers)
         checkpoint = (directory / "checkpoint.pt").stat().st_size
         text = sum(path.stat().st_size for path in (directory / "text").glob("*.safetensors"))
-        baseline = peak_of([sys.executable, "-c", "import transformers_flamingo.checkpoints"])
-        command = [sys.executable, "-m", "transformers_flamingo.cli", "convert", "open-flamingo"]
+        baseline = peak_of([sys.executable, "-c", "import transformers_flamingo.conversion"])
+        command = [sys.executable, "-m", "transformers_flamingo_cli", "convert", "open-flamingo"]
         command += [str(directory / "checkpoint.pt"), str(directory / "out"), "--dtype", arguments.dtype]
         for option in ("vision", "text", "tokenizer"):
             command += [f"--{option}", str(directory / option)]

@@ -58,7 +58,7 @@ from transformers import (
 from transformers.utils import logging
 
 from transformers_flamingo import FlamingoModel
-from transformers_flamingo.checkpoints import convert_flamingo_mini, convert_open_flamingo
+from transformers_flamingo.conversion import convert_flamingo_mini, convert_open_flamingo
 
 
 NUM_IMAGES = (1, 8, 32)

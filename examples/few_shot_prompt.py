@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from transformers_flamingo import FlamingoModel, FlamingoProcessor
-from transformers_flamingo.miniature import text_backbone_path, vision_backbone_path
+from transformers_flamingo_miniature import text_backbone_path, vision_backbone_path
 
 
 def main(model_directory: str | None = None) -> str:

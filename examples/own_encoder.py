@@ -9,7 +9,7 @@ The features of one "image" are any sequence of `P` vectors of width `Dv`.
 import torch
 
 from transformers_flamingo import FlamingoModel, FlamingoProcessor
-from transformers_flamingo.miniature import text_backbone_path, vision_backbone_path
+from transformers_flamingo_miniature import text_backbone_path, vision_backbone_path
 
 
 def main() -> torch.Tensor:

@@ -32,8 +32,8 @@ import torch
 import yaml
 from transformers.utils import logging
 
-from transformers_flamingo.training.data import FORMATS, Chunk, decode_image, decode_video, origin, render
-from transformers_flamingo.training.data.sources import FILE, ROW
+from transformers_flamingo.data import FORMATS, Chunk, decode_image, decode_video, origin, render
+from transformers_flamingo.data.sources import FILE, ROW
 from transformers_flamingo.training.recipe import parse_recipe, read_recipe
 
 
@@ -464,7 +464,7 @@ def fuzz(
     Returns:
         The counts of each surface, and for each kind of other outcome its shortest example.
     """
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "training" / "data")]
+    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "data")]
     from data_factory import bpe_processor
 
     counts: dict[str, Counter] = {surface: Counter() for surface in surfaces}

@@ -30,7 +30,7 @@ def train_elsewhere(tmp_path: Path, recipe: dict, *arguments: str, preexec_fn=No
     """What `flamingo train` said, and its exit code."""
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     return subprocess.run(
-        [sys.executable, "-m", "transformers_flamingo.cli", "train", str(tmp_path / "recipe.yaml"), *arguments],
+        [sys.executable, "-m", "transformers_flamingo_cli", "train", str(tmp_path / "recipe.yaml"), *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},

@@ -17,11 +17,11 @@ def test_the_package_and_its_command_import_nothing_beyond_what_transformers_doe
 
         before = packages()
         import transformers_flamingo
-        import transformers_flamingo.chat
-        import transformers_flamingo.checkpoints
-        import transformers_flamingo.cli
+        import transformers_flamingo.apps.chat
+        import transformers_flamingo.conversion
+        import transformers_flamingo_cli
         import transformers_flamingo.evaluation
-        import transformers_flamingo.miniature
+        import transformers_flamingo_miniature
         standard = set(sys.stdlib_module_names)
         print(sorted(packages() - before - standard))
         # transformers itself may import accelerate

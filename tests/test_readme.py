@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from transformers_flamingo.miniature.demo import build_miniature_flamingo
+from transformers_flamingo_miniature.demo import build_miniature_flamingo
 
 
 ROOT = Path(__file__).parents[1]

@@ -2,7 +2,7 @@
 """Flamingo (Alayrac et al. 2022) for transformers. Importing this package registers it with the `Auto*` classes."""
 
 # ruff: noqa: E402
-from .versions import warn_about_untested_versions
+from .utils.versions import warn_about_untested_versions
 
 
 warn_about_untested_versions()  # first: with an untested release the imports below may fail

@@ -63,12 +63,7 @@ from .checks_flamingo import (
 )
 from .compatibility_flamingo import require_private_names
 from .configuration_flamingo import FlamingoConfig
-from .language_models_flamingo import (
-    check_language_model,
-    counts_padding,
-    find_decoder_layers,
-    find_max_text_length,
-)
+from .language_models_flamingo import check_language_model, counts_padding, find_decoder_layers, find_max_text_length
 from .processing_flamingo import load_tokenizer
 from .saving_flamingo import update_folder
 
@@ -1244,7 +1239,7 @@ class FlamingoModel(PreTrainedModel, GenerationMixin):
             raise ValueError(
                 "`text_config.attn_config.qk_ln` is set, but transformers' MPT has no layer norm of queries and keys: it "
                 "would give wrong numbers without a word. Build the model from its config, or convert the checkpoint "
-                "with `transformers_flamingo.checkpoints`."
+                "with `transformers_flamingo.conversion`."
             )
         check_language_model(language_model)
         self.max_text_length = find_max_text_length(language_model)

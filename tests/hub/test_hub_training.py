@@ -9,8 +9,8 @@ import yaml
 from hub_server import TOKEN, HubServer
 from recipes import message_of, miniature_recipe, train_elsewhere
 
-from transformers_flamingo.cli import main
 from transformers_flamingo.training.checkpointing import LOCK_NAME
+from transformers_flamingo_cli import main
 
 
 @pytest.fixture

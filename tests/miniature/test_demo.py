@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from transformers_flamingo.cli import main
-from transformers_flamingo.miniature.data import build_image_split
-from transformers_flamingo.miniature.demo import DemoArguments, build_miniature_flamingo, training_rows
+from transformers_flamingo_cli import main
+from transformers_flamingo_miniature.data import build_image_split
+from transformers_flamingo_miniature.demo import DemoArguments, build_miniature_flamingo, training_rows
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformers_flamingo.miniature import evaluation
-from transformers_flamingo.miniature.data import build_image_split
-from transformers_flamingo.miniature.demo import build_miniature_flamingo
-from transformers_flamingo.miniature.evaluation import CONDITIONS, evaluate_miniature, generate_texts, parse_caption
+from transformers_flamingo_miniature import evaluation
+from transformers_flamingo_miniature.data import build_image_split
+from transformers_flamingo_miniature.demo import build_miniature_flamingo
+from transformers_flamingo_miniature.evaluation import CONDITIONS, evaluate_miniature, generate_texts, parse_caption
 
 
 @pytest.mark.parametrize(

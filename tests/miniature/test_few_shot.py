@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from transformers_flamingo.cli import main
-from transformers_flamingo.miniature import few_shot, text_backbone_path, vision_backbone_path
-from transformers_flamingo.miniature.few_shot import (
+from transformers_flamingo.cards.model_card import render_model_card
+from transformers_flamingo.processing_flamingo import FlamingoProcessor
+from transformers_flamingo.training import FlamingoDataCollator
+from transformers_flamingo_cli import main
+from transformers_flamingo_miniature import few_shot, text_backbone_path, vision_backbone_path
+from transformers_flamingo_miniature.few_shot import (
     CONTRASTS,
     PAIRS,
     SHOTS,
@@ -28,9 +31,6 @@ from transformers_flamingo.miniature.few_shot import (
     rank_words,
     sample_few_shot_episode,
 )
-from transformers_flamingo.model_card import render_model_card
-from transformers_flamingo.processing_flamingo import FlamingoProcessor
-from transformers_flamingo.training import FlamingoDataCollator
 
 
 CARDS = Path(__file__).parents[2] / "model_cards"

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from transformers_flamingo.miniature import read_training_record, text_backbone_path, vision_backbone_path
-from transformers_flamingo.miniature.backbones import warmup_cosine
-from transformers_flamingo.miniature.text_backbone import (
+from transformers_flamingo_miniature import read_training_record, text_backbone_path, vision_backbone_path
+from transformers_flamingo_miniature.backbones import warmup_cosine
+from transformers_flamingo_miniature.text_backbone import (
     TEXT_KINDS,
     Episode,
     _weights,
@@ -24,7 +24,7 @@ from transformers_flamingo.miniature.text_backbone import (
     text_perplexity,
     train_text_backbone,
 )
-from transformers_flamingo.miniature.vision_backbone import (
+from transformers_flamingo_miniature.vision_backbone import (
     CAPTION_LEVELS,
     build_image_processor,
     clip_loss,
@@ -35,7 +35,7 @@ from transformers_flamingo.miniature.vision_backbone import (
     pixels_of,
     train_vision_backbone,
 )
-from transformers_flamingo.miniature.world import (
+from transformers_flamingo_miniature.world import (
     COLORS,
     HELD_OUT_PAIRS,
     SHAPES,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transformers_flamingo.miniature.data import (
+from transformers_flamingo_miniature.data import (
     IMAGE_FEATURES,
     SPLITS,
     VIDEO_FEATURES,
@@ -16,7 +16,7 @@ from transformers_flamingo.miniature.data import (
     build_image_split,
     build_video_dataset,
 )
-from transformers_flamingo.miniature.world import HELD_OUT_PAIRS, NUMBER_WORDS, SEEN_PAIRS
+from transformers_flamingo_miniature.world import HELD_OUT_PAIRS, NUMBER_WORDS, SEEN_PAIRS
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@
 import numpy as np
 import pytest
 
-from transformers_flamingo.miniature import text_backbone_path, vision_backbone_path
-from transformers_flamingo.miniature.data import build_image_split
-from transformers_flamingo.miniature.files import FILES, QUESTION_TEMPLATE, write_training_files
+from transformers_flamingo.data import FORMATS, origin, render
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
-from transformers_flamingo.training.data import FORMATS, origin, render
+from transformers_flamingo_miniature import text_backbone_path, vision_backbone_path
+from transformers_flamingo_miniature.data import build_image_split
+from transformers_flamingo_miniature.files import FILES, QUESTION_TEMPLATE, write_training_files
 
 
 READERS = {

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from transformers_flamingo.miniature.text_backbone import TEXT_KINDS, sample_text
-from transformers_flamingo.miniature.tokenizer import (
+from transformers_flamingo_miniature.text_backbone import TEXT_KINDS, sample_text
+from transformers_flamingo_miniature.tokenizer import (
     HELD_OUT_NONSENSE_WORDS,
     NONSENSE_WORDS,
     build_tokenizer,
     miniature_vocabulary,
 )
-from transformers_flamingo.miniature.vision_backbone import contrast_batch, partial_captions
+from transformers_flamingo_miniature.vision_backbone import contrast_batch, partial_captions
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transformers_flamingo.miniature.world import (
+from transformers_flamingo_miniature.world import (
     ALL_PAIRS,
     COLORS,
     HELD_OUT_PAIRS,

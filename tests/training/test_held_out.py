@@ -9,8 +9,8 @@ from factory import tiny_processor
 from PIL import Image
 from runs import model, source, trainer, write_pairs
 
+from transformers_flamingo.data import BadSampleError
 from transformers_flamingo.training import DataSource, FlamingoDataCollator, HeldOut
-from transformers_flamingo.training.data import BadSampleError
 from transformers_flamingo.training.held_out import exact_match, word_f1
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 from runs import numbers, source, words, write_pairs, write_shards
 
 from transformers_flamingo import training
+from transformers_flamingo.data import BadSampleError
 from transformers_flamingo.training import DataMixture, DataSource
-from transformers_flamingo.training.data import BadSampleError
 
 
 # There are more workers than cores in a test

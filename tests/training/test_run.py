@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from transformers_flamingo import FlamingoModel, FlamingoProcessor
-from transformers_flamingo.cli import main
-from transformers_flamingo.miniature import text_backbone_path, vision_backbone_path
 from transformers_flamingo.training import build_model, load_trainable, parse_recipe, read_recipe
 from transformers_flamingo.training.recipe_file import RECIPES
+from transformers_flamingo_cli import main
+from transformers_flamingo_miniature import text_backbone_path, vision_backbone_path
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from processes import launch
 from recipes import message_of, miniature_recipe, train_elsewhere
 from runs import source, write_pairs
 
-from transformers_flamingo.cli import main
 from transformers_flamingo.training import get_last_checkpoint
 from transformers_flamingo.training.checkpointing import LOCK_NAME, lock_output
+from transformers_flamingo_cli import main
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..literal_text import special_token_spans
+from ..data.literal_text import special_token_spans
+from ..data.media_files import check_media_file
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
-from ..training.data.media_files import check_media_file
 from .task import Example, Prediction, Task
 from .video import Video
 

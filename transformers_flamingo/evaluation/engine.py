@@ -20,9 +20,9 @@ import torch
 from transformers import Cache, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
+from ..data import decode_image
 from ..modeling_flamingo import FlamingoModel, MediaCacheLayer
 from ..processing_flamingo import FlamingoProcessor
-from ..training.data import decode_image
 from .task import Example, GenerationSettings
 from .video import Video
 

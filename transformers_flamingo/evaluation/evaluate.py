@@ -20,11 +20,11 @@ from accelerate import PartialState
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..model_card import package_versions
+from ..cards.model_card import package_versions
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
-from ..redaction import redact_values
 from ..saving_flamingo import write_json, write_text
+from ..utils.redaction import redact_values
 from .checks import (
     check_media,
     check_model,

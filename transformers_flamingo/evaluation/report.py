@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..model_card import FlamingoModelCardData
+from ..cards.model_card import FlamingoModelCardData
 from ..modeling_flamingo import FlamingoModel
 from .checks import weights_fingerprint
 from .folder import RESULTS_NAME, read_summary, set_aside

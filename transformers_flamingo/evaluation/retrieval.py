@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedModel
 
-from ..loading import check_name
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from ..utils.loading import check_name
 from .engine import decode_medium, media_of
 from .task import Example
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import PIL.Image
 
-from ..training.data.media import decode_segment
+from ..data.media import decode_segment
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,22 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Training on the stock `Trainer`."""
 
+from ..data.data_collator import FlamingoDataCollator
+from ..data.features import add_image_features
+from ..data.packing import check_packing
+from ..pretraining.pretraining import (
+    TextPretrainingArguments,
+    VisionPretrainingArguments,
+    pretrain_text,
+    pretrain_vision,
+)
 from .adapters import lora_config
 from .arguments import DataSource, FlamingoTrainingArguments
 from .callbacks import GateHistoryCallback
 from .checkpointing import get_last_checkpoint, load_trainable
-from .data_collator import FlamingoDataCollator
-from .features import add_image_features
 from .held_out import HeldOut
 from .mixture import DataMixture
 from .optimization import parameter_groups
-from .packing import check_packing
-from .pretraining import TextPretrainingArguments, VisionPretrainingArguments, pretrain_text, pretrain_vision
 from .recipe import Recipe, parse_recipe, read_recipe
 from .run import build_model, run_recipe
 from .sharding import full_state_dict, shard_model

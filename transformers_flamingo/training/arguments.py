@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 from datasets import Dataset, IterableDataset
 from transformers import TrainingArguments
 
-from ..redaction import redact, redact_values
-from .data import FORMATS, Reader
+from ..data import FORMATS, Reader
+from ..utils.redaction import redact, redact_values
 from .recipe_file import show
 
 
@@ -24,7 +24,7 @@ class DataSource:
 
     Args:
         name (`str`): Names the source in logs and errors.
-        format (`str`): The layout of its files, a key of `transformers_flamingo.training.data.FORMATS`.
+        format (`str`): The layout of its files, a key of `transformers_flamingo.data.FORMATS`.
         path (`str`): A file, a glob pattern or a folder, as [`~data.Reader.load`] takes it.
         weight (`float`, *optional*, defaults to 1):
             The factor of its loss, the paper's lambda (Alayrac et al. 2022, section 2.4, equation 2).

@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..model_card import FlamingoModelCardData
+from ..cards.model_card import FlamingoModelCardData
 from .held_out import SCORES
 
 

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from transformers.utils import logging
 
+from ..data import BadSampleError, origin, render
+from ..data.data_collator import FlamingoDataCollator
 from ..processing_flamingo import FlamingoProcessor
 from .arguments import DataSource
-from .data import BadSampleError, origin, render
-from .data_collator import FlamingoDataCollator
 
 
 logger = logging.get_logger(__name__)

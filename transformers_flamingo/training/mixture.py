@@ -29,12 +29,12 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader, get_worker_info
 from transformers.utils import logging
 
+from ..data import BadSampleError, origin, render
+from ..data.data_collator import FlamingoDataCollator
+from ..data.features import EncodedDocuments, FeatureDtype, encode_documents
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from .arguments import DataSource, MixtureStrategy
-from .data import BadSampleError, origin, render
-from .data_collator import FlamingoDataCollator
-from .features import EncodedDocuments, FeatureDtype, encode_documents
 
 
 logger = logging.get_logger(__name__)

@@ -8,7 +8,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from ..redaction import explain
+from ..utils.redaction import explain
 
 
 logger = logging.get_logger(__name__)

@@ -29,9 +29,9 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from ..configuration_flamingo import FlamingoConfig
-from ..redaction import explain, one_line, redact_values
+from ..pretraining.pretraining import TextPretrainingArguments, VisionPretrainingArguments
+from ..utils.redaction import explain, one_line, redact_values
 from .arguments import DataSource, FlamingoTrainingArguments, SecretFreeTrainingArguments
-from .pretraining import TextPretrainingArguments, VisionPretrainingArguments
 from .recipe_file import check_values, merge, parse_yaml, read_recipe_file, show, suggest
 
 

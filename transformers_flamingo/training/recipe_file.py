@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from ..redaction import explain, one_line, redact, redact_values
+from ..utils.redaction import explain, one_line, redact, redact_values
 
 
 #: The recipes that are shipped.

@@ -12,12 +12,13 @@ from transformers import AutoModelForCausalLM, AutoProcessor, BitsAndBytesConfig
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from ..loading import check_name, check_weights
-from ..miniature import text_backbone_path, vision_backbone_path
+from transformers_flamingo_miniature import text_backbone_path, vision_backbone_path
+
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
-from ..redaction import explain
 from ..saving_flamingo import write_json, write_text
+from ..utils.loading import check_name, check_weights
+from ..utils.redaction import explain
 from .adapters import lora_config
 from .arguments import DataSource
 from .checkpointing import TRAINABLE_NAME, agree, get_last_checkpoint, lock_output

@@ -24,6 +24,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
 
 from ..compatibility_flamingo import require_private_names
+from ..data.data_collator import FlamingoDataCollator
+from ..data.packing import check_packing
 from ..modeling_flamingo import FlamingoModel
 from ..saving_flamingo import disk_errors, update_folder, write_json
 from .arguments import FlamingoTrainingArguments
@@ -41,12 +43,10 @@ from .checkpointing import (
     write_manifest,
 )
 from .checks import check_arguments_for_mixture, check_arguments_without_mixture, choose_best_metric
-from .data_collator import FlamingoDataCollator
 from .figures import LogWindow, RunFigures, check_weights_are_finite, count_rows
 from .held_out_evaluation import HeldOutEvaluationMixin
 from .mixture import DataMixture, MixtureBatch
 from .optimization import parameter_groups
-from .packing import check_packing
 from .publishing import PublishingMixin
 from .sharding import shard_model
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import yaml
 
+from transformers_flamingo_miniature.tasks import MiniatureCaptions, MiniatureQuestions, MiniatureShapes
+
 from ..task import Task
 from .hateful_memes import HatefulMemes
 from .imagenet import ImageNet
 from .ivqa import Ivqa
 from .karpathy import Coco, Flickr30k
-from .miniature import MiniatureCaptions, MiniatureQuestions, MiniatureShapes
 from .next_qa import NextQa
 from .own import OwnCaptions, OwnClasses, OwnQuestions
 from .rareact import RareAct

@@ -4,8 +4,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ...training.data import FORMATS, BadSampleError, Chunk, origin
-from ...training.data.sources import column, find_files, record
+from ...data import FORMATS, BadSampleError, Chunk, origin
+from ...data.sources import column, find_files, record
 from ..task import Example
 from .common import Captioning, Choice, OpenEnded
 

@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from transformers_flamingo.evaluation.metrics.cider.functional import check_captions, ptb_tokenize
+from ..cider.functional import check_captions, ptb_tokenize
 
 
 def bleu(predictions: Sequence[str], references: Sequence[Sequence[str]], max_order: int = 4) -> float:

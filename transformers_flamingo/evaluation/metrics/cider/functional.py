@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from transformers_flamingo.evaluation.metrics.checks import check_text
+from ..checks import check_text
 
 
 _MAX_ORDER = 4  # n-grams of 1 to 4 tokens

@@ -4,8 +4,7 @@
 import datasets
 import evaluate
 
-from transformers_flamingo.evaluation.metrics.checks import check_pairs
-
+from ..checks import check_pairs
 from .functional import exact_match
 
 

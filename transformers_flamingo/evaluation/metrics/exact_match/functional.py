@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from transformers_flamingo.evaluation.metrics.checks import as_references, check_text
+from ..checks import as_references, check_text
 
 
 def exact_match(prediction: str, references: str | Sequence[str]) -> bool:

@@ -3,8 +3,8 @@
 
 from collections.abc import Sequence
 
-from transformers_flamingo.evaluation.metrics.checks import as_references, check_text
-from transformers_flamingo.evaluation.metrics.vqa_accuracy.functional import normalize_vqa_answer
+from ..checks import as_references, check_text
+from ..vqa_accuracy.functional import normalize_vqa_answer
 
 
 def open_ended_match(prediction: str, references: str | Sequence[str]) -> bool:

@@ -3,8 +3,8 @@
 
 from collections.abc import Sequence
 
-from transformers_flamingo.evaluation.metrics.checks import check_text
-from transformers_flamingo.evaluation.metrics.exact_match.functional import exact_match
+from ..checks import check_text
+from ..exact_match.functional import exact_match
 
 
 def validity_rate(predictions: Sequence[str], candidates: Sequence[Sequence[str]] | None = None) -> float:

@@ -4,7 +4,7 @@
 import re
 from collections.abc import Sequence
 
-from transformers_flamingo.evaluation.metrics.checks import as_references, check_text
+from ..checks import as_references, check_text
 
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'

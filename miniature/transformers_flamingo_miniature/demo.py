@@ -1,0 +1,302 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+`flamingo demo`: a Flamingo that has truly learned to see, made in minutes on a CPU without any download.
+
+It draws a world of coloured shapes, joins the two shipped backbones (a vision tower and a language model that never
+met), trains resampler, gated blocks and the two new embeddings with the stock `Trainer`, measures the result on
+held-out pictures with the right, permuted and blank images, saves it, loads it back through the `Auto*` classes and
+writes a report.
+"""
+
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import accelerate
+import datasets
+import torch
+import transformers
+from datasets import Dataset
+from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments, pipeline, set_seed
+
+from transformers_flamingo.cards.model_card import write_model_card
+from transformers_flamingo.modeling_flamingo import FlamingoModel
+from transformers_flamingo.processing_flamingo import FlamingoProcessor
+from transformers_flamingo.saving_flamingo import update_folder, write_json
+from transformers_flamingo.training import FlamingoDataCollator, GateHistoryCallback, parameter_groups
+from transformers_flamingo.training.report import plot_captions, plot_gates, plot_losses
+
+from .backbones import text_backbone_path, vision_backbone_path
+from .data import build_image_split
+from .evaluation import CONDITIONS, encode_images, evaluate_miniature
+from .world import answer_prompt
+
+
+@dataclass(frozen=True)
+class DemoArguments:
+    """
+    What `flamingo demo` can be told.
+
+    Args:
+        output_dir (`str`): Folder of the report and, under `model/`, of the model.
+        seed (`int`): Seed of pictures, initial weights and order.
+        max_steps (`int`): Optimizer steps.
+        batch_size (`int`): Pictures with text in a step.
+        learning_rate (`float`): Of AdamW, at its highest.
+        gate_learning_rate_multiplier (`float`): The gates learn so many times faster.
+        train_size, test_size (`int`): Pictures to train on, and in each of the two test splits.
+        num_captions (`int`): Pictures on the contact sheet.
+    """
+
+    output_dir: str = "flamingo-demo"
+    seed: int = 0
+    max_steps: int = 2000
+    batch_size: int = 48
+    learning_rate: float = 2e-3
+    gate_learning_rate_multiplier: float = 20.0
+    train_size: int = 8000
+    test_size: int = 500
+    num_captions: int = 16
+
+    def __post_init__(self):
+        for name in ("max_steps", "batch_size", "train_size", "num_captions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}, but it must be at least 1.")
+        if self.test_size < 2:
+            raise ValueError(f"`test_size` is {self.test_size}, but images can only be permuted among two or more.")
+
+
+# The architecture of the miniature. Everything else has its default.
+MODEL_FIELDS = {
+    "resampler_num_layers": 2,
+    "resampler_num_latents": 16,
+    "resampler_num_heads": 4,
+    "resampler_head_dim": 32,
+    "resampler_num_frames": 4,
+    "cross_attention_num_heads": 4,
+    "cross_attention_head_dim": 32,
+}
+
+
+def build_miniature_flamingo() -> tuple[FlamingoModel, FlamingoProcessor]:
+    """The two shipped backbones joined, untrained between them and frozen, with its processor."""
+    vision, text = str(vision_backbone_path()), str(text_backbone_path())
+    processor = FlamingoProcessor.from_vision_text_pretrained(vision, text)
+    model = FlamingoModel.from_vision_text_pretrained(
+        vision,
+        text,
+        image_token_id=processor.image_token_id,
+        end_of_chunk_token_id=processor.end_of_chunk_token_id,
+        **MODEL_FIELDS,
+    )
+    model.freeze_backbones()
+    return model, processor
+
+
+def training_rows(scenes: Dataset, features: torch.Tensor, processor: FlamingoProcessor) -> Dataset:
+    """
+    Each scene once with its caption and once with each of its questions, as rows for [`FlamingoDataCollator`].
+
+    Args:
+        scenes (`datasets.Dataset`): What [`build_image_split`] drew.
+        features (`torch.Tensor` of shape `(len(scenes), P, Dv)`):
+            The features of their pictures. They stand once in memory: rows hold an index, and read them when a batch
+            is made.
+    """
+    rows = []
+    for index, (caption, questions) in enumerate(zip(scenes["caption"], scenes["questions"], strict=True)):
+        texts = [("", caption)] + [(answer_prompt(q["question"]), " " + q["answer"]) for q in questions]
+        rows.extend(
+            {
+                "scene": index,
+                "prompt": processor.image_token + prompt,
+                "completion": completion + processor.end_of_chunk_token,
+            }
+            for prompt, completion in texts
+        )
+
+    def with_features(batch: dict[str, list]) -> dict[str, list]:
+        return {**batch, "image_features": [features[index][None] for index in batch["scene"]]}
+
+    return Dataset.from_list(rows).with_transform(with_features)
+
+
+def run_demo(arguments: DemoArguments) -> dict:
+    """
+    Run the whole demo.
+
+    Args:
+        arguments ([`DemoArguments`]): See there.
+
+    Returns:
+        What is written to `metrics.json`.
+    """
+    start = time.perf_counter()
+    output_dir = Path(arguments.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    set_seed(arguments.seed)
+
+    _say(f"1. Drawing {arguments.train_size} pictures of coloured shapes to learn from, and others to be tested on.")
+    train, validation, seen, unseen = (
+        build_image_split(split, size, seed=arguments.seed)
+        for split, size in (
+            ("train", arguments.train_size),
+            ("validation", max(arguments.test_size // 4, 1)),
+            ("test", arguments.test_size),
+            ("test_unseen", arguments.test_size),
+        )
+    )
+
+    _say("2. Joining a vision tower that never read and a language model that never saw.")
+    model, processor = build_miniature_flamingo()
+    num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    num_frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    print(f"   {num_frozen:,} parameters stay frozen, {num_trained:,} are trained. All gates are at 0.", flush=True)
+
+    _say(f"3. Training for {arguments.max_steps} steps of {arguments.batch_size} captions, questions and answers.")
+    training_start = time.perf_counter()
+    trainer, gates = _train(model, processor, train, validation, arguments, output_dir)
+    training_seconds = time.perf_counter() - training_start
+    losses = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    evals = [(entry["step"], entry["eval_loss"]) for entry in trainer.state.log_history if "eval_loss" in entry]
+
+    _say("4. Saving, and loading back as anyone would: AutoModelForImageTextToText and pipeline().")
+    model_dir = output_dir / "model"
+    with update_folder(model_dir) as partial:
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
+    model = AutoModelForImageTextToText.from_pretrained(model_dir)
+
+    _say("5. Measuring on held-out pictures: with the right image, with permuted images, with a blank image.")
+    scores = {
+        "seen": evaluate_miniature(model, processor, seen, seed=arguments.seed, progress="   seen pairs"),
+        "unseen": evaluate_miniature(model, processor, unseen, seed=arguments.seed, progress="   unseen pairs"),
+    }
+    samples = _caption_samples(model_dir, seen, arguments.num_captions)
+
+    metrics = {
+        "arguments": {**asdict(arguments), "output_dir": None},
+        "num_trained_parameters": num_trained,
+        "num_frozen_parameters": num_frozen,
+        "backbones": {
+            name: {"type": config.model_type, "width": config.hidden_size, "layers": config.num_hidden_layers}
+            for name, config in (("vision", model.config.vision_config), ("text", model.config.text_config))
+        },
+        "training_rows": len(trainer.train_dataset),
+        "final_train_loss": losses[-1][1],
+        "final_validation_loss": evals[-1][1] if evals else None,
+        "scores": scores,
+        "samples": [{key: sample[key] for key in ("caption", "truth")} for sample in samples],
+        "train_losses": losses,
+        "validation_losses": evals,
+        "gates": gates.history,
+        "seconds": {"training": training_seconds, "total": time.perf_counter() - start},
+        "versions": {
+            "python": platform.python_version(),
+            **{module.__name__: module.__version__ for module in (torch, transformers, datasets, accelerate)},
+        },
+    }
+    write_json(output_dir / "metrics.json", metrics)
+    plot_losses(output_dir / "loss.png", {"training": losses}, {"validation": evals} if evals else {})
+    plot_gates(output_dir / "gates.png", gates.history, model.config.cross_attention_layer_indices)
+    plot_captions(
+        output_dir / "captions.png",
+        [sample["image"] for sample in samples],
+        [sample["caption"] for sample in samples],
+        [sample["truth"] for sample in samples],
+    )
+    samples[0]["image"].save(output_dir / "example.png")
+    write_model_card("demo", metrics, model_dir / "README.md")
+
+    print(format_scores(scores), flush=True)
+    _say(f"Done in {metrics['seconds']['total']:.0f} s. The report is in {output_dir}/:")
+    print("   metrics.json, loss.png, gates.png, captions.png, and the model with its card in model/", flush=True)
+    print(f"   Caption a picture: flamingo caption {output_dir / 'example.png'} --model {model_dir}", flush=True)
+    return metrics
+
+
+def _train(
+    model: FlamingoModel,
+    processor: FlamingoProcessor,
+    train: Dataset,
+    validation: Dataset,
+    arguments: DemoArguments,
+    output_dir: Path,
+) -> tuple[Trainer, GateHistoryCallback]:
+    # The vision encoder is frozen: what it makes of a picture is computed once.
+    train_rows, validation_rows = (
+        training_rows(
+            scenes,
+            encode_images(
+                model, processor, list(scenes["image"]), output="last_hidden_state", progress=f"   looking at {name}"
+            ),
+            processor,
+        )
+        for scenes, name in ((train, "the training pictures"), (validation, "the validation pictures"))
+    )
+    gates = GateHistoryCallback()
+    groups = parameter_groups(
+        model,
+        arguments.learning_rate,
+        weight_decay=0.1,
+        gate_learning_rate_multiplier=arguments.gate_learning_rate_multiplier,
+    )
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(output_dir),
+            max_steps=arguments.max_steps,
+            per_device_train_batch_size=arguments.batch_size,
+            per_device_eval_batch_size=2 * arguments.batch_size,
+            lr_scheduler_type="cosine",
+            warmup_steps=min(50, arguments.max_steps // 10),
+            logging_steps=min(50, arguments.max_steps),
+            eval_strategy="steps",
+            eval_steps=max(arguments.max_steps // 4, 1),
+            save_strategy="no",
+            report_to="none",
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,  # there may be nothing to pin it for
+            seed=arguments.seed,
+        ),
+        train_dataset=train_rows,
+        eval_dataset=validation_rows,
+        data_collator=FlamingoDataCollator(processor),
+        callbacks=[gates],
+        optimizers=(torch.optim.AdamW(groups, betas=(0.9, 0.98)), None),
+    )
+    trainer.train()
+    return trainer, gates
+
+
+def _caption_samples(model_dir: Path, scenes: Dataset, count: int) -> list[dict]:
+    """Captions of the first pictures by the stock pipeline, from the saved directory."""
+    captioner = pipeline("image-text-to-text", model=str(model_dir))
+    chosen = scenes.select(range(min(count, len(scenes))))
+    images = list(chosen["image"])
+    chats = [[{"role": "user", "content": [{"type": "image", "image": image}]}] for image in images]
+    outputs = captioner(chats, return_full_text=False, generate_kwargs={"max_new_tokens": 16, "do_sample": False})
+    captions = [output[0]["generated_text"].strip() for output in outputs]
+    return [
+        {"image": image, "caption": caption, "truth": truth}
+        for image, caption, truth in zip(images, captions, chosen["caption"], strict=True)
+    ]
+
+
+def format_scores(scores: dict[str, dict[str, dict[str, float]]]) -> str:
+    """The scores as a table to print."""
+    lines = []
+    for split, by_name in scores.items():
+        lines.append("")
+        lines.append(
+            f"{'colour-shape pairs ' + split:40} {'n':>5} " + "".join(f"{c:>10}" for c in CONDITIONS) + "    chance"
+        )
+        for name, values in by_name.items():
+            numbers = "".join(f"{values[condition]:10.3f}" for condition in CONDITIONS)
+            lines.append(f"{name:40} {values['n']:5d} {numbers}{values['chance']:10.3f}")
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    print(f"\n{text}", flush=True)

@@ -1,0 +1,302 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""The chat: its plain part, and its page in a real browser (chromium or chrome, driven by playwright)."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+
+import httpx
+import pytest
+import torch
+from factory import tiny_flamingo, tiny_processor
+from PIL import EpsImagePlugin, Image
+
+from transformers_flamingo.apps.chat import (
+    AnswerSettings,
+    FlamingoChat,
+    assistant_message,
+    check_message,
+    example_messages,
+    shown,
+    user_message,
+    visitor_message,
+)
+from transformers_flamingo_cli import main
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def save_image(path, color) -> str:
+    Image.new("RGB", (20, 10), color).save(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> list[str]:
+    directory = tmp_path_factory.mktemp("images")
+    return [save_image(directory / f"{color}.png", color) for color in ("red", "blue")]
+
+
+@pytest.fixture(scope="module")
+def chat() -> FlamingoChat:
+    return FlamingoChat(tiny_flamingo(gates=2.0), tiny_processor())
+
+
+def answers(chat, messages, **settings) -> list[str]:
+    return list(chat.answer(chat.prepare(messages)[1], AnswerSettings(**settings)))
+
+
+def test_the_prompt_is_that_of_few_shot_prompt(chat, images):
+    red, blue = images
+    examples = [(red, "w5 w6"), (None, "w7")]
+    prompt, inputs = chat.prepare([*example_messages(examples), user_message("w8", [blue])])
+    expected = chat.processor.few_shot_prompt(examples, blue, "w8")
+    assert prompt == expected["text"][0] == "<image>w5 w6<|endofchunk|>w7<|endofchunk|><image>w8"
+    expected = chat.processor(**expected, return_tensors="pt")
+    assert all(torch.equal(inputs[name], expected[name]) for name in expected)
+
+
+def test_earlier_turns_are_part_of_the_prompt(chat, images):
+    turns = [user_message("w8", images[:1]), assistant_message("w9"), user_message("w10", [])]
+    assert chat.prepare(turns)[0] == "<image>w8 w9<|endofchunk|>w10"
+    assert [message["content"] for message in shown(turns)] == [{"path": images[0]}, "w8", "w9", "w10"]
+
+
+def test_answers_are_streamed_and_those_of_generate(chat, images):
+    messages = [user_message("w8", images[:1])]
+    _, inputs = chat.prepare(messages)
+
+    def generated(**kwargs) -> str:
+        output = chat.model.generate(**inputs, max_new_tokens=5, **kwargs)[0, inputs["input_ids"].shape[1] :]
+        return chat.processor.decode(output, skip_special_tokens=True)
+
+    streamed = answers(chat, messages, max_new_tokens=5)
+    assert streamed[-1] == generated(do_sample=False)
+    assert len(set(streamed)) > 1
+    assert all(streamed[-1].startswith(so_far) for so_far in streamed)
+    assert answers(chat, messages, method="beam", num_beams=3, max_new_tokens=5) == [generated(num_beams=3)]
+    assert answers(chat, messages, method="sampling", top_k=1, max_new_tokens=5)[-1] == streamed[-1]
+    torch.manual_seed(0)
+    sampled = {answers(chat, messages, method="sampling", temperature=2.0, max_new_tokens=5)[-1] for _ in range(5)}
+    assert len(sampled) > 1
+
+
+def test_the_image_changes_the_answer(chat, images):
+    red, blue = (answers(chat, [user_message("w8", [image])])[-1] for image in images)
+    assert red != blue
+
+
+def test_a_closed_answer_stops_generating(chat, images):
+    before = threading.active_count()
+    _, inputs = chat.prepare([user_message("w8", images[:1])])
+    answer = chat.answer(inputs, AnswerSettings(max_new_tokens=100))
+    next(answer)
+    answer.close()
+    assert threading.active_count() == before
+
+
+def test_an_error_while_generating_is_raised(chat, images):
+    _, inputs = chat.prepare([user_message("w8", images[:1])])
+    inputs["pixel_values"] = inputs["pixel_values"][:, :, :1]
+    with pytest.raises(Exception, match="channel"):
+        list(chat.answer(inputs, AnswerSettings()))
+
+
+def test_what_cannot_be_answered_is_said(chat, images, tmp_path):
+    with pytest.raises(ValueError, match="nothing to answer"):
+        chat.prepare([user_message("", [])])
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"broken\.png"):
+        chat.prepare([user_message("", [str(broken)])])
+    with pytest.raises(ValueError, match="prompt has 2 tokens and the answer may have 128, .* 128 positions"):
+        answers(chat, [user_message("w5", images[:1])], max_new_tokens=128)
+    with pytest.raises(ValueError, match="`method` is 'best'"):
+        AnswerSettings(method="best")
+    with pytest.raises(ValueError, match="`temperature` is 0"):
+        AnswerSettings(temperature=0)
+
+
+@pytest.mark.parametrize("token", ["<image>", "<|endofchunk|>", "<eos>", "<pad>"])
+def test_special_tokens_that_are_typed_are_text(chat, images, token):
+    """In the message, in an example and in an earlier answer: the markers are those of the chat alone."""
+    messages = [*example_messages([(images[0], f"w5 {token}")]), user_message(f"w8 {token} w9", images[1:])]
+    messages += [assistant_message(f"{token} w6"), user_message(f"{token}", [])]
+    prompt, inputs = chat.prepare(messages)
+    assert prompt == f"<image>w5 {token}<|endofchunk|><image>w8 {token} w9 {token} w6<|endofchunk|>{token}"
+    names = chat.processor.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist())
+    assert [name for name in names if name.startswith("<")] == [
+        "<image>",
+        "<|endofchunk|>",
+        "<image>",
+        "<|endofchunk|>",
+    ]
+    assert inputs["pixel_values"].shape[1] == 2
+    assert list(chat.answer(inputs, AnswerSettings(max_new_tokens=2)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_new_tokens": None}, "`max_new_tokens` is None"),
+        ({"max_new_tokens": float("inf")}, "`max_new_tokens` is inf"),
+        ({"num_beams": 2.5}, "`num_beams` is 2.5, but it must be a whole number"),
+        ({"top_k": "9"}, "`top_k` is '9'"),
+        ({"temperature": float("nan")}, "`temperature` is nan"),
+    ],
+)
+def test_settings_of_another_type_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        AnswerSettings(**settings)
+
+
+def test_a_visitor_is_told_which_image_and_no_path(tmp_path, monkeypatch):
+    folder = tmp_path / "gradio" / "0123456789"
+    folder.mkdir(parents=True)
+    good = save_image(folder / "good.png", "red")
+    broken = folder / "my cat.png"
+    broken.write_bytes((folder / "good.png").read_bytes()[:40])
+    with pytest.raises(ValueError) as error:
+        check_message("w5", [good, str(broken)])
+    assert str(error.value) == "The image 'my cat.png' cannot be read: it is damaged, or not an image. Send another."
+    monkeypatch.setattr("transformers_flamingo.apps.chat.MAX_PIXELS", 199)
+    with pytest.raises(ValueError, match="The image 'good.png' of 20 x 10 pixels is too large: at most 199 pixels"):
+        check_message("", [good])
+
+
+def test_a_message_has_limits(images):
+    check_message("w" * 20_000, images * 16)
+    with pytest.raises(ValueError, match="20,001 characters, but at most 20,000"):
+        check_message("w" * 20_001, [])
+    with pytest.raises(ValueError, match="34 images, but at most 32"):
+        check_message("", images * 17)
+
+
+def test_no_path_and_no_secret_reaches_a_visitor(tmp_path, caplog):
+    path = str(tmp_path / "my cat.png")
+    error = ValueError(f"Image 0 ({path}) of {tmp_path}/cache/model.bin, hf_abcdefgh12345678: no 'a/b' text")
+    assert visitor_message(error, [path]) == "Image 0 (my cat.png) of model.bin, <redacted>: no 'a/b' text"
+    fault = visitor_message(KeyError(path))
+    assert fault == "The answer failed by a fault of the program. Its log on the server says how."
+    assert "KeyError" in caplog.text
+    assert "not enough memory" in visitor_message(torch.OutOfMemoryError("CUDA out of memory"))
+
+
+def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert main(["chat", str(tmp_path)]) == 1
+    assert 'pip install "transformers-flamingo[chat]"' in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The command `flamingo chat` with a tiny model, in a process of its own."""
+    pytest.importorskip("gradio")
+    directory = tmp_path_factory.mktemp("model")
+    tiny_flamingo(gates=2.0).save_pretrained(directory)
+    tiny_processor().save_pretrained(directory)
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "transformers_flamingo_cli", "chat", str(directory)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    try:
+        lines = iter(process.stdout.readline, "")
+        yield next(found[0] for line in lines if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def test_the_page_has_limits_of_uploads_and_of_its_queue(address):
+    upload = f"{address}/gradio_api/upload"
+    small = httpx.post(upload, files={"files": ("small.png", b"x" * 1000)}, timeout=60)
+    large = httpx.post(upload, files={"files": ("large.png", b"x" * (20_000_000 + 2**20 * 2))}, timeout=60)
+    assert (small.status_code, large.status_code) == (200, 413)
+    config = httpx.get(f"{address}/config", timeout=60).json()
+    assert config["max_file_size"] == 20 * 2**20
+    assert config["show_error"] is False
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if BROWSER is None:
+        pytest.skip("no chromium or chrome is installed")
+    with sync_api.sync_playwright() as playwright:
+        # Without a sandbox: CI runs as root in a container
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def test_page(address, browser, chat, images):
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=20_000)
+    page = browser.new_page()
+    page.set_default_timeout(20_000)
+    requested = []
+    page.on("request", lambda request: requested.append(request.url))
+    page.goto(address)
+    message, prompt = page.locator("#message textarea"), page.locator("#prompt textarea")
+    said = page.locator("#chat [data-testid=bot]")
+
+    def send(image: str, text: str) -> None:
+        with page.expect_file_chooser() as chooser:
+            page.locator("#message [data-testid=upload-button]").click()
+        chooser.value.set_files(image)
+        page.locator("#message .thumbnail-item").wait_for()
+        message.fill(text)
+        message.press("Enter")
+
+    expected = [answers(chat, [user_message("w8", [image])])[-1] for image in images]
+    for image, answer in zip(images, expected, strict=True):
+        send(image, "w8")
+        expect(prompt).to_have_value("<image>w8")
+        expect(said).to_contain_text([answer])
+        page.locator("#new-chat").click()
+        expect(prompt).to_have_value("")
+
+    # An example, which stands in front of the prompt, and beam search
+    page.locator("#example-image input[type=file]").set_input_files(images[0])
+    page.locator("#example-image img").wait_for()
+    page.locator("#example-text textarea").fill("w5 w6")
+    page.locator("#add-example").click()
+    page.locator("#examples img").wait_for()
+    page.locator("#method").get_by_text("beam").click()
+    page.get_by_label("Beams").first.wait_for()
+    send(images[1], "w8")
+    expect(prompt).to_have_value("<image>w5 w6<|endofchunk|><image>w8")
+    messages = [*example_messages([(images[0], "w5 w6")]), user_message("w8", images[1:])]
+    expect(said).to_contain_text(answers(chat, messages, method="beam"))
+
+    # What is wrong is said, and what was typed stays
+    expect(message).to_have_value("")  # the page has taken the last message out
+    page.locator("#message .thumbnail-item").wait_for(state="detached")
+    long = "w8 " * 150
+    message.fill(long)
+    message.press("Enter")
+    expect(page.locator(".toast-body")).to_contain_text("the language model has 128 positions")
+    expect(message).to_have_value(long)
+
+    assert all(url.startswith((address, "data:", "blob:")) for url in requested), "something came from elsewhere"
+
+
+def test_an_upload_is_never_run_as_a_program(tmp_path, monkeypatch):
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # Pillow looks for it once
+    path = tmp_path / "x.png"
+    path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(ValueError, match=r"The image 'x\.png' cannot be read"):
+        check_message("", [str(path)])
+    assert not (tmp_path / "ran").exists()

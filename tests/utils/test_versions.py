@@ -1,0 +1,97 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Outside the tested versions, an import says so once. The bounds in `pyproject.toml` are what CI installs."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from transformers_flamingo.utils.versions import find_untested
+
+
+ROOT = Path(__file__).resolve().parents[2]
+RANGE = "transformers>=5.24,<5.25"
+
+
+@pytest.mark.parametrize(
+    ("version", "is_tested"),
+    [
+        ("5.23.0", False),
+        ("5.24.0", True),
+        ("5.24.7", True),
+        ("5.25.0.dev0", False),
+        ("5.25.0", False),
+        ("6.0.0", False),
+    ],
+)
+def test_a_release_outside_the_range_is_named(version, is_tested):
+    found = find_untested([RANGE], {"transformers": version}.__getitem__)
+    assert found == ([] if is_tested else [f"transformers {version} (tested: <5.25,>=5.24)"])
+
+
+def test_builds_extras_and_missing_packages_are_no_finding():
+    def installed(name):
+        if name == "jinja2":
+            raise metadata.PackageNotFoundError(name)
+        return {"torch": "2.13.0+cpu", "peft": "0.1"}[name]
+
+    assert find_untested(["torch>=2.6", "jinja2>=3.1.6", "peft>=0.20; extra == 'train'"], installed) == []
+
+
+def test_an_import_with_a_forced_release_warns_once(tmp_path):
+    for name, number, more in (
+        ("transformers", "9.9.9", ""),
+        ("transformers-flamingo", "0.1.0", f"Requires-Dist: {RANGE}\n"),
+    ):
+        folder = tmp_path / f"{name.replace('-', '_')}-{number}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n{more}")
+    result = subprocess.run(
+        [sys.executable, "-c", "import transformers_flamingo"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    warned = (
+        "<string>:1: UserWarning: transformers-flamingo was not tested with transformers 9.9.9 (tested: <5.25,>=5.24)"
+    )
+    assert result.stderr.count("was not tested with") == result.stderr.count(warned) == 1
+
+
+def test_the_versions_ci_installs_are_in_the_range_of_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
+    requirements = [Requirement(line) for line in lines if not line.startswith(project["name"])]
+    pins = [
+        Requirement(line.split("#")[0])
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line[0] != "#"
+    ]
+    newest = {canonicalize_name(pin.name): next(iter(pin.specifier)).version for pin in pins}
+    for requirement in requirements:
+        name = canonicalize_name(requirement.name)
+        assert name in newest, f"{name} has no version in constraints.txt"
+        assert requirement.specifier.contains(newest[name]), f"{requirement} and constraints.txt: {newest[name]}"
+
+
+def test_the_lowest_versions_are_those_of_pyproject():
+    command = [sys.executable, str(ROOT / ".ci" / "lowest.py")]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    versions = dict(line.split("==") for line in lines)
+    assert versions["transformers"] == "5.24"
+    assert versions["torch"] in (ROOT / "constraints.txt").read_text()  # kept: see lowest.py
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for line in project["dependencies"]:
+        requirement = Requirement(line)
+        name = canonicalize_name(requirement.name)
+        assert name == "torch" or requirement.specifier.contains(versions[name])
