@@ -9,9 +9,12 @@ The file travels with a checkpoint as remote code: it stays flat and imports onl
 
 import inspect
 
+import torch
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .checks_flamingo import is_padding_mask
 
 
 # Model types that cannot be told by a property of the model or its configuration.
@@ -137,3 +140,20 @@ def find_max_text_length(language_model: PreTrainedModel) -> int | None:
         if table is not None and table.ndim == 2:
             limits.append(len(table))
     return min(limits, default=None)
+
+
+def infer_position_ids(
+    position_ids: torch.LongTensor | None, attention_mask: torch.Tensor | None, length: int
+) -> torch.LongTensor | None:
+    """
+    Count positions `(B, T)` from the first real token, as `generate()` does.
+
+    Several language models count from the left edge whatever the mask says, so a sample would have other logits in a
+    padded batch than alone. Rows without padding on the left keep the language model's positions.
+    """
+    if position_ids is not None or not is_padding_mask(attention_mask):
+        return position_ids
+    real = attention_mask.long()
+    counted = (real.cumsum(dim=1) - 1).masked_fill(real == 0, 0)
+    plain = torch.arange(real.shape[1], device=real.device).expand_as(real)
+    return torch.where(real[:, :1] == 0, counted, plain)[:, -length:]
