@@ -77,7 +77,7 @@ def test_media_index_names_images_that_are_there(media_index, message):
 
 
 def test_packed_documents_are_not_cached():
-    with pytest.raises(ValueError, match="leave out `use_cache`"):
+    with pytest.raises(ValueError, match="Omit `use_cache`"):
         run(shared_model(), prompt("abcd"), position_ids=torch.tensor([[0, 1, 0, 1]]), use_cache=True)
     assert run(shared_model(), prompt("abcd"), position_ids=torch.tensor([[0, 1, 0, 1]])).cache is None
     assert run(shared_model(), prompt("abcd"), position_ids=torch.tensor([[0, 1, 2, 3]])).cache is not None

@@ -288,7 +288,7 @@ def test_freeze_backbones_and_adapters_exclude_each_other():
     adapted = with_lora(model)
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert trained == sum(p.numel() for p in with_lora(tiny_flamingo()).parameters() if p.requires_grad)
-    with pytest.raises(ValueError, match="has adapters of peft"):
+    with pytest.raises(ValueError, match="has PEFT adapters"):
         adapted.freeze_backbones()
     merged = adapted.merge_and_unload()
     merged.freeze_backbones()
@@ -414,7 +414,7 @@ def test_a_head_of_several_modules_is_left_as_it_is(model_type, suffix):
 
 def test_a_quantizer_that_would_take_everything_is_refused(tmp_path):
     tiny_flamingo().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="AqlmConfig has no list of modules to leave as they are"):
+    with pytest.raises(ValueError, match="AqlmConfig has no list of modules to skip"):
         FlamingoModel.from_pretrained(tmp_path, quantization_config=AqlmConfig())
 
 
