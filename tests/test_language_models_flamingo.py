@@ -80,7 +80,7 @@ def test_bidirectional_attention_is_refused():
             "keeps its state in its modules",
         ),
         ("minimax", {"num_hidden_layers": 2, "num_local_experts": 2, **BERT}, "only its own cache class"),
-        ("xlstm", {"hidden_size": 32, "num_heads": 4, "num_hidden_layers": 2}, "a cache class of its own"),
+        ("xlstm", {"hidden_size": 32, "num_heads": 4, "num_hidden_layers": 2}, "only its own cache class"),
         ("dory", {"num_hidden_layers": 2}, "more cache layers"),
     ],
 )

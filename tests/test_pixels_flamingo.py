@@ -198,7 +198,7 @@ def test_other_ranges(processor):
     for low, high in ((-1, 5), (0, 70000), (0, float("nan"))):
         values = np.zeros((5, 5), np.float32)
         values[0, 0], values[0, 1] = low, high
-        with pytest.raises(ValueError, match=r"pixel values from .* say which value is white"):
+        with pytest.raises(ValueError, match=r"pixel values from .* tell which value is white"):
             pixels_of(processor, PIL.Image.fromarray(values))
 
 
