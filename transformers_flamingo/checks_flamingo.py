@@ -51,6 +51,7 @@ def check_text(
             "one sample and one token, or there is nothing to compute. Start the text with a token, such as the "
             "tokenizer's `bos_token`."
         )
+    # NaN in embeddings would silently spread to every token of the sample
     if input_ids is not None:
         _check_ids("input_ids", input_ids, vocab_size)
     else:
@@ -112,8 +113,10 @@ def check_mask(name: str, mask: torch.Tensor | None, dims: tuple[int, ...] = (2,
             f"`{name}` has shape {tuple(mask.shape)}. It must have {' or '.join(map(str, dims))} dimensions, the first of "
             "them for the samples: 1 for what is real, 0 for padding."
         )
+    # A 4-D mask goes to the language model as it is, and may be additive
     if mask.ndim == 4 or mask.dtype == torch.bool:
         return
+    # An asynchronous assertion does not wait for the device, and can be compiled
     is_binary = ((mask == 0) | (mask == 1)).all()
     if torch.compiler.is_compiling() or mask.device.type == "cuda":
         torch._assert_async(is_binary, f"`{name}` holds other values than 0 and 1.")

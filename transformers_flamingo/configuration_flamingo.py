@@ -227,6 +227,8 @@ class FlamingoConfig(PreTrainedConfig):
         if self.vision_hidden_size is None:
             self.vision_hidden_size = getattr(self.vision_config, "hidden_size", None)
         if self.image_token_id is None and self.end_of_chunk_token_id is None:
+            # In the order in which the processor adds the two tokens. In a copy, because the caller's config may be that of
+            # a model.
             self.text_config = copy.deepcopy(self.text_config)
             self.end_of_chunk_token_id = self.text_config.vocab_size
             self.image_token_id = self.text_config.vocab_size + 1
