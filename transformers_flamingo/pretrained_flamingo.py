@@ -16,8 +16,8 @@ from transformers.utils import logging
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from .configuration_flamingo import FlamingoConfig
-from .processing_flamingo import load_tokenizer
 from .saving_flamingo import update_folder
+from .tokenizers_flamingo import load_tokenizer
 
 
 logger = logging.get_logger(__name__)
