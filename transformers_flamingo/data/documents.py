@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from ..processing_flamingo import FlamingoProcessor
-from .media import BadSampleError, load_media
+from .errors import BadSampleError
+from .media import load_media
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from datasets.fingerprint import Hasher
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from .documents import Chunk
-from .media import BadSampleError, load_media
+from .errors import BadSampleError
+from .media import load_media
 from .reader import ORIGIN, Reader, parse_record, row_location, rows_of
 from .rows import stamp, undecoded
 

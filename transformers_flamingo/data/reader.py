@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from .documents import Chunk
-from .media import BadSampleError
+from .errors import BadSampleError
 from .media_files import resolve_media_path
 from .rows import ERROR, FILE, JSON, ROW, TAR_FILE, TAR_KEY, find_files, kind_of, load_rows, read_rows
 

@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Image, Value
 
 from ..documents import Chunk
-from ..media import BadSampleError
+from ..errors import BadSampleError
 from ..reader import Reader, parse_record, require_column, require_text, row_location
 
 

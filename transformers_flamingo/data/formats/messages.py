@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..documents import Chunk
-from ..media import BadSampleError
+from ..errors import BadSampleError
 from ..reader import Reader, parse_record, require_list, row_location
 
 

@@ -12,7 +12,7 @@ from datasets import Dataset, IterableDataset, Value
 from transformers.utils import logging
 
 from ..documents import Chunk, interleave
-from ..media import BadSampleError
+from ..errors import BadSampleError
 from ..reader import Reader, parse_record, require_list, row_location
 
 

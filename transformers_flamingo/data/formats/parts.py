@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..documents import Chunk, interleave
-from ..media import BadSampleError, decode_video
+from ..errors import BadSampleError
 from ..reader import Reader, parse_record, require_list, row_location
+from ..video_decoding import FixedRate, decode_video
 
 
 @dataclass(frozen=True)
@@ -53,4 +54,4 @@ class Parts(Reader):
             return value
         if isinstance(value, list | tuple):
             value = value[: self.max_frames]
-        return decode_video(value, row_location(row), fps=self.fps, max_frames=self.max_frames)
+        return decode_video(value, row_location(row), FixedRate(self.fps, self.max_frames))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..documents import Chunk
-from ..media import BadSampleError
+from ..errors import BadSampleError
 from ..reader import Reader, parse_record, require_column, require_text, row_location
 
 
