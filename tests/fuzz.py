@@ -41,7 +41,7 @@ from transformers_flamingo.data import (
     document_to_sample,
     row_location,
 )
-from transformers_flamingo.data.reader import FILE, ROW
+from transformers_flamingo.data.columns import FILE, ROW
 from transformers_flamingo.training.recipe import parse_recipe, read_recipe
 
 

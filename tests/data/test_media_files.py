@@ -12,8 +12,8 @@ from loopback import Server
 
 from transformers_flamingo.data import FORMATS, BadSampleError, FixedRate, decode_image, decode_video
 from transformers_flamingo.data import media_files as data_files
+from transformers_flamingo.data.columns import FILE, ROW
 from transformers_flamingo.data.media_files import MediaPath, open_media, resolve_media_path
-from transformers_flamingo.data.reader import FILE, ROW
 
 
 WHERE = "pairs.jsonl, row 3"

@@ -6,8 +6,9 @@ from typing import Any
 
 from datasets import Value, Video
 
+from ..columns import parse_record, require_column, require_text, row_location
 from ..documents import Chunk
-from ..reader import Reader, parse_record, require_column, require_text, row_location
+from ..reader import Reader
 from ..video_decoding import FixedRate, decode_video
 
 
