@@ -124,7 +124,7 @@ def test_a_question_is_not_separated_from_its_answer():
     processor = tiny_processor()
     document = [Chunk("", prompt="w5 w6"), Chunk("w7 w8", CAT)]
     assert row_of(document, processor, max_length=4)["text"] == "w5 w6<image>w7 "
-    with pytest.raises(BadSampleError, match="what must be read before"):
+    with pytest.raises(BadSampleError, match="what comes before the first text"):
         row_of(document, processor, max_length=3)
 
 
@@ -198,7 +198,7 @@ def test_a_text_whose_only_learned_token_is_its_first():
     processor = tiny_processor()  # each word is a token, and none is added
     document = [Chunk("w5 w6")]
     assert row_of(document, processor, max_length=2)["text"] == "w5 w6"
-    with pytest.raises(BadSampleError, match="web.jsonl, row 7: nothing to learn from: .*'w5 ' is its first token"):
+    with pytest.raises(BadSampleError, match="web.jsonl, row 7: nothing to learn from: only the first token of 'w5 '"):
         row_of(document, processor, max_length=1)
     # Behind an image, a prompt or a token that the tokenizer adds it is predicted
     assert row_of([Chunk("w5 w6", CAT)], processor, max_length=2)["text"].strip() == "<image>w5"

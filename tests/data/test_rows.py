@@ -100,10 +100,10 @@ def test_a_split_is_a_word_or_several(tmp_path):
 
 def test_only_regular_files_are_read(tmp_path):
     os.mkfifo(tmp_path / "a.jsonl")
-    with pytest.raises(ValueError, match="a.jsonl' is a pipe, where"):
+    with pytest.raises(ValueError, match="a.jsonl' is a pipe, not a regular file"):
         find_files(str(tmp_path))
     (tmp_path / "zero.csv").symlink_to("/dev/zero")
-    with pytest.raises(ValueError, match="zero.csv' is a device, where"):
+    with pytest.raises(ValueError, match="zero.csv' is a device, not a regular file"):
         find_files(str(tmp_path / "zero.csv"))
     (tmp_path / "b.parquet").mkdir()
     with pytest.raises(ValueError, match="b.parquet' is a folder"):
@@ -265,7 +265,7 @@ def test_a_link_in_a_tar_is_a_bad_sample(tmp_path, streaming):
 
 def test_a_tar_without_samples_is_an_error(tmp_path):
     write_tar(tmp_path / "a.tar", {"README": b"a", "._0.jpg": b"b"})
-    with pytest.raises(ValueError, match="no member that is named as a sample"):
+    with pytest.raises(ValueError, match="none of its members has the name of a sample"):
         list(ImageTextPairs().load(str(tmp_path), streaming=True))
 
 
@@ -284,9 +284,9 @@ def test_bad_rows_of_tables_and_lines(tmp_path, streaming):
     (tmp_path / "a.csv").write_bytes(b"image,text\na,one, two\na,caf\xe9\na\na,last\n")
     found = texts(ImageTextPairs(), tmp_path / "a.csv", streaming)
     assert [message.removeprefix(f"{tmp_path}/a.csv, row ")[:12] for message in found] == [
-        "0: 3 values,",
+        "0: it has 3 ",
         "1: it is not",
-        "2: 1 values,",
+        "2: it has 1 ",
         "last",
     ]
     (tmp_path / "a.jsonl").write_bytes(b'{"image": "a", "text": "caf\xe9"}\n{"image": "a", "text": "last"}\n')
@@ -297,7 +297,7 @@ def test_bad_rows_of_tables_and_lines(tmp_path, streaming):
 def test_a_comma_in_all_rows_of_a_table_moves_no_column(tmp_path):
     """Pandas takes the first column for an index then, and so the image for its text."""
     (tmp_path / "a.csv").write_text("image,text\na.png,red, and big\nb.png,blue, and small\n")
-    assert all("3 values, where the 2 columns" in message for message in texts(ImageTextPairs(), tmp_path, False))
+    assert all("it has 3 values for the 2 columns" in message for message in texts(ImageTextPairs(), tmp_path, False))
 
 
 def test_tables_of_other_columns_go_together(tmp_path):
@@ -305,7 +305,7 @@ def test_tables_of_other_columns_go_together(tmp_path):
     (tmp_path / "b.csv").write_text("caption,image\nblue,b.png\n")
     assert texts(ImageTextPairs(), tmp_path, False) == ["red", "blue"]
     (tmp_path / "b.csv").write_text("text,text\nblue,b.png\n")
-    with pytest.raises(ValueError, match="b.csv' cannot be read .*each once"):
+    with pytest.raises(ValueError, match="b.csv' cannot be read .*each column once"):
         Reader().load(str(tmp_path))
 
 
