@@ -5,7 +5,7 @@ import pickle
 import zipfile
 
 import pytest
-from data_factory import png, write_jsonl, write_tar
+from data_factory import both, png, write_jsonl, write_tar
 from datasets import Dataset, Features, Image, List, Value
 from torch.utils.data import DataLoader
 
@@ -13,9 +13,6 @@ from transformers_flamingo.data import BadSampleError, Reader, row_location
 from transformers_flamingo.data.columns import parse_record
 from transformers_flamingo.data.data_files import find_files
 from transformers_flamingo.data.formats.image_text_pairs import ImageTextPairs
-
-
-both = pytest.mark.parametrize("streaming", [False, True])
 
 
 def numbers(rows):
