@@ -1,16 +1,15 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Images from anywhere, opened safely and made upright 8-bit RGB, with errors that name the image.
+"""Open images from anywhere safely, as upright 8-bit RGB, with errors that name the image.
 
-Three steps, each of which may be used alone: `read_image` opens a path, an address, base64, bytes or an array;
-`find_bit_depth` says which value is white where the container does not; `to_rgb_8_bit` converts.
+There are three steps, each of which may be used alone: `read_image` opens a path, an address, base64, bytes or an array;
+`find_bit_depth` tells which value is white if the container does not; `to_rgb_8_bit` converts.
 
-The file travels with a checkpoint as remote code: it stays flat and imports nothing of its own package.
+The file travels with a checkpoint as remote code: it stays flat and imports only its siblings.
 """
 
 import base64
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -18,16 +17,13 @@ import numpy as np
 import PIL.ExifTags
 import PIL.Image
 import torch
-from transformers.image_processing_utils import get_size_dict
 from transformers.image_transforms import convert_to_rgb
 from transformers.image_utils import (
     ChannelDimension,
-    SizeDict,
     infer_channel_dimension_format,
     is_pil_image,
     is_valid_image,
     to_numpy_array,
-    torch_pil_interpolation_mapping,
 )
 from transformers.utils import logging
 
@@ -36,10 +32,11 @@ from .files_flamingo import fetch, read_regular_file
 
 logger = logging.get_logger(__name__)
 
-# Pillow hands an EPS file to Ghostscript, a program that runs what the file says.
+# Pillow passes an EPS file to Ghostscript, which runs the program in the file.
 _REFUSED_FORMATS = {"EPS"}
-# Bit depths of detectors and scanners. Values without a declared depth are taken to have the first that holds them.
+# Bit depths of detectors and scanners. Values without a declared depth get the first one that holds them.
 _DEPTHS = (8, 10, 12, 14, 16)
+# How to turn an image upright, by the EXIF orientation that its file declares.
 _UPRIGHT = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
     3: PIL.Image.Transpose.ROTATE_180,
@@ -54,13 +51,6 @@ _WINDOW = (
     "`((image - low) / (high - low) * 255).clip(0, 255).astype('uint8')`."
 )
 
-# An image whose short side is resized to 224 becomes 224 x 1,120,000 if it is 1 x 5000. Above this many resized pixels
-# only the part that the center crop keeps is resized; below it, every image goes through the stock image processor
-# untouched.
-MAX_RESIZED_PIXELS = 2**24
-# Longest side that an image processor may be asked for.
-MAX_SIDE = 2**15
-
 _warned: set[str] = set()
 
 
@@ -70,8 +60,8 @@ def _warn_once(kind: str, message: str) -> None:
         logger.warning(message)
 
 
-def shorten(source: Any) -> str:
-    """Return the `repr` of a path, an address or base64, cut where it is long."""
+def abbreviate(source: Any) -> str:
+    """Return the `repr` of a path, an address or base64, shortened if it is long."""
     text = os.fsdecode(source)
     return repr(text if len(text) <= 120 else f"{text[:80]}... ({len(text)} characters)")
 
@@ -82,7 +72,7 @@ def shorten(source: Any) -> str:
 
 
 def open_bytes(data: bytes) -> PIL.Image.Image:
-    """Open the bytes of an image file with Pillow. Raises whatever Pillow raises; the pixels are not read yet."""
+    """Open the bytes of an image file with Pillow, without reading the pixels, and raise whatever Pillow raises."""
     PIL.Image.init()  # else `PIL.Image.ID` lacks the rarer formats
     return PIL.Image.open(BytesIO(data), formats=[name for name in PIL.Image.ID if name not in _REFUSED_FORMATS])
 
@@ -127,15 +117,16 @@ def check_pixel_count(image: PIL.Image.Image, name: str) -> None:
 
 def open_image(source: Any, name: str) -> tuple[PIL.Image.Image, str]:
     """
-    Open one image and read its pixels, which finds a truncated file.
+    Open one image and read its pixels, which detects a truncated file.
 
     Args:
         source: A PIL image; a path, an `http(s)://` address, a `data:image/` URI or base64; the bytes of an image
-            file; or a dict of `bytes` and `path`, as `datasets.Image(decode=False)` gives it. Its bytes win.
-        name (`str`): What to call the image in errors, such as `"Image 0 of sample 1"`.
+            file; or a dict of `bytes` and `path`, as `datasets.Image(decode=False)` gives it, of which `bytes` are used if both
+            are given.
+        name (`str`): Name of the image in errors, such as `"Image 0 of sample 1"`.
 
     Returns:
-        The image, and its name with the file that it is from.
+        The image, and its name with that of its file.
 
     Raises:
         `ValueError`: it is missing, not an image, damaged, or has no or too many pixels.
@@ -143,10 +134,10 @@ def open_image(source: Any, name: str) -> tuple[PIL.Image.Image, str]:
     if isinstance(source, Mapping):
         path, data = source.get("path"), source.get("bytes")
         if data is not None and path:
-            name = f"{name} ({shorten(path)})"
+            name = f"{name} ({abbreviate(path)})"
         source = path if data is None else data
     if isinstance(source, str | os.PathLike):
-        name = f"{name} ({shorten(source)})"
+        name = f"{name} ({abbreviate(source)})"
         source = _bytes_of(source, name)
     if isinstance(source, bytes | bytearray | memoryview):
         try:
@@ -160,11 +151,11 @@ def open_image(source: Any, name: str) -> tuple[PIL.Image.Image, str]:
         except Exception as error:  # each of Pillow's decoders has its own
             raise ValueError(
                 f"{name} is not an image that Pillow can read: {error_words(error)}. Remove or replace it; a download may "
-                "have stored an error page in its place."
+                "have stored an error page instead of the image."
             ) from error
     elif is_pil_image(source):
         if getattr(source, "filename", ""):
-            name = f"{name} ({shorten(source.filename)})"
+            name = f"{name} ({abbreviate(source.filename)})"
     else:
         given = "None" if source is None else f"a {type(source).__name__}"
         raise ValueError(
@@ -186,8 +177,8 @@ def load_pixels(image: PIL.Image.Image) -> None:
     """
     Read the pixels of an image that Pillow has opened, as `image.load()` does, and raise whatever Pillow raises.
 
-    Of color files with 16 bits Pillow reads the high byte alone, and only before the pixels are read it can be seen. It
-    is noted as `image.info["keeps_high_byte"]`.
+    Of color files with 16 bits Pillow reads the high byte alone. That can be seen only before the pixels are read, so it is
+    recorded as `image.info["keeps_high_byte"]`.
     """
     if len(image.getbands()) > 1 and any(";16" in str(tile) for tile in getattr(image, "tile", ())):
         image.info["keeps_high_byte"] = True
@@ -195,9 +186,9 @@ def load_pixels(image: PIL.Image.Image) -> None:
 
 
 def error_words(error: Exception) -> str:
-    """Return the words of an error of Pillow, without the address of a buffer and a full stop."""
+    """Return the text of an error of Pillow, without the address of a buffer and the final period."""
     if isinstance(error, PIL.UnidentifiedImageError):
-        return "it has the format of no image"
+        return "it is not in the format of an image"
     return str(error).rstrip(".") or type(error).__name__
 
 
@@ -225,32 +216,32 @@ def deep_values(image: PIL.Image.Image | np.ndarray) -> np.ndarray | None:
 
 
 def check_range(values: np.ndarray, name: str) -> tuple[float, float]:
-    """Return the least and greatest value; a `ValueError` if they do not say which value is white."""
+    """Return the minimum and the maximum; raise a `ValueError` if they do not tell which value is white."""
     low, high = values.min(), values.max()
-    # Nobody keeps an image of 255 levels in fractions below 2: white is 1, and a resize or an augmentation went beyond it
+    # Nobody stores an image of 255 levels as fractions below 2: white is 1, and a resize or an augmentation went beyond it
     overshoots = values.dtype.kind == "f" and 1 < high < 2 and bool((values % 1).any())
     if low >= 0 and high <= 65535 and not overshoots:
         return low, high
     if not (np.isfinite(low) and np.isfinite(high)):
         finite = values[np.isfinite(values)]
         low, high = (finite.min(), finite.max()) if finite.size else (low, high)
-        what = (
+        remedy = (
             f"{values.size - finite.size} of its {values.size} values are not finite (NaN or infinity). Fix the image."
         )
     elif low >= -1 and high <= 1 and values.dtype.kind == "f":
-        what = (
+        remedy = (
             "It looks normalized already. Give the image itself, or pass `do_rescale=False, do_normalize=False, "
             "do_resize=False` if it is ready for the vision encoder."
         )
     elif overshoots and low > -1:
-        what = "White seems to be 1, and a resize or an augmentation went beyond it. Clip it: `image.clip(0, 1)`."
+        remedy = "White seems to be 1, and a resize or an augmentation went beyond it. Clip it: `image.clip(0, 1)`."
     elif low < 0:
-        what = f"Negative values, such as Hounsfield units, have no place between black and white. {_WINDOW}"
+        remedy = f"Negative values, such as Hounsfield units, are not between black and white. {_WINDOW}"
     else:
-        what = _WINDOW
+        remedy = _WINDOW
     raise ValueError(
-        f"{name} has pixel values from {low} to {high} ({values.dtype}). Only 0..1 (floats), 0..255 and 0..65535 say which "
-        f"value is white. {what}"
+        f"{name} has pixel values from {low} to {high} ({values.dtype}). Only 0..1 (floats), 0..255 and 0..65535 tell which "
+        f"value is white. {remedy}"
     )
 
 
@@ -258,18 +249,18 @@ def find_bit_depth(series: Sequence[np.ndarray], names: Sequence[str]) -> int | 
     """
     Find the number of bits that the values of an image, or of all frames of a video, really use.
 
-    Detectors give 10, 12 or 14 bits, and files keep them in 16. Taken as 16 bits, a 12-bit X-ray is nearly black. What
-    is known: the values themselves. The depth is the first of 8, 10, 12, 14 and 16 that holds the brightest value of
-    the series. It is 16 where all values are multiples of 257, which are 8 bits widened to 16, and for one flat color,
-    which shows nothing. `int16` ends at 15 bits. Wider containers and floats are taken as 8 bits up to 255.
+    Detectors give 10, 12 or 14 bits, and files store them in 16. Read as 16 bits, a 12-bit X-ray is nearly black. Only the
+    values are known, so the depth is the first of 8, 10, 12, 14 and 16 that holds the brightest value of the series. It is
+    16 if all values are multiples of 257, which are 8 bits widened to 16, and for one flat color, which tells nothing.
+    `int16` ends at 15 bits. Wider containers and floats are read as 8 bits up to 255.
 
     A depth below that of the container is a guess. It is logged once per process.
 
     Returns:
-        The bits, or `None` where all values are floats up to 1, where 1 is white.
+        The number of bits, or `None` if all values are floats up to 1, of which 1 is white.
 
     Raises:
-        `ValueError`: an image has values below 0, above 65535, or not finite. Its name and range are given.
+        `ValueError`: an image has values below 0, above 65535, or not finite. The message has its name and range.
     """
     ranges = [check_range(values, name) for values, name in zip(series, names, strict=True)]
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
@@ -278,6 +269,7 @@ def find_bit_depth(series: Sequence[np.ndarray], names: Sequence[str]) -> int | 
         return None
     if high <= 255 and not any(dtype.kind == "u" and dtype.itemsize == 2 for dtype in dtypes):
         return 8
+    # 257 = 65535 / 255
     is_widened = low == high or all(not (values % 257).any() for values in series)
     full = 15 if all(dtype.kind == "i" and dtype.itemsize == 2 for dtype in dtypes) else 16
     depth = full if is_widened else next(depth for depth in (*_DEPTHS[:-1], full) if high < 2**depth)
@@ -299,7 +291,7 @@ def to_8_bit(values: np.ndarray, name: str, bit_depth: int | None) -> np.ndarray
 
     Args:
         values (`np.ndarray`): Any shape, any numbers.
-        name (`str`): What to call the image in errors.
+        name (`str`): Name of the image in errors.
         bit_depth (`int`, *optional*): White is `2**bit_depth - 1`; by default it is 1.
 
     Raises:
@@ -333,14 +325,14 @@ def channels_last(image: Any, name: str, layout: str | ChannelDimension | None =
     """
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu()
-        image = image.float() if image.dtype == torch.bfloat16 else image  # which numpy has not
+        image = image.float() if image.dtype == torch.bfloat16 else image  # which numpy lacks
     array = to_numpy_array(image)
     if array.dtype.kind not in "buif":
         raise ValueError(f"{name} is an array of {array.dtype}, not of numbers. Convert it to `uint8`.")
     if array.ndim not in (2, 3) or array.size == 0:
         raise ValueError(
-            f"{name} is an array of shape {array.shape}. An image has the shape (H, W), (H, W, C) or (C, H, W), none of "
-            "them 0."
+            f"{name} is an array of shape {array.shape}. An image has the shape (H, W), (H, W, C) or (C, H, W), and no side "
+            "of length 0."
         )
     if array.ndim == 2:
         return array[..., None]
@@ -358,7 +350,7 @@ def channels_last(image: Any, name: str, layout: str | ChannelDimension | None =
 
 
 def read_image(source: Any, name: str, layout: str | ChannelDimension | None = None) -> tuple[Any, str]:
-    """Return an array `(H, W, C)` for an array, else what [`open_image`] returns, with the name for errors."""
+    """Return an array `(H, W, C)` for an array, and otherwise what [`open_image`] returns, with the name for errors."""
     if is_valid_image(source) and not is_pil_image(source):
         return channels_last(source, name, layout), name
     return open_image(source, name)
@@ -374,9 +366,9 @@ def to_rgb_8_bit(
 
     Args:
         image: The image.
-        name (`str`): What to call it in errors.
+        name (`str`): Name of the image in errors.
         to_rgb (`bool`, *optional*, defaults to `True`): Whether to convert to RGB.
-        bit_depth (`int`, *optional*): What [`find_bit_depth`] found, where [`deep_values`] are there.
+        bit_depth (`int`, *optional*): What [`find_bit_depth`] found, if the image has [`deep_values`].
 
     Raises:
         `ValueError`: its mode cannot be converted, or its values do not fit `bit_depth`.
@@ -402,12 +394,13 @@ def to_rgb_8_bit(
 
 
 def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Return the image turned as its EXIF says."""
     try:
         orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
     except Exception:
-        # Unreadable EXIF says nothing about the pixels, which are sound. Pillow, reading a JPEG, ignores it likewise.
+        # Unreadable EXIF tells nothing about the pixels, which are intact. Pillow ignores it in JPEG files, too.
         return image
-    # Not `exif_transpose`, which also writes the EXIF anew and fails where it is odd
+    # Not `exif_transpose`, which also rewrites the EXIF, and fails if it is malformed
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
@@ -429,110 +422,3 @@ def _check_high_byte(image: PIL.Image.Image, name: str, bit_depth: int | None) -
             f"{256 * high + 255} of 65535: it is nearly black. If it holds {(256 * high + 255).bit_length()} bits, read it "
             "with another library and give an array of `uint16`. This is logged once.",
         )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Settings of an image processor
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def check_image_settings(settings: Mapping[str, Any], name: str) -> None:
-    """
-    Raise a `ValueError` for settings of an image processor with which every image would be noise.
-
-    Args:
-        settings (`Mapping[str, Any]`): Settings by name, of which `rescale_factor`, `image_mean`, `image_std` and sizes
-            are checked where they are given.
-        name (`str`): Where they are from, for the message.
-    """
-
-    def refuse(key: str, what: str) -> None:
-        raise ValueError(f"`{key}` of {name} is {settings[key]!r}. It must be {what}.")
-
-    for key in ("rescale_factor", "image_mean", "image_std"):
-        value = settings.get(key)
-        if value is None:
-            continue
-        numbers = (
-            [value] if key == "rescale_factor" or not isinstance(value, list | tuple | np.ndarray) else list(value)
-        )
-        if not numbers or not all(_is_number(number) for number in numbers):
-            refuse(key, "finite numbers" if key != "rescale_factor" else "a finite number")
-        if key != "image_mean" and not all(number > 0 for number in numbers):
-            refuse(key, "above 0")
-    for key in ("size", "crop_size", "pad_size"):
-        value = settings.get(key)
-        if value is None:
-            continue
-        if isinstance(value, Mapping | SizeDict):
-            numbers = list(dict(value).values())
-        else:
-            numbers = list(value) if isinstance(value, list | tuple) else [value]
-        # An image processor would make arrays of that size, whatever the size of the image
-        if not all(n is None or (_is_number(n) and n == int(n) and 0 < n <= MAX_SIDE) for n in numbers):
-            refuse(key, f"whole numbers of pixels from 1 to {MAX_SIDE}")
-        if key == "crop_size" and isinstance(value, Mapping) and not {"height", "width"} <= value.keys():
-            refuse(key, "a dict with `height` and `width`")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def crop_extreme_aspect(
-    image: PIL.Image.Image | np.ndarray, name: str, setting: Callable[[str], Any]
-) -> PIL.Image.Image | np.ndarray:
-    """
-    Keep "resize the short side, then crop the center" within memory for an image that is very long and thin.
-
-    Only the window that the crop keeps is resized, from its place in the source. It has the short side already, so
-    the image processor's own resize leaves it alone, and it is shorter than the whole by a multiple of 4, so
-    the center crop lands on the same pixels. They are those of the whole image resized, within one step of 255.
-
-    Args:
-        image: A PIL image, or floats `(C, H, W)`.
-        name (`str`): What to call it in errors.
-        setting (`Callable`): Returns a setting of the image processor by its name.
-
-    Raises:
-        `ValueError`: resized, it would have more than `MAX_RESIZED_PIXELS` pixels, and it cannot be cropped first.
-    """
-    size = setting("size")
-    if not size or not setting("do_resize"):
-        return image
-    default_to_square = setting("default_to_square")
-    size = get_size_dict(size, default_to_square=default_to_square is not False)
-    if not size.get("shortest_edge") or size.get("longest_edge"):
-        return image
-    is_array = isinstance(image, np.ndarray)
-    height, width = image.shape[1:] if is_array else (image.height, image.width)
-    long, short = max(height, width), min(height, width)
-    # `long` after the resize, as `get_resize_output_image_size` rounds it
-    new_short, new_long = size["shortest_edge"], int(size["shortest_edge"] * long / short)
-    if new_short * new_long <= MAX_RESIZED_PIXELS:
-        return image
-    if is_array or not setting("do_center_crop"):
-        raise ValueError(
-            f"{name} is {width} x {height} (width x height): with its short side resized to {new_short} it would "
-            f"have {new_short} x {new_long} pixels. Crop it first."
-        )
-    crop = get_size_dict(setting("crop_size"), param_name="crop_size")
-    window = max(crop["width" if width > height else "height"], new_short)
-    # Even: the center crop that follows may round half of an odd number down, up, or to even.
-    start = (new_long - window) // 4 * 2
-    window = new_long - 2 * start
-    resample = setting("resample")
-    resample = torch_pil_interpolation_mapping.get(resample, resample)
-    scale = long / new_long
-    first, last = start * scale, (start + window) * scale
-    # No filter of Pillow looks further than 3 pixels, or 3 times the scale when it shrinks
-    margin = 3 * max(scale, 1) + 1
-    near, far = max(0, int(first - margin)), min(long, int(last + margin) + 1)
-    first, last = first - near, last - near
-    # Width first, as Pillow does for an image that grows: it rounds and clips between its two passes
-    if width > height:
-        image = image.crop((near, 0, far, height))
-        image = image.resize((window, height), resample=resample, box=(first, 0, last, height))
-        return image.resize((window, new_short), resample=resample)
-    image = image.crop((0, near, width, far)).resize((new_short, far - near), resample=resample)
-    return image.resize((new_short, window), resample=resample, box=(0, first, new_short, last))

@@ -6,8 +6,8 @@ from factory import END_OF_CHUNK, IMAGE, IMAGE_SIZE, PAD, tiny_flamingo, tiny_pr
 from PIL import Image
 from runs import NO_DROPOUT
 
-from transformers_flamingo.modeling_flamingo import compute_media_index
 from transformers_flamingo.training import FlamingoDataCollator
+from transformers_flamingo.visibility_flamingo import compute_media_index
 
 
 PICTURE = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (200, 30, 30))

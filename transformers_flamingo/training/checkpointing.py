@@ -234,8 +234,8 @@ def load_trainable(model: nn.Module, directory: str | os.PathLike) -> None:
             "configuration beside it."
         )
     for module in model.modules():
-        if hasattr(module, "_share_token_rows"):  # a model that was moved has not done so yet, and would undo this
-            module._share_token_rows()
+        if hasattr(module, "refresh_token_rows"):  # a model that was moved has not done so yet, and would undo this
+            module.refresh_token_rows()
     for name, tensor in load_file(path).items():
         parameters[name].copy_(tensor)
 

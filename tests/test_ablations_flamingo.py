@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from transformers import Trainer, TrainingArguments
 
 from transformers_flamingo import FlamingoModel
-from transformers_flamingo.modeling_flamingo import FlamingoPerceiverResampler
+from transformers_flamingo.layers_flamingo import FlamingoPerceiverResampler
 from transformers_flamingo.training import GateHistoryCallback, parameter_groups
 from transformers_flamingo.training.report import plot_gates
 
