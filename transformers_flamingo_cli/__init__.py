@@ -116,7 +116,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     import torch
     from accelerate import PartialState
 
-    from transformers_flamingo.evaluation.evaluate import Protocol
+    from transformers_flamingo.evaluation.config import EvaluationConfig
     from transformers_flamingo.evaluation.evaluate import evaluate as evaluate_task
     from transformers_flamingo.evaluation.published import published_scores
     from transformers_flamingo.evaluation.report import (
@@ -134,7 +134,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"--data {arguments.data} has no effect: {', '.join(arguments.task)} reads no files. Remove it."
         )
-    protocol = Protocol(
+    protocol = EvaluationConfig(
         shots=arguments.shots,
         seeds=arguments.seeds,
         selection=arguments.selection,
