@@ -1,9 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Held-out rows that a model in training is measured on, with their images and blind."""
 
-import re
-import string
-from collections import Counter
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +11,7 @@ from transformers.utils import logging
 
 from ..data import BadSampleError, origin, render
 from ..data.data_collator import FlamingoDataCollator
+from ..evaluation.metrics import exact_match, word_f1
 from ..processing_flamingo import FlamingoProcessor
 from .arguments import DataSource
 
@@ -136,22 +135,5 @@ def _blank(image: Any) -> Any:
     return Image.new("RGB", image.size, _BLANK)
 
 
-def exact_match(prediction: str, reference: str) -> float:
-    """1 if both are the same words, case, punctuation and articles aside (as SQuAD compares answers), else 0."""
-    return float(_words(prediction) == _words(reference))
-
-
-def word_f1(prediction: str, reference: str) -> float:
-    """Harmonic mean of the shares of words that prediction and reference have in common, compared as above."""
-    there, here = Counter(_words(reference)), Counter(_words(prediction))
-    common = (there & here).total()
-    return 2 * common / (there.total() + here.total()) if common else float(not there and not here)
-
-
-def _words(text: str) -> list[str]:
-    text = text.lower().translate(str.maketrans("", "", string.punctuation))
-    return re.sub(r"\b(a|an|the)\b", " ", text).split()
-
-
 #: What generated texts are scored by.
-SCORES = {"exact_match": exact_match, "word_f1": word_f1}
+SCORES = {"exact_match": partial(exact_match, normalization="squad"), "word_f1": word_f1}

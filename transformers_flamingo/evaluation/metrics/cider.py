@@ -6,20 +6,21 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from ..checks import check_text
+from transformers_flamingo.evaluation.metrics.base import MetricModule
+from transformers_flamingo.evaluation.metrics.checks import check_text
 
 
 _MAX_ORDER = 4  # n-grams of 1 to 4 tokens
 _SIGMA = 6.0  # tokens
 
-# Rewritten before splitting. All quotes are dropped in the end, so their direction does not matter.
+# Replaced before splitting. All quotes are dropped in the end, so their direction does not matter.
 _CHARACTERS = str.maketrans(
     {"“": '"', "”": '"', "‘": "'", "’": "'", "–": "--", "—": "--", "…": " ... "}  # noqa: RUF001
     | {"£": "#", "€": "$", "¢": " cents", "½": "1/2", "¼": "1/4", "¾": "3/4"}
 )
 # coco-caption means to drop brackets too, but looks for `-LRB-` in text that is already lower-cased.
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
-# What coco-caption drops after splitting. It keeps `!!` and `?!`.
+# The tokens that coco-caption drops after splitting. It keeps `!!` and `?!`.
 _PUNCTUATION = re.compile(r"""[.?!,:;'"`] | '' | `` | \.\.+ | -{1,4}""", re.VERBOSE)
 # Words that keep their dot. Measured on the Stanford tokenizer.
 _ABBREVIATIONS = (
@@ -51,7 +52,7 @@ _TOKEN = re.compile(
 
 def ptb_tokenize(text: str) -> list[str]:
     """
-    Lower-cased Penn Treebank tokens without punctuation, as coco-caption feeds to its metrics.
+    Split a text into lower-cased Penn Treebank tokens without punctuation, as coco-caption does before its metrics.
 
     It follows the Stanford tokenizer on what captions contain (clitics, abbreviations, numbers, compounds, brackets) and
     differs on what they do not: emoticons, emoji, telephone numbers, file names.
@@ -62,8 +63,10 @@ def ptb_tokenize(text: str) -> list[str]:
 
 def check_captions(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
     """
+    Check the inputs of a metric of captions.
+
     Raises:
-        ValueError: There are no predictions, one is not a text, or there is not a list of one or more references for each.
+        ValueError: there are no predictions, one is not a text, or there is not a list of one or more references for each.
     """
     if len(predictions) != len(references) or not predictions:
         raise ValueError(
@@ -83,18 +86,18 @@ def cider_d(
     tokenize: Callable[[str], list[str]] = ptb_tokenize,
 ) -> list[float]:
     """
-    CIDEr-D of each prediction, between 0 and 10; the score of the corpus is their mean, published times 100.
+    Compute CIDEr-D of each prediction, from 0 to 10. The score of the corpus is their mean, which papers report times 100.
 
-    An n-gram weighs the less, the more images have it in their references. So the whole corpus must be given at once, and
-    one image alone scores 0, whatever its caption.
+    The more images have an n-gram in their references, the less it weighs. So the whole corpus must be given at once, and a
+    corpus of one image scores 0 for any caption. The formula is that of coco-caption's `cider_scorer.py`.
 
     Args:
         predictions (`Sequence[str]`): One caption per image.
         references (`Sequence[Sequence[str]]`): The captions written by people, one or more per image.
-        tokenize (`Callable[[str], list[str]]`, defaults to [`ptb_tokenize`]): `str.split` for text already tokenised.
+        tokenize (`Callable[[str], list[str]]`, defaults to [`ptb_tokenize`]): Use `str.split` for text that is already tokenized.
 
     Raises:
-        ValueError: As [`check_captions`].
+        ValueError: as [`check_captions`].
     """
     check_captions(predictions, references)
     predicted = [_count_ngrams(tokenize(caption)) for caption in predictions]
@@ -103,7 +106,7 @@ def cider_d(
     log_documents = math.log(len(referred))
 
     def weigh(counts: Counter) -> list[dict]:
-        """TF-IDF of the n-grams, apart by n. What no reference has counts as if one had it."""
+        """Compute the TF-IDF weights of the n-grams for each n. The document frequency is at least 1."""
         weights = [{} for _ in range(_MAX_ORDER)]
         for ngram, count in counts.items():
             idf = log_documents - math.log(max(1, document_frequency[ngram]))
@@ -133,7 +136,7 @@ def _length_penalty(prediction: Counter, reference: Counter) -> float:
 
 
 def _mean_similarity(prediction: list[dict], reference: list[dict]) -> float:
-    """Cosine, averaged over n. What the prediction repeats more often than the reference brings nothing."""
+    """Average the cosines over n. Counts in the prediction beyond those in the reference are clipped."""
     total = 0.0
     for ours, theirs in zip(prediction, reference, strict=True):
         norm = math.hypot(*ours.values()) * math.hypot(*theirs.values())
@@ -141,3 +144,14 @@ def _mean_similarity(prediction: list[dict], reference: list[dict]) -> float:
             common = ours.keys() & theirs.keys()
             total += math.fsum(min(ours[ngram], theirs[ngram]) * theirs[ngram] for ngram in common) / norm
     return total / _MAX_ORDER
+
+
+class Cider(MetricModule):
+    """CIDEr-D of captions on Penn-Treebank-like tokens, the mean over all images, from 0 to 10."""
+
+    source = "Vedantam, Zitnick and Parikh. CIDEr: Consensus-based Image Description Evaluation. CVPR 2015."
+    inputs = "predictions: one caption per image. references: a list of captions per image."
+
+    def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
+        scores = cider_d(predictions, references)
+        return {"cider_d": sum(scores) / len(scores)}

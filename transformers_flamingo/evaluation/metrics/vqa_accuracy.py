@@ -1,10 +1,11 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""VQA accuracy (Antol et al. 2015) with the normalisation of the official evaluation script."""
+"""VQA accuracy (Antol et al. 2015, "VQA: Visual Question Answering") with the normalization of the official `vqaEval.py`."""
 
 import re
 from collections.abc import Sequence
 
-from ..checks import as_references, check_text
+from transformers_flamingo.evaluation.metrics.base import MetricModule, mean_score
+from transformers_flamingo.evaluation.metrics.checks import as_references, check_text
 
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
@@ -20,22 +21,22 @@ _CONTRACTED = (
     "what'll what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're "
     "why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've"
 )
-# One forgotten apostrophe is put back: "dont", "couldnt've" and "couldn'tve" are known, "couldntve" is not.
+# One missing apostrophe is restored: "dont", "couldnt've" and "couldn'tve" are known, "couldntve" is not.
 _CONTRACTIONS = {
     word[:position] + word[position + 1 :]: word
     for word in _CONTRACTED.split()
     for position, character in enumerate(word)
     if character == "'"
 }
-_CONTRACTIONS["somebody'd"] = "somebodyd"  # a slip of the official table, kept because scores depend on it
+_CONTRACTIONS["somebody'd"] = "somebodyd"  # an error in the official table, kept because scores depend on it
 
 
 def normalize_vqa_answer(answer: str) -> str:
     """
-    The form in which answers are compared: lower case, no articles, numbers up to ten as digits, apostrophes put back.
+    Normalize an answer for comparison: lower case, no articles, numbers up to ten as digits, missing apostrophes restored.
 
-    Punctuation becomes a space, or nothing where that character stands next to a space anywhere in the answer, or where the
-    answer has a comma between digits. Full stops go unless a digit follows. Apostrophes and colons stay.
+    Punctuation becomes a space. It is removed instead where that character is next to a space anywhere in the answer, or where
+    the answer has a comma between digits. Full stops are removed unless a digit follows. Apostrophes and colons are kept.
     """
     text = re.sub(r"[\n\t]", " ", answer).strip()
     has_digit_comma = re.search(r"\d,\d", text) is not None
@@ -51,24 +52,35 @@ def normalize_vqa_answer(answer: str) -> str:
 
 def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """
-    The accuracy of one answer, between 0 and 1: `min(n / 3, 1)`, where `n` of the other annotators gave that answer,
+    Compute the accuracy of one answer, from 0 to 1: `min(n / 3, 1)`, where `n` of the other annotators gave that answer,
     averaged over leaving out each annotator in turn.
 
-    All answers are normalised, as in OpenFlamingo. The official script normalises the annotators' only where they differ.
+    All answers are normalized, as in OpenFlamingo. The official script normalizes the annotators' only where they differ.
 
     Args:
+        prediction (`str`): The answer.
         answers (`Sequence[str]`): One answer per annotator, repetitions included; ten in the VQA benchmarks.
 
     Raises:
-        ValueError: There are fewer than four answers, with which no prediction could score 1, or one is not a text.
+        ValueError: there are fewer than four answers, with which no prediction could score 1, or one is not a text.
     """
     check_text(prediction, "The prediction")
     if isinstance(answers, str) or not isinstance(answers, Sequence) or len(answers) < 4:
         raise ValueError(
-            f"VQA accuracy asks for agreement with 3 other annotators, so it needs at least 4 answers, not {answers!r}. "
+            f"VQA accuracy measures agreement with 3 other annotators, so it needs at least 4 answers, not {answers!r}. "
             "With fewer references use `open_ended_match`."
         )
     normalized = normalize_vqa_answer(prediction)
     matches = sum(normalize_vqa_answer(answer) == normalized for answer in as_references(answers))
     left_in, left_out = min(matches / 3, 1), min((matches - 1) / 3, 1)
     return ((len(answers) - matches) * left_in + matches * left_out) / len(answers)
+
+
+class VqaAccuracy(MetricModule):
+    """VQA accuracy with the official normalization of answers, the mean over all questions, from 0 to 1."""
+
+    source = "Antol et al. VQA: Visual Question Answering. ICCV 2015."
+    inputs = "predictions: one answer per question. references: the answers of all annotators per question."
+
+    def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
+        return {"vqa_accuracy": mean_score(vqa_accuracy, predictions, references)}
