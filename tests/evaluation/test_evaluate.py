@@ -540,14 +540,12 @@ def test_errors(tmp_path):
     assert not (tmp_path / "missing").exists()
 
 
-@pytest.mark.parametrize(
-    "medium", ["/dev/zero", {"bytes": None, "path": "/dev/zero"}, "http://127.0.0.1:9/x.png", "."]
-)
-def test_what_no_row_may_name_is_found_before_anything_is_computed(tmp_path, medium):
+@pytest.mark.parametrize("item", ["/dev/zero", {"bytes": None, "path": "/dev/zero"}, "http://127.0.0.1:9/x.png", "."])
+def test_what_no_row_may_name_is_found_before_anything_is_computed(tmp_path, item):
     class Named(Words):
         def queries(self):
             first, *others = super().queries()
-            return [*others, replace(first, media=[medium])]
+            return [*others, replace(first, media=[item])]
 
     with pytest.raises(ValueError, match=r"words, example '0': .* cannot be read .*Nothing was computed"):
         run_words(tmp_path / "out", Named())

@@ -36,14 +36,14 @@ from .checks import (
 )
 from .config import EvaluationConfig
 from .demonstrations import Demonstrations, build_prompt, orders
-from .engine import FewShotEngine, Medium, Prompt
+from .engine import FewShotEngine, MediaItem, Prompt
 from .folder import RESULTS_NAME, hold_folder, merge_summaries, read_predictions
 from .lengths import check_lengths
 from .retrieval import ImageEmbedder
 from .task import Example, Prediction, Task
 
 
-_BLANK = Medium("blank", Image.new("RGB", (224, 224), (127, 127, 127)), "The blank image")
+_BLANK = MediaItem("blank", Image.new("RGB", (224, 224), (127, 127, 127)), "The blank image")
 
 
 def evaluate(

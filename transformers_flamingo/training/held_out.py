@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from transformers.utils import logging
 
-from ..data import BadSampleError, origin, render
+from ..data import BadSampleError, document_to_sample, row_location
 from ..data.data_collator import FlamingoDataCollator
 from ..evaluation.metrics import exact_match, word_f1
 from ..processing_flamingo import FlamingoProcessor
@@ -78,7 +78,7 @@ class HeldOut(torch.utils.data.Dataset):
         for index in np.linspace(0, len(rows) - 1, count).round().astype(int).tolist():
             row = rows[index]
             try:
-                self.samples.append(self._render(reader.read(row), origin(row)))
+                self.samples.append(self._render(reader.read(row), row_location(row)))
             except BadSampleError as error:
                 if not skip_bad_samples:
                     raise BadSampleError(f"Data source {source.name!r}: {error}") from error
@@ -87,11 +87,11 @@ class HeldOut(torch.utils.data.Dataset):
             raise ValueError(f"Data source {source.name!r}: none of {count} rows can be used for evaluation.")
 
     def _render(self, document: list, where: str) -> dict[str, Any]:
-        sample = render(
+        sample = document_to_sample(
             document,
             self.processor,
             np.random.default_rng(0),
-            where=where,
+            location=where,
             max_length=self.source.max_length,
             max_images=self.source.max_images,
             leading_space_probability=float(self.source.leading_space_probability > 0.5),

@@ -10,11 +10,11 @@ from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from .documents import Chunk
 from .media import BadSampleError
-from .media_files import locate
+from .media_files import resolve_media_path
 from .rows import ERROR, FILE, JSON, ROW, TAR_FILE, TAR_KEY, find_files, kind_of, load_rows, read_rows
 
 
-#: The columns that [`origin`] reads.
+#: The columns that [`row_location`] reads.
 ORIGIN = (FILE, ROW, TAR_FILE, TAR_KEY)
 
 
@@ -50,7 +50,7 @@ class Reader:
                 shard.
 
         Returns:
-            A dataset whose rows go to `read`, and [`origin`].
+            A dataset whose rows go to `read`, and [`row_location`].
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -76,7 +76,7 @@ class Reader:
             BadSampleError: a column is missing, empty or malformed. The message names file and row.
         """
         if row.get(ERROR) is not None:
-            raise BadSampleError(f"{origin(row)}: {row[ERROR]}. Fix the row, or remove it.")
+            raise BadSampleError(f"{row_location(row)}: {row[ERROR]}. Fix the row, or remove it.")
         try:
             document = self._document(row)
             for chunk in document:
@@ -85,7 +85,7 @@ class Reader:
             raise
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise BadSampleError(
-                f"{origin(row)}: it is not what {type(self).__name__} reads ({type(error).__name__}: {error}). Fix the row, "
+                f"{row_location(row)}: it is not what {type(self).__name__} reads ({type(error).__name__}: {error}). Fix the row, "
                 "or remove it."
             ) from error
         return document
@@ -94,38 +94,38 @@ class Reader:
         """Make what `read` returns. A subclass defines it; a row that it cannot take may raise what it will."""
         raise NotImplementedError
 
-    def locate(self, medium: Any, row: dict[str, Any]) -> Any:
+    def resolve_path(self, item: Any, row: dict[str, Any]) -> Any:
         """
-        Return `medium`, and if it is a path, a dict of `bytes` and a [`MediaPath`], see [`data.media_files.locate`].
+        Return `item`, and if it is a path, a dict of `bytes` and a [`MediaPath`], see [`data.media_files.resolve_media_path`].
 
         Raises:
             BadSampleError: it is `None`, an empty list, an empty path, or a dict without bytes and a path, or with others.
         """
-        if isinstance(medium, list | tuple):
-            if not medium:
-                raise BadSampleError(f"{origin(row)}: a video without frames. Fix the row, or remove it.")
-            return [self.locate(frame, row) for frame in medium]
-        path = medium
-        if isinstance(medium, dict):
-            data, path = medium.get("bytes"), medium.get("path")
+        if isinstance(item, list | tuple):
+            if not item:
+                raise BadSampleError(f"{row_location(row)}: a video without frames. Fix the row, or remove it.")
+            return [self.resolve_path(frame, row) for frame in item]
+        path = item
+        if isinstance(item, dict):
+            data, path = item.get("bytes"), item.get("path")
             if not isinstance(data, bytes | bytearray | None) or not isinstance(path, str | None):
                 raise BadSampleError(
-                    f"{origin(row)}: an image or video has 'bytes' of type {type(data).__name__} and a 'path' of type "
+                    f"{row_location(row)}: an image or video has 'bytes' of type {type(data).__name__} and a 'path' of type "
                     f"{type(path).__name__}. Give bytes, or a path as a text."
                 )
             if data is not None:
-                return medium
-        elif not isinstance(medium, str | None):
-            return medium
+                return item
+        elif not isinstance(item, str | None):
+            return item
         if not path:
             raise BadSampleError(
-                f"{origin(row)}: an image or video is missing: {medium!r}. Fix the row, or remove it."
+                f"{row_location(row)}: an image or video is missing: {item!r}. Fix the row, or remove it."
             )
         folder = os.path.dirname(row.get(FILE) or row.get(TAR_FILE) or "")
-        return {"bytes": None, "path": locate(path, folder, self.media_root, self.allow_remote)}
+        return {"bytes": None, "path": resolve_media_path(path, folder, self.media_root, self.allow_remote)}
 
 
-def origin(row: dict[str, Any]) -> str:
+def row_location(row: dict[str, Any]) -> str:
     """Return file and row that a row came from, as error messages begin with them."""
     if row.get(FILE) is not None:
         return f"{row[FILE]}, row {row.get(ROW)}"
@@ -139,10 +139,10 @@ def rows_of(batch: dict[str, list]) -> list[dict[str, Any]]:
     return [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
 
 
-def record(row: dict[str, Any]) -> dict[str, Any]:
+def parse_record(row: dict[str, Any]) -> dict[str, Any]:
     """Return the row with its JSON parsed, if it is of a JSON file or has the member `json` of a `.tar`."""
     if row.get(ERROR) is not None:
-        raise BadSampleError(f"{origin(row)}: {row[ERROR]}. Fix the row, or remove it.")
+        raise BadSampleError(f"{row_location(row)}: {row[ERROR]}. Fix the row, or remove it.")
     parsed = row.get(JSON)
     if parsed is None and TAR_KEY in row:
         parsed = row.get("json")
@@ -153,43 +153,43 @@ def record(row: dict[str, Any]) -> dict[str, Any]:
             parsed = json.loads(parsed)
         except (json.JSONDecodeError, RecursionError) as error:
             raise BadSampleError(
-                f"{origin(row)}: it is not JSON ({error}): the file may be cut short. Fix the row, or fetch the file again."
+                f"{row_location(row)}: it is not JSON ({error}): the file may be cut short. Fix the row, or fetch the file again."
             ) from error
     if not isinstance(parsed, dict):
-        raise BadSampleError(f"{origin(row)}: a {type(parsed).__name__}, where a JSON object should be.")
+        raise BadSampleError(f"{row_location(row)}: a {type(parsed).__name__}, where a JSON object should be.")
     # A record may name another origin than this file
     own = {key: value for key, value in parsed.items() if key not in ORIGIN}
     return {**own, **{key: row[key] for key in ORIGIN if key in row}}
 
 
-def column(row: dict[str, Any], *names: str) -> Any:
+def require_column(row: dict[str, Any], *names: str) -> Any:
     """Return the first of the columns `names` that has a value."""
     for name in names:
         if row.get(name) is not None:
             return row[name]
     there = sorted(name for name in row if not name.startswith("__") and row[name] is not None)
     raise BadSampleError(
-        f"{origin(row)}: no value in {' or '.join(map(repr, names))}. The columns with a value are {there}. Rename "
+        f"{row_location(row)}: no value in {' or '.join(map(repr, names))}. The columns with a value are {there}. Rename "
         "the column, or leave the row out."
     )
 
 
-def text_column(row: dict[str, Any], *names: str) -> str:
+def require_text(row: dict[str, Any], *names: str) -> str:
     """Return the text in the first of the columns `names` that has a value, without the space around it."""
-    text = column(row, *names)
+    text = require_column(row, *names)
     if not isinstance(text, str) or not text.strip():
         raise BadSampleError(
-            f"{origin(row)}: the text in {' or '.join(map(repr, names))} is {text!r}. Leave the row out."
+            f"{row_location(row)}: the text in {' or '.join(map(repr, names))} is {text!r}. Leave the row out."
         )
     return text.strip()
 
 
-def list_column(row: dict[str, Any], *names: str) -> list[Any]:
+def require_list(row: dict[str, Any], *names: str) -> list[Any]:
     """Return the list in the first of the columns `names` that has a value."""
-    values = column(row, *names)
+    values = require_column(row, *names)
     if not isinstance(values, list | tuple):
         raise BadSampleError(
-            f"{origin(row)}: {' or '.join(map(repr, names))} holds a {type(values).__name__}, where a list should be. Fix "
+            f"{row_location(row)}: {' or '.join(map(repr, names))} holds a {type(values).__name__}, where a list should be. Fix "
             "the row, or remove it."
         )
     return values
