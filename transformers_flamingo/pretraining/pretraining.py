@@ -61,7 +61,7 @@ from ..saving_flamingo import update_folder, write_folder
 from ..training.arguments import SecretFreeTrainingArguments
 from ..training.callbacks import StopAtNaNCallback
 from ..training.checkpointing import lock_output
-from ..training.figures import check_weights_are_finite
+from ..training.statistics import check_weights_are_finite
 from ..training.recipe_file import show, suggest
 from ..utils.redaction import explain
 

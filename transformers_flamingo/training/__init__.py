@@ -14,7 +14,7 @@ from .adapters import lora_config
 from .arguments import DataSource, FlamingoTrainingArguments
 from .callbacks import GateHistoryCallback
 from .checkpointing import get_last_checkpoint, load_trainable
-from .held_out import HeldOut
+from .held_out import GenerationEvalDataset
 from .mixture import DataMixture
 from .optimization import parameter_groups
 from .recipe import Recipe, parse_recipe, read_recipe
@@ -30,7 +30,7 @@ __all__ = [
     "FlamingoTrainer",
     "FlamingoTrainingArguments",
     "GateHistoryCallback",
-    "HeldOut",
+    "GenerationEvalDataset",
     "Recipe",
     "TextPretrainingArguments",
     "VisionPretrainingArguments",
