@@ -32,8 +32,8 @@ import torch
 import yaml
 from transformers.utils import logging
 
-from transformers_flamingo.data import FORMATS, Chunk, decode_image, decode_video, origin, render
-from transformers_flamingo.data.sources import FILE, ROW
+from transformers_flamingo.data import FORMATS, Chunk, decode_image, decode_video, document_to_sample, row_location
+from transformers_flamingo.data.reader import FILE, ROW
 from transformers_flamingo.training.recipe import parse_recipe, read_recipe
 
 
@@ -351,7 +351,9 @@ def row_attempts(rng: random.Random, folder: Path, processor: Any) -> Iterator[A
 
         def run(name=name, row=row) -> Any:
             document: list[Chunk] = readers[name].read(row)
-            return render(document, processor, generator, where=origin(row), max_length=64, max_images=2)
+            return document_to_sample(
+                document, processor, generator, location=row_location(row), max_length=64, max_images=2
+            )
 
         yield "data rows", run, lambda name=name, row=row: f"{name}: {row!r:.500}"
 

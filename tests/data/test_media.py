@@ -29,12 +29,12 @@ def video_file(path, *, frames: int, rate: int, codec: str = "mpeg4", options: d
 def test_images_in_every_form(tmp_path):
     (tmp_path / "a.png").write_bytes(png(5))
     path = str(tmp_path / "a.png")
-    for medium in (picture(5), png(5), path, {"bytes": png(5), "path": None}, {"bytes": None, "path": path}):
-        assert number_of(decode_image(medium, WHERE)) == 5
+    for item in (picture(5), png(5), path, {"bytes": png(5), "path": None}, {"bytes": None, "path": path}):
+        assert number_of(decode_image(item, WHERE)) == 5
 
 
 @pytest.mark.parametrize(
-    ("medium", "message"),
+    ("item", "message"),
     [
         ({"bytes": b"<html>not found</html>", "path": "a.png"}, "the image 'a.png' cannot be decoded"),
         (b"", "the image cannot be decoded"),
@@ -46,9 +46,9 @@ def test_images_in_every_form(tmp_path):
         (Image.new("RGB", (0, 5)), "0 x 5 pixels"),
     ],
 )
-def test_broken_images_name_file_and_row(medium, message):
+def test_broken_images_name_file_and_row(item, message):
     with pytest.raises(BadSampleError, match=f"^pairs.parquet, row 3: .*{message}"):
-        decode_image(medium, WHERE)
+        decode_image(item, WHERE)
 
 
 def test_truncated_and_oversized_images(monkeypatch):
@@ -67,8 +67,8 @@ def test_truncated_and_oversized_images(monkeypatch):
 )
 def test_frames_at_a_fixed_rate(fps, max_frames, taken, tmp_path):
     data = video_file(tmp_path / "a.mp4", frames=10, rate=4)
-    for medium in (data, str(tmp_path / "a.mp4")):
-        frames = decode_video(medium, WHERE, fps=fps, max_frames=max_frames)
+    for item in (data, str(tmp_path / "a.mp4")):
+        frames = decode_video(item, WHERE, fps=fps, max_frames=max_frames)
         assert [round(number_of(frame) / 20) for frame in frames] == list(taken)
 
 
@@ -79,9 +79,9 @@ def test_frames_are_taken_as_they_come():
 
 def test_broken_videos_name_file_and_row(tmp_path):
     data = video_file(tmp_path / "a.mp4", frames=10, rate=4)
-    for medium in (b"no video", data[: len(data) // 2]):
+    for item in (b"no video", data[: len(data) // 2]):
         with pytest.raises(BadSampleError, match="^pairs.parquet, row 3: the video 'a.mp4' cannot be decoded"):
-            decode_video({"bytes": medium, "path": "a.mp4"}, WHERE, fps=1, max_frames=8)
+            decode_video({"bytes": item, "path": "a.mp4"}, WHERE, fps=1, max_frames=8)
 
 
 def brightness(frames: list[Image.Image]) -> list[int]:
@@ -146,9 +146,9 @@ PLAYLISTS = {
 def test_what_names_other_files_is_no_video(name, tmp_path):
     video_file(tmp_path / "a.mp4", frames=2, rate=4)
     (tmp_path / name).write_text(PLAYLISTS[name].format(video=tmp_path / "a.mp4"))
-    for medium in (str(tmp_path / name), (tmp_path / name).read_bytes()):
+    for item in (str(tmp_path / name), (tmp_path / name).read_bytes()):
         with pytest.raises(BadSampleError, match="row 3: the video .*not a video of a format that is read .*matroska"):
-            decode_video(medium, WHERE, fps=1, max_frames=8)
+            decode_video(item, WHERE, fps=1, max_frames=8)
 
 
 def test_frames_beyond_the_pixel_limit(tmp_path, monkeypatch):

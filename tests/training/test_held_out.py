@@ -10,8 +10,8 @@ from PIL import Image
 from runs import model, source, trainer, write_pairs
 
 from transformers_flamingo.data import BadSampleError
+from transformers_flamingo.evaluation.metrics import word_f1
 from transformers_flamingo.training import DataSource, FlamingoDataCollator, GenerationEvalDataset
-from transformers_flamingo.training.held_out import exact_match, word_f1
 
 
 @pytest.fixture
@@ -63,21 +63,6 @@ def test_rows_that_an_evaluation_cannot_use(tmp_path):
     entry = DataSource(name="texts", format="parts", path=str(tmp_path / "texts.jsonl"))
     with pytest.raises(BadSampleError, match="texts.jsonl, row 0: the text 'w5 w6.*no image and no prompt"):
         GenerationEvalDataset(entry, tiny_processor())
-
-
-@pytest.mark.parametrize(
-    ("prediction", "reference", "exact", "f1"),
-    [
-        ("A red circle.", "red circle", 1.0, 1.0),
-        ("red circle", "a blue circle", 0.0, 0.5),
-        ("", "red", 0.0, 0.0),
-        ("the", "", 1.0, 1.0),
-        ("red red", "red", 0.0, 2 / 3),
-    ],
-)
-def test_scores(prediction, reference, exact, f1):
-    assert exact_match(prediction, reference) == exact
-    assert word_f1(prediction, reference) == pytest.approx(f1)
 
 
 def test_the_trainer_reports_loss_and_scores_with_images_and_blind(tmp_path, pairs):

@@ -43,7 +43,7 @@ from transformers.utils import (
 
 from ..configuration_flamingo import FlamingoConfig
 from ..modeling_flamingo import FlamingoModel, normalise_mpt_queries_and_keys
-from ..processing_flamingo import load_tokenizer as load_auto_tokenizer
+from ..tokenizers_flamingo import load_tokenizer as load_auto_tokenizer
 from ..utils.names import summarize_names
 from ..utils.weight_files import check_folder, find_file, read_pretrained_tensors, weight_files
 from .mosaic_gpt import is_mosaic_gpt, mosaic_gpt_config, mosaic_gpt_key

@@ -2,7 +2,7 @@
 """The one form that every data set takes, and the text rules of the paper.
 
 A *document* is a list of chunks. A chunk is at most one image or video with the text that belongs to it. A reader
-makes documents out of the rows of one published layout; [`render`] makes a row for [`FlamingoDataCollator`] out of a
+makes documents out of the rows of one published layout; [`document_to_sample`] makes a row for [`FlamingoDataCollator`] out of a
 document.
 
     [Chunk("a cat", cat), Chunk("a dog", dog)]  ->  <image>a cat<|endofchunk|><image> a dog<|endofchunk|>
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..processing_flamingo import FlamingoProcessor
-from .media import BadSampleError, decode_medium
+from .media import BadSampleError, load_media
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Chunk:
 
     Args:
         text (`str`): What the model learns to say. `<|endofchunk|>` follows it, unless it is empty.
-        medium (*optional*):
+        item (*optional*):
             An image, as anything that [`decode_image`] takes, a video as a list of frames, or what a vision encoder
             made of either, a `torch.Tensor` of shape `(F, P, Dv)`. Its `<image>` stands before the prompt.
         prompt (`str`, *optional*, defaults to `""`):
@@ -35,7 +35,7 @@ class Chunk:
     """
 
     text: str
-    medium: Any = None
+    item: Any = None
     prompt: str = ""
 
 
@@ -44,7 +44,7 @@ def interleave(parts: Iterable[Any], separator: str) -> list[Chunk]:
     A document from text and media in reading order: an image belongs to the text behind it, up to the next image.
 
     Args:
-        parts: Strings, and media as in [`Chunk`]: of those, a path must be in a dict, as [`Reader.locate`] gives it.
+        parts: Strings, and media as in [`Chunk`]: of those, a path must be in a dict, as [`Reader.resolve_path`] gives it.
         separator (`str`): Stands between two strings with no image between them.
     """
     document: list[Chunk] = []
@@ -59,12 +59,12 @@ def interleave(parts: Iterable[Any], separator: str) -> list[Chunk]:
     return document
 
 
-def render(
+def document_to_sample(
     document: list[Chunk],
     processor: FlamingoProcessor,
     rng: np.random.Generator,
     *,
-    where: str,
+    location: str,
     max_length: int | None = None,
     max_images: int | None = None,
     leading_space_probability: float = 0.5,
@@ -75,7 +75,7 @@ def render(
     A document as a row for [`FlamingoDataCollator`], by the rules of the paper (Alayrac et al. 2022, section 2.4 and
     appendix A.3).
 
-    **Text.** Each medium is one `<image>` before its prompt and text, and each text ends with `<|endofchunk|>`.
+    **Text.** Each item is one `<image>` before its prompt and text, and each text ends with `<|endofchunk|>`.
 
     **What is learned**: the texts with their `<|endofchunk|>`, and neither markers nor prompts. In a document with
     images, text before the first of them is only read: no image explains it. So of an image-text pair everything but
@@ -90,7 +90,7 @@ def render(
         document (`list[Chunk]`): What a reader's `read` returned.
         processor ([`FlamingoProcessor`]): For its markers and, if `max_length` is given, its fast tokenizer.
         rng (`numpy.random.Generator`): The only source of chance. What is drawn does not depend on the budgets.
-        where (`str`): File and row of the document, for error messages: [`origin`] of its row.
+        location (`str`): File and row of the document, for error messages: [`row_location`] of its row.
         max_length (`int`, *optional*): Token budget, with the special tokens that the tokenizer adds.
         max_images (`int`, *optional*): Budget of images and videos.
         leading_space_probability (`float`, *optional*, defaults to 0.5):
@@ -112,22 +112,22 @@ def render(
         BadSampleError: a text contains a special token, nothing is left to learn, or an image that is kept is broken.
         ValueError: `next_image_probability` is given for a document with prompts.
     """
-    _refuse_special_tokens(document, processor, where)
-    has_media = any(chunk.medium is not None for chunk in document)
+    _refuse_special_tokens(document, processor, location)
+    has_media = any(chunk.item is not None for chunk in document)
     moves = rng.random() < next_image_probability
     if moves and has_media:
-        document = _see_next_image(document, where)
+        document = _see_next_image(document, location)
     spaces = rng.random(len(document)) < leading_space_probability
 
     pieces, seen = [], not has_media
     for chunk, space in zip(document, spaces, strict=True):
-        seen = seen or chunk.medium is not None
+        seen = seen or chunk.item is not None
         pieces.append(_piece(chunk, space, seen, processor))
     pieces = _without_unlearned_end(pieces)
     kept = _fit(pieces, processor, max_length, max_images)
     if not kept:
         raise BadSampleError(
-            f"{where}: nothing to learn from, in {len(document)} chunks within {max_length=} and {max_images=}. There "
+            f"{location}: nothing to learn from, in {len(document)} chunks within {max_length=} and {max_images=}. There "
             "is no text, or what must be read before the first text does not fit. Leave the row out, or raise the "
             "budgets."
         )
@@ -147,15 +147,15 @@ def render(
             supervised.append((len(text), len(text) + len(eos)))
             text += eos
     # Behind an image or another text, something is always predicted
-    if kept[0].medium is None and len(supervised) == 1 and not _is_predicted(text, supervised[0], processor):
+    if kept[0].item is None and len(supervised) == 1 and not _is_predicted(text, supervised[0], processor):
         raise BadSampleError(
-            f"{where}: nothing to learn from: all that is learned of {text!r} is its first token, which nothing comes before "
+            f"{location}: nothing to learn from: all that is learned of {text!r} is its first token, which nothing comes before "
             f"to predict it from (within {max_length=}). Remove the row, or raise the budget."
         )
-    media = [piece.medium for piece in kept if piece.medium is not None]
-    if media and all(isinstance(medium, torch.Tensor) for medium in media):
+    media = [piece.item for piece in kept if piece.item is not None]
+    if media and all(isinstance(item, torch.Tensor) for item in media):
         return {"text": text, "supervised": supervised, "image_features": media}
-    return {"text": text, "supervised": supervised, "images": [decode_medium(medium, where) for medium in media]}
+    return {"text": text, "supervised": supervised, "images": [load_media(item, location) for item in media]}
 
 
 class _Piece(NamedTuple):
@@ -163,7 +163,7 @@ class _Piece(NamedTuple):
 
     text: str
     learned_from: int  # character; the end of the text if nothing of it is learned
-    medium: Any
+    item: Any
     is_context: bool  # text that is only read, and belongs to no question: it can go
 
     @property
@@ -172,7 +172,7 @@ class _Piece(NamedTuple):
 
 
 def _piece(chunk: Chunk, space: bool, sees_image: bool, processor: FlamingoProcessor) -> _Piece:
-    marker = "" if chunk.medium is None else processor.image_token
+    marker = "" if chunk.item is None else processor.image_token
     body = chunk.prompt + chunk.text
     body = " " * bool(space and body and not body[0].isspace()) + body
     text = marker + body + processor.end_of_chunk_token * bool(chunk.text)
@@ -183,22 +183,22 @@ def _piece(chunk: Chunk, space: bool, sees_image: bool, processor: FlamingoProce
         learned_from = len((marker + body).removesuffix(chunk.text).rstrip(" "))
     else:
         learned_from = len(marker)  # the leading space is a part of the text
-    return _Piece(text, learned_from, chunk.medium, not sees_image and not chunk.prompt)
+    return _Piece(text, learned_from, chunk.item, not sees_image and not chunk.prompt)
 
 
-def _see_next_image(document: list[Chunk], where: str) -> list[Chunk]:
+def _see_next_image(document: list[Chunk], location: str) -> list[Chunk]:
     """Each text moves to the image behind it; the last text stays with the last image."""
     if any(chunk.prompt for chunk in document):
         raise ValueError(
-            f"{where} has prompts, and `next_image_probability` would move its images away from their questions. It "
+            f"{location} has prompts, and `next_image_probability` would move its images away from their questions. It "
             "is for interleaved web pages: leave it at 0 for this data set."
         )
-    if document[0].medium is not None:
+    if document[0].item is not None:
         document = [Chunk(""), *document]
-    media = [chunk.medium for chunk in document[1:]]
+    media = [chunk.item for chunk in document[1:]]
     *texts, before, last = (chunk.text for chunk in document)
     texts.append(" ".join(filter(None, (before, last))))
-    return [Chunk(text, medium) for text, medium in zip(texts, media, strict=True)]
+    return [Chunk(text, item) for text, item in zip(texts, media, strict=True)]
 
 
 def _without_unlearned_end(pieces: list[_Piece]) -> list[_Piece]:
@@ -210,7 +210,7 @@ def _without_unlearned_end(pieces: list[_Piece]) -> list[_Piece]:
 def _fit(
     pieces: list[_Piece], processor: FlamingoProcessor, max_length: int | None, max_images: int | None
 ) -> list[_Piece]:
-    """The pieces that fit, see [`render`]; `[]` if nothing could be learned from what fits."""
+    """The pieces that fit, see [`document_to_sample`]; `[]` if nothing could be learned from what fits."""
     kept = _without_unlearned_end(_whole_pieces(pieces, processor, max_length, max_images))
     if kept or not pieces:
         return kept
@@ -221,7 +221,7 @@ def _fit(
     if kept:
         return kept
     long = pieces[len(whole)]
-    if max_images is not None and sum(piece.medium is not None for piece in [*whole, long]) > max_images:
+    if max_images is not None and sum(piece.item is not None for piece in [*whole, long]) > max_images:
         return []
     before = "".join(piece.text for piece in whole)
     text, budget = before + long.text, _budget(max_length, processor)
@@ -238,7 +238,7 @@ def _whole_pieces(
 ) -> list[_Piece]:
     fits = np.ones(len(pieces), dtype=bool)
     if max_images is not None:
-        fits &= np.cumsum([piece.medium is not None for piece in pieces]) <= max_images
+        fits &= np.cumsum([piece.item is not None for piece in pieces]) <= max_images
     if max_length is not None:
         starts = _token_starts("".join(piece.text for piece in pieces), processor)
         ends = np.cumsum([len(piece.text) for piece in pieces])
@@ -263,14 +263,14 @@ def _budget(max_length: int, processor: FlamingoProcessor) -> int:
     return max(0, max_length - processor.tokenizer.num_special_tokens_to_add())
 
 
-def _refuse_special_tokens(document: list[Chunk], processor: FlamingoProcessor, where: str) -> None:
+def _refuse_special_tokens(document: list[Chunk], processor: FlamingoProcessor, location: str) -> None:
     tokenizer = processor.tokenizer
     # The unknown token is no instruction: text that spells it out is as unknown as it says
     reserved = {*tokenizer.all_special_tokens, processor.image_token, processor.end_of_chunk_token}
     reserved.discard(tokenizer.unk_token)
     texts = [""]  # what stands together, without a marker or an end between
     for chunk in document:
-        if chunk.medium is not None:
+        if chunk.item is not None:
             texts.append("")
         texts[-1] += chunk.prompt + chunk.text
         if chunk.text:
@@ -279,7 +279,7 @@ def _refuse_special_tokens(document: list[Chunk], processor: FlamingoProcessor, 
         found = sorted(token for token in reserved if token in text)
         if found:
             raise BadSampleError(
-                f"{where}: the text contains {', '.join(map(repr, found))}, which the tokenizer would read as a "
+                f"{location}: the text contains {', '.join(map(repr, found))}, which the tokenizer would read as a "
                 "special token: a marker without an image, or the end of a text that goes on. Remove it from the "
                 "text, or remove the row."
             )

@@ -40,21 +40,21 @@ class BadSampleError(ValueError):
     """A row that cannot be trained on. The message begins with its file and row."""
 
 
-def decode_image(medium: Any, where: str) -> PIL.Image.Image:
+def decode_image(item: Any, location: str) -> PIL.Image.Image:
     """
     Open an image and read its pixels, which finds a truncated file.
 
     Modes, transparency, bit depth and orientation are left to [`FlamingoProcessor`].
 
     Args:
-        medium: A PIL image, the bytes of an image file, its path, or a dict of `bytes` and `path`, as
+        item: A PIL image, the bytes of an image file, its path, or a dict of `bytes` and `path`, as
             `datasets.Image(decode=False)` gives it. An address only as a [`MediaPath`] that allows it.
-        where (`str`): File and row, for the error message.
+        location (`str`): File and row, for the error message.
 
     Raises:
         BadSampleError: it may not be opened, cannot be found, is not an image, is damaged, or has no or too many pixels.
     """
-    name, path, source = _source(medium, where, "image", MAX_FILE_BYTES)
+    name, path, source = _source(item, location, "image", MAX_FILE_BYTES)
     try:
         image = source if isinstance(source, PIL.Image.Image) else open_bytes(source.read())
         _check_pixels(image.width, image.height)
@@ -63,7 +63,7 @@ def decode_image(medium: Any, where: str) -> PIL.Image.Image:
     except Exception as error:  # each of Pillow's decoders has its own
         what = error_words(error)
         raise BadSampleError(
-            f"{where}: {name} cannot be decoded ({what}). It is truncated, damaged, too large, or not an image: a "
+            f"{location}: {name} cannot be decoded ({what}). It is truncated, damaged, too large, or not an image: a "
             "download may have stored an error page in its place. Fetch it again or remove the row."
         ) from error
     if path:
@@ -71,21 +71,21 @@ def decode_image(medium: Any, where: str) -> PIL.Image.Image:
     return image
 
 
-def decode_medium(medium: Any, where: str) -> PIL.Image.Image | list[PIL.Image.Image]:
+def load_media(item: Any, location: str) -> PIL.Image.Image | list[PIL.Image.Image]:
     """Decode an image, or the frames of a video given as a list, as [`decode_image`] opens each."""
-    if isinstance(medium, list | tuple):
-        return [decode_image(frame, where) for frame in medium]
-    return decode_image(medium, where)
+    if isinstance(item, list | tuple):
+        return [decode_image(frame, location) for frame in item]
+    return decode_image(item, location)
 
 
-def decode_video(medium: Any, where: str, *, fps: float, max_frames: int) -> list[PIL.Image.Image]:
+def decode_video(item: Any, location: str, *, fps: float, max_frames: int) -> list[PIL.Image.Image]:
     """
     Decode frames of a video file, sampled at a fixed rate from its beginning.
 
     Args:
-        medium: The bytes of a video file, its path, or a dict of `bytes` and `path`. An address only as a [`MediaPath`]
+        item: The bytes of a video file, its path, or a dict of `bytes` and `path`. An address only as a [`MediaPath`]
             that allows it. A list of frames is returned as it is.
-        where (`str`): File and row, for the error message.
+        location (`str`): File and row, for the error message.
         fps (`float`): Frames per second of the video's own time. The first frame at or after each multiple of
             `1 / fps` is taken; a slower video gives each of its frames once.
         max_frames (`int`): Decoding ends with this frame.
@@ -94,13 +94,13 @@ def decode_video(medium: Any, where: str, *, fps: float, max_frames: int) -> lis
         BadSampleError: it may not be opened, cannot be found, is not a video, is damaged, or has no frames.
         ImportError: PyAV is missing.
     """
-    if isinstance(medium, list | tuple):
-        if not medium:
-            raise BadSampleError(f"{where}: a video without frames. Remove the row.")
-        return list(medium)
+    if isinstance(item, list | tuple):
+        if not item:
+            raise BadSampleError(f"{location}: a video without frames. Remove the row.")
+        return list(item)
     frames, begin = [], None
-    name, _, source = _source(medium, where, "video", MAX_MEDIA_BYTES)
-    with _open_video(source, name, where) as container:
+    name, _, source = _source(item, location, "video", MAX_MEDIA_BYTES)
+    with _open_video(source, name, location) as container:
         for frame in _frames(container):
             begin = frame.time if begin is None else begin
             # Times are multiples of the stream's time base: a frame at 0.999999 is the frame at 1
@@ -111,19 +111,19 @@ def decode_video(medium: Any, where: str, *, fps: float, max_frames: int) -> lis
         else:
             _check_whole(container, frame if frames else None)
     if not frames:
-        raise BadSampleError(f"{where}: {name} has no frames. Fetch it again or remove the row.")
+        raise BadSampleError(f"{location}: {name} has no frames. Fetch it again or remove the row.")
     return frames
 
 
 def decode_segment(
-    path: str, where: str, *, start: float | None, end: float | None, num_frames: int
+    path: str, location: str, *, start: float | None, end: float | None, num_frames: int
 ) -> list[PIL.Image.Image]:
     """
     Decode frames of a part of a video file, each in the middle of its share of the time.
 
     Args:
         path (`str`): The file.
-        where (`str`): What refers to it, for the error message.
+        location (`str`): What refers to it, for the error message.
         start, end (`float`, *optional*): The part in seconds, by default the whole. What is beyond the end of the video
             does not count.
         num_frames (`int`): Frames to return. A part with fewer repeats some.
@@ -135,7 +135,7 @@ def decode_segment(
     begin = start or 0.0
     if not begin >= 0 or (end is not None and not end > begin) or num_frames < 1:
         raise BadSampleError(
-            f"{where}: {num_frames} frames from {start} to {end} s of a video. A part begins at 0 or later, ends after its "
+            f"{location}: {num_frames} frames from {start} to {end} s of a video. A part begins at 0 or later, ends after its "
             "beginning, and has at least one frame. Fix the annotation."
         )
     frames: list[PIL.Image.Image] = []
@@ -144,8 +144,10 @@ def decode_segment(
     try:
         source = open_media(path, MAX_MEDIA_BYTES)
     except (OSError, ValueError) as error:
-        raise BadSampleError(f"{where}: {name} cannot be decoded ({error}). Check that the file is there.") from error
-    with _open_video(source, name, where) as container:
+        raise BadSampleError(
+            f"{location}: {name} cannot be decoded ({error}). Check that the file is there."
+        ) from error
+    with _open_video(source, name, location) as container:
         if end is None or (container.duration is not None and begin < _seconds(container) < end):
             end = _seconds(container)
         times = [begin + (i + 0.5) * (end - begin) / num_frames for i in range(num_frames)]
@@ -160,11 +162,11 @@ def decode_segment(
             _check_whole(container, last)
     if last is None:
         raise BadSampleError(
-            f"{where}: {name} has no frame from {start} to {end} s. Fetch it again or remove the row."
+            f"{location}: {name} has no frame from {start} to {end} s. Fetch it again or remove the row."
         )
     if not frames and shown < begin:
         raise BadSampleError(
-            f"{where}: {name} ends at {shown:.2f} s, and the part begins at {begin:.2f} s. The file is cut short, or the "
+            f"{location}: {name} ends at {shown:.2f} s, and the part begins at {begin:.2f} s. The file is cut short, or the "
             "annotation is of another video. Fetch it again or remove the row."
         )
     return frames + [last.to_image()] * (num_frames - len(frames))
@@ -177,7 +179,7 @@ def _check_pixels(width: int, height: int) -> None:
 
 
 @contextmanager
-def _open_video(source: BinaryIO, name: str, where: str) -> Iterator[Any]:
+def _open_video(source: BinaryIO, name: str, location: str) -> Iterator[Any]:
     """Open a video with PyAV, and give its container. What fails inside is an error that names the video."""
     try:
         import av
@@ -190,7 +192,7 @@ def _open_video(source: BinaryIO, name: str, where: str) -> Iterator[Any]:
             yield container
     except Exception as error:  # PyAV's, and IndexError where there is no video stream
         raise BadSampleError(
-            f"{where}: {name} cannot be decoded ({getattr(error, 'strerror', None) or error}). It is truncated, damaged, "
+            f"{location}: {name} cannot be decoded ({getattr(error, 'strerror', None) or error}). It is truncated, damaged, "
             f"or not a video of a format that is read ({', '.join(VIDEO_FORMATS)}). Fetch it again or remove the row."
         ) from error
 
@@ -230,23 +232,23 @@ def _duration(frame: Any, container: Any) -> float:
     return max(float((frame.duration or 0) * frame.time_base), float(1 / rate) if rate else 0.0)
 
 
-def _source(medium: Any, where: str, kind: str, max_bytes: int) -> tuple[str, str | None, Any]:
-    """Return what to call a medium in messages, its path if it has one, and a PIL image or an open file."""
+def _source(item: Any, location: str, kind: str, max_bytes: int) -> tuple[str, str | None, Any]:
+    """Return what to call an item in messages, its path if it has one, and a PIL image or an open file."""
     path = None
-    if isinstance(medium, dict):
-        path = medium.get("path")
-        medium = path if medium.get("bytes") is None else medium["bytes"]
-    if isinstance(medium, PIL.Image.Image):
-        return f"the {kind}", None, medium
-    if isinstance(medium, bytes | bytearray | memoryview):
-        return f"the {kind}" + (f" {path!r}" if path else ""), path, BytesIO(medium)
-    if not isinstance(medium, str):
-        given = "no data" if medium is None else f"a {type(medium).__name__}"
-        raise BadSampleError(f"{where}: the {kind} is {given}. Give bytes or a path, or remove the row.")
+    if isinstance(item, dict):
+        path = item.get("path")
+        item = path if item.get("bytes") is None else item["bytes"]
+    if isinstance(item, PIL.Image.Image):
+        return f"the {kind}", None, item
+    if isinstance(item, bytes | bytearray | memoryview):
+        return f"the {kind}" + (f" {path!r}" if path else ""), path, BytesIO(item)
+    if not isinstance(item, str):
+        given = "no data" if item is None else f"a {type(item).__name__}"
+        raise BadSampleError(f"{location}: the {kind} is {given}. Give bytes or a path, or remove the row.")
     try:
-        return f"the {kind} {str(medium)!r}", str(medium), open_media(medium, max_bytes)
+        return f"the {kind} {str(item)!r}", str(item), open_media(item, max_bytes)
     except Exception as error:  # each file system has its own
         raise BadSampleError(
-            f"{where}: the {kind} {str(medium)!r:.300} cannot be read ({type(error).__name__}: {error}). Check the path, "
+            f"{location}: the {kind} {str(item)!r:.300} cannot be read ({type(error).__name__}: {error}). Check the path, "
             "and the `media_root` that relative paths start from."
         ) from error

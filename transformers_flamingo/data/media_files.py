@@ -41,7 +41,7 @@ class MediaPath(str):
         return self
 
 
-def locate(path: str, folder: str, media_root: str | None = None, allow_remote: bool = False) -> MediaPath:
+def resolve_media_path(path: str, folder: str, media_root: str | None = None, allow_remote: bool = False) -> MediaPath:
     """
     Return where the file is that a row names. Nothing is checked or opened yet, see [`open_media`].
 

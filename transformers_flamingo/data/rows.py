@@ -4,8 +4,8 @@ Data files: which of them a path leads to, and the rows in each, with their file
 
 | file | a row is |
 |---|---|
-| `.jsonl` | one line, parsed by [`record`] |
-| `.json` | one item of the list in the file, parsed by [`record`] |
+| `.jsonl` | one line, parsed by [`parse_record`] |
+| `.json` | one item of the list in the file, parsed by [`parse_record`] |
 | `.csv`, `.tsv` | its columns, all of them strings |
 | `.tar` | the files of one key, as in WebDataset |
 | `.parquet` | its columns; read by `datasets` |

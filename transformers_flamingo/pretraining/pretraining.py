@@ -55,8 +55,8 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from ..data import FORMATS, BadSampleError, Chunk, Reader, decode_image, origin
-from ..data.sources import record, rows_of, text_column
+from ..data import FORMATS, BadSampleError, Chunk, Reader, decode_image, row_location
+from ..data.reader import parse_record, require_text, rows_of
 from ..saving_flamingo import update_folder, write_folder
 from ..training.arguments import SecretFreeTrainingArguments
 from ..training.callbacks import StopAtNaNCallback
@@ -71,7 +71,7 @@ class Texts(Reader):
     """Text alone: the column `text`."""
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
-        return [Chunk(text_column(record(row), "text"))]
+        return [Chunk(require_text(parse_record(row), "text"))]
 
 
 _FORMATS = {"text": Texts, **FORMATS}
@@ -287,13 +287,13 @@ class ContrastiveCollator:
         return {**batch, "pixel_values": pixels["pixel_values"]}
 
     def _pair(self, row: dict[str, Any]) -> tuple[Any, str]:
-        chunks = [chunk for chunk in self.reader.read(row) if chunk.medium is not None and chunk.text]
-        if len(chunks) != 1 or isinstance(chunks[0].medium, list):
+        chunks = [chunk for chunk in self.reader.read(row) if chunk.item is not None and chunk.text]
+        if len(chunks) != 1 or isinstance(chunks[0].item, list):
             raise BadSampleError(
-                f"{origin(row)}: a row with {len(chunks)} images or videos with text. To contrast images with texts, "
+                f"{row_location(row)}: a row with {len(chunks)} images or videos with text. To contrast images with texts, "
                 "each row needs one image with its text."
             )
-        return decode_image(chunks[0].medium, origin(row)), chunks[0].text
+        return decode_image(chunks[0].item, row_location(row)), chunks[0].text
 
 
 def pretrain_vision(arguments: VisionPretrainingArguments, training: TrainingArguments) -> Trainer:

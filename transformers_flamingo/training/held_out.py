@@ -1,9 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Held-out rows for generation-based evaluation during training, with their images and with blank images."""
 
-import re
-import string
-from collections import Counter
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +9,9 @@ import torch
 from PIL import Image
 from transformers.utils import logging
 
-from ..data import BadSampleError, origin, render
+from ..data import BadSampleError, document_to_sample, row_location
 from ..data.data_collator import FlamingoDataCollator
+from ..evaluation.metrics import exact_match, word_f1
 from ..processing_flamingo import FlamingoProcessor
 from .arguments import DataSource
 
@@ -80,7 +79,7 @@ class GenerationEvalDataset(torch.utils.data.Dataset):
         for index in np.linspace(0, len(rows) - 1, count).round().astype(int).tolist():
             row = rows[index]
             try:
-                self.samples.append(self._render(reader.read(row), origin(row)))
+                self.samples.append(self._render(reader.read(row), row_location(row)))
             except BadSampleError as error:
                 if not skip_bad_samples:
                     raise BadSampleError(f"Data source {source.name!r}: {error}") from error
@@ -90,11 +89,11 @@ class GenerationEvalDataset(torch.utils.data.Dataset):
 
     def _render(self, document: list, location: str) -> dict[str, Any]:
         """Render a document, and check that it can be evaluated."""
-        sample = render(
+        sample = document_to_sample(
             document,
             self.processor,
             np.random.default_rng(0),
-            where=location,
+            location=location,
             max_length=self.source.max_length,
             max_images=self.source.max_images,
             leading_space_probability=float(self.source.leading_space_probability > 0.5),
@@ -139,22 +138,5 @@ def _blank(image: Any) -> Any:
     return Image.new("RGB", image.size, _BLANK)
 
 
-def exact_match(prediction: str, reference: str) -> float:
-    """1 if both are the same words, case, punctuation and articles aside (as SQuAD compares answers), else 0."""
-    return float(_words(prediction) == _words(reference))
-
-
-def word_f1(prediction: str, reference: str) -> float:
-    """Harmonic mean of the shares of words that prediction and reference have in common, compared as above."""
-    there, here = Counter(_words(reference)), Counter(_words(prediction))
-    common = (there & here).total()
-    return 2 * common / (there.total() + here.total()) if common else float(not there and not here)
-
-
-def _words(text: str) -> list[str]:
-    text = text.lower().translate(str.maketrans("", "", string.punctuation))
-    return re.sub(r"\b(a|an|the)\b", " ", text).split()
-
-
 #: What generated texts are scored by.
-SCORES = {"exact_match": exact_match, "word_f1": word_f1}
+SCORES = {"exact_match": partial(exact_match, normalization="squad"), "word_f1": word_f1}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from datasets import Dataset
 
-from ..data import BadSampleError, Reader, origin, render
+from ..data import BadSampleError, Reader, document_to_sample, row_location
 from ..data.data_collator import FlamingoDataCollator
 from ..processing_flamingo import FlamingoProcessor
 from .arguments import DataSource, MixtureStrategy
@@ -168,13 +168,13 @@ class MicroBatchBuilder:
         """
         while True:
             row = next(candidates)
-            location = origin(row)
+            location = row_location(row)
             try:
-                sample = render(
+                sample = document_to_sample(
                     self.reader.read(row),
                     self.processor,
                     np.random.default_rng([self.settings.seed, self.index, slot]),
-                    where=location,
+                    location=location,
                     max_length=self.source.max_length,
                     max_images=self.source.max_images,
                     leading_space_probability=self.source.leading_space_probability,
