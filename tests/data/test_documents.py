@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
 from transformers_flamingo.data import FORMATS, BadSampleError, Chunk, document_to_sample, interleave
-from transformers_flamingo.data.documents import _see_next_image
+from transformers_flamingo.data.samples import _see_next_image
 from transformers_flamingo.training import FlamingoDataCollator
 
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from transformers_flamingo.data import FORMATS, BadSampleError, document_to_sample, row_location
-from transformers_flamingo.data.rows import FILE, ROW
+from transformers_flamingo.data.columns import FILE, ROW
 from transformers_flamingo.training import FlamingoDataCollator
 
 

@@ -7,7 +7,7 @@ import pytest
 from data_factory import number_of, picture, png
 
 from transformers_flamingo.data import FORMATS, BadSampleError, load_media
-from transformers_flamingo.data.rows import FILE, JSON, ROW, TAR_FILE, TAR_KEY
+from transformers_flamingo.data.columns import FILE, JSON, ROW, TAR_FILE, TAR_KEY
 
 
 LLAVA = ({"from": "human", "value": "<image> what?"}, {"from": "gpt", "value": "a"})

@@ -10,10 +10,10 @@ import pytest
 from data_factory import number_of, png
 from loopback import Server
 
-from transformers_flamingo.data import FORMATS, BadSampleError, decode_image, decode_video
+from transformers_flamingo.data import FORMATS, BadSampleError, FixedRate, decode_image, decode_video
 from transformers_flamingo.data import media_files as data_files
+from transformers_flamingo.data.columns import FILE, ROW
 from transformers_flamingo.data.media_files import MediaPath, open_media, resolve_media_path
-from transformers_flamingo.data.reader import FILE, ROW
 
 
 WHERE = "pairs.jsonl, row 3"
@@ -60,7 +60,7 @@ def test_a_media_root_that_is_a_link(folders):
     assert number_of(read("a.png", str(folders / "root"))) == 5
 
 
-@pytest.mark.parametrize("decode", [decode_image, lambda *args: decode_video(*args, fps=1, max_frames=2)])
+@pytest.mark.parametrize("decode", [decode_image, lambda *args: decode_video(*args, FixedRate(1, 2))])
 def test_only_regular_files(decode, folders):
     os.mkfifo(folders / "fifo")
     for path, what in ((folders / "fifo", "a pipe"), ("/dev/zero", "a device"), (folders, "a folder")):
@@ -73,7 +73,7 @@ def test_a_limit_of_size(folders, monkeypatch):
     with open(folders / "large.mp4", "wb") as file:
         file.truncate(2**36)  # which takes no space
     with pytest.raises(BadSampleError, match=f"{2**36} bytes, more than the limit of {2**35}"):
-        decode_video(str(folders / "large.mp4"), WHERE, fps=1, max_frames=2)
+        decode_video(str(folders / "large.mp4"), WHERE, FixedRate(1, 2))
     with pytest.raises(BadSampleError, match=f"{2**36} bytes, more than the limit of {2**30}"):
         decode_image(str(folders / "large.mp4"), WHERE)
 

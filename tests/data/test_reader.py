@@ -10,8 +10,9 @@ from datasets import Dataset, Features, Image, List, Value
 from torch.utils.data import DataLoader
 
 from transformers_flamingo.data import BadSampleError, Reader, row_location
+from transformers_flamingo.data.columns import parse_record
+from transformers_flamingo.data.data_files import find_files
 from transformers_flamingo.data.formats.image_text_pairs import ImageTextPairs
-from transformers_flamingo.data.reader import find_files, parse_record
 
 
 both = pytest.mark.parametrize("streaming", [False, True])

@@ -6,9 +6,8 @@ from base64 import b64encode
 
 import numpy as np
 import pytest
-from data_factory import learned, number_of, picture, png, write_jsonl, write_tar
+from data_factory import learned, number_of, picture, png, video_file, write_jsonl, write_tar
 from datasets import Dataset, Features, Image, List, Value
-from test_media import video_file
 
 from transformers_flamingo.data import FORMATS, BadSampleError, Chunk, document_to_sample, row_location
 

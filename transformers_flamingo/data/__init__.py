@@ -16,13 +16,18 @@ batch = FlamingoDataCollator(processor)(list(itertools.islice(samples, 8)))
 ```
 """
 
+from .columns import row_location
 from .data_collator import FlamingoDataCollator
-from .documents import Chunk, document_to_sample, interleave
+from .documents import Chunk, interleave
+from .errors import BadSampleError
 from .features import EncodedDocuments, add_image_features, encode_documents
 from .formats import FORMATS
-from .media import BadSampleError, decode_image, decode_video, load_media
+from .image_decoding import blank_image, decode_image
+from .media import load_media
 from .packing import check_packing, pack
-from .reader import Reader, row_location
+from .reader import Reader
+from .samples import document_to_sample
+from .video_decoding import EvenlySpaced, FixedRate, VideoSegment, decode_video
 
 
 __all__ = [
@@ -30,9 +35,13 @@ __all__ = [
     "BadSampleError",
     "Chunk",
     "EncodedDocuments",
+    "EvenlySpaced",
+    "FixedRate",
     "FlamingoDataCollator",
     "Reader",
+    "VideoSegment",
     "add_image_features",
+    "blank_image",
     "check_packing",
     "decode_image",
     "decode_video",

@@ -26,10 +26,13 @@ from datasets.fingerprint import Hasher
 
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from .columns import ORIGIN, parse_record, row_location, rows_of
+from .data_files import stamp
 from .documents import Chunk
-from .media import BadSampleError, load_media
-from .reader import ORIGIN, Reader, parse_record, row_location, rows_of
-from .rows import stamp, undecoded
+from .errors import BadSampleError
+from .media import load_media
+from .reader import Reader
+from .rows import undecoded
 
 
 FeatureDtype = Literal["float16", "float32"]

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
+from ..data import VideoSegment
 from ..data.literal_text import special_token_spans
 from ..data.media_files import check_media_file
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from .config import EvaluationConfig
 from .task import Example, Prediction, Task
-from .video import Video
 
 
 def check_task(task: Task, queries: Sequence[Example], support: Sequence[Example], config: EvaluationConfig) -> None:
@@ -87,7 +87,7 @@ def check_media(task: Task, examples: Iterable[Example]) -> None:
     missing, has_videos = set(), False
     for example in examples:
         for item in example.media:
-            has_videos |= isinstance(item, Video)
+            has_videos |= isinstance(item, VideoSegment)
             for frame in item if isinstance(item, list | tuple) else [item]:
                 if (path := _path(frame)) is None:
                     continue
@@ -114,7 +114,7 @@ def check_media(task: Task, examples: Iterable[Example]) -> None:
 
 def _path(item: Any) -> str | None:
     """The path or address of an item, if it is one."""
-    if isinstance(item, Video):
+    if isinstance(item, VideoSegment):
         item = item.path
     if isinstance(item, dict):
         item = item.get("path") if item.get("bytes") is None else None
@@ -189,7 +189,7 @@ def examples_fingerprint(examples: Iterable[Example]) -> str:
 
 def _media_stamp(item: Any) -> Any:
     """Return what changes when an image or video of an [`Example`] is replaced."""
-    if isinstance(item, Video):
+    if isinstance(item, VideoSegment):
         return item.start, item.end, item.num_frames, _media_stamp(item.path)
     if isinstance(item, list | tuple):
         return [_media_stamp(frame) for frame in item]

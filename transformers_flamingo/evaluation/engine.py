@@ -20,11 +20,10 @@ import torch
 from transformers import Cache, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
-from ..data import decode_image
+from ..data import load_media
 from ..modeling_flamingo import FlamingoModel, MediaCacheLayer
 from ..processing_flamingo import FlamingoProcessor
 from .task import Example, GenerationSettings
-from .video import Video
 
 
 # The first tokens of a candidate.
@@ -40,7 +39,7 @@ class MediaItem:
 
     Args:
         key (`Hashable`): Its name: media of one key are the same, and are encoded once.
-        data (`Any`): The image, as anything that [`decode_image`] takes, a list of frames, or a [`Video`].
+        data (`Any`): The image, as anything that [`decode_image`] takes, a list of frames, or a [`VideoSegment`].
         location (`str`): For error messages.
     """
 
@@ -135,7 +134,7 @@ class FewShotEngine:
         for start in range(0, len(new), self.batch_size):
             batch = new[start : start + self.batch_size]
             inputs = self.processor(
-                images=[[load_media(item)] for item in batch],
+                images=[[load_media(item.data, item.location)] for item in batch],
                 text=[self.processor.image_token] * len(batch),
                 return_tensors="pt",
             ).to(self.model.device)
@@ -449,15 +448,6 @@ def _trees(beginnings: list[Beginning], size: int) -> Iterator[dict[Beginning, i
             tree.setdefault(beginning[:n], len(tree))
     if tree:
         yield tree
-
-
-def load_media(item: MediaItem) -> Any:
-    """The image, or the list of frames."""
-    if isinstance(item.data, Video):
-        return item.data.frames(item.location)
-    if isinstance(item.data, list | tuple):
-        return [decode_image(frame, item.location) for frame in item.data]
-    return decode_image(item.data, item.location)
 
 
 def media_of(example: Example, kind: str) -> list[MediaItem]:

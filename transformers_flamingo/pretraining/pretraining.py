@@ -56,7 +56,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from ..data import FORMATS, BadSampleError, Chunk, Reader, decode_image, row_location
-from ..data.reader import parse_record, require_text, rows_of
+from ..data.columns import parse_record, require_text, rows_of
 from ..saving_flamingo import update_folder, write_folder
 from ..training.arguments import SecretFreeTrainingArguments
 from ..training.callbacks import StopAtNaNCallback

@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers.utils import logging
 
-from ..data import BadSampleError, document_to_sample, row_location
+from ..data import BadSampleError, blank_image, document_to_sample, row_location
 from ..data.data_collator import FlamingoDataCollator
 from ..evaluation.metrics import exact_match, word_f1
 from ..processing_flamingo import FlamingoProcessor
@@ -17,8 +16,6 @@ from .arguments import DataSource
 
 
 logger = logging.get_logger(__name__)
-
-_BLANK = (127, 127, 127)
 
 
 class EvalPrompt(NamedTuple):
@@ -135,7 +132,7 @@ class GenerationEvalDataset(torch.utils.data.Dataset):
 def _blank(image: Any) -> Any:
     if isinstance(image, list):
         return [_blank(frame) for frame in image]
-    return Image.new("RGB", image.size, _BLANK)
+    return blank_image(image.size)
 
 
 #: What generated texts are scored by.

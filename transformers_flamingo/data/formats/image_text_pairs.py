@@ -6,9 +6,10 @@ from typing import Any
 
 from datasets import Image, Value
 
+from ..columns import parse_record, require_column, require_text, row_location
 from ..documents import Chunk
-from ..media import BadSampleError
-from ..reader import Reader, parse_record, require_column, require_text, row_location
+from ..errors import BadSampleError
+from ..reader import Reader
 
 
 _IMAGE_FILES = ("jpg", "jpeg", "png", "webp")

@@ -5,9 +5,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from ..columns import parse_record, require_list, row_location
 from ..documents import Chunk
-from ..media import BadSampleError
-from ..reader import Reader, parse_record, require_list, row_location
+from ..errors import BadSampleError
+from ..reader import Reader
 from .messages import messages_to_document
 
 

@@ -4,9 +4,10 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..columns import parse_record, require_list, row_location
 from ..documents import Chunk
-from ..media import BadSampleError
-from ..reader import Reader, parse_record, require_list, row_location
+from ..errors import BadSampleError
+from ..reader import Reader
 
 
 def messages_to_document(messages: list[tuple[str, list[Any]]], location: str) -> list[Chunk]:

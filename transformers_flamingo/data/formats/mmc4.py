@@ -11,9 +11,10 @@ from typing import Any
 from datasets import Dataset, IterableDataset, Value
 from transformers.utils import logging
 
+from ..columns import parse_record, require_list, row_location
 from ..documents import Chunk, interleave
-from ..media import BadSampleError
-from ..reader import Reader, parse_record, require_list, row_location
+from ..errors import BadSampleError
+from ..reader import Reader
 
 
 logger = logging.get_logger(__name__)

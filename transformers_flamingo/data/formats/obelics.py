@@ -4,9 +4,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ..columns import parse_record, require_list, row_location
 from ..documents import Chunk, interleave
-from ..media import BadSampleError
-from ..reader import Reader, parse_record, require_list, row_location
+from ..errors import BadSampleError
+from ..reader import Reader
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ..columns import parse_record, require_list, row_location
 from ..documents import Chunk, interleave
-from ..media import BadSampleError, decode_video
-from ..reader import Reader, parse_record, require_list, row_location
+from ..errors import BadSampleError
+from ..reader import Reader
+from ..video_decoding import FixedRate, decode_video
 
 
 @dataclass(frozen=True)
@@ -53,4 +55,4 @@ class Parts(Reader):
             return value
         if isinstance(value, list | tuple):
             value = value[: self.max_frames]
-        return decode_video(value, row_location(row), fps=self.fps, max_frames=self.max_frames)
+        return decode_video(value, row_location(row), FixedRate(self.fps, self.max_frames))

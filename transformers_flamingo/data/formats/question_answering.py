@@ -5,9 +5,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from ..columns import parse_record, require_column, require_text, row_location
 from ..documents import Chunk
-from ..media import BadSampleError
-from ..reader import Reader, parse_record, require_column, require_text, row_location
+from ..errors import BadSampleError
+from ..reader import Reader
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from typing import Any
 
 from datasets import Value, Video
 
+from ..columns import parse_record, require_column, require_text, row_location
 from ..documents import Chunk
-from ..media import decode_video
-from ..reader import Reader, parse_record, require_column, require_text, row_location
+from ..reader import Reader
+from ..video_decoding import FixedRate, decode_video
 
 
 @dataclass(frozen=True)
@@ -40,4 +41,4 @@ class VideoTextPairs(Reader):
         video = self.resolve_path(require_column(row, "video", "file_name", "mp4", "webm", "mkv"), row)
         if isinstance(video, list | tuple):
             video = video[: self.max_frames]
-        return [Chunk(text, decode_video(video, row_location(row), fps=self.fps, max_frames=self.max_frames))]
+        return [Chunk(text, decode_video(video, row_location(row), FixedRate(self.fps, self.max_frames)))]

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...data import FORMATS, BadSampleError, Chunk, row_location
-from ...data.reader import find_files, parse_record, require_column
+from ...data.columns import parse_record, require_column
+from ...data.data_files import find_files
 from ..task import Example
 from .common import Captioning, Choice, OpenEnded
 
