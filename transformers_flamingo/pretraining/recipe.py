@@ -51,7 +51,7 @@ def make_pretraining_parser(
         kind (`type`): [`VisionPretrainingArguments`] or [`TextPretrainingArguments`].
         **kwargs: Arguments of `argparse.ArgumentParser`, such as `prog`.
     """
-    return RecipeParser(_dataclasses(kind), add_help=False, **kwargs)
+    return RecipeParser(_dataclasses(kind), **kwargs)
 
 
 def _dataclasses(kind: type) -> tuple[type, type]:

@@ -86,7 +86,7 @@ def make_recipe_parser(**kwargs: Any) -> ArgumentParser:
     Args:
         **kwargs: Arguments of `argparse.ArgumentParser`, such as `prog`.
     """
-    parser = RecipeParser(_KINDS, add_help=False, **kwargs)
+    parser = RecipeParser(_KINDS, **kwargs)
     group = parser.add_argument_group(
         "data sources",
         "fields of the source NAME of the mixture; of held-out data with `evaluation` instead of `data`",

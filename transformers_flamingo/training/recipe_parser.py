@@ -38,7 +38,8 @@ class RecipeParser(HfArgumentParser):
     """
 
     def __init__(self, kinds: Sequence[type], **kwargs: Any):
-        super().__init__(kinds, allow_abbrev=False, **kwargs)
+        usage = "%(prog)s RECIPE [--NAME VALUE ...]"
+        super().__init__(kinds, **{"usage": usage, "add_help": False, "allow_abbrev": False, **kwargs})
         for action in self._actions:
             action.required = False
 
@@ -94,7 +95,7 @@ def parse_values(
     check_values(values, "The recipe")
     values = {**values, **{name: parse_mapping(name, values.get(name)) for name in mapping_names}}
     flags, changes = _split_command_line(arguments, mapping_names)
-    given, rest = RecipeParser(kinds, add_help=False).parse_given(flags)
+    given, rest = RecipeParser(kinds).parse_given(flags)
     known = {*mapping_names, *(f.name for kind in kinds for f in fields(kind) if f.init)}
     if rest and rest[0].startswith("--"):
         option = rest[0].partition("=")[0]
@@ -176,13 +177,17 @@ def _split_command_line(
 
 def _parse_scalar(text: str) -> Any:
     """Parse a value of the command line, where `"question: {question}"` is text instead of a mapping."""
+    name = "A value of the command line"
     try:
-        value = parse_yaml(text, "A value of the command line")
+        value = parse_yaml(text, name)
     except ValueError:
-        if text.startswith(("{", "[")) or "${" in text:
+        if text.startswith(("{", "[")):
             raise
-        return text
-    return text if isinstance(value, dict) and not text.startswith("{") else value
+        value = text
+    if isinstance(value, dict) and not text.startswith("{"):
+        value = text
+    check_values(value, name)
+    return value
 
 
 def _resolve(values: dict[str, Any]) -> dict[str, Any]:
@@ -239,7 +244,7 @@ def _convert(values: dict[str, Any], kinds: Sequence[type]) -> dict[str, Any]:
         name = str(error.full_key).partition(".")[0].partition("[")[0]
         value = redact_values({name: values.get(name)})[name]
         reason = "" if value is None else f": {one_line(str(error).partition(chr(10))[0], 300)}"
-        raise ValueError(f"`{name}` is {show(value)}, which does not fit{reason}.") from error
+        raise ValueError(f"`{name}` is {show(value)}, which does not fit{reason.rstrip('.')}.") from error
     return OmegaConf.to_container(typed)
 
 
