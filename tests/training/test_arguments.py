@@ -61,7 +61,7 @@ def test_a_source_that_cannot_be_loaded_or_is_empty_stops_the_run_with_its_name(
     for file in files:
         (tmp_path / file).write_text("file_name,text\n")
     source = DataSource(name="laion", format="image_text_pairs", path=str(tmp_path), streaming=streaming)
-    with pytest.raises(ValueError, match=r"Data source 'laion'.* the run stops"):
+    with pytest.raises(ValueError, match=r"Data source 'laion'.* the run was stopped"):
         source.load()
 
 

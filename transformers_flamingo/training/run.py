@@ -20,12 +20,12 @@ from ..utils.loading import check_name, check_weights
 from ..utils.plugins import TEXT_BACKBONES, VISION_BACKBONES, plugin_path
 from ..utils.redaction import explain
 from .adapters import lora_config
-from .arguments import DataSource
+from .arguments import DataSource, ModelArguments
 from .checkpointing import TRAINABLE_NAME, get_last_checkpoint, lock_output
 from .held_out import GenerationEvalDataset
 from .held_out_evaluation import SAMPLES_NAME
 from .mixture import DataMixture
-from .recipe import ModelArguments, Recipe
+from .recipe import Recipe
 from .trainer import FlamingoTrainer
 
 
