@@ -172,14 +172,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def pretrain(arguments: argparse.Namespace) -> None:
-    from transformers_flamingo.pretraining import pretraining
-    from transformers_flamingo.training.recipe import read_pretraining_recipe
+    from transformers_flamingo import pretraining
 
     if arguments.backbone == "vision":
         kind, run = pretraining.VisionPretrainingArguments, pretraining.pretrain_vision
     else:
         kind, run = pretraining.TextPretrainingArguments, pretraining.pretrain_text
-    options, training = read_pretraining_recipe(kind, arguments.recipe, arguments.others)
+    options, training = pretraining.read_pretraining_recipe(kind, arguments.recipe, arguments.others)
     run(options, training)
     print(f"{training.output_dir}: a {arguments.backbone} backbone for FlamingoModel.from_vision_text_pretrained")
 

@@ -15,16 +15,17 @@ from transformers.utils import logging
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..saving_flamingo import write_json, write_text
+from ..utils.folders import call_on_main_process
 from ..utils.loading import check_name, check_weights
 from ..utils.plugins import TEXT_BACKBONES, VISION_BACKBONES, plugin_path
 from ..utils.redaction import explain
 from .adapters import lora_config
-from .arguments import DataSource
-from .checkpointing import TRAINABLE_NAME, agree, get_last_checkpoint, lock_output
-from .held_out import HeldOut
+from .arguments import DataSource, ModelArguments
+from .checkpointing import TRAINABLE_NAME, get_last_checkpoint, lock_output
+from .held_out import GenerationEvalDataset
 from .held_out_evaluation import SAMPLES_NAME
 from .mixture import DataMixture
-from .recipe import ModelArguments, Recipe
+from .recipe import Recipe
 from .trainer import FlamingoTrainer
 
 
@@ -149,7 +150,7 @@ def _run(recipe: Recipe) -> dict[str, Any]:
     data, evaluation = ([_cut(source, positions) for source in kind] for kind in (recipe.data, recipe.evaluation))
     mixture = DataMixture(data, processor)
     held_out = {
-        source.name: HeldOut(
+        source.name: GenerationEvalDataset(
             source, processor, max_rows=args.evaluation_max_rows, skip_bad_samples=args.skip_bad_samples
         )
         for source in evaluation
@@ -197,7 +198,7 @@ def _last_scores(trainer: FlamingoTrainer) -> dict[str, float]:
 def _checkpoint_to_resume(asked: str | bool | None, output_dir: str) -> str | bool | None:
     asked = {"true": True, "false": None, "": None}.get(str(asked).lower(), asked)
     if asked == "auto":
-        return agree(lambda: get_last_checkpoint(output_dir))
+        return call_on_main_process(lambda: get_last_checkpoint(output_dir))
     if asked is None and any(Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
         raise ValueError(
             f"{output_dir!r} has checkpoints of another run, which would be overwritten. Go on with it by "

@@ -227,7 +227,7 @@ def test_files_of_a_run_are_valid_json_whatever_its_losses_are(tmp_path, paths):
     trained = run(tmp_path, [source("a", paths["pairs"])], max_steps=1)
     trained.state.log_history.append({"loss": math.nan, "step": 1})
     trained.state.best_metric = -math.inf
-    trained._window.losses = [math.nan]
+    trained._run_state.log.losses = [math.nan]
     trained._save_checkpoint(trained.model, trial=None)
     trained.save_state()
     files = sorted(tmp_path.rglob("*.json"))
