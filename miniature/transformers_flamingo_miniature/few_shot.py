@@ -20,9 +20,10 @@ to match one image with another is an effect of second order in what the images 
 """
 
 import json
+import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,16 +33,18 @@ from datasets import Dataset
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer, TrainingArguments, set_seed
 
-from transformers_flamingo.cards.model_card import write_model_card
+from transformers_flamingo.cards.rendering import write_card
+from transformers_flamingo.data.encoding import encode_images
 from transformers_flamingo.modeling_flamingo import FlamingoModel
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 from transformers_flamingo.saving_flamingo import update_folder, write_json
 from transformers_flamingo.training import FlamingoDataCollator, GateHistoryCallback, parameter_groups
 from transformers_flamingo.training.report import plot_few_shot
 
-from .backbones import library_versions, vision_backbone_path
-from .evaluation import derangement, encode_images
+from .backbones import check_seed, library_versions
+from .evaluation import derangement
 from .few_shot_text_backbone import train_few_shot_text_backbone
+from .shipped import card_template, vision_backbone_path
 from .tokenizer import HELD_OUT_NONSENSE_WORDS, NONSENSE_WORDS
 from .world import BACKGROUNDS, HELD_OUT_PAIRS, SEEN_PAIRS, SIZES, SingleScene, render
 
@@ -114,7 +117,7 @@ def few_shot_model_path() -> Path:
 @dataclass(frozen=True)
 class FewShotArguments:
     """
-    What `flamingo demo --few-shot` can be told.
+    Settings of `flamingo demo --few-shot`.
 
     Args:
         output_dir (`str`): Folder of the report and, with `from_scratch`, of the model.
@@ -125,19 +128,22 @@ class FewShotArguments:
         scale (`float`): Length of all training stages, as a multiple.
     """
 
-    output_dir: str = "flamingo-few-shot"
-    seed: int = 0
-    from_scratch: bool = False
-    split: str = "test"
-    episodes: int = 500
-    scale: float = 1.0
+    output_dir: str = field(default="flamingo-few-shot", metadata={"help": "folder of the report and the model"})
+    seed: int = field(
+        default=0, metadata={"help": "seed of the pictures, the episodes, the initial weights and the order"}
+    )
+    from_scratch: bool = field(default=False, metadata={"help": "train the model instead of loading the shipped one"})
+    split: str = field(default="test", metadata={"help": "split to measure on, 'validation' or 'test'"})
+    episodes: int = field(default=500, metadata={"help": "number of episodes behind each score"})
+    scale: float = field(default=1.0, metadata={"help": "factor on the length of all training stages"})
 
     def __post_init__(self):
+        check_seed(self.seed)
         if self.split not in ("validation", "test"):
             raise ValueError(f"`split` is {self.split!r}, but it must be 'validation' or 'test'.")
         if self.episodes < 2:
             raise ValueError(f"`episodes` is {self.episodes}, but images can only be permuted among two or more.")
-        if self.scale <= 0:
+        if not 0 < self.scale < math.inf:
             raise ValueError(f"`scale` is {self.scale}, but it must be above 0.")
 
 
@@ -302,7 +308,9 @@ def train_few_shot(
     """
     pool = pool or PicturePool("train", seed)
     # The vision encoder is frozen: what it makes of a picture is computed once.
-    features = encode_images(model, processor, pool.images, output="last_hidden_state", progress="   looking")
+    features = torch.stack(
+        encode_images(model, processor, pool.images, output="last_hidden_state", batch_size=128, progress="   looking")
+    )
     rng = np.random.default_rng(seed)
 
     def with_features(batch: dict[str, list]) -> dict[str, list]:
@@ -401,7 +409,7 @@ def evaluate_few_shot(
     """
     model.eval()
     pool = pool or PicturePool(split, seed)
-    latents = encode_images(model, processor, pool.images)
+    latents = torch.stack(encode_images(model, processor, pool.images, batch_size=128))
     scores = []
     for contrast in CONTRASTS:
         for number_of_ways in ways:
@@ -468,7 +476,7 @@ def run_few_shot(arguments: FewShotArguments) -> dict[str, Any]:
     plot_few_shot(output_dir / "few_shot.png", scores)
     if arguments.from_scratch:
         write_json(model_dir / "metrics.json", metrics)
-        write_model_card("few-shot", metrics, model_dir / "README.md")
+        write_card(card_template("few-shot"), metrics, model_dir / "README.md")
     print(format_few_shot(scores), flush=True)
     print(f"The report is in {output_dir}/: metrics.json, few_shot.png; the model is in {model_dir}/", flush=True)
     return metrics

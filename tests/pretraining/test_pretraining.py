@@ -26,10 +26,10 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from transformers_flamingo import FlamingoModel, FlamingoProcessor
 from transformers_flamingo.data import BadSampleError
-from transformers_flamingo.pretraining.pretraining import contrastive_loss
-from transformers_flamingo.training import (
+from transformers_flamingo.pretraining import (
     TextPretrainingArguments,
     VisionPretrainingArguments,
+    contrastive_loss,
     pretrain_text,
     pretrain_vision,
 )
@@ -216,7 +216,7 @@ def test_parts_that_do_not_fit_are_refused(tmp_path, pairs):
             pretrain_vision(arguments, training(tmp_path / "o", per_device_train_batch_size=batch_size))
 
     vision("12 rows and 13 in a batch", batch_size=13)
-    vision("`per_device_train_batch_size` is 1, but a caption is told from the others", batch_size=1)
+    vision("`per_device_train_batch_size` is 1, but a caption is contrasted with the others", batch_size=1)
     vision("the text tower has 16 positions", max_length=17)
     vision("but the model embeds 20", text_config={**TOWERS["text_config"], "vocab_size": 20})
     tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")

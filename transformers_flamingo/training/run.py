@@ -12,20 +12,20 @@ from transformers import AutoModelForCausalLM, AutoProcessor, BitsAndBytesConfig
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from transformers_flamingo_miniature import text_backbone_path, vision_backbone_path
-
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..saving_flamingo import write_json, write_text
+from ..utils.folders import call_on_main_process
 from ..utils.loading import check_name, check_weights
+from ..utils.plugins import TEXT_BACKBONES, VISION_BACKBONES, plugin_path
 from ..utils.redaction import explain
 from .adapters import lora_config
-from .arguments import DataSource
-from .checkpointing import TRAINABLE_NAME, agree, get_last_checkpoint, lock_output
-from .held_out import HeldOut
+from .arguments import DataSource, ModelArguments
+from .checkpointing import TRAINABLE_NAME, get_last_checkpoint, lock_output
+from .held_out import GenerationEvalDataset
 from .held_out_evaluation import SAMPLES_NAME
 from .mixture import DataMixture
-from .recipe import ModelArguments, Recipe
+from .recipe import Recipe
 from .trainer import FlamingoTrainer
 
 
@@ -46,8 +46,10 @@ def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoPro
         [`FlamingoModel`], or a `PeftModel` around it with `lora_rank`, and [`FlamingoProcessor`].
     """
     quantization = _quantization(arguments.quantization)
-    for name in (arguments.model, arguments.vision, arguments.text):
-        if name not in (None, "miniature"):
+    vision = plugin_path(VISION_BACKBONES, arguments.vision)
+    text = plugin_path(TEXT_BACKBONES, arguments.text)
+    for name in (arguments.model, vision, text):
+        if name is not None:
             check_name(name)
     if arguments.model is not None:
         for name, way in (
@@ -63,8 +65,6 @@ def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoPro
         )
         check_weights(arguments.model, info)
     else:
-        vision = str(vision_backbone_path()) if arguments.vision == "miniature" else arguments.vision
-        text = str(text_backbone_path()) if arguments.text == "miniature" else arguments.text
         processor = FlamingoProcessor.from_vision_text_pretrained(vision, text)
         options = {} if quantization is None else {"text_quantization_config": quantization}
         options |= {
@@ -150,7 +150,7 @@ def _run(recipe: Recipe) -> dict[str, Any]:
     data, evaluation = ([_cut(source, positions) for source in kind] for kind in (recipe.data, recipe.evaluation))
     mixture = DataMixture(data, processor)
     held_out = {
-        source.name: HeldOut(
+        source.name: GenerationEvalDataset(
             source, processor, max_rows=args.evaluation_max_rows, skip_bad_samples=args.skip_bad_samples
         )
         for source in evaluation
@@ -198,7 +198,7 @@ def _last_scores(trainer: FlamingoTrainer) -> dict[str, float]:
 def _checkpoint_to_resume(asked: str | bool | None, output_dir: str) -> str | bool | None:
     asked = {"true": True, "false": None, "": None}.get(str(asked).lower(), asked)
     if asked == "auto":
-        return agree(lambda: get_last_checkpoint(output_dir))
+        return call_on_main_process(lambda: get_last_checkpoint(output_dir))
     if asked is None and any(Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
         raise ValueError(
             f"{output_dir!r} has checkpoints of another run, which would be overwritten. Go on with it by "

@@ -1,0 +1,49 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Interleaved web pages in the columns of OBELICS (Laurençon et al. 2023)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..columns import parse_record, require_list, row_location
+from ..documents import Chunk, interleave
+from ..errors import BadSampleError
+from ..reader import Reader
+
+
+@dataclass(frozen=True)
+class Obelics(Reader):
+    r"""
+    Reader of web pages as two parallel lists, in `.parquet` or `.jsonl`. The columns are
+
+        images   [image_1, None,   image_2]    embedded, or paths
+        texts    [None,    "text", None   ]
+
+    Exactly one of the two has a value at each index. OBELICS publishes URLs in `images`: fetch them first. If one cannot
+    be fetched, remove its index from both lists, or remove the page.
+
+    Two texts with no image between them are joined by an empty line, as are paragraphs within one text.
+    """
+
+    def _document(self, row: dict[str, Any]) -> list[Chunk]:
+        row = parse_record(row)
+        images, texts = require_list(row, "images"), require_list(row, "texts")
+        if len(images) != len(texts):
+            raise BadSampleError(
+                f"{row_location(row)}: {len(images)} entries in 'images' and {len(texts)} in 'texts'. The two lists must be "
+                "parallel, or it is unknown which text an image belongs to. Fix the row, or remove it."
+            )
+        parts = []
+        for index, (image, text) in enumerate(zip(images, texts, strict=True)):
+            if (image is None) == (text is None):
+                found = "neither an image nor a text" if image is None else "both an image and a text"
+                raise BadSampleError(
+                    f"{row_location(row)}: index {index} has {found}, but needs exactly one. Remove an image that could not be fetched "
+                    "from both lists: the text after it would see the image before it."
+                )
+            if text is not None and not isinstance(text, str):
+                raise BadSampleError(
+                    f"{row_location(row)}: index {index} of 'texts' has a {type(text).__name__} instead of a text. Fix the "
+                    "row, or remove it."
+                )
+            parts.append(self.resolve_path(image, row) if text is None else text)
+        return interleave(parts, separator="\n\n")

@@ -1,0 +1,130 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""The base class of the readers of formats, which make documents of rows, with errors that name file and row."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from datasets import Dataset, IterableDataset, concatenate_datasets
+
+from .columns import ERROR, FILE, TAR_FILE, row_location
+from .data_files import find_files, kind_of
+from .documents import Chunk
+from .errors import BadSampleError
+from .media_files import resolve_media_path
+from .rows import load_rows, read_rows
+
+
+@dataclass(frozen=True)
+class Reader:
+    """
+    Reader of one format. A subclass documents its columns and defines `_document`, and its fields are its options.
+
+    Args:
+        media_root (`str`, *optional*): Folder that relative paths of images and videos start from, and that all paths must
+            be in. By default they start in the folder of the file with the row.
+        allow_remote (`bool`, *optional*, defaults to `False`): Whether rows may name addresses, such as `https://`. See
+            [`data.media_files`] for everything that a row may name.
+    """
+
+    media_root: str | None = None
+    allow_remote: bool = field(default=False, kw_only=True)
+
+    #: The members of a sample of a `.tar`, by suffix, with their features. Empty if the format has no such form.
+    tar_members: ClassVar[dict[str, Any]] = {}
+
+    def load(self, path: str, *, split: str | None = None, streaming: bool = False) -> Dataset | IterableDataset:
+        """
+        Open the files of a dataset.
+
+        Args:
+            path (`str`): A file, a glob pattern or a folder, also of a remote file system
+                (`"hf://datasets/OWNER/NAME/data/*.parquet"`).
+            split (`str`, *optional*): Take only files with this word in their name or in a folder below `path`: `"train"`
+                takes `train/metadata.csv`, `train-00000-of-00002.parquet` and `train2014.jsonl`, and
+                `"train+validation"` takes both. It is needed if the names say that some files are held out and others not.
+            streaming (`bool`, *optional*, defaults to `False`): Whether to read rows lazily. Each file is a shard.
+
+        Returns:
+            `datasets.Dataset`, or `datasets.IterableDataset` with `streaming`, whose rows [`Reader.read`] and
+            [`row_location`] take.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the files are of a kind that this format does not have, of several kinds or of several splits, or
+                one is not a regular file or is damaged. A stream raises this when it reaches the damage.
+        """
+        files = find_files(path, split)
+        members = self.tar_members if kind_of(files[0]) == "tar" else None
+        if members == {}:
+            raise ValueError(
+                f"{path!r} leads to {files[0]!r}, but {type(self).__name__} does not read .tar files. Its docstring lists "
+                "the files that it reads."
+            )
+        if streaming:
+            return IterableDataset.from_generator(read_rows, gen_kwargs={"files": files, "members": members})
+        return concatenate_datasets(load_rows(files, members))
+
+    def read(self, row: dict[str, Any]) -> list[Chunk]:
+        """
+        Turn a row into a document.
+
+        Raises:
+            BadSampleError: a column is missing, empty or malformed. The message names file and row.
+        """
+        if row.get(ERROR) is not None:
+            raise BadSampleError(f"{row_location(row)}: {row[ERROR]}. Fix the row, or remove it.")
+        try:
+            document = self._document(row)
+            for chunk in document:
+                (chunk.prompt + chunk.text).encode()
+        except BadSampleError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            raise BadSampleError(
+                f"{row_location(row)}: it does not have the format of {type(self).__name__} ({type(error).__name__}: {error}). Fix the row, "
+                "or remove it."
+            ) from error
+        return document
+
+    def _document(self, row: dict[str, Any]) -> list[Chunk]:
+        """Turn a row into a document, for `read`. `read` turns what a malformed row raises into a `BadSampleError`."""
+        raise NotImplementedError
+
+    def resolve_path(self, item: Any, row: dict[str, Any]) -> Any:
+        """
+        Resolve the path of an image or video. Items with data of their own are returned as they are.
+
+        Args:
+            item: An image or video as the row has it: a path, a dict of `bytes` and `path`, an image, or a list of frames.
+            row (`dict`): The row, which says where a relative path starts.
+
+        Returns:
+            `item`, or a dict with `bytes` of `None` and the [`MediaPath`] that
+            [`~data.media_files.resolve_media_path`] returns.
+
+        Raises:
+            BadSampleError: the item is `None`, an empty list or an empty path, or a dict with neither bytes nor a path.
+        """
+        if isinstance(item, list | tuple):
+            if not item:
+                raise BadSampleError(f"{row_location(row)}: a video without frames. Fix the row, or remove it.")
+            return [self.resolve_path(frame, row) for frame in item]
+        path = item
+        if isinstance(item, dict):
+            data, path = item.get("bytes"), item.get("path")
+            if not isinstance(data, bytes | bytearray | None) or not isinstance(path, str | None):
+                raise BadSampleError(
+                    f"{row_location(row)}: an image or video has 'bytes' of type {type(data).__name__} and a 'path' of type "
+                    f"{type(path).__name__}. Give bytes, or a path as a string."
+                )
+            if data is not None:
+                return item
+        elif not isinstance(item, str | None):
+            return item
+        if not path:
+            raise BadSampleError(
+                f"{row_location(row)}: an image or video is missing: {item!r}. Fix the row, or remove it."
+            )
+        folder = os.path.dirname(row.get(FILE) or row.get(TAR_FILE) or "")
+        return {"bytes": None, "path": resolve_media_path(path, folder, self.media_root, self.allow_remote)}
