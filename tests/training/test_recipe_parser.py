@@ -128,7 +128,7 @@ def test_a_reference_that_cannot_be_resolved(changes, message):
 
 
 def test_a_change_of_an_unknown_name_is_refused():
-    with pytest.raises(ValueError, match="no 'max_step'.*'max_steps'"):
+    with pytest.raises(ValueError, match="no option --max_step.*'max_steps'"):
         parse("--max_step", "null")
 
 

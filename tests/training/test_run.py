@@ -180,5 +180,5 @@ def test_weights_that_are_missing_are_not_made_up(tmp_path, part):
 
 
 def test_a_field_that_a_backbone_does_not_take_is_blamed_on_the_recipe():
-    with pytest.raises(ValueError, match="`model_config` has text_nope, and the backbone does not take them"):
+    with pytest.raises(ValueError, match="`model_config` has text_nope, and the backbone does not accept them"):
         build_model(arguments_of(model_config={"text_nope": 3}))

@@ -37,7 +37,7 @@ def read_pretraining_recipe(
     """
     mapping_names = [f.name for f in fields(kind) if f.name.endswith(("_config", "_options"))]
     values = read_recipe_file(Path(path))
-    pretraining, training = parse_values(values, arguments, _dataclasses(kind), mapping_names).parts
+    (pretraining, training), _, _ = parse_values(values, arguments, _dataclasses(kind), mapping_names)
     return pretraining, training
 
 
