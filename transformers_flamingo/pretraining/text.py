@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from ..data import Reader
-from ..data.sources import rows_of
+from ..data.columns import rows_of
 from ..saving_flamingo import update_folder
 from ..training.callbacks import StopAtNaNCallback
 from ..training.figures import check_weights_are_finite

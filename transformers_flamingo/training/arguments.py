@@ -173,9 +173,9 @@ class DataSource:
             this and later runs ([`DataMixture.cache_features`]).
         split (`str`, *optional*): Read only files with this word in their name or folder.
         options (`dict`, *optional*): Fields of the reader, such as `{"min_similarity": 0.24}` for `"mmc4"`.
-        leading_space_probability (`float`, *optional*, defaults to 0.5): See [`~data.render`].
-        next_image_probability (`float`, *optional*, defaults to 0): See [`~data.render`].
-        append_eos (`bool`, *optional*, defaults to `False`): See [`~data.render`].
+        leading_space_probability (`float`, *optional*, defaults to 0.5): See [`~data.document_to_sample`].
+        next_image_probability (`float`, *optional*, defaults to 0): See [`~data.document_to_sample`].
+        append_eos (`bool`, *optional*, defaults to `False`): See [`~data.document_to_sample`].
 
     Raises:
         ValueError: a value has the wrong type or is out of its range. The message names the source.

@@ -8,18 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers.utils import logging
 
-from ..data import BadSampleError, origin, render
+from ..data import BadSampleError, blank_image, document_to_sample, row_location
 from ..data.data_collator import FlamingoDataCollator
 from ..processing_flamingo import FlamingoProcessor
 from .arguments import DataSource
 
 
 logger = logging.get_logger(__name__)
-
-_BLANK = (127, 127, 127)
 
 
 class Question(NamedTuple):
@@ -79,7 +76,7 @@ class HeldOut(torch.utils.data.Dataset):
         for index in np.linspace(0, len(rows) - 1, count).round().astype(int).tolist():
             row = rows[index]
             try:
-                self.samples.append(self._render(reader.read(row), origin(row)))
+                self.samples.append(self._render(reader.read(row), row_location(row)))
             except BadSampleError as error:
                 if not skip_bad_samples:
                     raise BadSampleError(f"Data source {source.name!r}: {error}") from error
@@ -88,11 +85,11 @@ class HeldOut(torch.utils.data.Dataset):
             raise ValueError(f"Data source {source.name!r}: none of {count} rows can be used for evaluation.")
 
     def _render(self, document: list, where: str) -> dict[str, Any]:
-        sample = render(
+        sample = document_to_sample(
             document,
             self.processor,
             np.random.default_rng(0),
-            where=where,
+            location=where,
             max_length=self.source.max_length,
             max_images=self.source.max_images,
             leading_space_probability=float(self.source.leading_space_probability > 0.5),
@@ -133,7 +130,7 @@ class HeldOut(torch.utils.data.Dataset):
 def _blank(image: Any) -> Any:
     if isinstance(image, list):
         return [_blank(frame) for frame in image]
-    return Image.new("RGB", image.size, _BLANK)
+    return blank_image(image.size)
 
 
 def exact_match(prediction: str, reference: str) -> float:

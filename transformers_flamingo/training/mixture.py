@@ -29,7 +29,7 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader, get_worker_info
 from transformers.utils import logging
 
-from ..data import BadSampleError, origin, render
+from ..data import BadSampleError, document_to_sample, row_location
 from ..data.data_collator import FlamingoDataCollator
 from ..data.features import EncodedDocuments, FeatureDtype, encode_documents
 from ..modeling_flamingo import FlamingoModel
@@ -278,13 +278,13 @@ class DataMixture(torch.utils.data.IterableDataset):
         source = self.sources[index]
         while True:
             row = next(candidates)  # there is always another
-            where = origin(row)
+            where = row_location(row)
             try:
-                sample = render(
+                sample = document_to_sample(
                     self.readers[index].read(row),
                     self.processor,
                     np.random.default_rng([self.seed, index, slot]),
-                    where=where,
+                    location=where,
                     max_length=source.max_length,
                     max_images=source.max_images,
                     leading_space_probability=source.leading_space_probability,

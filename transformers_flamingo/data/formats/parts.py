@@ -4,9 +4,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from .documents import Chunk, interleave
-from .media import BadSampleError, decode_video
-from .sources import Reader, list_column, origin, record
+from ..columns import parse_record, require_list, row_location
+from ..documents import Chunk, interleave
+from ..errors import BadSampleError
+from ..reader import Reader
+from ..video_decoding import FixedRate, decode_video
 
 
 @dataclass(frozen=True)
@@ -30,25 +32,27 @@ class Parts(Reader):
     max_frames: int = 8
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
-        row = record(row)
-        return interleave([self._part(part, row) for part in list_column(row, "parts")], separator=" ")
+        row = parse_record(row)
+        return interleave([self._part(part, row) for part in require_list(row, "parts")], separator=" ")
 
     def _part(self, part: dict[str, Any], row: dict[str, Any]) -> Any:
         kind = part.get("type")
         if kind not in ("text", "image", "video"):
-            raise BadSampleError(f"{origin(row)}: a part of type {kind!r}. Known types are text, image and video.")
+            raise BadSampleError(
+                f"{row_location(row)}: a part of type {kind!r}. Known types are text, image and video."
+            )
         value = part.get(kind)
         if value is None:
-            raise BadSampleError(f"{origin(row)}: a part of type {kind!r} without a value in {kind!r}.")
+            raise BadSampleError(f"{row_location(row)}: a part of type {kind!r} without a value in {kind!r}.")
         if (isinstance(value, list | tuple) and kind == "image") or (not isinstance(value, str) and kind == "text"):
             raise BadSampleError(
-                f"{origin(row)}: a part of type {kind!r} holds a {type(value).__name__}. Fix the row, or remove it."
+                f"{row_location(row)}: a part of type {kind!r} holds a {type(value).__name__}. Fix the row, or remove it."
             )
         if kind == "text":
             return value
-        value = self.locate(value, row)
+        value = self.resolve_path(value, row)
         if kind == "image":
             return value
         if isinstance(value, list | tuple):
             value = value[: self.max_frames]
-        return decode_video(value, origin(row), fps=self.fps, max_frames=self.max_frames)
+        return decode_video(value, row_location(row), FixedRate(self.fps, self.max_frames))

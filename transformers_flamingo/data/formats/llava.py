@@ -5,10 +5,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from .documents import Chunk
-from .media import BadSampleError
-from .messages import converse
-from .sources import Reader, list_column, origin, record
+from ..columns import parse_record, require_list, row_location
+from ..documents import Chunk
+from ..errors import BadSampleError
+from ..reader import Reader
+from .messages import messages_to_document
 
 
 _ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
@@ -31,31 +32,31 @@ class Llava(Reader):
     """
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
-        row = record(row)
+        row = parse_record(row)
         given = [name for name in ("image", "images") if row.get(name) is not None]
         if len(given) > 1:
-            raise BadSampleError(f"{origin(row)}: it has both 'image' and 'images'. Remove one of them.")
+            raise BadSampleError(f"{row_location(row)}: it has both 'image' and 'images'. Remove one of them.")
         images = row[given[0]] if given else []
         images = images if isinstance(images, list | tuple) else [images]
         messages, count = [], 0
-        for message in list_column(row, "conversations"):
+        for message in require_list(row, "conversations"):
             role = _ROLES.get(message.get("from"))
             if role is None or not isinstance(message.get("value"), str):
                 raise BadSampleError(
-                    f"{origin(row)}: a message {message!r}. It needs 'from' ({', '.join(_ROLES)}) and a text in "
+                    f"{row_location(row)}: a message {message!r}. It needs 'from' ({', '.join(_ROLES)}) and a text in "
                     "'value'."
                 )
             first, *rest = [message["value"]] if role == "assistant" else _PLACEHOLDER.split(message["value"])
             parts = [first.strip()] if first.strip() else []
             for text in rest:
-                parts += [self.locate(image, row) for image in images[count : count + 1]] + [text.strip()] * bool(
+                parts += [self.resolve_path(image, row) for image in images[count : count + 1]] + [
                     text.strip()
-                )
+                ] * bool(text.strip())
                 count += 1
             messages.append((role, parts))
         if count != len(images):
             raise BadSampleError(
-                f"{origin(row)}: {count} `<image>` in 'conversations' and {len(images)} in 'image'. Which image "
+                f"{row_location(row)}: {count} `<image>` in 'conversations' and {len(images)} in 'image'. Which image "
                 "stands where is unknown."
             )
-        return converse(messages, origin(row))
+        return messages_to_document(messages, row_location(row))

@@ -4,14 +4,15 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .documents import Chunk
-from .media import BadSampleError
-from .sources import Reader, list_column, origin, record
+from ..columns import parse_record, require_list, row_location
+from ..documents import Chunk
+from ..errors import BadSampleError
+from ..reader import Reader
 
 
-def converse(messages: list[tuple[str, list[Any]]], where: str) -> list[Chunk]:
+def messages_to_document(messages: list[tuple[str, list[Any]]], location: str) -> list[Chunk]:
     """
-    A document from messages `(role, parts)`, each part a string or a medium.
+    A document from messages `(role, parts)`, each part a string or an item.
 
     What the assistant says is learned, everything else is read. The text is that of the processor's chat template, so
     that a model is asked as it was trained. What stands behind the last answer is left out.
@@ -25,7 +26,7 @@ def converse(messages: list[tuple[str, list[Any]]], where: str) -> list[Chunk]:
         if role == "assistant":
             answer = "".join(part for part in parts if isinstance(part, str))
             if not all(isinstance(part, str) for part in parts) or not answer.strip():
-                raise BadSampleError(f"{where}: the assistant says {parts!r}, where a text should be.")
+                raise BadSampleError(f"{location}: the assistant says {parts!r}, where a text should be.")
             gap = " " * (isinstance(last, str) and last != "" and not last[-1].isspace() and not answer[0].isspace())
             document.append(replace(chunk, text=gap + answer))
             chunk, last = Chunk(""), ""
@@ -36,7 +37,7 @@ def converse(messages: list[tuple[str, list[Any]]], where: str) -> list[Chunk]:
             if isinstance(part, str):
                 chunk = replace(chunk, prompt=chunk.prompt + part)
             else:
-                if chunk.medium is not None or chunk.prompt:
+                if chunk.item is not None or chunk.prompt:
                     document.append(chunk)
                 chunk = Chunk("", part)
             last = part
@@ -58,18 +59,20 @@ class Messages(Reader):
     """
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
-        row = record(row)
+        row = parse_record(row)
         if row.get("image") is not None and row.get("images") is not None:
-            raise BadSampleError(f"{origin(row)}: it has both 'image' and 'images'. Remove one of them.")
+            raise BadSampleError(f"{row_location(row)}: it has both 'image' and 'images'. Remove one of them.")
         if row.get("images") is not None:
-            images = list_column(row, "images")
+            images = require_list(row, "images")
         else:
             images = [] if row.get("image") is None else [row["image"]]
-        images = [self.locate(image, row) for image in images]
-        messages = [(message["role"], self._parts(message, row)) for message in list_column(row, "messages")]
+        images = [self.resolve_path(image, row) for image in images]
+        messages = [(message["role"], self._parts(message, row)) for message in require_list(row, "messages")]
         unknown = sorted({role for role, _ in messages} - {"system", "user", "assistant"})
         if unknown:
-            raise BadSampleError(f"{origin(row)}: a message of {unknown[0]!r}. Known are system, user and assistant.")
+            raise BadSampleError(
+                f"{row_location(row)}: a message of {unknown[0]!r}. Known are system, user and assistant."
+            )
         marked = sum(part is None for _, parts in messages for part in parts)
         if images and not marked:
             first = next((parts for role, parts in messages if role == "user"), [])
@@ -77,12 +80,12 @@ class Messages(Reader):
             marked = len(images)
         if marked != len(images):
             raise BadSampleError(
-                f"{origin(row)}: {marked} parts of type image in 'messages', and {len(images)} images. Which image "
+                f"{row_location(row)}: {marked} parts of type image in 'messages', and {len(images)} images. Which image "
                 "stands where is unknown."
             )
         rest = iter(images)
         filled = [(role, [next(rest) if part is None else part for part in parts]) for role, parts in messages]
-        return converse(filled, origin(row))
+        return messages_to_document(filled, row_location(row))
 
     @staticmethod
     def _parts(message: dict[str, Any], row: dict[str, Any]) -> list[str | None]:
@@ -92,7 +95,9 @@ class Messages(Reader):
             return [content]
         unknown = sorted({part["type"] for part in content} - {"text", "image"})
         if unknown:
-            raise BadSampleError(f"{origin(row)}: a part of type {unknown[0]!r}. Known types are text and image.")
+            raise BadSampleError(
+                f"{row_location(row)}: a part of type {unknown[0]!r}. Known types are text and image."
+            )
         if any(part["type"] == "text" and not isinstance(part["text"], str) for part in content):
-            raise BadSampleError(f"{origin(row)}: a part of type text without a text.")
+            raise BadSampleError(f"{row_location(row)}: a part of type text without a text.")
         return [part["text"] if part["type"] == "text" else None for part in content]

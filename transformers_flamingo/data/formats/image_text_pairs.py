@@ -6,9 +6,10 @@ from typing import Any
 
 from datasets import Image, Value
 
-from .documents import Chunk
-from .media import BadSampleError
-from .sources import Reader, column, origin, record, text_column
+from ..columns import parse_record, require_column, require_text, row_location
+from ..documents import Chunk
+from ..errors import BadSampleError
+from ..reader import Reader
 
 
 _IMAGE_FILES = ("jpg", "jpeg", "png", "webp")
@@ -38,8 +39,10 @@ class ImageTextPairs(Reader):
     tar_members = {**{name: Image(decode=False) for name in _IMAGE_FILES}, "txt": Value("string")}
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
-        row = record(row)
-        image = column(row, "image", "file_name", *_IMAGE_FILES)
+        row = parse_record(row)
+        image = require_column(row, "image", "file_name", *_IMAGE_FILES)
         if isinstance(image, list | tuple):
-            raise BadSampleError(f"{origin(row)}: {len(image)} images, where one belongs to a text. See `parts`.")
-        return [Chunk(text_column(row, "text", "caption", "txt"), self.locate(image, row), self.prompt)]
+            raise BadSampleError(
+                f"{row_location(row)}: {len(image)} images, where one belongs to a text. See `parts`."
+            )
+        return [Chunk(require_text(row, "text", "caption", "txt"), self.resolve_path(image, row), self.prompt)]

@@ -6,9 +6,10 @@ from typing import Any
 
 from datasets import Value, Video
 
-from .documents import Chunk
-from .media import decode_video
-from .sources import Reader, column, origin, record, text_column
+from ..columns import parse_record, require_column, require_text, row_location
+from ..documents import Chunk
+from ..reader import Reader
+from ..video_decoding import FixedRate, decode_video
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ class VideoTextPairs(Reader):
     tar_members = {**{name: Video(decode=False) for name in ("mp4", "webm", "mkv")}, "txt": Value("string")}
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
-        row = record(row)
-        text = text_column(row, "text", "caption", "txt")
-        video = self.locate(column(row, "video", "file_name", "mp4", "webm", "mkv"), row)
+        row = parse_record(row)
+        text = require_text(row, "text", "caption", "txt")
+        video = self.resolve_path(require_column(row, "video", "file_name", "mp4", "webm", "mkv"), row)
         if isinstance(video, list | tuple):
             video = video[: self.max_frames]
-        return [Chunk(text, decode_video(video, origin(row), fps=self.fps, max_frames=self.max_frames))]
+        return [Chunk(text, decode_video(video, row_location(row), FixedRate(self.fps, self.max_frames)))]

@@ -11,9 +11,10 @@ from typing import Any
 from datasets import Dataset, IterableDataset, Value
 from transformers.utils import logging
 
-from .documents import Chunk, interleave
-from .media import BadSampleError
-from .sources import Reader, list_column, origin, record
+from ..columns import parse_record, require_list, row_location
+from ..documents import Chunk, interleave
+from ..errors import BadSampleError
+from ..reader import Reader
 
 
 logger = logging.get_logger(__name__)
@@ -59,8 +60,8 @@ class MMC4(Reader):
         return kept
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
-        row = record(row)
-        sentences, images = list_column(row, "text_list"), self._images(row)
+        row = parse_record(row)
+        sentences, images = require_list(row, "text_list"), self._images(row)
         parts = []
         for index, sentence in enumerate(sentences):
             parts += [self._pixels(image, row) for image in images if image["matched_text_index"] == index]
@@ -69,33 +70,33 @@ class MMC4(Reader):
 
     def _has_image(self, row: dict[str, Any]) -> bool:
         try:
-            return bool(self._images(record(row)))
+            return bool(self._images(parse_record(row)))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # BadSampleError is a ValueError
             return True  # `read` will report it, where bad samples can be counted
 
     def _images(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         """The `image_info` of the images to use."""
-        used, sentences = [], list_column(row, "text_list")
+        used, sentences = [], require_list(row, "text_list")
         wrong = next((place for place, text in enumerate(sentences) if not isinstance(text, str)), None)
         if wrong is not None:
             raise BadSampleError(
-                f"{origin(row)}: sentence {wrong} of 'text_list' is {sentences[wrong]!r}, where a text belongs. Fix the row, "
+                f"{row_location(row)}: sentence {wrong} of 'text_list' is {sentences[wrong]!r}, where a text belongs. Fix the row, "
                 "or remove it."
             )
-        for number, image in enumerate(list_column(row, "image_info")):
+        for number, image in enumerate(require_list(row, "image_info")):
             if not {"matched_text_index", "matched_sim"} <= image.keys():
                 raise BadSampleError(
-                    f"{origin(row)}: image {number} has only {sorted(image)}. It needs 'matched_text_index' and "
+                    f"{row_location(row)}: image {number} has only {sorted(image)}. It needs 'matched_text_index' and "
                     "'matched_sim', the assignment that MMC4 publishes."
                 )
             if image["matched_text_index"] not in range(len(sentences)):
                 raise BadSampleError(
-                    f"{origin(row)}: image {number} is matched to sentence {image['matched_text_index']} of "
+                    f"{row_location(row)}: image {number} is matched to sentence {image['matched_text_index']} of "
                     f"{len(sentences)}."
                 )
             if math.isnan(image["matched_sim"]):
                 raise BadSampleError(
-                    f"{origin(row)}: 'matched_sim' of image {number} is {image['matched_sim']}: it is neither above nor below "
+                    f"{row_location(row)}: 'matched_sim' of image {number} is {image['matched_sim']}: it is neither above nor below "
                     "`min_similarity`. Fix the row, or remove it."
                 )
             if image["matched_sim"] >= self.min_similarity and (image.get("image_base64") or self._file(image, row)):
@@ -105,7 +106,7 @@ class MMC4(Reader):
     def _file(self, image: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | None:
         if not image.get("image_name"):
             return None
-        file = self.locate(image["image_name"], row)
+        file = self.resolve_path(image["image_name"], row)
         return file if "://" in file["path"] or os.path.exists(file["path"]) else None
 
     def _pixels(self, image: dict[str, Any], row: dict[str, Any]) -> Any:
@@ -114,4 +115,6 @@ class MMC4(Reader):
         try:
             return {"bytes": b64decode(image["image_base64"]), "path": image.get("image_name")}
         except (binascii.Error, ValueError) as error:
-            raise BadSampleError(f"{origin(row)}: 'image_base64' of {image.get('image_name')!r}: {error}.") from error
+            raise BadSampleError(
+                f"{row_location(row)}: 'image_base64' of {image.get('image_name')!r}: {error}."
+            ) from error

@@ -4,9 +4,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from .documents import Chunk, interleave
-from .media import BadSampleError
-from .sources import Reader, list_column, origin, record
+from ..columns import parse_record, require_list, row_location
+from ..documents import Chunk, interleave
+from ..errors import BadSampleError
+from ..reader import Reader
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,11 @@ class Obelics(Reader):
     """
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
-        row = record(row)
-        images, texts = list_column(row, "images"), list_column(row, "texts")
+        row = parse_record(row)
+        images, texts = require_list(row, "images"), require_list(row, "texts")
         if len(images) != len(texts):
             raise BadSampleError(
-                f"{origin(row)}: {len(images)} places in 'images' and {len(texts)} in 'texts'. The two lists must be "
+                f"{row_location(row)}: {len(images)} places in 'images' and {len(texts)} in 'texts'. The two lists must be "
                 "parallel: which image stands where is unknown."
             )
         parts = []
@@ -36,13 +37,13 @@ class Obelics(Reader):
             if (image is None) == (text is None):
                 found = "neither image nor text" if image is None else "both an image and a text"
                 raise BadSampleError(
-                    f"{origin(row)}: place {place} has {found}, where exactly one belongs. An image that could not be "
+                    f"{row_location(row)}: place {place} has {found}, where exactly one belongs. An image that could not be "
                     "fetched must be left out of both lists: the text behind it would look at the image before it."
                 )
             if text is not None and not isinstance(text, str):
                 raise BadSampleError(
-                    f"{origin(row)}: place {place} of 'texts' has a {type(text).__name__}, where a text belongs. Fix the "
+                    f"{row_location(row)}: place {place} of 'texts' has a {type(text).__name__}, where a text belongs. Fix the "
                     "row, or remove it."
                 )
-            parts.append(self.locate(image, row) if text is None else text)
+            parts.append(self.resolve_path(image, row) if text is None else text)
         return interleave(parts, separator="\n\n")

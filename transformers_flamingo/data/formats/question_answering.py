@@ -5,9 +5,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from .documents import Chunk
-from .media import BadSampleError
-from .sources import Reader, column, origin, record, text_column
+from ..columns import parse_record, require_column, require_text, row_location
+from ..documents import Chunk
+from ..errors import BadSampleError
+from ..reader import Reader
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class QuestionAnswering(Reader):
             raise ValueError(f"`template` is {self.template!r}, without {{question}}: the question would be left out.")
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
-        row = record(row)
-        answers = column(row, "answers", "answer")
+        row = parse_record(row)
+        answers = require_column(row, "answers", "answer")
         if isinstance(answers, dict):  # how `datasets` may store a list of dicts
             answers = answers["answer"]
         answers = [answers] if isinstance(answers, str) else list(answers)
@@ -43,14 +44,14 @@ class QuestionAnswering(Reader):
         wrong = [answer for answer in answers if not isinstance(answer, str | None)]
         if wrong:
             raise BadSampleError(
-                f"{origin(row)}: an answer is {wrong[0]!r}, where a text should be. Fix the row, or remove it."
+                f"{row_location(row)}: an answer is {wrong[0]!r}, where a text should be. Fix the row, or remove it."
             )
         answers = [answer.strip() for answer in answers if answer and answer.strip()]
         if not answers:
-            raise BadSampleError(f"{origin(row)}: no answer. Leave the row out.")
-        prompt = self.template.replace("{question}", text_column(row, "question"))
-        image = column(row, "image", "file_name")
+            raise BadSampleError(f"{row_location(row)}: no answer. Leave the row out.")
+        prompt = self.template.replace("{question}", require_text(row, "question"))
+        image = require_column(row, "image", "file_name")
         if isinstance(image, list | tuple):
-            raise BadSampleError(f"{origin(row)}: {len(image)} images, where a question is about one.")
-        image = self.locate(image, row)
+            raise BadSampleError(f"{row_location(row)}: {len(image)} images, where a question is about one.")
+        image = self.resolve_path(image, row)
         return [Chunk(Counter(answers).most_common(1)[0][0], image, prompt)]

@@ -9,16 +9,17 @@ from data_factory import png, write_jsonl, write_tar
 from datasets import Dataset, Features, Image, List, Value
 from torch.utils.data import DataLoader
 
-from transformers_flamingo.data import BadSampleError, Reader, origin
-from transformers_flamingo.data.pairs import ImageTextPairs
-from transformers_flamingo.data.sources import find_files, record
+from transformers_flamingo.data import BadSampleError, Reader, row_location
+from transformers_flamingo.data.columns import parse_record
+from transformers_flamingo.data.data_files import find_files
+from transformers_flamingo.data.formats.image_text_pairs import ImageTextPairs
 
 
 both = pytest.mark.parametrize("streaming", [False, True])
 
 
 def numbers(rows):
-    return [record(row)["n"] for row in rows]
+    return [parse_record(row)["n"] for row in rows]
 
 
 @both
@@ -28,8 +29,8 @@ def test_each_row_knows_its_file_and_place(tmp_path, streaming):
     rows = list(Reader().load(str(tmp_path), streaming=streaming))
     assert numbers(rows) == [0, 1, 2]
     places = [("a", 0), ("a", 1), ("b", 0)]
-    assert [origin(row) for row in rows] == [f"{tmp_path}/{name}.jsonl, row {row}" for name, row in places]
-    assert origin(record(rows[2])) == origin(rows[2])
+    assert [row_location(row) for row in rows] == [f"{tmp_path}/{name}.jsonl, row {row}" for name, row in places]
+    assert row_location(parse_record(rows[2])) == row_location(rows[2])
 
 
 @both
@@ -74,7 +75,7 @@ def test_a_tar_may_mix_kinds_of_members(tmp_path, streaming):
         (True, False, "a"),
         (False, True, "b"),
     ]
-    assert origin(rows[1]) == f"{tmp_path}/a.tar, sample '1'"
+    assert row_location(rows[1]) == f"{tmp_path}/a.tar, sample '1'"
     with pytest.raises(ValueError, match="Reader has no form in .tar files"):
         Reader().load(str(tmp_path))
 
@@ -104,11 +105,11 @@ def test_the_split_chooses_files(tmp_path):
 def test_a_broken_line_is_an_error_of_its_row(tmp_path, streaming):
     (tmp_path / "a.jsonl").write_text('{"n": 0}\n{"n": 1\n[3]\n')
     rows = list(Reader().load(str(tmp_path), streaming=streaming))
-    assert record(rows[0])["n"] == 0
+    assert parse_record(rows[0])["n"] == 0
     with pytest.raises(BadSampleError, match="a.jsonl, row 1: it is not JSON"):
-        record(rows[1])
+        parse_record(rows[1])
     with pytest.raises(BadSampleError, match="a.jsonl, row 2: a list, where a JSON object"):
-        record(rows[2])
+        parse_record(rows[2])
 
 
 def test_a_list_in_a_file_of_lines(tmp_path):
@@ -138,18 +139,20 @@ def test_a_stream_resumes_where_it_stopped(tmp_path):
     again.load_state_dict(stream.state_dict())
     rest = list(again)
     assert numbers([*first, *rest]) == [f"{name}{i}" for name in "abc" for i in range(3)]
-    assert origin(rest[0]).endswith("b.jsonl, row 2")
+    assert row_location(rest[0]).endswith("b.jsonl, row 2")
 
 
 def test_relative_paths_start_at_the_root(tmp_path):
     row = {"__file__": "data/metadata.csv"}
     located = {"bytes": None, "path": "data/a.png"}
-    assert Reader().locate("a.png", row) == Reader().locate({"bytes": None, "path": "a.png"}, row) == located
-    assert Reader(media_root="images").locate("a.png", row)["path"] == "images/a.png"
-    assert Reader(media_root="images").locate(["/a.png"], row)[0]["path"] == "/a.png"
-    assert Reader(media_root="images").locate("https://host/a.png", row)["path"] == "https://host/a.png"
+    assert (
+        Reader().resolve_path("a.png", row) == Reader().resolve_path({"bytes": None, "path": "a.png"}, row) == located
+    )
+    assert Reader(media_root="images").resolve_path("a.png", row)["path"] == "images/a.png"
+    assert Reader(media_root="images").resolve_path(["/a.png"], row)[0]["path"] == "/a.png"
+    assert Reader(media_root="images").resolve_path("https://host/a.png", row)["path"] == "https://host/a.png"
     embedded = {"bytes": b"", "path": "a.png"}
-    assert Reader(media_root="images").locate(embedded, row) is embedded
+    assert Reader(media_root="images").resolve_path(embedded, row) is embedded
 
 
 def test_readers_can_be_sent_to_workers():
