@@ -24,7 +24,7 @@ from ..data import Reader
 from ..data.columns import rows_of
 from ..saving_flamingo import update_folder
 from ..training.callbacks import StopAtNaNCallback
-from ..training.figures import check_weights_are_finite
+from ..training.statistics import check_weights_are_finite
 from .arguments import TextPretrainingArguments
 from .parts import check_vocabulary, load_tokenizer, make_config, prepare_run, read_text
 

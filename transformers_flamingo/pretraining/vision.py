@@ -20,7 +20,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from ..saving_flamingo import update_folder
 from ..training.callbacks import StopAtNaNCallback
-from ..training.figures import check_weights_are_finite
+from ..training.statistics import check_weights_are_finite
 from .arguments import VisionPretrainingArguments
 from .contrastive import ContrastiveCollator, ContrastiveTrainer
 from .parts import check_vocabulary, load_tokenizer, make_config, prepare_run

@@ -9,7 +9,7 @@ from .arguments import DataSource, FlamingoTrainingArguments, ModelArguments
 from .build import build_model
 from .callbacks import GateHistoryCallback
 from .checkpointing import get_last_checkpoint, load_trainable
-from .held_out import HeldOut
+from .held_out import GenerationEvalDataset
 from .mixture import DataMixture
 from .optimization import parameter_groups
 from .recipe import Recipe, make_recipe_parser, parse_recipe, read_recipe
@@ -25,7 +25,7 @@ __all__ = [
     "FlamingoTrainer",
     "FlamingoTrainingArguments",
     "GateHistoryCallback",
-    "HeldOut",
+    "GenerationEvalDataset",
     "ModelArguments",
     "Recipe",
     "add_image_features",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .arguments import DataSource, DefaultSize, FlamingoTrainingArguments
-from .held_out import SCORES, HeldOut
+from .held_out import SCORES, GenerationEvalDataset
 
 
 #: Fields of `TrainingArguments` that have no effect on a mixture: the only value that they may have, and a remedy.
@@ -115,8 +115,8 @@ def choose_best_metric(args: FlamingoTrainingArguments, eval_dataset: Any, *, ha
         )
     names = []
     for name, rows in eval_dataset.items() if isinstance(eval_dataset, dict) else [("", eval_dataset)]:
-        kinds = ["loss", *SCORES] if isinstance(rows, HeldOut) else ["loss"]
-        kinds += [f"blind_{kind}" for kind in kinds if isinstance(rows, HeldOut)]
+        kinds = ["loss", *SCORES] if isinstance(rows, GenerationEvalDataset) else ["loss"]
+        kinds += [f"blind_{kind}" for kind in kinds if isinstance(rows, GenerationEvalDataset)]
         names += [f"{name}_{kind}" if name else kind for kind in kinds]
     if metric.removeprefix("eval_") in names:
         return

@@ -11,11 +11,12 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from ..saving_flamingo import write_json, write_text
+from ..utils.folders import call_on_main_process
 from ..utils.redaction import explain
 from .arguments import DataSource
 from .build import build_model
-from .checkpointing import agree, get_last_checkpoint, lock_output
-from .held_out import HeldOut
+from .checkpointing import get_last_checkpoint, lock_output
+from .held_out import GenerationEvalDataset
 from .held_out_evaluation import SAMPLES_NAME
 from .mixture import DataMixture
 from .recipe import Recipe
@@ -66,7 +67,7 @@ def _run(recipe: Recipe) -> dict[str, Any]:
     positions = getattr(model.config.text_config, "max_position_embeddings", None)
     mixture = DataMixture([limit_max_length(source, positions) for source in recipe.data], processor)
     held_out = {
-        source.name: HeldOut(
+        source.name: GenerationEvalDataset(
             limit_max_length(source, positions),
             processor,
             max_rows=args.evaluation_max_rows,
@@ -118,7 +119,7 @@ def _last_scores(trainer: FlamingoTrainer) -> dict[str, float]:
 def _find_checkpoint(resume: str | bool | None, output_dir: str) -> str | bool | None:
     resume = {"true": True, "false": None, "": None}.get(str(resume).lower(), resume)
     if resume == "auto":
-        return agree(lambda: get_last_checkpoint(output_dir))
+        return call_on_main_process(lambda: get_last_checkpoint(output_dir))
     if resume is None and any(Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
         raise ValueError(
             f"{output_dir!r} has checkpoints of another run, which would be overwritten. To resume that run, give "
