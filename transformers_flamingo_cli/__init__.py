@@ -174,11 +174,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def pretrain(arguments: argparse.Namespace) -> None:
     from transformers_flamingo import pretraining
 
-    if arguments.backbone == "vision":
-        kind, run = pretraining.VisionPretrainingArguments, pretraining.pretrain_vision
-    else:
-        kind, run = pretraining.TextPretrainingArguments, pretraining.pretrain_text
-    options, training = pretraining.read_pretraining_recipe(kind, arguments.recipe, arguments.others)
+    options, training = pretraining.read_pretraining_recipe(arguments.backbone, arguments.recipe, arguments.others)
+    run = pretraining.pretrain_vision if arguments.backbone == "vision" else pretraining.pretrain_text
     run(options, training)
     print(f"{training.output_dir}: a {arguments.backbone} backbone for FlamingoModel.from_vision_text_pretrained")
 

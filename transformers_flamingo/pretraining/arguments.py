@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Dataset
 
 from ..data import FORMATS, Chunk, Reader
-from ..data.sources import record, text_column
+from ..data.columns import parse_record, require_text
 from ..training.arguments import parse_json
 
 
@@ -16,7 +16,7 @@ class Texts(Reader):
     """Read text without images: the column `text`."""
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
-        return [Chunk(text_column(record(row), "text"))]
+        return [Chunk(require_text(parse_record(row), "text"))]
 
 
 #: The layouts of files that a backbone is pretrained on: those of a Flamingo, and text without images.

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import BaseImageProcessor, PreTrainedTokenizerBase, Trainer
 
-from ..data import BadSampleError, Reader, decode_image, origin
+from ..data import BadSampleError, Reader, decode_image, row_location
 
 
 def contrastive_loss(
@@ -110,10 +110,10 @@ class ContrastiveCollator:
         return {**batch, "pixel_values": pixels["pixel_values"]}
 
     def _read_pair(self, row: dict[str, Any]) -> tuple[Any, str]:
-        chunks = [chunk for chunk in self.reader.read(row) if chunk.medium is not None and chunk.text]
-        if len(chunks) != 1 or isinstance(chunks[0].medium, list):
+        chunks = [chunk for chunk in self.reader.read(row) if chunk.item is not None and chunk.text]
+        if len(chunks) != 1 or isinstance(chunks[0].item, list):
             raise BadSampleError(
-                f"{origin(row)}: the row has {len(chunks)} images or videos with text. Contrastive training needs rows of one "
+                f"{row_location(row)}: the row has {len(chunks)} images or videos with text. Contrastive training needs rows of one "
                 "image with its text."
             )
-        return decode_image(chunks[0].medium, origin(row)), chunks[0].text
+        return decode_image(chunks[0].item, row_location(row)), chunks[0].text
