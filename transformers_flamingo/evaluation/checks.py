@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..data.literal_text import special_token_spans
+from ..utils.literal_text import special_token_spans
 from ..data.media_files import check_media_file
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
