@@ -6,7 +6,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -14,15 +14,12 @@ from ..utils.literal_text import special_token_spans
 from ..data.media_files import check_media_file
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from .config import EvaluationConfig
 from .task import Example, Prediction, Task
 from .video import Video
 
 
-if TYPE_CHECKING:
-    from .evaluate import Protocol
-
-
-def check_task(task: Task, queries: Sequence[Example], support: Sequence[Example], protocol: "Protocol") -> None:
+def check_task(task: Task, queries: Sequence[Example], support: Sequence[Example], config: EvaluationConfig) -> None:
     """
     Check that the queries can be told apart and answered, and that there are enough demonstrations.
 
@@ -43,8 +40,8 @@ def check_task(task: Task, queries: Sequence[Example], support: Sequence[Example
             f"{task.name} has {len(support)} examples to show, of which {len(twice)} share an id with others, such as {twice[0]!r}. "
             "Images are kept by id: give each its own."
         )
-    most = max(max(protocol.shots), task.num_text_demonstrations if 0 in protocol.shots else 0)
-    available = len(support) if protocol.support_size is None else min(len(support), protocol.support_size)
+    most = max(max(config.shots), task.num_text_demonstrations if 0 in config.shots else 0)
+    available = len(support) if config.support_size is None else min(len(support), config.support_size)
     if most > available:
         raise ValueError(
             f"{most} demonstrations are asked for, and {task.name} has {available} to choose from. Ask for fewer."

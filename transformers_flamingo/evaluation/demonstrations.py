@@ -5,16 +5,15 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import permutations, zip_longest
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
 from ..processing_flamingo import FlamingoProcessor
+from .config import Selection
 from .engine import Prompt, media_of
 from .task import Example, Task
 
-
-Selection = Literal["random", "fixed", "rices"]
 
 # Vectors of unit length for examples of "support" or "query"
 Embed = Callable[[Sequence[Example], str], np.ndarray]
