@@ -10,7 +10,7 @@ HELP = "Train a Flamingo model from a recipe. Any recipe field can be overridden
 
 
 def _format_recipe_options() -> str:
-    from transformers_flamingo.training.recipe import make_recipe_parser
+    from transformers_flamingo.training import make_recipe_parser
 
     return format_options(make_recipe_parser())
 
