@@ -33,7 +33,7 @@ from datasets import Dataset
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer, TrainingArguments, set_seed
 
-from transformers_flamingo.cards.model_card import write_model_card
+from transformers_flamingo.cards.rendering import write_card
 from transformers_flamingo.modeling_flamingo import FlamingoModel
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 from transformers_flamingo.saving_flamingo import update_folder, write_json
@@ -43,7 +43,7 @@ from transformers_flamingo.training.report import plot_few_shot
 from .backbones import check_seed, library_versions
 from .evaluation import derangement, encode_images
 from .few_shot_text_backbone import train_few_shot_text_backbone
-from .shipped import vision_backbone_path
+from .shipped import card_template, vision_backbone_path
 from .tokenizer import HELD_OUT_NONSENSE_WORDS, NONSENSE_WORDS
 from .world import BACKGROUNDS, HELD_OUT_PAIRS, SEEN_PAIRS, SIZES, SingleScene, render
 
@@ -473,7 +473,7 @@ def run_few_shot(arguments: FewShotArguments) -> dict[str, Any]:
     plot_few_shot(output_dir / "few_shot.png", scores)
     if arguments.from_scratch:
         write_json(model_dir / "metrics.json", metrics)
-        write_model_card("few-shot", metrics, model_dir / "README.md")
+        write_card(card_template("few-shot"), metrics, model_dir / "README.md")
     print(format_few_shot(scores), flush=True)
     print(f"The report is in {output_dir}/: metrics.json, few_shot.png; the model is in {model_dir}/", flush=True)
     return metrics

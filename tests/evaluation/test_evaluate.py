@@ -14,6 +14,7 @@ from factory import tiny_flamingo, tiny_processor
 from processes import launch
 from words import RankedWords, Words, evaluate_together, example, picture, run_words
 
+from transformers_flamingo.data import VideoSegment
 from transformers_flamingo.evaluation.checks import examples_fingerprint
 from transformers_flamingo.evaluation.config import EvaluationConfig
 from transformers_flamingo.evaluation.demonstrations import Demonstrations
@@ -23,7 +24,6 @@ from transformers_flamingo.evaluation.metrics import vqa_accuracy
 from transformers_flamingo.evaluation.report import describe_queries
 from transformers_flamingo.evaluation.retrieval import ImageEmbedder
 from transformers_flamingo.evaluation.task import Example
-from transformers_flamingo.evaluation.video import Video
 
 
 def lines(path: Path) -> list[dict]:
@@ -176,7 +176,7 @@ def test_an_image_that_was_replaced_is_other_data(kind, tmp_path):
         media = {
             "path": str(file),
             "frames": [str(file), str(file)],
-            "video": Video(str(file)),
+            "video": VideoSegment(str(file)),
             "bytes": {"bytes": file.read_bytes(), "path": "image.png"},
         }[kind]
         return examples_fingerprint([Example(id="0", media=[media], prompt="w4")])
@@ -540,14 +540,12 @@ def test_errors(tmp_path):
     assert not (tmp_path / "missing").exists()
 
 
-@pytest.mark.parametrize(
-    "medium", ["/dev/zero", {"bytes": None, "path": "/dev/zero"}, "http://127.0.0.1:9/x.png", "."]
-)
-def test_what_no_row_may_name_is_found_before_anything_is_computed(tmp_path, medium):
+@pytest.mark.parametrize("item", ["/dev/zero", {"bytes": None, "path": "/dev/zero"}, "http://127.0.0.1:9/x.png", "."])
+def test_what_no_row_may_name_is_found_before_anything_is_computed(tmp_path, item):
     class Named(Words):
         def queries(self):
             first, *others = super().queries()
-            return [*others, replace(first, media=[medium])]
+            return [*others, replace(first, media=[item])]
 
     with pytest.raises(ValueError, match=r"words, example '0': .* cannot be read .*Nothing was computed"):
         run_words(tmp_path / "out", Named())

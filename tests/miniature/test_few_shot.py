@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from transformers_flamingo.cards.model_card import render_model_card
+from transformers_flamingo.cards.rendering import render_card
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 from transformers_flamingo.training import FlamingoDataCollator
 from transformers_flamingo_cli import main
@@ -31,6 +31,7 @@ from transformers_flamingo_miniature.few_shot import (
     rank_words,
     sample_few_shot_episode,
 )
+from transformers_flamingo_miniature.shipped import card_template
 
 
 CARDS = Path(__file__).parents[2] / "model_cards"
@@ -163,7 +164,7 @@ def test_the_shipped_model_comes_with_the_card_of_its_record():
     path = few_shot_model_path()
     assert (CARDS / "few-shot.md").read_text() == (path / "README.md").read_text()
     record = json.loads((path / "metrics.json").read_text())
-    assert (path / "README.md").read_text() == render_model_card("few-shot", record)
+    assert (path / "README.md").read_text() == render_card(card_template("few-shot"), record=record)
     start = record["training"]["gates"][0]
     assert start["attn"] == [0.0] and start["ffn"] == [0.0]
 

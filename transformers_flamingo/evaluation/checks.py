@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from ..utils.literal_text import special_token_spans
+from ..data import VideoSegment
 from ..data.media_files import check_media_file
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from ..utils.literal_text import special_token_spans
 from .config import EvaluationConfig
 from .task import Example, Prediction, Task
-from .video import Video
 
 
 def check_task(task: Task, queries: Sequence[Example], support: Sequence[Example], config: EvaluationConfig) -> None:
@@ -86,9 +86,9 @@ def check_media(task: Task, examples: Iterable[Example]) -> None:
     """
     missing, has_videos = set(), False
     for example in examples:
-        for medium in example.media:
-            has_videos |= isinstance(medium, Video)
-            for frame in medium if isinstance(medium, list | tuple) else [medium]:
+        for item in example.media:
+            has_videos |= isinstance(item, VideoSegment)
+            for frame in item if isinstance(item, list | tuple) else [item]:
                 if (path := _path(frame)) is None:
                     continue
                 if "://" not in path and not os.path.exists(path):
@@ -112,15 +112,15 @@ def check_media(task: Task, examples: Iterable[Example]) -> None:
             raise ImportError("Reading video files needs PyAV: pip install 'transformers-flamingo[video]'.") from error
 
 
-def _path(medium: Any) -> str | None:
-    """The path or address of a medium, if it is one."""
-    if isinstance(medium, Video):
-        medium = medium.path
-    if isinstance(medium, dict):
-        medium = medium.get("path") if medium.get("bytes") is None else None
-    if isinstance(medium, str):  # as it is: a path of a row knows what its source allows
-        return medium
-    return str(medium) if isinstance(medium, os.PathLike) else None
+def _path(item: Any) -> str | None:
+    """The path or address of an item, if it is one."""
+    if isinstance(item, VideoSegment):
+        item = item.path
+    if isinstance(item, dict):
+        item = item.get("path") if item.get("bytes") is None else None
+    if isinstance(item, str):  # as it is: a path of a row knows what its source allows
+        return item
+    return str(item) if isinstance(item, os.PathLike) else None
 
 
 def check_texts(task: Task, processor: FlamingoProcessor, examples: Iterable[Example]) -> None:
@@ -189,7 +189,7 @@ def examples_fingerprint(examples: Iterable[Example]) -> str:
 
 def _media_stamp(item: Any) -> Any:
     """Return what changes when an image or video of an [`Example`] is replaced."""
-    if isinstance(item, Video):
+    if isinstance(item, VideoSegment):
         return item.start, item.end, item.num_frames, _media_stamp(item.path)
     if isinstance(item, list | tuple):
         return [_media_stamp(frame) for frame in item]

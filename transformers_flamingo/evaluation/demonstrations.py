@@ -126,14 +126,14 @@ def build_prompt(
             Whether demonstrations are shown without their images and `<image>` tokens: the "0-shot" prompt of the
             paper and of OpenFlamingo, which shows the form of an answer.
     """
-    prefix, media = "", []
+    shots, media = [], []
     for shown in demonstrations:
-        own = [] if text_only else media_of(shown, "support")
-        prefix += processor.image_token * len(own) + shown.prompt + shown.answer
-        prefix += processor.end_of_chunk_token + task.demonstration_separator
-        media += own
-    own = media_of(query, "query")
-    return Prompt(prefix, processor.image_token * len(own) + query.prompt, tuple(media), tuple(own))
+        items = [] if text_only else media_of(shown, "support")
+        shots.append((len(items), shown.prompt + shown.answer))
+        media += items
+    query_media = media_of(query, "query")
+    texts = processor.few_shot_text(shots, (len(query_media), query.prompt), task.demonstration_separator)
+    return Prompt(*texts, tuple(media), tuple(query_media))
 
 
 def orders(demonstrations: Sequence[Example], count: int, seed: int) -> list[list[Example]]:

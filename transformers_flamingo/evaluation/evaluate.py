@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from PIL import Image
 from tqdm.auto import tqdm
 
 from ..cards.model_card import package_versions
+from ..data import blank_image
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..saving_flamingo import write_json, write_text
@@ -36,14 +36,14 @@ from .checks import (
 )
 from .config import EvaluationConfig
 from .demonstrations import Demonstrations, build_prompt, orders
-from .engine import FewShotEngine, Medium, Prompt
+from .engine import FewShotEngine, MediaItem, Prompt
 from .folder import RESULTS_NAME, hold_folder, merge_summaries, read_predictions
 from .lengths import check_lengths
 from .retrieval import ImageEmbedder
 from .task import Example, Prediction, Task
 
 
-_BLANK = Medium("blank", Image.new("RGB", (224, 224), (127, 127, 127)), "The blank image")
+_BLANK = MediaItem("blank", blank_image((224, 224)), "The blank image")
 
 
 def evaluate(
