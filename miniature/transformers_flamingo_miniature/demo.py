@@ -21,13 +21,13 @@ import transformers
 from datasets import Dataset
 from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments, pipeline, set_seed
 
+from transformers_flamingo.cards.plotting import plot_captions, plot_gates, plot_losses
 from transformers_flamingo.cards.rendering import write_card
 from transformers_flamingo.data.encoding import encode_images
 from transformers_flamingo.modeling_flamingo import FlamingoModel
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 from transformers_flamingo.saving_flamingo import update_folder, write_json
 from transformers_flamingo.training import FlamingoDataCollator, GateHistoryCallback, parameter_groups
-from transformers_flamingo.training.report import plot_captions, plot_gates, plot_losses
 
 from .backbones import check_seed
 from .data import build_image_split
