@@ -27,7 +27,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ..data.literal_text import encode_literal, render_literal
+from ..utils.literal_text import encode_literal, render_literal
 from ..files_flamingo import read_regular_file
 from ..images_flamingo import open_bytes
 from ..modeling_flamingo import FlamingoModel
