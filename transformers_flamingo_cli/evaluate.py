@@ -95,9 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
     name = Path(options.model).name
     for task in tasks:
         directory = Path(options.output_dir) / task.name
-        summary = evaluate(
-            model, processor, task, directory, config, batch_size=options.batch_size, model_name=name
-        )
+        summary = evaluate(model, processor, task, directory, config, batch_size=options.batch_size, model_name=name)
         if state.is_main_process:
             plot_results(directory / "shots.png", summary, published_scores(task.name))
             _print_results(summary)

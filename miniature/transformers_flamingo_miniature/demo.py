@@ -56,17 +56,17 @@ class DemoArguments:
         ValueError: a value is out of range.
     """
 
-    output_dir: str = field(default="flamingo-demo", metadata={"help": "folder of the report and the model"})
-    seed: int = field(default=0, metadata={"help": "seed of the pictures, the initial weights and the order"})
-    max_steps: int = field(default=2000, metadata={"help": "number of optimizer steps"})
-    batch_size: int = field(default=48, metadata={"help": "rows (a picture with a text) in a step"})
-    learning_rate: float = field(default=2e-3, metadata={"help": "peak learning rate of AdamW"})
+    output_dir: str = field(default="flamingo-demo", metadata={"help": "Folder of the report and the model."})
+    seed: int = field(default=0, metadata={"help": "Seed of the pictures, the initial weights and the order."})
+    max_steps: int = field(default=2000, metadata={"help": "Number of optimizer steps."})
+    batch_size: int = field(default=48, metadata={"help": "Rows (a picture with a text) in a step."})
+    learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate of AdamW."})
     gate_learning_rate_multiplier: float = field(
-        default=20.0, metadata={"help": "learning rate multiplier for the gates"}
+        default=20.0, metadata={"help": "Learning rate multiplier for the gates."}
     )
-    train_size: int = field(default=8000, metadata={"help": "number of pictures to train on"})
-    test_size: int = field(default=500, metadata={"help": "number of pictures in each of the two test splits"})
-    num_captions: int = field(default=16, metadata={"help": "number of pictures on the contact sheet"})
+    train_size: int = field(default=8000, metadata={"help": "Number of pictures to train on."})
+    test_size: int = field(default=500, metadata={"help": "Number of pictures in each of the two test splits."})
+    num_captions: int = field(default=16, metadata={"help": "Number of pictures on the contact sheet."})
 
     def __post_init__(self):
         check_seed(self.seed)

@@ -128,14 +128,14 @@ class FewShotArguments:
         scale (`float`): Length of all training stages, as a multiple.
     """
 
-    output_dir: str = field(default="flamingo-few-shot", metadata={"help": "folder of the report and the model"})
+    output_dir: str = field(default="flamingo-few-shot", metadata={"help": "Folder of the report and the model."})
     seed: int = field(
-        default=0, metadata={"help": "seed of the pictures, the episodes, the initial weights and the order"}
+        default=0, metadata={"help": "Seed of the pictures, the episodes, the initial weights and the order."}
     )
-    from_scratch: bool = field(default=False, metadata={"help": "train the model instead of loading the shipped one"})
-    split: str = field(default="test", metadata={"help": "split to measure on, 'validation' or 'test'"})
-    episodes: int = field(default=500, metadata={"help": "number of episodes behind each score"})
-    scale: float = field(default=1.0, metadata={"help": "factor on the length of all training stages"})
+    from_scratch: bool = field(default=False, metadata={"help": "Train the model instead of loading the shipped one."})
+    split: str = field(default="test", metadata={"help": "Split to measure on, 'validation' or 'test'."})
+    episodes: int = field(default=500, metadata={"help": "Number of episodes behind each score."})
+    scale: float = field(default=1.0, metadata={"help": "Factor on the length of all training stages."})
 
     def __post_init__(self):
         check_seed(self.seed)
