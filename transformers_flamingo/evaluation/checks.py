@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from ..data import VideoSegment
-from ..data.literal_text import special_token_spans
 from ..data.media_files import check_media_file
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.fingerprint import fingerprint
+from ..utils.literal_text import special_token_spans
 from .config import EvaluationConfig
 from .task import Example, Prediction, Task
 

@@ -31,6 +31,7 @@ from .recipe_parser import RecipeParser, parse_values
 
 
 _KINDS = (ModelArguments, DataArguments, FlamingoTrainingArguments)
+_MAPPING_NAMES = ("model_config", "data", "evaluation")
 
 
 @dataclass
@@ -71,12 +72,11 @@ def read_recipe(path: str | os.PathLike, arguments: Sequence[str] = ()) -> Recip
 
 def parse_recipe(values: dict[str, Any], arguments: Sequence[str] = ()) -> Recipe:
     """Make a recipe of the dictionary that its YAML file has. See [`read_recipe`]."""
-    parsed = parse_values(values, arguments, _KINDS, ("model_config", "data", "evaluation"))
-    model, data, training = parsed.parts
-    sources = {kind: _make_sources(kind, parsed.mappings[kind], data.data_root) for kind in ("data", "evaluation")}
+    (model, data, training), mappings, text = parse_values(values, arguments, _KINDS, _MAPPING_NAMES)
+    sources = {kind: _make_sources(kind, mappings[kind], data.data_root) for kind in ("data", "evaluation")}
     if not sources["data"]:
         raise ValueError("The recipe has no `data`, so there is nothing to train on. Name at least one source.")
-    return Recipe(model, training, **sources, text=parsed.text)
+    return Recipe(model, training, **sources, text=text)
 
 
 def make_recipe_parser(**kwargs: Any) -> ArgumentParser:
@@ -86,7 +86,7 @@ def make_recipe_parser(**kwargs: Any) -> ArgumentParser:
     Args:
         **kwargs: Arguments of `argparse.ArgumentParser`, such as `prog`.
     """
-    parser = RecipeParser(_KINDS, **kwargs)
+    parser = RecipeParser(_KINDS, _MAPPING_NAMES, **kwargs)
     group = parser.add_argument_group(
         "data sources",
         "fields of the source NAME of the mixture; of held-out data with `evaluation` instead of `data`",

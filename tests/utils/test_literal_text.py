@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from transformers_flamingo import FlamingoProcessor
-from transformers_flamingo.data.literal_text import encode_literal, render_literal
+from transformers_flamingo.utils.literal_text import encode_literal, render_literal
 
 
 SPECIALS = ("<image>", "<|endofchunk|>", "<pad>", "</s>", "<s>")
