@@ -83,7 +83,7 @@ def chat(arguments: argparse.Namespace) -> None:
 def convert(arguments: argparse.Namespace) -> None:
     import torch
 
-    from transformers_flamingo.conversion import conversion, convert_flamingo_mini, convert_open_flamingo
+    from transformers_flamingo.conversion import convert_flamingo_mini, convert_open_flamingo, format_table
 
     options = {"vision": arguments.vision, "text": arguments.text, "tokenizer": arguments.tokenizer}
     options |= {"dtype": getattr(torch, arguments.dtype), "dry_run": arguments.dry_run}
@@ -99,7 +99,7 @@ def convert(arguments: argparse.Namespace) -> None:
     finally:
         signal.signal(signal.SIGTERM, previous)
     if arguments.dry_run:
-        print(conversion.format_table(table))
+        print(format_table(table))
     else:
         print(f"{arguments.output_dir}: a Flamingo for AutoModelForImageTextToText.from_pretrained")
 
