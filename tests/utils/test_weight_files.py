@@ -22,6 +22,7 @@ from transformers_flamingo.utils.weight_files import (
     MAX_PICKLE_BYTES,
     MAX_PICKLE_OPERATIONS,
     check_folder,
+    read_json,
     read_pretrained_tensors,
     read_tensors,
 )
@@ -219,6 +220,15 @@ def test_a_header_of_safetensors_cannot_claim_what_the_file_does_not_hold(tmp_pa
     refused(tmp_path / "model.safetensors", message)
 
 
+def test_only_files_that_may_be_large_are_read_beyond_the_limit(tmp_path):
+    """The tokenizer.json of a large vocabulary is larger than the header of any file of weights."""
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps({"vocab": "x" * MAX_HEADER_BYTES}))
+    assert len(read_json(path, max_bytes=None)["vocab"]) == MAX_HEADER_BYTES
+    with pytest.raises(ValueError, match=f"bytes, more than {MAX_HEADER_BYTES}: it is damaged"):
+        read_json(path)
+
+
 def test_only_regular_files_are_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe")  # opening it would wait forever
     (tmp_path / "folder").mkdir()
@@ -293,6 +303,7 @@ def test_shards_are_read_together(tmp_path):
         ([], "a list instead of an object"),
         ("{", "not hold valid JSON"),
         ("[" * 10**5, "not hold valid JSON"),
+        ('{"weight_map": %s}' % ("9" * 5000), "not hold valid JSON"),  # more digits than Python parses
         ('{"weight_map": {"a": "1.safetensors", "a": "2.safetensors"}}', "'a' twice"),
         ({"weight_map": GOOD | {"c": "../outside.safetensors"}}, "not the name of a file in its folder"),
         ({"weight_map": GOOD | {"c": "/etc/passwd"}}, "not the name of a file in its folder"),

@@ -180,7 +180,7 @@ class _Targets:
     Attributes:
         layers (`list[int]`): Decoder layers that have a gated block.
         rename_text, rename_vision (`Callable[[str], str]`): Functions from a name in a backbone to that in our model.
-        text_prefix (`str`): Name of the decoder in the causal language model. flamingo-mini stores the decoder alone.
+        text_prefix (`str`): Name of the decoder in the causal language model. flamingo-mini saves only the decoder.
     """
 
     layers: list[int]

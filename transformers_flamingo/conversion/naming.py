@@ -2,7 +2,7 @@
 """
 Name the weights of a checkpoint: first as its peer names them, whatever the training wrapped them in, then as our model does.
 
-The tables follow the peers' own code: the resampler and the gated blocks of open_flamingo/src/helpers.py (OpenFlamingo) and
+The tables follow the peers' code: the resampler and the gated blocks of open_flamingo/src/helpers.py (OpenFlamingo) and
 flamingo_mini/perceiver_resampler.py and gated_cross_attention.py (flamingo-mini), modeling_otter.py (Otter), and
 open_clip/transformer.py (open_clip).
 """

@@ -63,9 +63,9 @@ def check_name(name: str) -> None:
     """
     path = Path(name)
     if path.is_file():
-        raise NotADirectoryError(f"{name!r} is a file. Give the folder that a model was saved into.")
+        raise NotADirectoryError(f"{name!r} is a file. Pass the folder that a model was saved into.")
     if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
-        raise FileNotFoundError(f"There is no folder {name!r}. Give a folder with a saved model, or its Hub name.")
+        raise FileNotFoundError(f"There is no folder {name!r}. Pass a folder with a saved model, or its Hub name.")
     check_folder(name)
     for file in sorted(path.glob("*config.json")):
         _check_json(file)
@@ -74,7 +74,7 @@ def check_name(name: str) -> None:
 
 
 def _check_flamingo_folder(name: str) -> None:
-    """Check the files of a local model, and that they are those of a whole model."""
+    """Check that the files of a local model are readable, and that they are a complete model."""
     path = Path(name)
     check_name(name)
     if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
@@ -85,7 +85,7 @@ def _check_flamingo_folder(name: str) -> None:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise FileNotFoundError(
-                f"{name!r} has no config.json. Give a folder that a whole Flamingo was saved into."
+                f"{name!r} has no config.json. Pass a folder that a complete Flamingo was saved into."
             )
         for file in sorted(path.glob("*.json")):
             _check_json(file)
@@ -113,7 +113,7 @@ def _read_config(name: str) -> FlamingoConfig:
     except (TypeError, AttributeError, KeyError) as error:  # values of unexpected types
         raise ValueError(f"The config.json of {name!r} is not one of a Flamingo: {error}") from error
     if not isinstance(config, FlamingoConfig):
-        raise ValueError(f"{name!r} is a model of type {config.model_type!r}. Give a Flamingo.")
+        raise ValueError(f"{name!r} is a model of type {config.model_type!r}. Pass a Flamingo.")
     return config
 
 

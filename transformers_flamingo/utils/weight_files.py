@@ -217,7 +217,7 @@ def _check_zip(path: str | os.PathLike, file: io.BufferedReader, size: int) -> s
     file.seek(0)
     try:
         archive = zipfile.ZipFile(file)
-    # Broad: zipfile documents BadZipFile alone, but damaged bytes also raise struct.error, NotImplementedError, UnicodeDecodeError,
+    # Broad: zipfile documents only BadZipFile, but damaged bytes also raise struct.error, NotImplementedError, UnicodeDecodeError,
     # OverflowError, ValueError and OSError.
     except Exception as error:
         raise _damaged(path) from error
@@ -336,7 +336,7 @@ def read_tensors(path: str | os.PathLike, root: str | None = None) -> dict[str, 
             "`torch.save(model.state_dict(), file)`."
         ) from error
     # Broad: a damaged file that passed the checks fails anywhere in torch's unpickler (KeyError, TypeError, struct.error, ...) or
-    # with SafetensorError, which derives from Exception alone.
+    # with SafetensorError, a direct subclass of Exception.
     except Exception as error:
         raise _damaged(path) from error
     tensors = _find_weights(path, content, re.compile(root) if root else None)
@@ -552,7 +552,7 @@ def _find_shard(name_or_path: str | os.PathLike, index: str, name: str) -> Path:
     if folder.parent.name == "snapshots":  # of the Hub's cache, which links to ../../blobs
         folder = folder.parent.parent
     if not Path(path).resolve().is_relative_to(folder):
-        raise ValueError(f"{path} is a link to a file outside of {folder}. Put the file itself there.")
+        raise ValueError(f"{path} is a link to a file outside of {folder}. Copy the file itself into it.")
     return Path(path)
 
 
