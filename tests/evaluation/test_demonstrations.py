@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import CLIPConfig, CLIPModel
 from words import RankedWords, Words, example, picture
 
-from transformers_flamingo.evaluation.demonstrations import Demonstrations, build_prompt, orders
+from transformers_flamingo.evaluation.demonstrations import Demonstrations, build_prompt, permute_demonstrations
 from transformers_flamingo.evaluation.retrieval import ImageEmbedder
 from transformers_flamingo.evaluation.task import Example
 
@@ -96,15 +96,15 @@ def test_the_prompt():
     assert len(text_only.prefix_media) == 0
 
 
-def test_orders():
+def test_permutations_of_demonstrations():
     shown = [example(i) for i in range(4)]
-    got = orders(shown, 6, seed=0)
+    got = permute_demonstrations(shown, 6, seed=0)
     assert ids(got[0]) == ["0", "1", "2", "3"]
     assert len({tuple(ids(order)) for order in got}) == 6
-    assert orders(shown, 6, seed=0) == got
-    assert len(orders(shown[:2], 6, seed=0)) == 2
-    assert orders([], 6, seed=0) == [[]]
-    many = orders([example(i) for i in range(32)], 6, seed=1)
+    assert permute_demonstrations(shown, 6, seed=0) == got
+    assert len(permute_demonstrations(shown[:2], 6, seed=0)) == 2
+    assert permute_demonstrations([], 6, seed=0) == [[]]
+    many = permute_demonstrations([example(i) for i in range(32)], 6, seed=1)
     assert len({tuple(ids(order)) for order in many}) == 6
     assert all(sorted(ids(order)) == sorted(ids(many[0])) for order in many)
 

@@ -75,8 +75,8 @@ def test_likelihoods_of_candidates(text, kwargs):
     asked = prompts(4)
     candidates = [CANDIDATES[:5], [], CANDIDATES, ["w50 w7 w8 w9"]]
     ranking = engine(text, batch_size=4, **kwargs)
-    sums = ranking.rank(asked, candidates, length_normalised=False)
-    assert sums == ranking.rank(asked, candidates, length_normalised=False)  # the kept prefix is as it was
+    sums = ranking.rank(asked, candidates, length_normalized=False)
+    assert sums == ranking.rank(asked, candidates, length_normalized=False)  # the kept prefix is as it was
     for prompt, own, got in zip(asked, candidates, sums, strict=True):
         assert got == pytest.approx(likelihoods(ranking, prompt, own), abs=1e-4)
     means = ranking.rank(asked, candidates)
@@ -95,7 +95,7 @@ WORDS = st.lists(st.sampled_from(["w10", "w11", "w12"]), min_size=1, max_size=4)
 def test_likelihoods_of_any_candidates(text, candidates, size):
     ranking, prompt = RANKING[text], prompts(2)[1]
     ranking.max_candidate_tokens = size
-    got = ranking.rank([prompt], [candidates], length_normalised=False)[0]
+    got = ranking.rank([prompt], [candidates], length_normalized=False)[0]
     assert got == pytest.approx(likelihoods(ranking, prompt, candidates), abs=1e-4)
 
 

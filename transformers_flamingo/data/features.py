@@ -229,9 +229,8 @@ class _Encoder:
             output="last_hidden_state",
             batch_size=self.batch_size,
             device="cpu",
-            dtype=dtype,
         )
-        features = torch.stack(encoded)
+        features = torch.stack(encoded).to(dtype)
         if not features.isfinite().all():
             raise ValueError(
                 f"Features of {type(self.model.vision_model).__name__} are too large for {self.dtype}, or not finite at all. Keep them in "

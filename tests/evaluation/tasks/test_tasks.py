@@ -368,7 +368,7 @@ def test_data_of_ones_own(pairs):
     assert classes.queries()[0].candidates == ["cat", "dog"] and classes.queries()[0].group == "cat"
     assert shown(classes, classes.support()[1]) == "<image>class:dog<eoc>"
     assert make_task("classification", pairs, {"classes": "[dog, cow, cat]"}).queries()[0].candidates[1] == "cow"
-    with pytest.raises(ValueError, match="train/metadata.jsonl, row 2 is of class 'cat', which is none of `classes`"):
+    with pytest.raises(ValueError, match="train/metadata.jsonl, row 2 is of class 'cat', which is not one of `classes`"):
         make_task("classification", pairs, {"classes": "[dog]", "support_split": "train"}).queries()
 
 
@@ -382,7 +382,7 @@ def test_queries_and_demonstrations_of_ones_own_in_two_files(tmp_path):
     assert [query.media[0]["path"] for query in task.queries()] == [str(tmp_path / f"{i}.png") for i in (1, 2)]
     assert shown(task, task.support()[0]) == "<image>A picture ofa cow<eoc>\n"
     for options in ({"support_data": files["data"]}, {"queries_split": "ask", "support_split": "ask"}):
-        with pytest.raises(ValueError, match="takes queries and demonstrations from .*ask.jsonl"):
+        with pytest.raises(ValueError, match="reads queries and demonstrations from .*ask.jsonl"):
             make_task("captioning", files["data"], options)
 
 
@@ -617,7 +617,7 @@ def test_answers_as_datasets_stores_them(tmp_path):
     write(tmp_path, "test.jsonl", [row])
     with pytest.raises(ValueError, match="test.jsonl, row 0: no value in 'answers' or 'answer'"):
         make_task("question_answering", str(tmp_path)).queries()
-    with pytest.raises(ValueError, match="without {question}"):
+    with pytest.raises(ValueError, match="must contain {question}"):
         make_task("question_answering", str(tmp_path), {"template": "Q:"})
 
 
@@ -638,7 +638,7 @@ def test_wrong_tasks(tmp_path):
         make_task("hateful_memes", "x", {"splits": "y"})
     with pytest.raises(ValueError, match="`num_frames` of the task 'vatex' cannot be 'many'"):
         make_task("vatex", "x", {"num_frames": "many"})
-    with pytest.raises(ValueError, match=r"cannot be 'cat, dog'. Write a list of texts as '\[a, b\]'"):
+    with pytest.raises(ValueError, match=r"cannot be 'cat, dog'. Write a list of texts, such as '\[a, b\]'"):
         make_task("classification", "x", {"classes": "cat, dog"})
     for value in ("0", "1.5", "true", "null", "[8]", "-1"):
         with pytest.raises(
