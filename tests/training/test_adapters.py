@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from transformers_flamingo import FlamingoConfig, FlamingoModel, modeling_flamingo
+from transformers_flamingo import FlamingoConfig, FlamingoModel, pretrained_flamingo
 from transformers_flamingo.training import FlamingoDataCollator, GateHistoryCallback, lora_config, parameter_groups
 
 
@@ -288,7 +288,7 @@ def test_freeze_backbones_and_adapters_exclude_each_other():
     adapted = with_lora(model)
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert trained == sum(p.numel() for p in with_lora(tiny_flamingo()).parameters() if p.requires_grad)
-    with pytest.raises(ValueError, match="has adapters of peft"):
+    with pytest.raises(ValueError, match="has PEFT adapters"):
         adapted.freeze_backbones()
     merged = adapted.merge_and_unload()
     merged.freeze_backbones()
@@ -382,7 +382,7 @@ def test_names_that_are_given_are_left_out_beside_the_head(bitsandbytes, bits, t
 @pytest.mark.parametrize("suffix", ["", ".weight"], ids=["modules", "weights"])  # torchao compares names of weights
 def test_every_quantizer_takes_the_decoder_alone(text, given, suffix):
     config = EetqConfig(modules_to_not_convert=given)
-    names = modeling_flamingo._quantize_only_the_decoder(config).modules_to_not_convert
+    names = pretrained_flamingo._quantize_only_the_decoder(config).modules_to_not_convert
     model = tiny_flamingo(text, text_kwargs={"tie_word_embeddings": False})
     linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)}
     taken = {name for name in linear if should_convert_module(name + suffix, names)}
@@ -406,7 +406,7 @@ def test_a_head_of_several_modules_is_left_as_it_is(model_type, suffix):
         model = FlamingoModel(
             FlamingoConfig(None, text, vision_hidden_size=24, image_token_id=98, end_of_chunk_token_id=97)
         )
-    names = modeling_flamingo._quantize_only_the_decoder(EetqConfig()).modules_to_not_convert
+    names = pretrained_flamingo._quantize_only_the_decoder(EetqConfig()).modules_to_not_convert
     linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     taken = {name for name in linear if should_convert_module(name + suffix, names)}
     assert taken == {name for name in linear if name.startswith("language_model.") and ".layer." in name}
@@ -414,7 +414,7 @@ def test_a_head_of_several_modules_is_left_as_it_is(model_type, suffix):
 
 def test_a_quantizer_that_would_take_everything_is_refused(tmp_path):
     tiny_flamingo().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="AqlmConfig has no list of modules to leave as they are"):
+    with pytest.raises(ValueError, match="AqlmConfig has no list of modules to skip"):
         FlamingoModel.from_pretrained(tmp_path, quantization_config=AqlmConfig())
 
 

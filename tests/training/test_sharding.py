@@ -73,7 +73,7 @@ def test_a_full_state_dict_is_that_of_an_ordinary_model(records, text):
 @pytest.mark.parametrize("text", ["gpt2", "llama", "gptj", "gemma", "opt_350m"])
 def test_separate_rows_compute_what_shared_rows_compute(tmp_path, text):
     shared, separate = model(text=text), model(text=text)
-    separate.separate_token_rows()
+    separate.detach_token_rows()
     with torch.no_grad():  # the matrix is not asked any more
         for module in (separate.get_input_embeddings(), separate.get_output_embeddings()):
             module.weight[[END_OF_CHUNK, IMAGE]] = 7.0
