@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""CIDEr-D by hand, against a dense second implementation, and its tokens against those of the Stanford tokenizer."""
+"""Test CIDEr-D by hand and against a dense second implementation, and its tokens against the Stanford tokenizer."""
 
 import math
 
