@@ -123,7 +123,7 @@ def test_no_other_expression_is_allowed(text, tmp_path, monkeypatch):
         ({"run_name": "${output_dir}", "output_dir": "${vision}"}, "can only name a plain text or number"),
         ({"run_name": "${run_name}"}, "can only name a plain text or number"),
         ({"run_name": "${nope.x}"}, "'nope.x' is not in the recipe"),
-        ({"run_name": "${output_dir}" * 1000, "output_dir": "x" * 1000}, "stand for more than 262,144 characters"),
+        ({"run_name": "${output_dir}" * 1000, "output_dir": "x" * 1000}, "expand to more than 262,144 characters"),
         ({"max_steps": "${vision}"}, "`max_steps` is '.{vision}', which does not fit: .*'a' .*Integer"),
         ({"output_dir": "???"}, "`output_dir` is .*, a placeholder"),
     ],
