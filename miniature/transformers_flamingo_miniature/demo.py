@@ -23,6 +23,7 @@ from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments
 
 from transformers_flamingo.cards.plotting import plot_captions, plot_gates, plot_losses
 from transformers_flamingo.cards.rendering import write_card
+from transformers_flamingo.data.encoding import encode_images
 from transformers_flamingo.modeling_flamingo import FlamingoModel
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 from transformers_flamingo.saving_flamingo import update_folder, write_json
@@ -30,7 +31,7 @@ from transformers_flamingo.training import FlamingoDataCollator, GateHistoryCall
 
 from .backbones import check_seed
 from .data import build_image_split
-from .evaluation import CONDITIONS, encode_images, evaluate_miniature
+from .evaluation import CONDITIONS, evaluate_miniature
 from .shipped import card_template, text_backbone_path, vision_backbone_path
 from .world import answer_prompt
 
@@ -240,8 +241,15 @@ def _train(
     train_rows, validation_rows = (
         training_rows(
             scenes,
-            encode_images(
-                model, processor, list(scenes["image"]), output="last_hidden_state", progress=f"   looking at {name}"
+            torch.stack(
+                encode_images(
+                    model,
+                    processor,
+                    list(scenes["image"]),
+                    output="last_hidden_state",
+                    batch_size=128,
+                    progress=f"   looking at {name}",
+                )
             ),
             processor,
         )

@@ -35,13 +35,14 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer, Tr
 
 from transformers_flamingo.cards.plotting import ShotCurve, ShotPanel, plot_shots
 from transformers_flamingo.cards.rendering import write_card
+from transformers_flamingo.data.encoding import encode_images
 from transformers_flamingo.modeling_flamingo import FlamingoModel
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 from transformers_flamingo.saving_flamingo import update_folder, write_json
 from transformers_flamingo.training import FlamingoDataCollator, GateHistoryCallback, parameter_groups
 
 from .backbones import check_seed, library_versions
-from .evaluation import derangement, encode_images
+from .evaluation import derangement
 from .few_shot_text_backbone import train_few_shot_text_backbone
 from .shipped import card_template, vision_backbone_path
 from .tokenizer import HELD_OUT_NONSENSE_WORDS, NONSENSE_WORDS
@@ -307,7 +308,9 @@ def train_few_shot(
     """
     pool = pool or PicturePool("train", seed)
     # The vision encoder is frozen: what it makes of a picture is computed once.
-    features = encode_images(model, processor, pool.images, output="last_hidden_state", progress="   looking")
+    features = torch.stack(
+        encode_images(model, processor, pool.images, output="last_hidden_state", batch_size=128, progress="   looking")
+    )
     rng = np.random.default_rng(seed)
 
     def with_features(batch: dict[str, list]) -> dict[str, list]:
@@ -406,7 +409,7 @@ def evaluate_few_shot(
     """
     model.eval()
     pool = pool or PicturePool(split, seed)
-    latents = encode_images(model, processor, pool.images)
+    latents = torch.stack(encode_images(model, processor, pool.images, batch_size=128))
     scores = []
     for contrast in CONTRASTS:
         for number_of_ways in ways:

@@ -8,7 +8,6 @@ from factory import tiny_flamingo
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from transformers_flamingo.evaluation.evaluate import weights_fingerprint
 from transformers_flamingo.evaluation.published import published_scores
 from transformers_flamingo.evaluation.report import (
     card_scores,
@@ -17,9 +16,10 @@ from transformers_flamingo.evaluation.report import (
     read_results,
     write_evaluation_card,
 )
+from transformers_flamingo.utils.fingerprint import fingerprint_weights
 
 
-WEIGHTS = weights_fingerprint(tiny_flamingo())
+WEIGHTS = fingerprint_weights(tiny_flamingo().state_dict())
 
 
 def summary(task: str, seeds: int = 2, blind: bool = True, **facts) -> dict:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cards.model_card import FlamingoModelCardData
 from ..modeling_flamingo import FlamingoModel
-from .checks import weights_fingerprint
+from ..utils.fingerprint import fingerprint_weights
 from .folder import RESULTS_NAME, read_summary, set_aside
 from .published import PublishedScore
 
@@ -85,7 +85,7 @@ def write_evaluation_card(model: FlamingoModel, directory: str | os.PathLike, **
         directory (`str`): The output directory, a folder for each task in it.
         facts: Other fields of [`FlamingoModelCardData`].
     """
-    weights = weights_fingerprint(model)
+    weights = fingerprint_weights(model.state_dict())
     summaries = [summary for summary in read_results(directory) if summary["weights"] == weights]
     scores = [score for summary in summaries for score in card_scores(summary)]
     card = FlamingoModelCardData.from_model(model, scores=scores, **facts)
