@@ -41,9 +41,11 @@ class RecipeParser(HfArgumentParser):
     def __init__(self, kinds: Sequence[type], mapping_names: Sequence[str] = (), **kwargs: Any):
         usage = "%(prog)s RECIPE [--NAME VALUE ...]"
         super().__init__(kinds, **{"usage": usage, "add_help": False, "allow_abbrev": False, **kwargs})
+        fields_of_kinds = {action.dest for action in self._actions}
+        group = self.add_argument_group("sources")
         for name in mapping_names:
-            if all(action.dest != name for action in self._actions):
-                self.add_argument(f"--{name}", help="Names mapped to values, as JSON.")
+            if name not in fields_of_kinds:
+                group.add_argument(f"--{name}", help=f"Sources by name, as JSON, or --{name}.NAME.FIELD.")
         for action in self._actions:
             action.required = False
 
