@@ -123,7 +123,7 @@ def test_no_other_expression_is_allowed(text, tmp_path, monkeypatch):
         ({"run_name": "${output_dir}", "output_dir": "${vision}"}, "can only name a plain text or number"),
         ({"run_name": "${run_name}"}, "can only name a plain text or number"),
         ({"run_name": "${nope.x}"}, "'nope.x' is not in the recipe"),
-        ({"run_name": "${output_dir}" * 1000, "output_dir": "x" * 1000}, "stand for more than 262,144 characters"),
+        ({"run_name": "${output_dir}" * 1000, "output_dir": "x" * 1000}, "expand to more than 262,144 characters"),
         ({"max_steps": "${vision}"}, "`max_steps` is '.{vision}', which does not fit: .*'a' .*Integer"),
         ({"output_dir": "???"}, "`output_dir` is .*, a placeholder"),
     ],
@@ -152,6 +152,6 @@ def test_the_help_lists_every_field_with_its_help():
         assert [f.name for f in fields(kind) if f.init and not f.metadata.get("help")] == []
     for f in fields(DataSource):
         assert f.name == "name" or (f"--data.NAME.{f.name} VALUE" in text and f.metadata["help"])
-    for backbone, kind in (("vision", VisionPretrainingArguments), ("text", TextPretrainingArguments)):
-        text = make_pretraining_parser(backbone).format_help()
+    for kind in (VisionPretrainingArguments, TextPretrainingArguments):
+        text = make_pretraining_parser(kind).format_help()
         assert [f.name for f in fields(kind) if f"--{f.name} " not in text or not f.metadata["help"]] == []

@@ -41,9 +41,11 @@ class RecipeParser(HfArgumentParser):
     def __init__(self, kinds: Sequence[type], mapping_names: Sequence[str] = (), **kwargs: Any):
         usage = "%(prog)s RECIPE [--NAME VALUE ...]"
         super().__init__(kinds, **{"usage": usage, "add_help": False, "allow_abbrev": False, **kwargs})
+        fields_of_kinds = {action.dest for action in self._actions}
+        group = self.add_argument_group("sources")
         for name in mapping_names:
-            if all(action.dest != name for action in self._actions):
-                self.add_argument(f"--{name}", help="Names mapped to values, as JSON.")
+            if name not in fields_of_kinds:
+                group.add_argument(f"--{name}", help=f"Sources by name, as JSON, or --{name}.NAME.FIELD.")
         for action in self._actions:
             action.required = False
 
@@ -180,7 +182,7 @@ def _check_references(values: dict[str, Any]) -> None:
                     f"{subject} {name!r} is not in the recipe. Correct the name. If `${{{name}}}` is part of the text, write "
                     f"a backslash before it: `\\${{{name}}}`."
                 )
-            # A secret would appear under another name; and chains of references can stand for billions of values
+            # A secret would be published under another name, and chains of references could grow without limit
             if any(map(is_secret_name, name.split("."))):
                 raise ValueError(
                     f"{subject} {name!r} is a secret, which cannot be copied. Write it where it is needed."
@@ -191,7 +193,9 @@ def _check_references(values: dict[str, Any]) -> None:
                 )
             size += len(str(value))
     if size > MAX_BYTES:
-        raise ValueError(f"The references `${{NAME}}` of the recipe stand for more than {MAX_BYTES:,} characters.")
+        raise ValueError(
+            f"The references `${{NAME}}` of the recipe expand to more than {MAX_BYTES:,} characters. Remove some."
+        )
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -225,7 +229,7 @@ def _resolve(values: dict[str, Any], hints: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_text(name: str, value: Any, kinds: set[type]) -> None:
-    """Refuse a bool or a number that `OmegaConf` would turn into a text: whoever wrote it meant something else."""
+    """Refuse a bool or a number where a text should be. `OmegaConf` would convert it, but YAML may have misread the text."""
     if isinstance(value, bool) and not kinds & {bool, dict} and name != "resume_from_checkpoint":
         raise ValueError(
             f"`{name}` is {str(value).lower()}, which it cannot be. YAML reads an unquoted yes, no, on or off as true or "
