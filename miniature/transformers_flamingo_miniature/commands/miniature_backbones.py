@@ -10,7 +10,7 @@ HELP = "Train one of the two shipped miniature backbones from scratch."
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the backbone, the folder and the seed."""
-    from transformers_flamingo_cli import SEED
+    from transformers_flamingo_cli.parsing import SEED
 
     parser.add_argument("backbone", choices=["vision", "text"], help="which backbone to train")
     parser.add_argument("output_dir", metavar="DIRECTORY", help="folder of the weights, their record and their card")

@@ -10,7 +10,7 @@ HELP = "Draw the miniature world and write it in published layouts, to train on.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the folder, the sizes and the seed."""
-    from transformers_flamingo_cli import POSITIVE, SEED
+    from transformers_flamingo_cli.parsing import POSITIVE, SEED
 
     parser.add_argument("output_dir", metavar="DIRECTORY", help="folder for train/, validation/ and the test splits")
     parser.add_argument(
