@@ -14,7 +14,7 @@ HELP = "Chat with a saved Flamingo model in the browser."
 @dataclass(kw_only=True)
 class ChatArguments:
     """
-    Arguments of `flamingo chat`, as in [`run_chat`](transformers_flamingo.apps.chat).
+    Arguments of `flamingo chat`, as in [`run_chat`](transformers_flamingo.apps.chat_page).
 
     Raises:
         ValueError: there is no such port.
@@ -46,6 +46,6 @@ def run(arguments: argparse.Namespace) -> None:
     """Serve the page until it is interrupted."""
     options = read_fields(ChatArguments, arguments)
 
-    from transformers_flamingo.apps.chat import run_chat
+    from transformers_flamingo.apps.chat_page import run_chat
 
     run_chat(options.model, options.host, options.port, options.share, options.dtype)
