@@ -403,7 +403,7 @@ def test_the_value_of_an_unknown_option_is_not_shown(capsys):
 
 
 def test_output_that_cannot_be_written_is_a_line(saved, image, monkeypatch, capsys):
-    """A closed pipe, and a full disk."""
+    """The output is a closed pipe, or a full disk."""
     arguments = ["caption", image, "--model", saved, "--max-new-tokens", "1"]
     reader, writer = os.pipe()
     os.close(reader)
