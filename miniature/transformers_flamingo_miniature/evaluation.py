@@ -1,23 +1,23 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""How well a Flamingo reads the miniature world, and whether it looks at all.
+"""
+Measure how well a Flamingo reads the miniature world, and whether it uses the image at all.
 
-Each score is measured three times over the same prompts: with the right image, with the images permuted among the
-scenes, and with one blank image for all. A model that looks falls to chance in the last two; a language model that
-guesses well does not.
+Each score is measured three times over the same prompts: with the right image, with the images permuted among the scenes, and
+with one blank image for all. A model that uses the image falls to chance in the last two; a language model that guesses well
+does not.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from datasets import Dataset
-from PIL import Image
 from tqdm.auto import tqdm
 
 from transformers_flamingo.data import blank_image
+from transformers_flamingo.data.encoding import encode_images
 from transformers_flamingo.modeling_flamingo import FlamingoModel
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 
@@ -34,7 +34,7 @@ _WORDS = {
     "background": {word: word for word in BACKGROUNDS},
     "count": {word: number for number, word in NUMBER_WORDS.items()},
 }
-# What each kind of scene is scored on; a caption mentions no more.
+# The attributes that the caption of each kind of scene mentions
 _CAPTION_ATTRIBUTES = {
     "single": ("color", "shape", "size", "background"),
     "count": ("count", "color", "shape"),
@@ -44,7 +44,7 @@ _CAPTION_ATTRIBUTES = {
 
 def parse_caption(caption: str) -> dict[str, str | int]:
     """
-    The attributes a caption names: the first word of each kind, and of colour and shape also the second, as
+    Return the attributes that a caption names: the first word of each kind, and of color and shape also the second, as
     `right_color` and `right_shape`.
 
     >>> parse_caption("a red circle left of a blue bar")
@@ -63,7 +63,7 @@ def parse_caption(caption: str) -> dict[str, str | int]:
 
 @dataclass(frozen=True)
 class _Prompt:
-    """One thing to generate: which scene, after which text, and what is right."""
+    """A text to generate: which scene, after which text, and what is right."""
 
     scene: int
     text: str
@@ -80,36 +80,6 @@ def _prompts(scenes: Dataset, image_token: str) -> Iterator[_Prompt]:
 
 
 @torch.inference_mode()
-def encode_images(
-    model: FlamingoModel,
-    processor: FlamingoProcessor,
-    images: list[Image.Image],
-    *,
-    output: Literal["pooler_output", "last_hidden_state"] = "pooler_output",
-    batch_size: int = 128,
-    progress: str | None = None,
-) -> torch.Tensor:
-    """
-    Encode each image once, however many texts it serves.
-
-    Args:
-        images (`list[PIL.Image.Image]`): The images.
-        output (`str`): `"pooler_output"` for latents, `"last_hidden_state"` for the features of the vision encoder.
-        batch_size (`int`): Images encoded together.
-        progress (`str`, *optional*): Name of a progress bar.
-
-    Returns:
-        `torch.Tensor` of shape `(len(images), L, Dv)`, or `(len(images), P, Dv)` for features.
-    """
-    encoded = []
-    for start in tqdm(range(0, len(images), batch_size), desc=progress, disable=progress is None):
-        batch = images[start : start + batch_size]
-        pixels = processor.image_processor(batch, return_tensors="pt")["pixel_values"].to(model.device)
-        encoded.append(getattr(model.get_image_features(pixels[:, None]), output)[:, 0])
-    return torch.cat(encoded)
-
-
-@torch.inference_mode()
 def generate_texts(
     model: FlamingoModel,
     processor: FlamingoProcessor,
@@ -121,16 +91,19 @@ def generate_texts(
     progress: str | None = None,
 ) -> list[str]:
     """
-    Greedy continuations of prompts with one image each.
+    Continue prompts with one image each, greedily.
 
     Args:
         texts (`list[str]`): The prompts.
         latents (`torch.Tensor` of shape `(len(texts), L, Dv)`): Their images, from [`encode_images`].
-        max_new_tokens (`int`): Where to stop if no `<|endofchunk|>` comes.
-        batch_size (`int`): Prompts generated together.
+        max_new_tokens (`int`): Maximum number of tokens, if no `<|endofchunk|>` comes before.
+        batch_size (`int`): Prompts answered together.
         progress (`str`, *optional*): Name of a progress bar.
+
+    Returns:
+        `list[str]`: the continuations, without special tokens.
     """
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # prompts of like length together: less padding
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # prompts of similar length together: less padding
     results: list[str] = [""] * len(texts)
     starts = range(0, len(order), batch_size)
     for start in tqdm(starts, desc=progress, disable=progress is None):
@@ -158,21 +131,27 @@ def evaluate_miniature(
     progress: str | None = None,
 ) -> dict[str, dict[str, float]]:
     """
-    Scores on one split of [`build_image_split`].
+    Compute the scores of a model on one split of [`build_image_split`].
 
     Args:
+        model ([`FlamingoModel`]): The model.
+        processor ([`FlamingoProcessor`]): Its processor.
         scenes (`datasets.Dataset`): The scenes.
         seed (`int`): Seed of the permutation of the images.
         progress (`str`, *optional*): Name of a progress bar.
 
     Returns:
-        For each score, such as `"caption/single/shape"` or `"question/count/color"`: `n`, the number of cases, the
-        accuracy under each of [`CONDITIONS`], and `chance`, how often two random scenes agree. `caption/single/color_and_shape` is right if both are.
+        `dict`: for each score, such as `"caption/single/shape"` or `"question/count/color"`: `n`, the number of cases, the accuracy
+        under each of [`CONDITIONS`], and `chance`, the probability that two random scenes agree. In
+        `caption/single/color_and_shape` both must be right.
+
+    Raises:
+        ValueError: there are fewer than two scenes.
     """
     model.eval()
     images = list(scenes["image"])
-    latents = encode_images(model, processor, images)
-    blank = encode_images(model, processor, [blank_image((IMAGE_SIZE, IMAGE_SIZE))])
+    latents = torch.stack(encode_images(model, processor, images, batch_size=128))
+    blank = torch.stack(encode_images(model, processor, [blank_image((IMAGE_SIZE, IMAGE_SIZE))]))
     permutation = torch.from_numpy(derangement(len(images), np.random.default_rng(seed)))
     by_condition = {
         "image": latents,
@@ -209,6 +188,7 @@ def evaluate_miniature(
 
 
 def _score(prompt: _Prompt, text: str, scene: dict) -> dict[str, bool]:
+    """Return for each score of a prompt whether the generated text is right."""
     if prompt.expected is not None:
         return {prompt.score_names[0]: text == prompt.expected}
     named = parse_caption(text)
@@ -219,7 +199,7 @@ def _score(prompt: _Prompt, text: str, scene: dict) -> dict[str, bool]:
 
 
 def _truths(prompt: _Prompt, scene: dict) -> dict[str, object]:
-    """The right value of each score of a prompt."""
+    """Return the right value of each score of a prompt."""
     if prompt.expected is not None:
         return {prompt.score_names[0]: prompt.expected}
     truths = {name: scene[name.rsplit("/", 1)[1]] for name in prompt.score_names}
@@ -228,13 +208,22 @@ def _truths(prompt: _Prompt, scene: dict) -> dict[str, object]:
 
 
 def _chance(truths: list[object]) -> float:
-    """How often two random scenes agree: what a model that sees the picture of another scene can reach."""
+    """Return the probability that two random scenes agree: the accuracy of a model that is shown another scene's picture."""
     counts = Counter(truths)
     return sum((count / len(truths)) ** 2 for count in counts.values())
 
 
 def derangement(size: int, rng: np.random.Generator) -> np.ndarray:
-    """A permutation in which nothing stays in its place: a cycle through all places in random order."""
+    """
+    Return a permutation without fixed points: a cycle through all places in random order.
+
+    Args:
+        size (`int`): Number of places.
+        rng (`numpy.random.Generator`): The source of chance.
+
+    Raises:
+        ValueError: the size is below 2.
+    """
     if size < 2:
         raise ValueError(f"Images can only be permuted among two or more scenes: got {size}.")
     order = rng.permutation(size)

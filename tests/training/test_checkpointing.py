@@ -168,7 +168,9 @@ def test_another_set_of_parameters_is_refused_and_nothing_loaded(trained, tmp_pa
     unfrozen = model()
     unfrozen.unfreeze_backbones()
     before = digest(unfrozen)
-    with pytest.raises(ValueError, match=r"missing \(language_model.*and 2 are not trainable in it \(input_token_rows"):
+    with pytest.raises(
+        ValueError, match=r"missing \(language_model.*and 2 are not trainable in it \(input_token_rows"
+    ):
         load_trainable(unfrozen, checkpoint)
     assert digest(unfrozen) == before
 

@@ -145,6 +145,6 @@ def test_the_help_lists_every_field_with_its_help():
         assert [f.name for f in fields(kind) if f.init and not f.metadata.get("help")] == []
     for f in fields(DataSource):
         assert f.name == "name" or (f"--data.NAME.{f.name} VALUE" in text and f.metadata["help"])
-    for kind in (VisionPretrainingArguments, TextPretrainingArguments):
-        text = make_pretraining_parser(kind).format_help()
+    for backbone, kind in (("vision", VisionPretrainingArguments), ("text", TextPretrainingArguments)):
+        text = make_pretraining_parser(backbone).format_help()
         assert [f.name for f in fields(kind) if f"--{f.name} " not in text or not f.metadata["help"]] == []

@@ -11,12 +11,10 @@ An image takes `P * Dv` numbers, which for CLIP ViT-L/14 is 0.5 MB in float16. T
 """
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from importlib.metadata import version
-from itertools import chain
 from typing import Any, Literal
 
 import PIL.Image
@@ -26,9 +24,11 @@ from datasets.fingerprint import Hasher
 
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from ..utils.fingerprint import fingerprint, fingerprint_weights
 from .columns import ORIGIN, parse_record, row_location, rows_of
 from .data_files import stamp
 from .documents import Chunk
+from .encoding import encode_images
 from .errors import BadSampleError
 from .media import load_media
 from .reader import Reader
@@ -199,59 +199,50 @@ class _Encoder:
         self.model, self.processor = model, processor
         self.batch_size, self.dtype = batch_size, dtype
         # The size of the features is known from an image, and not from all configurations
-        self.shape = self([[PIL.Image.new("RGB", (64, 64))]]).shape[1:]
+        self.shape = self([PIL.Image.new("RGB", (64, 64))]).shape[1:]
 
     @property
     def fingerprint(self) -> str:
-        """Hash all that features depend on, in addition to the image."""
-        config, weights = self.model.config, self.model.vision_model.state_dict()
-        described = [
-            config.vision_config.to_json_string(),
-            config.vision_feature_select_strategy,
-            type(self.processor.image_processor).__name__,
-            self.processor.to_json_string(),
-            # How images are read, and for documents what is read of a row
-            version("transformers-flamingo"),
-            self.dtype,
-            *(f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in weights.items()),
-        ]
-        raw = (tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy() for tensor in weights.values())
-        return Hasher.hash_bytes(chain((text.encode() for text in described), raw))
+        """Return the fingerprint of all that features depend on, in addition to the image."""
+        return fingerprint(
+            [
+                self.model.config.vision_config.to_json_string(),
+                self.model.config.vision_feature_select_strategy,
+                type(self.processor.image_processor).__name__,
+                self.processor.to_json_string(),
+                # How images are read, and for documents what is read of a row
+                version("transformers-flamingo"),
+                self.dtype,
+                fingerprint_weights(self.model.vision_model.state_dict(), sample=False),
+            ]
+        )
 
-    @torch.no_grad()
-    def __call__(self, media: list[list[PIL.Image.Image]]) -> torch.Tensor:
-        """Compute the features `(F, P, Dv)` of images and videos, each a list of its frames, of `F` frames in all."""
-        encoder, dtype = self.model.vision_model, getattr(torch, self.dtype)
-        if not media:
+    def __call__(self, frames: list[PIL.Image.Image]) -> torch.Tensor:
+        """Compute the features `(F, P, Dv)` of `F` images or frames of videos."""
+        dtype = getattr(torch, self.dtype)
+        if not frames:
             return torch.zeros(0, *self.shape, dtype=dtype)
-        was_training = encoder.training
-        encoder.eval()
-        encoded, pending = [], []
-        for index, frames in enumerate(media):
-            pending.append(self._pixels(frames))
-            if index == len(media) - 1 or sum(map(len, pending)) >= self.batch_size:
-                for pixels in torch.cat(pending).split(self.batch_size):
-                    outputs = self.model.get_image_features(pixels[None].to(encoder.device))
-                    encoded.append(outputs.last_hidden_state[0].cpu())
-                pending = []
-        encoder.train(was_training)
-        features = torch.cat(encoded).to(dtype)
+        encoded = encode_images(
+            self.model,
+            self.processor,
+            frames,
+            output="last_hidden_state",
+            batch_size=self.batch_size,
+            device="cpu",
+            dtype=dtype,
+        )
+        features = torch.stack(encoded)
         if not features.isfinite().all():
             raise ValueError(
-                f"Features of {type(encoder).__name__} are too large for {self.dtype}, or not finite at all. Keep them in "
+                f"Features of {type(self.model.vision_model).__name__} are too large for {self.dtype}, or not finite at all. Keep them in "
                 "float32."
             )
         return features
 
-    def _pixels(self, frames: list[PIL.Image.Image]) -> torch.Tensor:
-        """Return the pixels `(F, C, H, W)` of one image or video, as the processor makes them of it in training."""
-        item = frames[0] if len(frames) == 1 else frames
-        return self.processor(images=[[item]], return_tensors="pt")["pixel_values"].flatten(0, -4)
-
     def columns(self, rows: list[list[list[PIL.Image.Image]]]) -> dict[str, list]:
         """Return the columns of rows of images and videos, each a list of its frames."""
         counts = [[len(frames) for frames in media] for media in rows]
-        features = self([frames for media in rows for frames in media])
+        features = self([frame for media in rows for frames in media for frame in frames])
         parts = features.split([sum(row) for row in counts])
         return {"image_features": [part.numpy() for part in parts], "num_frames": counts}
 
@@ -285,7 +276,7 @@ def _named_files(rows: Dataset, reader: Reader) -> str:
     """Hash the stamps of the local files that rows name, in whichever of their texts."""
     rows = rows.with_format(None).flatten()
     numbers = [name for name, feature in rows.features.items() if not _may_name(feature)]
-    seen, digest = set(), hashlib.sha256()
+    stamps: dict[str, str] = {}
 
     def visit(value: Any, row: dict[str, Any]) -> None:
         if isinstance(value, dict | list):
@@ -293,16 +284,15 @@ def _named_files(rows: Dataset, reader: Reader) -> str:
                 visit(inner, row)
         elif isinstance(value, str) and value:
             path = reader.resolve_path(value, row)["path"]
-            if path not in seen and "://" not in path and os.path.isfile(path):
-                digest.update(repr(stamp(path)).encode())
-                seen.add(path)
+            if path not in stamps and "://" not in path and os.path.isfile(path):
+                stamps[path] = repr(stamp(path))
 
     for batch in rows.remove_columns(numbers).iter(batch_size=100):
         for row in rows_of(batch):
             with contextlib.suppress(BadSampleError):  # `read` will report it
                 row = parse_record(row)
                 visit({name: value for name, value in row.items() if name not in ORIGIN}, row)
-    return digest.hexdigest()
+    return fingerprint(stamps.values())
 
 
 def _may_name(feature: Any) -> bool:

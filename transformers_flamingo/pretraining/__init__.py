@@ -23,7 +23,7 @@ FlamingoModel.from_vision_text_pretrained("vision", "text")
 from .arguments import TextPretrainingArguments, VisionPretrainingArguments
 from .contrastive import ContrastiveCollator, ContrastiveTrainer, contrastive_loss
 from .recipe import make_pretraining_parser, read_pretraining_recipe
-from .text import TextBackboneTrainer, pretrain_text, train_text_backbone
+from .text import TextBackboneTrainer, pretrain_text
 from .vision import pretrain_vision
 
 
@@ -38,5 +38,4 @@ __all__ = [
     "pretrain_text",
     "pretrain_vision",
     "read_pretraining_recipe",
-    "train_text_backbone",
 ]

@@ -16,16 +16,17 @@ from ..training.recipe_parser import RecipeParser, parse_values
 from .arguments import TextPretrainingArguments, VisionPretrainingArguments
 
 
+_KINDS = {"vision": VisionPretrainingArguments, "text": TextPretrainingArguments}
+
+
 def read_pretraining_recipe(
-    kind: type[VisionPretrainingArguments] | type[TextPretrainingArguments],
-    path: str | os.PathLike,
-    arguments: Sequence[str] = (),
+    backbone: str, path: str | os.PathLike, arguments: Sequence[str] = ()
 ) -> tuple[VisionPretrainingArguments | TextPretrainingArguments, TrainingArguments]:
     """
     Read a recipe for [`pretrain_vision`] or [`pretrain_text`].
 
     Args:
-        kind (`type`): [`VisionPretrainingArguments`] or [`TextPretrainingArguments`].
+        backbone (`str`): `"vision"` or `"text"`.
         path, arguments: As in [`~training.read_recipe`].
 
     Returns:
@@ -35,24 +36,25 @@ def read_pretraining_recipe(
         FileNotFoundError: there is no such recipe.
         ValueError: the recipe has an unknown name, or a value that does not fit. The message says which.
     """
-    mapping_names = [f.name for f in fields(kind) if f.name.endswith(("_config", "_options"))]
-    values = read_recipe_file(Path(path))
-    (pretraining, training), _, _ = parse_values(values, arguments, _dataclasses(kind), mapping_names)
+    kinds, mapping_names = _get_fields(backbone)
+    (pretraining, training), _, _ = parse_values(read_recipe_file(Path(path)), arguments, kinds, mapping_names)
     return pretraining, training
 
 
-def make_pretraining_parser(
-    kind: type[VisionPretrainingArguments] | type[TextPretrainingArguments], **kwargs: Any
-) -> ArgumentParser:
+def make_pretraining_parser(backbone: str, **kwargs: Any) -> ArgumentParser:
     """
     Make a parser whose help lists everything that can change a recipe on the command line: each field with its default.
 
     Args:
-        kind (`type`): [`VisionPretrainingArguments`] or [`TextPretrainingArguments`].
+        backbone (`str`): `"vision"` or `"text"`.
         **kwargs: Arguments of `argparse.ArgumentParser`, such as `prog`.
     """
-    return RecipeParser(_dataclasses(kind), **kwargs)
+    return RecipeParser(*_get_fields(backbone), **kwargs)
 
 
-def _dataclasses(kind: type) -> tuple[type, type]:
-    return kind, SecretFreeTrainingArguments
+def _get_fields(backbone: str) -> tuple[tuple[type, type], list[str]]:
+    """Return the dataclasses of a recipe, and the names of the fields that map names to values."""
+    kind = _KINDS[backbone]
+    return (kind, SecretFreeTrainingArguments), [
+        f.name for f in fields(kind) if f.name.endswith(("_config", "_options"))
+    ]

@@ -40,7 +40,6 @@ from .statistics import count_rows
 logger = logging.get_logger(__name__)
 
 
-
 class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, PublishingMixin, Trainer):
     """
     `Trainer` for a [`FlamingoModel`]. It takes the arguments of `Trainer`, with [`FlamingoTrainingArguments`].
