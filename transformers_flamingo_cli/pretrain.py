@@ -15,9 +15,10 @@ BACKBONES = {
 
 
 def _format_recipe_options(backbone: str) -> str:
-    from transformers_flamingo.pretraining import make_pretraining_parser
+    from transformers_flamingo import pretraining
 
-    return format_options(make_pretraining_parser(backbone))
+    kinds = {"vision": pretraining.VisionPretrainingArguments, "text": pretraining.TextPretrainingArguments}
+    return format_options(pretraining.make_pretraining_parser(kinds[backbone]))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the recipe."""
-    from transformers_flamingo.pretraining import pretrain_text, pretrain_vision, read_pretraining_recipe
+    from transformers_flamingo import pretraining
 
-    options, training = read_pretraining_recipe(arguments.backbone, arguments.recipe, arguments.overrides)
-    pretrain = {"vision": pretrain_vision, "text": pretrain_text}[arguments.backbone]
+    if arguments.backbone == "vision":
+        kind, pretrain = pretraining.VisionPretrainingArguments, pretraining.pretrain_vision
+    else:
+        kind, pretrain = pretraining.TextPretrainingArguments, pretraining.pretrain_text
+    options, training = pretraining.read_pretraining_recipe(kind, arguments.recipe, arguments.overrides)
     pretrain(options, training)
     print(f"{training.output_dir}: a {arguments.backbone} backbone for FlamingoModel.from_vision_text_pretrained")

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""What `flamingo train` publishes, what it keeps to itself, and what it does without a network."""
+"""Check what `flamingo train` publishes, what it keeps to itself, and what it does without a network."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_without_network_the_finished_model_stays(tmp_path, recipe, when, monkey
         environment = hub.environment(tmp_path / "hf")
         if when == "always":
             environment["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody answers there
-        else:  # it is there when the training begins, and does not take the files
+        else:  # it is reachable when the training begins, but does not accept the files
             monkeypatch.setattr(hub.RequestHandlerClass, "_commit", refuse)
             monkeypatch.setattr(hub, "handle_error", lambda *_: None)
         result = train_in_process(tmp_path, recipe, **environment)

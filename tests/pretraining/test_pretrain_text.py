@@ -7,9 +7,9 @@ import torch
 from factory import tiny_tokenizer
 from pretraining_runs import GPT2, logged, training, write_texts
 from runs import write_pairs
-from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, TrainingArguments
 
-from transformers_flamingo.pretraining import TextBackboneTrainer, TextPretrainingArguments, pretrain_text
+from transformers_flamingo.pretraining import TextPretrainingArguments, pretrain_text, train_language_model
 
 
 def test_any_reader_gives_texts(tmp_path, pairs):
@@ -96,26 +96,18 @@ def test_pretraining_that_becomes_nan_stops_and_keeps_the_saved_model(tmp_path):
         assert {path: path.read_bytes() for path in before} == before
 
 
-def test_rows_of_token_ids_with_loss_weights(tmp_path):
-    """The loss is the weighted mean over a micro-batch, and the mean over the micro-batches of a step."""
+def test_rows_of_token_ids_with_labels(tmp_path):
+    """The loss is the mean over all labels of a step, however it is divided into micro-batches."""
     rows = torch.randint(3, 90, (4, 6), generator=torch.Generator().manual_seed(0))
-    labels = rows.clone()
-    labels[:, 3] = -100  # not learned, whatever its weight
-    weights = torch.tensor([[9.0, 1, 1, 0, 4, 1], [9, 1, 0, 0, 0, 0], [9, 1, 1, 1, 1, 1], [9, 0, 0, 0, 2, 2]])
+    counted = torch.tensor([[0, 1, 1, 0, 1, 1], [0, 1, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1]]).bool()
     positions = torch.arange(10, 16).expand(4, 6)
     config = GPT2Config(**{**GPT2, "vocab_size": 120, "embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0})
     model = GPT2LMHeadModel(config)
     with torch.no_grad():
         logits = model(input_ids=rows, position_ids=positions).logits
-    losses = torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none")
-    weights[:, 3] *= 2
-    counted, amounts = losses * weights[:, 1:], (weights * (labels != -100))[:, 1:]
-
-    def expected(size: int) -> float:
-        parts = zip(counted.split(size), amounts.split(size), strict=True)
-        return sum(part.sum() / weight.sum() for part, weight in parts).item() / (4 // size)
-
-    columns = {"input_ids": rows, "labels": labels, "loss_weights": weights, "position_ids": positions}
+    losses = torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), rows[:, 1:], reduction="none")
+    expected = losses[counted[:, 1:]].mean().item()
+    columns = {"input_ids": rows, "labels": rows.where(counted, -100), "position_ids": positions}
     data = datasets.Dataset.from_dict({name: tensor.tolist() for name, tensor in columns.items()})
     for size in (4, 2):
         arguments = training(
@@ -126,7 +118,8 @@ def test_rows_of_token_ids_with_loss_weights(tmp_path):
             gradient_accumulation_steps=4 // size,
             train_sampling_strategy="sequential",
         )
-        trainer = TextBackboneTrainer(model, arguments, data, tiny_tokenizer())
-        trainer.train()
-        assert logged(trainer) == [pytest.approx(expected(size), rel=1e-5)]
-        assert arguments.remove_unused_columns  # the caller's stay as they are
+        trainer = train_language_model(model, tiny_tokenizer(), data, arguments)
+        assert logged(trainer) == [pytest.approx(expected, rel=1e-5)]
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "4").state_dict()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "4")) == len(tiny_tokenizer())

@@ -10,13 +10,17 @@ from transformers_flamingo.pretraining import TextPretrainingArguments, VisionPr
 
 def test_arguments_combine_with_those_of_the_trainer(tmp_path):
     line = ["--data_path", "a/*.tar", "--vision", "v", "--text_config", '{"model_type": "bert"}', "--max_steps", "3"]
-    own, training = HfArgumentParser([VisionPretrainingArguments, TrainingArguments]).parse_args_into_dataclasses(
-        [*line, "--output_dir", str(tmp_path)]
+    arguments, training = HfArgumentParser(
+        [VisionPretrainingArguments, TrainingArguments]
+    ).parse_args_into_dataclasses([*line, "--output_dir", str(tmp_path)])
+    assert (arguments.text_config, arguments.data_format, training.max_steps) == (
+        {"model_type": "bert"},
+        "image_text_pairs",
+        3,
     )
-    assert (own.text_config, own.data_format, training.max_steps) == ({"model_type": "bert"}, "image_text_pairs", 3)
     values = {"data_path": "a", "text": "t", "data_options": {"media_root": "m"}, "output_dir": str(tmp_path)}
-    own, _ = HfArgumentParser([TextPretrainingArguments, TrainingArguments]).parse_dict(values)
-    assert own.reader.media_root == "m"
+    arguments, _ = HfArgumentParser([TextPretrainingArguments, TrainingArguments]).parse_dict(values)
+    assert arguments.reader.media_root == "m"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from transformers_flamingo.pretraining import read_pretraining_recipe
+from transformers_flamingo.pretraining import TextPretrainingArguments, read_pretraining_recipe
 from transformers_flamingo.training import parse_recipe, read_recipe
 from transformers_flamingo.training.recipe_file import RECIPES
 from transformers_flamingo.utils import plugins
@@ -288,7 +288,7 @@ def test_any_text_and_any_options_give_a_recipe_or_a_clear_error(tmp_path):
             if chance.random() < 0.9:
                 read_recipe(tmp_path / "r.yaml", arguments)
             else:
-                read_pretraining_recipe("text", tmp_path / "r.yaml", arguments)
+                read_pretraining_recipe(TextPretrainingArguments, tmp_path / "r.yaml", arguments)
             counts["recipe"] += 1
             message = ""
         except (ValueError, FileNotFoundError, ImportError) as error:

@@ -47,8 +47,8 @@ def test_a_smoke_recipe_trains_evaluates_and_saves(name, data, tmp_path):
     assert any(f"loss/{source}" in entry for entry in metrics["log"] for source in recipe["data"])
     for source in recipe.get("evaluation", {}):
         assert 0 <= metrics["scores"][f"eval_{source}_blind_word_f1"] <= 1
-    pictures = {path.name for path in (tmp_path / "report").glob("*.png")}
-    assert pictures == {"loss.png", "gates.png"} | ({"scores.png"} if "evaluation" in recipe else set())
+    plots = {path.name for path in (tmp_path / "report").glob("*.png")}
+    assert plots == {"loss.png", "gates.png"} | ({"scores.png"} if "evaluation" in recipe else set())
     card = (tmp_path / "README.md").read_text()
     assert all(f"| {source} |" in card for source in recipe["data"])
     if name == "lora":

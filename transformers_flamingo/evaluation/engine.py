@@ -22,7 +22,8 @@ from transformers.cache_utils import DynamicLayer
 
 from ..data import load_media
 from ..data.encoding import encode_images
-from ..modeling_flamingo import FlamingoModel, MediaCacheLayer
+from ..media_cache_flamingo import MediaCacheLayer
+from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from .task import Example, GenerationSettings
 
@@ -346,7 +347,7 @@ class FewShotEngine:
         language_model = self.model.language_model
         return (
             language_model.is_backend_compatible()
-            and self.model._takes_position_ids
+            and self.model.accepts_position_ids
             and language_model.config._attn_implementation in ("eager", "sdpa")
             and all(type(layer) in (DynamicLayer, MediaCacheLayer) for layer in cache.layers)
         )

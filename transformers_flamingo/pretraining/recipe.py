@@ -16,17 +16,17 @@ from ..training.recipe_parser import RecipeParser, parse_values
 from .arguments import TextPretrainingArguments, VisionPretrainingArguments
 
 
-_KINDS = {"vision": VisionPretrainingArguments, "text": TextPretrainingArguments}
+_Arguments = VisionPretrainingArguments | TextPretrainingArguments
 
 
 def read_pretraining_recipe(
-    backbone: str, path: str | os.PathLike, arguments: Sequence[str] = ()
-) -> tuple[VisionPretrainingArguments | TextPretrainingArguments, TrainingArguments]:
+    kind: type[_Arguments], path: str | os.PathLike, arguments: Sequence[str] = ()
+) -> tuple[_Arguments, TrainingArguments]:
     """
     Read a recipe for [`pretrain_vision`] or [`pretrain_text`].
 
     Args:
-        backbone (`str`): `"vision"` or `"text"`.
+        kind (`type`): [`VisionPretrainingArguments`] or [`TextPretrainingArguments`].
         path, arguments: As in [`~training.read_recipe`].
 
     Returns:
@@ -36,25 +36,24 @@ def read_pretraining_recipe(
         FileNotFoundError: there is no such recipe.
         ValueError: the recipe has an unknown name, or a value that does not fit. The message says which.
     """
-    kinds, mapping_names = _get_fields(backbone)
+    kinds, mapping_names = _get_fields(kind)
     (pretraining, training), _, _ = parse_values(read_recipe_file(Path(path)), arguments, kinds, mapping_names)
     return pretraining, training
 
 
-def make_pretraining_parser(backbone: str, **kwargs: Any) -> ArgumentParser:
+def make_pretraining_parser(kind: type[_Arguments], **kwargs: Any) -> ArgumentParser:
     """
     Make a parser whose help lists everything that can change a recipe on the command line: each field with its default.
 
     Args:
-        backbone (`str`): `"vision"` or `"text"`.
+        kind (`type`): [`VisionPretrainingArguments`] or [`TextPretrainingArguments`].
         **kwargs: Arguments of `argparse.ArgumentParser`, such as `prog`.
     """
-    return RecipeParser(*_get_fields(backbone), **kwargs)
+    return RecipeParser(*_get_fields(kind), **kwargs)
 
 
-def _get_fields(backbone: str) -> tuple[tuple[type, type], list[str]]:
+def _get_fields(kind: type) -> tuple[tuple[type, type], list[str]]:
     """Return the dataclasses of a recipe, and the names of the fields that map names to values."""
-    kind = _KINDS[backbone]
     return (kind, SecretFreeTrainingArguments), [
         f.name for f in fields(kind) if f.name.endswith(("_config", "_options"))
     ]

@@ -1,15 +1,12 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Pretraining of a causal language model."""
 
-import copy
 from contextlib import nullcontext
 from itertools import chain
 from typing import Any
 
 import torch
 from datasets import Dataset, Features, List, Value
-from torch import nn
-from torch.nn import functional as F
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedModel,
@@ -19,7 +16,6 @@ from transformers import (
     default_data_collator,
     set_seed,
 )
-from transformers.trainer_utils import TrainOutput
 
 from ..data import Reader
 from ..data.columns import rows_of
@@ -30,63 +26,51 @@ from .arguments import TextPretrainingArguments
 from .parts import check_vocabulary, load_tokenizer, make_config, prepare_run, read_text
 
 
-class TextBackboneTrainer(Trainer):
+def train_language_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset | torch.utils.data.Dataset,
+    training: TrainingArguments,
+    trainer_class: type[Trainer] = Trainer,
+) -> Trainer:
     """
-    `Trainer` of a causal language model on rows of tokens. It stops with an error if a loss or a weight is not finite.
+    Train a causal language model on rows of token ids, and save it with its tokenizer into `training.output_dir`.
 
     Args:
         model (`PreTrainedModel`): The language model.
-        training (`TrainingArguments`): Arguments of the trainer.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer, which is only saved.
         rows (`datasets.Dataset` or `torch.utils.data.Dataset`):
-            Rows of one length `T`: `input_ids`; *optionally* `labels`, if they are not the `input_ids`, and `loss_weights`, a
-            number for each token; and any other argument of the model, such as `position_ids`.
-        tokenizer (`PreTrainedTokenizerBase`): The tokenizer, which is saved with the model.
-    """
+            `input_ids` `(T,)`, all of one length. Optionally `labels` where they differ from the `input_ids`, such as -100
+            for tokens without a loss, and other arguments of the model, such as `position_ids`.
+        training (`TrainingArguments`): Arguments of the trainer.
+        trainer_class (`type[Trainer]`, *optional*): The trainer, for a `compute_loss` of your own.
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        training: TrainingArguments,
-        rows: Dataset | torch.utils.data.Dataset,
-        tokenizer: PreTrainedTokenizerBase,
-    ):
-        training = copy.copy(training)
-        training.remove_unused_columns = False  # `loss_weights` is not an argument of the model
-        super().__init__(
+    Returns:
+        `Trainer`, after its training.
+
+    Raises:
+        ValueError: the loss or the weights are not finite. The model is not saved then.
+    """
+    with prepare_run(training) as training:
+        training.remove_unused_columns = False  # a trainer may read columns that the model does not
+        trainer = trainer_class(
             model,
             training,
             train_dataset=rows,
-            # DataCollatorForLanguageModeling would ignore padding, which is the end-of-sequence token of many tokenizers
+            # Not DataCollatorForLanguageModeling: it ignores padding in the loss, and for many tokenizers that is the end of
+            # the sequence
             data_collator=_collate_rows,
             processing_class=tokenizer,
             callbacks=[StopAtNaNCallback()],
         )
-
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """
-        Train, as `Trainer.train`.
-
-        Raises:
-            ValueError: the loss, or a weight at the end, is not finite.
-        """
-        result = super().train(*args, **kwargs)
-        check_weights_are_finite(self.model.parameters(), self.accelerator)
-        return result
-
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """Compute the loss of the model, or with `loss_weights` `(B, T)` the weighted mean over the tokens of a micro-batch."""
-        if "loss_weights" not in inputs:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        # The first token of a row is not predicted
-        labels, weights = (inputs[name][:, 1:] for name in ("labels", "loss_weights"))  # (B, T - 1)
-        outputs = model(**{name: value for name, value in inputs.items() if name not in ("labels", "loss_weights")})
-        losses = F.cross_entropy(outputs.logits[:, :-1].transpose(1, 2).float(), labels, reduction="none")
-        loss = (losses * weights).sum() / (weights * (labels != -100)).sum()
-        if num_items_in_batch is not None:  # `Trainer` divides by the number of micro-batches only if this is `None`
-            loss = loss / self.current_gradient_accumulation_steps
-        return (loss, outputs) if return_outputs else loss
+        trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+        check_weights_are_finite(model.parameters(), trainer.accelerator)
+        saving = update_folder(training.output_dir) if training.should_save else nullcontext(training.output_dir)
+        with saving as directory:
+            trainer.save_model(str(directory), _internal_call=True)
+        if training.push_to_hub:
+            trainer.push_to_hub()
+        return trainer
 
 
 def pretrain_text(arguments: TextPretrainingArguments, training: TrainingArguments) -> Trainer:
@@ -135,14 +119,7 @@ def pretrain_text(arguments: TextPretrainingArguments, training: TrainingArgumen
             raise ValueError(
                 f"The texts in {arguments.data_path!r} fill no row of {arguments.block_size} tokens. Lower `block_size`."
             )
-        trainer = TextBackboneTrainer(model, training, blocks, tokenizer)
-        trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
-        saving = update_folder(training.output_dir) if training.should_save else nullcontext(training.output_dir)
-        with saving as directory:
-            trainer.save_model(str(directory), _internal_call=True)
-        if training.push_to_hub:
-            trainer.push_to_hub()
-        return trainer
+        return train_language_model(model, tokenizer, blocks, training)
 
 
 def _cut_blocks(

@@ -12,7 +12,7 @@ from transformers import Trainer, TrainingArguments
 
 from transformers_flamingo import FlamingoModel
 from transformers_flamingo.cards.plotting import plot_gates
-from transformers_flamingo.modeling_flamingo import FlamingoPerceiverResampler
+from transformers_flamingo.layers_flamingo import FlamingoPerceiverResampler
 from transformers_flamingo.training import GateHistoryCallback, parameter_groups
 
 
