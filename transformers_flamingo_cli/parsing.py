@@ -97,9 +97,9 @@ def check_range(arguments: Any, name: str, minimum: int, maximum: int | None = N
 
 
 def format_options(parser: argparse.ArgumentParser) -> str:
-    """Return the help of a recipe's parser, without its usage, which would name all options a second time."""
+    """Return the help of a parser without its usage, which would name all options a second time."""
     parser.usage = argparse.SUPPRESS
-    return parser.format_help().replace("options:\n", "fields of the recipe:\n", 1)
+    return parser.format_help()
 
 
 def whole_number(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
