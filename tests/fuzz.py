@@ -231,6 +231,7 @@ def images(rng: random.Random, folder: Path) -> Any:
 
 def keywords(rng: random.Random) -> dict[str, Any]:
     """Return some keywords of a call of the processor."""
+
     def size() -> Any:
         return rng.choice(
             [8, 0, -1, "a", None, {"shortest_edge": number(rng)}, {"height": 8, "width": number(rng)}, [8, 8]]

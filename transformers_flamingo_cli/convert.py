@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     import torch
 
-    from transformers_flamingo.conversion import conversion, convert_flamingo_mini, convert_open_flamingo
+    from transformers_flamingo.conversion import convert_flamingo_mini, convert_open_flamingo, format_table
 
     keywords = {"vision": options.vision, "text": options.text, "tokenizer": options.tokenizer}
     keywords |= {"dtype": getattr(torch, options.dtype), "dry_run": options.dry_run}
@@ -88,6 +88,6 @@ def run(arguments: argparse.Namespace) -> None:
     finally:
         signal.signal(signal.SIGTERM, previous)
     if options.dry_run:
-        print(conversion.format_table(table))
+        print(format_table(table))
     else:
         print(f"{options.output_dir}: a Flamingo for AutoModelForImageTextToText.from_pretrained")

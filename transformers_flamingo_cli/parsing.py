@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 
+MAX_SEED = 2**32 - 1  # the largest that numpy takes
+
 T = TypeVar("T")
 
 
@@ -97,26 +99,6 @@ def check_range(arguments: Any, name: str, minimum: int, maximum: int | None = N
 
 
 def format_options(parser: argparse.ArgumentParser) -> str:
-    """Return the help of a recipe's parser, without its usage, which would name all options a second time."""
+    """Return the help of a parser without its usage, which would name all options a second time."""
     parser.usage = argparse.SUPPRESS
     return parser.format_help().replace("options:\n", "fields of the recipe:\n", 1)
-
-
-def whole_number(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
-    """Return an argparse type: whole numbers from `minimum` to `maximum`."""
-
-    def convert(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = None
-        if number is None or number < minimum or (maximum is not None and number > maximum):
-            limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {limits}")
-        return number
-
-    return convert
-
-
-POSITIVE = whole_number(1)
-SEED = whole_number(0, 2**32 - 1)  # the largest that numpy takes
