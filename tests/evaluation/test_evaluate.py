@@ -199,14 +199,14 @@ def test_images_change_answers_and_blind_ones_are_blind(tmp_path):
     seen, blind = (lines(tmp_path / f"shots-2_seed-0{suffix}.jsonl") for suffix in ("", "_blind"))
     assert all(a["likelihoods"] != b["likelihoods"] for a, b in zip(seen, blind, strict=True))
 
-    class Recoloured(RankedWords):
+    class Recolored(RankedWords):
         def queries(self):
             return [replace(query, media=[draw_image(int(query.id) + 50)]) for query in super().queries()]
 
         def __repr__(self):
-            return "recoloured"
+            return "recolored"
 
-    run_words(tmp_path / "other", Recoloured(), shots=(2,), seeds=(0,))
+    run_words(tmp_path / "other", Recolored(), shots=(2,), seeds=(0,))
     assert lines(tmp_path / "other" / "shots-2_seed-0_blind.jsonl") == blind
     other = lines(tmp_path / "other" / "shots-2_seed-0.jsonl")
     assert all(a["likelihoods"] != b["likelihoods"] for a, b in zip(seen, other, strict=True))

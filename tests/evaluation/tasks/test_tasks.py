@@ -657,17 +657,17 @@ def test_frames_of_a_part_of_a_video(tmp_path):
     with av.open(path, "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width = stream.height = 16
-        for i in range(40):  # 4 seconds; the grey of a frame tells when
+        for i in range(40):  # 4 seconds; the gray of a frame tells when
             frame = av.VideoFrame.from_ndarray(np.full((16, 16, 3), 6 * i, dtype=np.uint8), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
-    def greys(video: VideoSegment) -> list[float]:
+    def grays(video: VideoSegment) -> list[float]:
         return [np.asarray(frame).mean() / 6 for frame in load_media(video, "query '1'")]
 
-    assert greys(VideoSegment(path, num_frames=4)) == pytest.approx([5, 15, 25, 35], abs=1.5)
-    assert greys(VideoSegment(path, 2.0, 3.0, num_frames=2)) == pytest.approx([22.5, 27.5], abs=1.5)
-    assert len(greys(VideoSegment(path, 3.9, 4.5, num_frames=3))) == 3
+    assert grays(VideoSegment(path, num_frames=4)) == pytest.approx([5, 15, 25, 35], abs=1.5)
+    assert grays(VideoSegment(path, 2.0, 3.0, num_frames=2)) == pytest.approx([22.5, 27.5], abs=1.5)
+    assert len(grays(VideoSegment(path, 3.9, 4.5, num_frames=3))) == 3
     late = str(tmp_path / "late.mp4")  # its first frame is shown at 2 s
     with av.open(path) as source, av.open(late, "w") as container:
         stream = container.add_stream_from_template(source.streams.video[0])
@@ -676,6 +676,6 @@ def test_frames_of_a_part_of_a_video(tmp_path):
                 packet.pts, packet.dts = packet.pts + 2 / packet.time_base, packet.dts + 2 / packet.time_base
                 packet.stream = stream
                 container.mux(packet)
-    assert greys(VideoSegment(late, 0.0, 1.0, num_frames=2)) == pytest.approx([0, 0], abs=1.5)
+    assert grays(VideoSegment(late, 0.0, 1.0, num_frames=2)) == pytest.approx([0, 0], abs=1.5)
     with pytest.raises(ValueError, match="query '1': the video .*nothing.mp4' cannot be read"):
         load_media(VideoSegment(str(tmp_path / "nothing.mp4")), "query '1'")
