@@ -20,13 +20,6 @@ RESULTS_NAME = "results.json"
 SETTINGS_NAME = "settings.json"
 LOCK_NAME = ".lock"
 
-# Settings name the class of a task. These classes had other names when earlier versions wrote theirs
-_RENAMED_TASKS = {
-    "OwnCaptions(": "CustomCaptioning(",
-    "OwnQuestions(": "CustomVqa(",
-    "OwnClasses(": "CustomClassification(",
-}
-
 
 @contextmanager
 def hold_folder(directory: Path, settings: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
@@ -72,7 +65,6 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
         return
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        saved["task"] = _rename_task(saved.get("task"))
         changed = [name for name in settings if saved.get(name) != settings[name]]
     except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(
@@ -85,14 +77,6 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
             f"{ {name: saved.get(name) for name in changed} }, current { {name: settings[name] for name in changed} }. Choose "
             "another output directory, or delete it."
         )
-
-
-def _rename_task(saved: Any) -> Any:
-    """Return the saved description of a task with the current name of its class."""
-    for old, new in _RENAMED_TASKS.items():
-        if isinstance(saved, str) and saved.startswith(old):
-            return new + saved.removeprefix(old)
-    return saved
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
