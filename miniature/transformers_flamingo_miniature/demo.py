@@ -168,14 +168,7 @@ def run_demo(arguments: DemoArguments) -> dict[str, Any]:
 
     _say("2. Joining a vision encoder that has never read and a language model that has never seen.")
     model, processor = build_miniature_flamingo()
-    facts = {
-        "num_trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "num_frozen_parameters": sum(p.numel() for p in model.parameters() if not p.requires_grad),
-        "backbones": {
-            name: {"type": config.model_type, "width": config.hidden_size, "layers": config.num_hidden_layers}
-            for name, config in (("vision", model.config.vision_config), ("text", model.config.text_config))
-        },
-    }
+    facts = _describe_model(model)
     print(
         f"   {facts['num_frozen_parameters']:,} parameters stay frozen, {facts['num_trained_parameters']:,} are trained. All gates "
         "are at 0.",
@@ -221,6 +214,18 @@ def run_demo(arguments: DemoArguments) -> dict[str, Any]:
     return metrics
 
 
+def _describe_model(model: FlamingoModel) -> dict[str, Any]:
+    """Return the part of the record that describes the model."""
+    return {
+        "num_trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "num_frozen_parameters": sum(p.numel() for p in model.parameters() if not p.requires_grad),
+        "backbones": {
+            name: {"type": config.model_type, "width": config.hidden_size, "layers": config.num_hidden_layers}
+            for name, config in (("vision", model.config.vision_config), ("text", model.config.text_config))
+        },
+    }
+
+
 def _train(
     model: FlamingoModel,
     processor: FlamingoProcessor,
@@ -230,23 +235,12 @@ def _train(
 ) -> dict[str, Any]:
     """Train with the stock `Trainer`, and return the part of the record that describes the training."""
     # The vision encoder is frozen, so the features of a picture are computed once
-    train_rows, validation_rows = (
-        training_rows(
-            scenes,
-            torch.stack(
-                encode_images(
-                    model,
-                    processor,
-                    list(scenes["image"]),
-                    output="last_hidden_state",
-                    batch_size=128,
-                    progress=f"   looking at {name}",
-                )
-            ),
-            processor,
-        )
-        for scenes, name in ((train, "the training pictures"), (validation, "the validation pictures"))
-    )
+    options = {"output": "last_hidden_state", "batch_size": 128}
+    rows = {}
+    for name, split in (("training", train), ("validation", validation)):
+        progress = f"   looking at the {name} pictures"
+        features = encode_images(model, processor, list(split["image"]), progress=progress, **options)
+        rows[name] = training_rows(split, torch.stack(features), processor)
     gates = GateHistoryCallback()
     groups = parameter_groups(
         model,
@@ -272,8 +266,8 @@ def _train(
             dataloader_pin_memory=False,  # there may be nothing to pin it for
             seed=arguments.seed,
         ),
-        train_dataset=train_rows,
-        eval_dataset=validation_rows,
+        train_dataset=rows["training"],
+        eval_dataset=rows["validation"],
         data_collator=FlamingoDataCollator(processor),
         callbacks=[gates],
         optimizers=(torch.optim.AdamW(groups, betas=(0.9, 0.98)), None),
@@ -282,7 +276,7 @@ def _train(
     losses = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     evals = [(entry["step"], entry["eval_loss"]) for entry in trainer.state.log_history if "eval_loss" in entry]
     return {
-        "training_rows": len(train_rows),
+        "training_rows": len(rows["training"]),
         "final_train_loss": losses[-1][1],
         "final_validation_loss": evals[-1][1] if evals else None,
         "train_losses": losses,

@@ -277,6 +277,58 @@ def train_vision_backbone(
         model = CLIPModel(_clip_config(len(tokenizer), tokenizer.eos_token_id, width, layers, patch_size)).train()
         _initialize_embeddings(model.vision_model)
         tower = CLIPVisionModel(model.config.vision_config)
+    settings = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "warmup_steps": warmup_steps,
+    }
+    losses = _fit(model, tokenizer, processor, rng, **settings, progress=progress)
+    tower.load_state_dict(model.vision_model.state_dict())
+    with update_folder(output_dir) as partial:
+        tower.eval().save_pretrained(partial)
+        processor.save_pretrained(partial)
+    record = {
+        "model": "CLIPVisionModel",
+        "objective": "contrastive, two-term, captions at several levels of detail",
+        "seed": seed,
+        "hyperparameters": settings
+        | {
+            "optimizer": "AdamW, betas 0.9 and 0.98, gradient norm at most 1",
+            "schedule": "cosine",
+            "width": width,
+            "layers": layers,
+            "patch_size": patch_size,
+        },
+        "parameters": sum(p.numel() for p in tower.parameters()),
+        "training_images": steps * batch_size,
+        "training_seconds": round(time.perf_counter() - started, 1),
+        "held_out_pairs": [list(pair) for pair in HELD_OUT_PAIRS],
+        "final_loss": round(float(np.mean(losses[-50:])), 4),
+        "threads": torch.get_num_threads(),
+        "versions": library_versions(),
+    }
+    if probe_size:
+        record["probes"] = probe_vision_backbone(tower, processor, size=probe_size, seed=seed + 1, progress=progress)
+    write_training_record(output_dir, record)
+    return record
+
+
+def _fit(
+    model: CLIPModel,
+    tokenizer: PreTrainedTokenizerFast,
+    processor: CLIPImageProcessorPil,
+    rng: np.random.Generator,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    warmup_steps: int,
+    progress: bool,
+) -> list[float]:
+    """Train on contrast batches and return the loss of each step."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -298,39 +350,7 @@ def train_vision_backbone(
         schedule.step()
         losses.append(loss.item())
         bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
-
-    tower.load_state_dict(model.vision_model.state_dict())
-    with update_folder(output_dir) as partial:
-        tower.eval().save_pretrained(partial)
-        processor.save_pretrained(partial)
-    record = {
-        "model": "CLIPVisionModel",
-        "objective": "contrastive, two-term, captions at several levels of detail",
-        "seed": seed,
-        "hyperparameters": {
-            "steps": steps,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "weight_decay": weight_decay,
-            "warmup_steps": warmup_steps,
-            "optimizer": "AdamW, betas 0.9 and 0.98, gradient norm at most 1",
-            "schedule": "cosine",
-            "width": width,
-            "layers": layers,
-            "patch_size": patch_size,
-        },
-        "parameters": sum(p.numel() for p in tower.parameters()),
-        "training_images": steps * batch_size,
-        "training_seconds": round(time.perf_counter() - started, 1),
-        "held_out_pairs": [list(pair) for pair in HELD_OUT_PAIRS],
-        "final_loss": round(float(np.mean(losses[-50:])), 4),
-        "threads": torch.get_num_threads(),
-        "versions": library_versions(),
-    }
-    if probe_size:
-        record["probes"] = probe_vision_backbone(tower, processor, size=probe_size, seed=seed + 1, progress=progress)
-    write_training_record(output_dir, record)
-    return record
+    return losses
 
 
 def _batch_loss(
