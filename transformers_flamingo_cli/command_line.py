@@ -5,6 +5,7 @@ import argparse
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 
@@ -102,7 +103,8 @@ def _run_command(entry: EntryPoint, argv: Sequence[str]) -> int:
 
 
 def _log_traceback(error: Exception) -> None:
-    """Write the traceback of an error that is shown as one line where `TRANSFORMERS_VERBOSITY=debug` asks for it."""
-    from transformers.utils.logging import get_logger
+    """Write the traceback of an error that is shown as one line, if `TRANSFORMERS_VERBOSITY=debug` asks for it."""
+    from transformers.utils import logging
 
-    get_logger(__name__).debug("The error in full:", exc_info=error)
+    if logging.get_verbosity() <= logging.DEBUG:
+        traceback.print_exception(error)

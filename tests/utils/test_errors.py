@@ -24,6 +24,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import httpx
 from PIL import Image
 from safetensors import SafetensorError
+from transformers.utils import logging
 
 import transformers_flamingo
 from transformers_flamingo.utils.errors import user_message
@@ -367,6 +368,19 @@ def test_the_cause_of_a_failed_dataset_is_reported(monkeypatch, capsys):
     assert "row 3 is not JSON" in run(capsys, "train", "x")[1]
     error.__cause__ = KeyError("0")
     assert user_message(error) is None
+
+
+def test_debugging_shows_the_traceback_too(monkeypatch, capsys):
+    monkeypatch.setattr(train, "run", raised(ValueError("planted")))
+    verbosity = logging.get_verbosity()
+    try:
+        logging.set_verbosity_debug()
+        assert main(["train", "x"]) == 1
+    finally:
+        logging.set_verbosity(verbosity)
+    lines = capsys.readouterr().err.splitlines()
+    assert "Traceback (most recent call last):" in lines
+    assert lines[-2:] == ["ValueError: planted", "flamingo train: planted"]
 
 
 def test_ctrl_c_is_a_line_and_130(monkeypatch, capsys):
