@@ -22,7 +22,8 @@ A subcommand is a module that imports only the standard library at its top and h
 - `add_arguments(parser: argparse.ArgumentParser) -> None`, which may import anything;
 - `run(arguments: argparse.Namespace) -> None`, which may import anything.
 
-Other distributions add commands by entry points of the group `transformers_flamingo.commands`.
+Other distributions add commands by entry points of the group `transformers_flamingo.commands`. Their modules, and the packages
+around them, keep to the same rule: `flamingo --help` imports them all.
 """
 
 from .command_line import main
