@@ -14,7 +14,7 @@ The library imports none of them. A distribution names what it offers in its `py
 | `transformers_flamingo.vision_backbones` | a function that returns the folder of a vision encoder | `vision: NAME` in a recipe |
 | `transformers_flamingo.text_backbones` | a function that returns the folder of a language model | `text: NAME` in a recipe |
 
-Commands have a group of their own, `transformers_flamingo.commands`, which the command reads: see `transformers_flamingo_cli`.
+Commands have the group `transformers_flamingo.commands`, which `transformers_flamingo_cli` reads and describes.
 """
 
 from importlib.metadata import EntryPoint, entry_points
