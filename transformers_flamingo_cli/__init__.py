@@ -13,7 +13,7 @@ The `flamingo` command, one file per subcommand. Each is a thin function over wh
     flamingo miniature-data DIRECTORY                 # images of the miniature world in published layouts
     flamingo miniature-backbones vision DIRECTORY     # train the backbones of the demo again
 
-It is a package of its own next to `transformers_flamingo` because importing that imports transformers and torch, which takes
+It is a separate package next to `transformers_flamingo` because importing that imports transformers and torch, which takes
 seconds. `flamingo --help` and a mistyped command import neither.
 
 A subcommand is a module that imports only the standard library at its top and has
@@ -22,7 +22,8 @@ A subcommand is a module that imports only the standard library at its top and h
 - `add_arguments(parser: argparse.ArgumentParser) -> None`, which may import anything;
 - `run(arguments: argparse.Namespace) -> None`, which may import anything.
 
-Other distributions add commands by entry points of the group `transformers_flamingo.commands`.
+Other distributions add commands by entry points of the group `transformers_flamingo.commands`. Their modules, and the packages
+around them, keep to the same rule: `flamingo --help` imports them all.
 """
 
 from .command_line import main

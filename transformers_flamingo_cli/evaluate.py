@@ -31,7 +31,9 @@ class EvaluationArguments:
     """
 
     model: str
-    task: list[str] = field(metadata={"help": "Names of tasks."})
+    task: list[str] = field(
+        metadata={"help": "Names of tasks, such as coco. An unknown name is answered with the list of all."}
+    )
     data: str | None = field(
         default=None,
         metadata={"help": "Folder of the files of a benchmark, or of the datasets that tasks are named after."},

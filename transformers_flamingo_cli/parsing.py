@@ -8,8 +8,6 @@ from collections.abc import Callable, Collection
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 
-MAX_SEED = 2**32 - 1  # the largest that numpy takes
-
 T = TypeVar("T")
 
 
@@ -98,7 +96,22 @@ def check_range(arguments: Any, name: str, minimum: int, maximum: int | None = N
         raise ValueError(f"`{name}` is {value}, but it must be {limits}.")
 
 
-def format_options(parser: argparse.ArgumentParser) -> str:
-    """Return the help of a parser without its usage, which would name all options a second time."""
+def add_recipe(parser: Parser, list_fields: Callable[[], argparse.ArgumentParser]) -> None:
+    """
+    Add a recipe, whose fields are options too.
+
+    Args:
+        parser ([`Parser`]): Gets the argument `recipe`, and `overrides` for the options, which the recipe reads itself.
+        list_fields (`Callable[[], argparse.ArgumentParser]`):
+            Makes the parser of the fields, which follow the help. It is called for `--help` only.
+    """
+    parser.usage = "%(prog)s [-h] RECIPE [--NAME VALUE ...]"
+    parser.add_argument("recipe", metavar="RECIPE", help="YAML file, or the name of a shipped recipe.")
+    parser.set_defaults(overrides=[])
+    parser.more_help = lambda: _format_options(list_fields())
+
+
+def _format_options(parser: argparse.ArgumentParser) -> str:
+    """Return the help of a parser without its usage, which the command has already."""
     parser.usage = argparse.SUPPRESS
-    return parser.format_help().replace("options:\n", "fields of the recipe:\n", 1)
+    return parser.format_help()

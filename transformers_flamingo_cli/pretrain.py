@@ -1,10 +1,10 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""`flamingo pretrain`: train a backbone of your own from a recipe."""
+"""`flamingo pretrain`: train a backbone from a recipe."""
 
 import argparse
 from functools import partial
 
-from .parsing import format_options
+from .parsing import Parser, add_recipe
 
 
 HELP = "Train a backbone from a recipe. Any recipe field can be overridden on the command line."
@@ -14,31 +14,34 @@ BACKBONES = {
 }
 
 
-def _format_recipe_options(backbone: str) -> str:
+def _arguments_class(backbone: str) -> type:
     from transformers_flamingo import pretraining
 
     kinds = {"vision": pretraining.VisionPretrainingArguments, "text": pretraining.TextPretrainingArguments}
-    return format_options(pretraining.make_pretraining_parser(kinds[backbone]))
+    return kinds[backbone]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the two backbones, each with its recipe, whose fields are options that `--help` lists."""
+def _list_fields(backbone: str) -> argparse.ArgumentParser:
+    from transformers_flamingo.pretraining import make_pretraining_parser
+
+    return make_pretraining_parser(_arguments_class(backbone))
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add the two backbones, each with its recipe, whose fields are options."""
     backbones = parser.add_subparsers(dest="backbone", required=True, metavar="BACKBONE")
     for name, text in BACKBONES.items():
         subparser = backbones.add_parser(name, help=text, description=f"{text} {HELP.partition('. ')[2]}")
-        subparser.add_argument("recipe", metavar="RECIPE", help="YAML file, or the name of a shipped recipe.")
-        subparser.set_defaults(overrides=[])
-        subparser.more_help = partial(_format_recipe_options, name)
+        add_recipe(subparser, partial(_list_fields, name))
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the recipe."""
     from transformers_flamingo import pretraining
 
-    if arguments.backbone == "vision":
-        kind, pretrain = pretraining.VisionPretrainingArguments, pretraining.pretrain_vision
-    else:
-        kind, pretrain = pretraining.TextPretrainingArguments, pretraining.pretrain_text
-    options, training = pretraining.read_pretraining_recipe(kind, arguments.recipe, arguments.overrides)
+    pretrain = {"vision": pretraining.pretrain_vision, "text": pretraining.pretrain_text}[arguments.backbone]
+    options, training = pretraining.read_pretraining_recipe(
+        _arguments_class(arguments.backbone), arguments.recipe, arguments.overrides
+    )
     pretrain(options, training)
     print(f"{training.output_dir}: a {arguments.backbone} backbone for FlamingoModel.from_vision_text_pretrained")

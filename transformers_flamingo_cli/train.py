@@ -3,23 +3,21 @@
 
 import argparse
 
-from .parsing import format_options
+from .parsing import Parser, add_recipe
 
 
 HELP = "Train a Flamingo model from a recipe. Any recipe field can be overridden on the command line."
 
 
-def _format_recipe_options() -> str:
+def _list_fields() -> argparse.ArgumentParser:
     from transformers_flamingo.training import make_recipe_parser
 
-    return format_options(make_recipe_parser())
+    return make_recipe_parser()
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the recipe. Its fields are options that `read_recipe` parses, and `--help` lists."""
-    parser.add_argument("recipe", metavar="RECIPE", help="YAML file, or the name of a shipped recipe.")
-    parser.set_defaults(overrides=[])
-    parser.more_help = _format_recipe_options
+def add_arguments(parser: Parser) -> None:
+    """Add the recipe, whose fields are options that `read_recipe` parses."""
+    add_recipe(parser, _list_fields)
 
 
 def run(arguments: argparse.Namespace) -> None:

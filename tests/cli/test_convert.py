@@ -67,4 +67,4 @@ def test_convert_dry_run_prints_the_table_and_writes_nothing(tmp_path, capsys):
     assert ["lang_encoder.embed_out.weight", "language_model.lm_head.weight", "1012x48", "converted"] in lines
     assert not (tmp_path / "out").exists()
     assert main(command) == 1
-    assert "give cross_attention_every_n_layers" in capsys.readouterr().err
+    assert "Pass cross_attention_every_n_layers" in capsys.readouterr().err

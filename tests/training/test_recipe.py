@@ -144,7 +144,7 @@ def test_a_recipe_that_does_not_exist_or_cannot_be_read(tmp_path):
         read_recipe("nonsense")
     with pytest.raises(ValueError, match="is not valid YAML"):
         read_recipe(write(tmp_path / "a.yaml", "a: [1"))
-    with pytest.raises(ValueError, match="holds list"):
+    with pytest.raises(ValueError, match=r"holds \[1\], but a recipe maps names to values"):
         read_recipe(write(tmp_path / "b.yaml", "- 1"))
 
 

@@ -78,8 +78,8 @@ def test_aliases_that_do_not_multiply_are_fine(tmp_path):
         (PLAIN + 'output_dir: "a\\0b"\n', "a NUL character"),
         (b"\xff\xfe\x00", "not text in UTF-8"),
         (b"vision: caf\xe9\n", "not text in UTF-8"),
-        ("", "holds NoneType"),
-        ("just text", "holds str"),
+        ("", "holds nothing"),
+        ("just text", "holds 'just text'"),
         (PLAIN + "max_step: 1\n", "Did you mean .*'max_steps'"),
         (PLAIN + "model_config: {resampler_num_latent: 1}\n", "Did you mean 'resampler_num_latents'"),
         (PLAIN + "model_config: 3\n", "`model_config` is 3. It must map"),
@@ -88,8 +88,8 @@ def test_aliases_that_do_not_multiply_are_fine(tmp_path):
         (PLAIN + "output_dir: yes\n", "`output_dir` is true"),
         (PLAIN + "output_dir: 1e3\n", "`output_dir` is the number 1000.0"),
         (PLAIN + "max_steps: true\n", "`max_steps` is true"),
-        (PLAIN + "max_steps: [1]\n", "`max_steps` is .1., which does not fit"),
-        (PLAIN + "learning_rate: {a: 1}\n", "`learning_rate` is {'a': 1}, which does not fit"),
+        (PLAIN + "max_steps: [1]\n", "`max_steps` is .1., a list, where a single value should be"),
+        (PLAIN + "learning_rate: {a: 1}\n", "`learning_rate` is {'a': 1}, a mapping, where a single value should be"),
         (PLAIN + "report_to: [[tensorboard]]\n", "`report_to` is .*, where a list of texts should be"),
         (PLAIN + "learning_rate: .nan\n", "`learning_rate` is nan"),
         (PLAIN + "weight_decay: -.inf\n", "`weight_decay` is -inf"),
@@ -111,11 +111,11 @@ def test_a_mistake_is_one_clear_error(tmp_path, text, match):
         ("./sub/../r.yaml", "never ends", ValueError),
         ("link.yaml", "never ends", ValueError),
         ("folder", "a folder", FileNotFoundError),
-        ("pipe", "not a file", FileNotFoundError),
+        ("pipe", "instead of a file", FileNotFoundError),
         ("loop", "no recipe", FileNotFoundError),
         ("missing.yaml", "no such file", FileNotFoundError),
         ("x" * 5000, "no such file", FileNotFoundError),
-        ("/dev/zero", "not a file", FileNotFoundError),
+        ("/dev/zero", "instead of a file", FileNotFoundError),
     ],
 )
 def test_a_base_that_is_not_one(tmp_path, base, match, error):
@@ -141,7 +141,7 @@ def test_a_long_chain_of_bases(tmp_path):
 def test_a_recipe_that_is_not_a_file(tmp_path, kind):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    refused(tmp_path / kind, "not a file", error=FileNotFoundError)
+    refused(tmp_path / kind, "instead of a file", error=FileNotFoundError)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from dataclasses import fields
 
 import pytest
 import yaml
+from transformers.debug_utils import DebugOption
 
 from transformers_flamingo.pretraining import (
     TextPretrainingArguments,
@@ -132,6 +133,44 @@ def test_a_reference_that_cannot_be_resolved(changes, message):
     with pytest.raises(ValueError, match=message) as error:
         parse(**changes)
     assert "abcdef" not in str(error.value)
+
+
+def test_a_flag_of_any_type_can_be_a_reference():
+    recipe = parse("--save_steps", "${max_steps}", "--bf16_full_eval", "${use_cpu}", max_steps=7)
+    assert (recipe.training.save_steps, recipe.training.bf16_full_eval) == (7, True)
+    with pytest.raises(ValueError, match=r"save_steps.*invalid float value: '\$\{max_steps'"):
+        parse("--save_steps", "${max_steps", max_steps=7)
+
+
+@pytest.mark.parametrize("value", ["underflow_overflow", ["underflow_overflow"]])
+def test_a_list_of_choices_is_given_as_texts(value):
+    expected = [DebugOption.UNDERFLOW_OVERFLOW]
+    assert parse(debug=value).training.debug == expected
+    recipe = parse("--debug", "underflow_overflow")
+    assert recipe.training.debug == expected
+    assert parse_recipe(yaml.safe_load(recipe.text)).training.debug == expected
+
+
+@pytest.mark.parametrize("name", ["fsdp", "resume_from_checkpoint"])
+def test_a_text_that_may_also_be_true_or_false_keeps_its_type(name):
+    recipe = parse(**{name: False}, model_config={"text_n": 1})
+    assert getattr(recipe.training, name) is False
+    assert yaml.safe_load(recipe.text)[name] is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": [1]}, r"`learning_rate` is \[1\], a list, where a single value should be"),
+        ({"vision": ["a"]}, r"`vision` is \['a'\], a list, where a single value should be"),
+        ({"max_steps": {"a": 1}}, "`max_steps` is .*, a mapping, where a single value should be"),
+        ({"parallelism_config": {"tp_size": 1}}, "a mapping, where a single value should be"),
+        ({"report_to": ["none", 1]}, "where a list of texts should be"),
+    ],
+)
+def test_a_mapping_or_a_list_is_refused_where_a_single_value_should_be(changes, message):
+    with pytest.raises(ValueError, match=message):
+        parse(**changes)
 
 
 def test_a_change_of_an_unknown_name_is_refused():

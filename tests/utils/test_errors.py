@@ -213,7 +213,7 @@ INPUTS = [
     (["caption", "{image}", "--model", "{model}", "--prompt", "w5 " * 130], "The prompt has 131 tokens"),
     (["evaluate", "{model}", "--task", "cocoa"], "no task 'cocoa'"),
     (["evaluate", "{model}", "--task", "miniature_shapes", "--data", "{tmp}"], "has no effect"),
-    (["evaluate", "{model}", "--task", "coco"], "needs data"),
+    (["evaluate", "{model}", "--task", "coco"], "needs `data`"),
     (["evaluate", "{model}", "--task", "coco", "--data", "{tmp}"], "dataset_coco.json"),
     (["evaluate", "{model}", "--task", "vatex", "--data", "x", "--option", "num_frames=0"], "`num_frames`"),
     (["evaluate", "{model}", "--task", "classification", "--data", "x", "--option", "classes=[a"], "`classes`"),

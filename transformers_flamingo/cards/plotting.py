@@ -203,7 +203,7 @@ def _new_figure(
 
 
 def _plot_with_blind(axes: Axes, curves: Mapping[str, Curve], style: str) -> None:
-    """Plot each curve in a color of its own, and its blind twin dotted in the same color."""
+    """Plot each curve in its own color, and its blind twin dotted in the same color."""
     colors: dict[str, Any] = {}
     for name, curve in curves.items():
         color = colors.get(name.replace(_BLIND, ""))

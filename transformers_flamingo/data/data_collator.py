@@ -152,7 +152,7 @@ class FlamingoDataCollator(DataCollatorMixin):
         packed = {
             "input_ids": join(batch["input_ids"], is_text, self.processor.tokenizer.pad_token_id),
             "labels": join(labels, is_text, -100),
-            # At position 0, each padding token is a document of its own, and within any table of positions
+            # At position 0, each padding token is its own document, and within any table of positions
             "position_ids": join(torch.arange(is_text.shape[1]).expand_as(is_text), is_text),
         }
         if "frame_attention_mask" in batch:

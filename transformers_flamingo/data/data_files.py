@@ -83,8 +83,11 @@ def find_files(path: str, split: str | None = None) -> list[str]:
         files = [file for file in files if word.search(file.removeprefix(common))]
     if not files:
         of_split = "" if split is None else f" of split {split!r}"
+        kinds = ", ".join(_KINDS)
+        if not found:
+            raise FileNotFoundError(f"{path!r} leads to no file. Give a {kinds} file, a folder or a pattern.")
         raise FileNotFoundError(
-            f"{path!r} leads to {len(found)} files, but none is a {', '.join(_KINDS)} file{of_split}. Check the path."
+            f"{path!r} leads to {len(found)} files, but none is a {kinds} file{of_split}. Check the path."
         )
     kinds = sorted({kind_of(file) for file in files})
     if len(kinds) > 1:

@@ -93,7 +93,7 @@ class Reader:
 
     def resolve_path(self, item: Any, row: dict[str, Any]) -> Any:
         """
-        Resolve the path of an image or video. Items with data of their own are returned as they are.
+        Resolve the path of an image or video. Items that have their data are returned as they are.
 
         Args:
             item: An image or video as the row has it: a path, a dict of `bytes` and `path`, an image, or a list of frames.

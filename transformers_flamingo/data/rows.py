@@ -10,7 +10,7 @@ Rows of data files, with the file and the place of each.
 | `.tar` | the files of one key, as in WebDataset; read by [`webdataset`] |
 | `.parquet` | its columns; read by `datasets` |
 
-A file that is cut short or damaged is an error that names it: the rows behind the damage would be lost in silence. An error
+A file that is cut short or damaged is an error that names it: the rows after the damage would silently be lost. An error
 of a single row, such as a caption that is not UTF-8, is in the column `ERROR` of that row, and `Reader.read` raises it.
 
 JSON is parsed row by row because records of one file may differ in their types (`id` is a number in one and a string in

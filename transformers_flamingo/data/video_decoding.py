@@ -176,7 +176,7 @@ def _open_container(source: BinaryIO, name: str) -> Iterator[Any]:
             yield container
     except BadSampleError:
         raise
-    except Exception as error:  # PyAV has types of its own, and raises IndexError if there is no video stream
+    except Exception as error:  # PyAV has its own types, and raises IndexError if there is no video stream
         raise BadSampleError(
             f"{name} cannot be decoded ({getattr(error, 'strerror', None) or error}). It is truncated, damaged, or not a "
             f"video of a format that is read ({', '.join(VIDEO_FORMATS)}). Fetch it again, or remove the row."
@@ -195,7 +195,7 @@ def _check_whole(container: Any, last: Any) -> None:
     """
     Raise a `ValueError` if the last frame that could be decoded is not at the end of the video.
 
-    FFmpeg reads a cut file without an error, up to the cut: training would see a shorter video, in silence.
+    FFmpeg reads a cut file without an error, up to the cut: training would silently see a shorter video.
     """
     stream = container.streams.video[0]
     declared = None

@@ -21,7 +21,7 @@ from .task import Example, Prediction, Task
 
 def check_task(task: Task, queries: Sequence[Example], support: Sequence[Example], config: EvaluationConfig) -> None:
     """
-    Check that queries have ids of their own and can be answered, and that there are enough demonstrations.
+    Check that queries have unique ids and can be answered, and that there are enough demonstrations.
 
     Raises:
         ValueError: an id occurs twice, a query lacks candidates, or there are too few demonstrations.
@@ -32,13 +32,13 @@ def check_task(task: Task, queries: Sequence[Example], support: Sequence[Example
     if repeated:
         raise ValueError(
             f"{task.name} has {len(queries)} queries, of which {len(repeated)} share an id with others, such as {repeated[0]!r}. "
-            "Predictions are kept by id, so each query needs an id of its own."
+            "Predictions are kept by id, so each query needs a unique id."
         )
     repeated = _repeated_ids(support)
     if repeated:
         raise ValueError(
             f"{task.name} has {len(support)} examples to show, of which {len(repeated)} share an id with others, such as {repeated[0]!r}. "
-            "Images are kept by id, so each example needs an id of its own."
+            "Images are kept by id, so each example needs a unique id."
         )
     most = max(max(config.shots), task.num_text_demonstrations if 0 in config.shots else 0)
     available = len(support) if config.support_size is None else min(len(support), config.support_size)

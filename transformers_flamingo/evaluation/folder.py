@@ -58,7 +58,7 @@ def hold_folder(directory: Path, settings: dict[str, Any]) -> Iterator[dict[str,
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
     """Refuse to mix predictions made with different settings."""
-    # Not compared: each run has a file of its own, so runs with other shots and seeds may be added
+    # Not compared: each run has its own file, so runs with other shots and seeds may be added
     settings = {key: value for key, value in settings.items() if key not in ("shots", "seeds", "blind")}
     if not path.is_file():
         write_json(path, settings)

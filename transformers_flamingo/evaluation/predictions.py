@@ -2,8 +2,8 @@
 """
 Predictions of one run: one number of shots, one seed, with or without images.
 
-They are written line by line as they are made, so an interrupted run resumes where it stopped. Each process writes a file of its
-own, `NAME.part-RANK.jsonl`, and the main process joins them into `NAME.jsonl` at the end.
+They are written line by line as they are made, so an interrupted run resumes where it stopped. Each process writes its own
+file, `NAME.part-RANK.jsonl`, and the main process joins them into `NAME.jsonl` at the end.
 """
 
 import json

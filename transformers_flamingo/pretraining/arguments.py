@@ -22,6 +22,8 @@ class Texts(Reader):
 #: The layouts of files that a backbone is pretrained on: those of a Flamingo, and text without images.
 PRETRAINING_FORMATS = {"text": Texts, **FORMATS}
 
+_FORMAT_HELP = f"Layout of the files: {', '.join(PRETRAINING_FORMATS)}."
+
 
 @dataclass(kw_only=True)
 class PretrainingArguments:
@@ -31,15 +33,17 @@ class PretrainingArguments:
     See [`VisionPretrainingArguments`] and [`TextPretrainingArguments`].
     """
 
+    _argument_group_name = "data and model"  # the heading in the help of `HfArgumentParser`
+
     data_path: str = field(metadata={"help": "A file, a glob pattern or a folder."})
-    data_format: str = field(metadata={"help": "Layout of the files."})
+    data_format: str = field(metadata={"help": _FORMAT_HELP})
     data_split: str | None = field(default=None, metadata={"help": "Read only files with this word in their name."})
     data_options: dict | str | None = field(default=None, metadata={"help": "Fields of the reader, as JSON."})
     text: str | None = field(default=None, metadata={"help": "Pretrained text model to start from."})
     text_config: dict | str | None = field(
         default=None, metadata={"help": "Instead of `text`: model_type and fields of a new text model, as JSON."}
     )
-    tokenizer: str | None = field(default=None, metadata={"help": "Its tokenizer (default: that of `text`)."})
+    tokenizer: str | None = field(default=None, metadata={"help": "Its tokenizer. By default it is that of `text`."})
     vocab_size: int = field(
         default=8192, metadata={"help": "Maximum size of a tokenizer trained on the data, if none is given."}
     )
@@ -62,7 +66,8 @@ class PretrainingArguments:
             )
         if config is not None and "model_type" not in config:
             raise ValueError(
-                f"`{side}_config` is {config!r}, without `model_type`. Add the type of the model, such as 'gpt2'."
+                f"`{side}_config` is {config!r}, without `model_type`. Add the type of the model, such as 'clip_vision_model' "
+                "or 'gpt2'."
             )
 
     @property
@@ -111,13 +116,13 @@ class VisionPretrainingArguments(PretrainingArguments):
         ValueError: arguments contradict each other.
     """
 
-    data_format: str = field(default="image_text_pairs", metadata={"help": "Layout of the files."})
+    data_format: str = field(default="image_text_pairs", metadata={"help": _FORMAT_HELP})
     vision: str | None = field(default=None, metadata={"help": "Pretrained vision encoder to start from."})
     vision_config: dict | str | None = field(
         default=None, metadata={"help": "Instead of `vision`: model_type and fields of a new encoder, as JSON."}
     )
     image_processor: str | None = field(
-        default=None, metadata={"help": "Its image processor (default: that of `vision`)."}
+        default=None, metadata={"help": "Its image processor. By default it is that of `vision`."}
     )
     max_length: int = field(default=64, metadata={"help": "Maximum number of tokens of a caption."})
     projection_dim: int = field(
@@ -149,5 +154,5 @@ class TextPretrainingArguments(PretrainingArguments):
         ValueError: arguments contradict each other.
     """
 
-    data_format: str = field(default="text", metadata={"help": "Layout of the files."})
+    data_format: str = field(default="text", metadata={"help": _FORMAT_HELP})
     block_size: int = field(default=512, metadata={"help": "Tokens of a training row."})

@@ -43,7 +43,7 @@ def train_language_model(
             `input_ids` `(T,)`, all of one length. Optionally `labels` where they differ from the `input_ids`, such as -100
             for tokens without a loss, and other arguments of the model, such as `position_ids`.
         training (`TrainingArguments`): Arguments of the trainer.
-        trainer_class (`type[Trainer]`, *optional*): The trainer, for a `compute_loss` of your own.
+        trainer_class (`type[Trainer]`, *optional*): The trainer, for your own `compute_loss`.
 
     Returns:
         `Trainer`, after its training.

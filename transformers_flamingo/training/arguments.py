@@ -182,7 +182,7 @@ class DataSource:
     """
 
     name: str
-    format: str = field(metadata={"help": "Layout of the files."})
+    format: str = field(metadata={"help": f"Layout of the files: {', '.join(FORMATS)}."})
     path: str = field(metadata={"help": "A file, a glob pattern or a folder."})
     weight: float = field(default=1.0, metadata={"help": "Weight of the loss."})
     batch_size: int = field(default=8, metadata={"help": "Rows per micro-batch and process."})
@@ -286,6 +286,8 @@ class SecretFreeTrainingArguments(TrainingArguments):
     without `hub_token` and without anything else that looks like a secret ([`redact_values`]).
     """
 
+    _argument_group_name = "training"
+
     def __getstate__(self) -> dict[str, Any]:
         state = redact_values(self.__dict__)
         # These hold the whole configuration of DeepSpeed, where a secret may have any name
@@ -349,8 +351,6 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
     With a [`DataMixture`], whose sources have their own batch sizes and whose batches depend only on their position,
     [`FlamingoTrainer`] refuses the fields that would have no effect: see [`check_arguments_for_mixture`].
     """
-
-    _argument_group_name = "training"
 
     mixture_strategy: MixtureStrategy = field(
         default="accumulate",

@@ -108,7 +108,7 @@ def parse_yaml(text: str, name: str) -> Any:
             f"{name} is nested too deeply: a recipe has at most {_MAX_DEPTH} levels. Flatten it."
         ) from None
     except yaml.YAMLError as error:
-        raise ValueError(f"{name} is not valid YAML: {one_line(str(error))}. Fix the file.") from error
+        raise ValueError(f"{name} is not valid YAML: {one_line(str(error))}. Correct it.") from error
     except RecipeError:
         raise
     except Exception as error:  # dates and numbers out of range raise others
@@ -216,7 +216,9 @@ def read_recipe_file(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
     if not os.path.isfile(path):
         shipped = sorted(p.relative_to(RECIPES).with_suffix("").as_posix() for p in RECIPES.rglob("*.yaml"))
         shipped += plugins.find_plugins(plugins.RECIPES)
-        kind = "it is not a file, but a folder, a pipe or a device" if os.path.exists(path) else "no such file exists"
+        kind = (
+            "it is a folder, a pipe or a device instead of a file" if os.path.exists(path) else "no such file exists"
+        )
         raise FileNotFoundError(
             f"There is no recipe {name}: {kind}.{plugins.install_hint(plugins.RECIPES, str(path))} Give a YAML file, or the name "
             f"of a recipe: {', '.join(shipped)}."
@@ -233,7 +235,8 @@ def read_recipe_file(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
         ) from error
     values = parse_yaml(text, name)
     if not isinstance(values, dict):
-        raise ValueError(f"{name} holds {type(values).__name__} instead of names with values. Fix the file.")
+        content = "nothing" if values is None else show(values)
+        raise ValueError(f"{name} holds {content}, but a recipe maps names to values. Fix the file.")
     base = values.pop("base", None)
     if base is None:
         return values

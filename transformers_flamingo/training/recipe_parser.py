@@ -24,6 +24,8 @@ from .recipe_file import MAX_BYTES, REFERENCE, check_values, merge, parse_yaml, 
 _SECRETS_NOTE = (
     "# Tokens and passwords were removed. Give them in the environment (HF_TOKEN), or on the command line.\n"
 )
+# `TrainingArguments` declares these as texts, and takes `true` and `false` too
+_TEXTS_OR_BOOLS = ("fsdp", "resume_from_checkpoint")
 
 
 class RecipeParser(HfArgumentParser):
@@ -48,6 +50,8 @@ class RecipeParser(HfArgumentParser):
                 group.add_argument(f"--{name}", help=f"Sources by name, as JSON, or --{name}.NAME.FIELD.")
         for action in self._actions:
             action.required = False
+            if action.default is None:
+                action.default = SUPPRESS  # the help shows no default where there is none
 
     def error(self, message: str) -> NoReturn:
         """Raise the error instead of ending the process."""
@@ -57,20 +61,27 @@ class RecipeParser(HfArgumentParser):
         """Return the values of the flags that were given, `None` for `null`, and the arguments that are not flags."""
         for action in self._actions:
             # The choices are checked by the dataclass
-            action.default, action.choices, action.type = SUPPRESS, None, _allow_null(action.type or str)
+            action.default, action.choices = SUPPRESS, None
+            action.type = _allow_null_and_references(action.type or str)
         given, rest = self.parse_known_args(list(arguments))
-        # An `Enum` is written as its value
-        values = {name: getattr(value, "value", value) for name, value in vars(given).items()}
+        values = {name: _plain(value) for name, value in vars(given).items()}
         check_values(values, "The command line")
         return values, rest
 
 
-def _allow_null(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    @wraps(convert)  # argparse shows its name in errors
-    def convert_or_null(text: str) -> Any:
-        return None if text == "null" else convert(text)
+def _plain(value: Any) -> Any:
+    """Replace each `Enum` by its value."""
+    return list(map(_plain, value)) if isinstance(value, list) else getattr(value, "value", value)
 
-    return convert_or_null
+
+def _allow_null_and_references(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    @wraps(convert)  # argparse shows its name in errors
+    def convert_plain(text: str) -> Any:
+        if text == "null":
+            return None
+        return text if REFERENCE.search(text) else convert(text)
+
+    return convert_plain
 
 
 def parse_values(
@@ -211,11 +222,16 @@ def _resolve(values: dict[str, Any], hints: dict[str, Any]) -> dict[str, Any]:
     schema = []
     for name, value in values.items():
         hint = hints.get(name, dict)
+        if name in _TEXTS_OR_BOOLS:
+            hint = str | bool
         kinds = {get_origin(kind) or kind for kind in (get_args(hint) or [hint])}
-        _check_text(name, value, kinds)
-        # In the dictionary of a union, `OmegaConf` 2.4 cannot resolve all texts
-        is_mapping = dict in kinds and isinstance(value, dict)
-        schema.append((name, dict[str, Any] if is_mapping else hint, field(default=PLACEHOLDER)))
+        _check_kind(name, value, kinds)
+        # In a union, `OmegaConf` 2.4 can neither resolve all texts of a dictionary nor convert the items of a list
+        if isinstance(value, dict):
+            hint = dict[str, Any]
+        elif isinstance(value, list):
+            hint = list[str]
+        schema.append((name, hint, field(default=PLACEHOLDER)))
     try:
         config = OmegaConf.merge(OmegaConf.structured(make_dataclass("Schema", schema)), values)
         if missing := sorted(OmegaConf.missing_keys(config)):
@@ -228,14 +244,21 @@ def _resolve(values: dict[str, Any], hints: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"`{name}` is {show(value)}, which does not fit{reason.rstrip('.')}.") from error
 
 
-def _check_text(name: str, value: Any, kinds: set[type]) -> None:
-    """Refuse a bool or a number where a text should be. `OmegaConf` would convert it, but YAML may have misread the text."""
-    if isinstance(value, bool) and not kinds & {bool, dict} and name != "resume_from_checkpoint":
+def _check_kind(name: str, value: Any, kinds: set[type]) -> None:
+    """
+    Refuse a mapping or a list where a single value should be, and a bool or a number where a text should be. `OmegaConf` would
+    convert the latter two, but YAML may have misread the text.
+    """
+    if isinstance(value, dict) and dict not in kinds:
+        raise ValueError(f"`{name}` is {show(value)}, a mapping, where a single value should be.")
+    if isinstance(value, list) and list not in kinds:
+        raise ValueError(f"`{name}` is {show(value)}, a list, where a single value should be.")
+    if isinstance(value, bool) and not kinds & {bool, dict}:
         raise ValueError(
             f"`{name}` is {str(value).lower()}, which it cannot be. YAML reads an unquoted yes, no, on or off as true or "
             'false: put the word in quotes, such as "no".'
         )
     if isinstance(value, int | float) and not isinstance(value, bool) and not kinds & {int, float, bool}:
         raise ValueError(f"`{name}` is the number {show(value)}, where a text should be. Put it in quotes.")
-    if isinstance(value, list) and list in kinds and not all(isinstance(item, str) for item in value):
+    if isinstance(value, list) and not all(isinstance(item, str) for item in value):
         raise ValueError(f"`{name}` is {show(value)}, where a list of texts should be.")

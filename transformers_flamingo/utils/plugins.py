@@ -13,14 +13,8 @@ The library imports none of them. A distribution names what it offers in its `py
 | `transformers_flamingo.recipes` | a function that returns the path of a YAML file | `flamingo train NAME`, `base: NAME` |
 | `transformers_flamingo.vision_backbones` | a function that returns the folder of a vision encoder | `vision: NAME` in a recipe |
 | `transformers_flamingo.text_backbones` | a function that returns the folder of a language model | `text: NAME` in a recipe |
-| `transformers_flamingo.commands` | a module with `HELP`, `add_arguments` and `run` | `flamingo NAME` |
 
-A module of the last group is imported for every `flamingo --help`, so it imports only the standard library at its top, and so
-does the package around it. It has
-
-- `HELP: str`: its line in `flamingo --help`;
-- `add_arguments(parser: argparse.ArgumentParser) -> None`, which may import anything;
-- `run(arguments: argparse.Namespace) -> None`, which may too.
+Commands have the group `transformers_flamingo.commands`, which `transformers_flamingo_cli` reads and describes.
 """
 
 from importlib.metadata import EntryPoint, entry_points
@@ -31,7 +25,6 @@ TASKS = "transformers_flamingo.tasks"
 RECIPES = "transformers_flamingo.recipes"
 VISION_BACKBONES = "transformers_flamingo.vision_backbones"
 TEXT_BACKBONES = "transformers_flamingo.text_backbones"
-COMMANDS = "transformers_flamingo.commands"
 
 # What the distribution `transformers-flamingo-miniature` registers: without it, an error can say what to install.
 _MINIATURE = {
@@ -39,7 +32,6 @@ _MINIATURE = {
     RECIPES: ("miniature",),
     VISION_BACKBONES: ("miniature",),
     TEXT_BACKBONES: ("miniature",),
-    COMMANDS: ("demo", "miniature-data", "miniature-backbones"),
 }
 
 

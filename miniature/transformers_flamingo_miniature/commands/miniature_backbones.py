@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from . import MAX_SEED
-
 
 HELP = "Train one of the two shipped miniature backbones from scratch."
 
@@ -31,9 +29,9 @@ class MiniatureBackbonesArguments:
     seed: int = field(default=0, metadata={"help": "Seed of the data and the weights."})
 
     def __post_init__(self):
-        from transformers_flamingo_cli.parsing import check_range
+        from ..backbones import check_seed
 
-        check_range(self, "seed", 0, MAX_SEED)
+        check_seed(self.seed)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,8 +5,6 @@ import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import MAX_SEED
-
 
 HELP = "Draw the miniature world and write it in published layouts, to train on."
 
@@ -34,9 +32,11 @@ class MiniatureDataArguments:
     def __post_init__(self):
         from transformers_flamingo_cli.parsing import check_range
 
+        from ..backbones import check_seed
+
         check_range(self, "num_pictures", 1)
         check_range(self, "num_videos", 1)
-        check_range(self, "seed", 0, MAX_SEED)
+        check_seed(self.seed)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -634,7 +634,7 @@ def test_every_benchmark_knows_its_size():
 def test_wrong_tasks(tmp_path):
     with pytest.raises(ValueError, match="no task 'cocoa'. There are coco,"):
         make_task("cocoa")
-    with pytest.raises(ValueError, match="'coco' needs data"):
+    with pytest.raises(ValueError, match=r"'coco' needs `data`, .* \(--data\)"):
         make_task("coco")
     with pytest.raises(ValueError, match="'hateful_memes' has no splits. Its fields are data, split"):
         make_task("hateful_memes", "x", {"splits": "y"})

@@ -1,6 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Formats: one [`~data.Reader`] per published layout, in a file of its own whose docstring lists the columns.
+Formats: one [`~data.Reader`] per published layout, in its own file, whose docstring lists the columns.
 
 To add a format, write such a file and name its reader in `FORMATS`.
 """

@@ -64,7 +64,7 @@ def make_task(name: str, data: str | None = None, options: Mapping[str, str] | N
         values["data"] = data
     missing = [field.name for field in known.values() if field.default is MISSING and field.name not in values]
     if missing:
-        raise ValueError(f"The task {name!r} needs {', '.join(missing)}, the location of its files.")
+        raise ValueError(f"The task {name!r} needs `{'`, `'.join(missing)}`, the location of its files (--data).")
     return kind(**values)
 
 

@@ -14,7 +14,7 @@ from .common import Captioning, Choice, OpenEnded
 @dataclass(frozen=True)
 class _CustomTask:
     """
-    Files of your own with queries and demonstrations.
+    Base of the tasks over your own files, which have queries and demonstrations.
 
     Args:
         data (`str`): File, pattern or folder, as [`~data.Reader.load`] takes it, or a dataset by `hf://`.
