@@ -57,7 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, entry in commands.items():
-        subparsers.add_parser(name, help=entry.load().HELP)
+        try:
+            summary = entry.load().HELP
+        except Exception as error:  # whatever breaks in a plugin, the other commands must keep their help
+            summary = f"(cannot be loaded: {' '.join(str(error).split()) or type(error).__name__})".replace("%", "%%")
+        subparsers.add_parser(name, help=summary)
     missing = [name for name in MINIATURE_COMMANDS if name not in commands]
     if missing:
         parser.epilog = f"For {', '.join(missing)}: {INSTALL_MINIATURE}"

@@ -112,6 +112,16 @@ def test_the_command_runs_as_a_module():
     assert result.stdout.startswith("usage: flamingo [-h] COMMAND")
 
 
+def test_a_plugin_that_cannot_be_imported_breaks_no_help(monkeypatch, capsys):
+    broken = [EntryPoint("mine", "no_such_package_of_mine", command_line.GROUP)]
+    monkeypatch.setattr(command_line, "entry_points", lambda group: broken)
+    with pytest.raises(SystemExit, match="0"):
+        command_line.main(["--help"])
+    text = capsys.readouterr().out
+    assert "Caption images" in text
+    assert "cannot be loaded" in text
+
+
 def test_a_plugin_adds_a_command_and_replaces_none(monkeypatch):
     added = [EntryPoint("mine", "my_package.mine", command_line.GROUP), EntryPoint("train", "x", command_line.GROUP)]
     monkeypatch.setattr(command_line, "entry_points", lambda group: added)

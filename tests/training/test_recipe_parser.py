@@ -57,6 +57,13 @@ def test_a_reference_of_a_base_sees_the_change(tmp_path):
         read_recipe(tmp_path / "base.yaml")
 
 
+def test_a_placeholder_does_not_replace_a_value(tmp_path):
+    (tmp_path / "base.yaml").write_text("vision: a\ntext: b\ndata: {c: {format: llava, path: p}}\n")
+    (tmp_path / "r.yaml").write_text("base: base.yaml\noutput_dir: o\ndata: {c: {path: '???'}}\n")
+    with pytest.raises(ValueError, match=r"`data\.c\.path` is \?\?\?, .* its base gives it 'p'"):
+        read_recipe(tmp_path / "r.yaml")
+
+
 def test_text_with_a_dollar_sign_is_written_with_a_backslash():
     template = r"costs \${price}: {question} \d \$5 $6"
     recipe = parse("--data.my-data.options.template", template)

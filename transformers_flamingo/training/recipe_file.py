@@ -265,14 +265,28 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     Return `base` with `changes`, mapping by mapping (`OmegaConf.merge`). `None` removes a value.
 
     Raises:
-        ValueError: a list would replace a mapping, or a mapping a list.
+        ValueError: a list would replace a mapping, or a mapping a list, or `???` would replace a value.
     """
+    _check_placeholders(base, changes)
     try:
         merged = OmegaConf.to_container(OmegaConf.merge(base, changes))
     except TypeError as error:
         raise ValueError("A recipe cannot replace a list of its base by a mapping, or a mapping by a list.") from error
     _remove_nulls(merged, changes)
     return merged
+
+
+def _check_placeholders(base: dict[str, Any], changes: dict[str, Any], prefix: str = "") -> None:
+    """Check that no change is `???` where the base has a value, which OmegaConf would keep without a message."""
+    for name, value in changes.items():
+        known = base.get(name)
+        if isinstance(value, dict) and isinstance(known, dict):
+            _check_placeholders(known, value, f"{prefix}{name}.")
+        elif value == "???" and known not in (None, "???"):
+            raise ValueError(
+                f"`{prefix}{name}` is ???, a placeholder for a value that must be given, but its base gives it {show(known)}. Remove "
+                "the placeholder, or give a value. `null` removes the value of the base."
+            )
 
 
 def _remove_nulls(merged: dict[str, Any], changes: dict[str, Any]) -> None:
