@@ -54,6 +54,7 @@ from transformers import (
     set_seed,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.trainer_utils import TrainOutput
 
 from ..data import FORMATS, BadSampleError, Chunk, Reader, decode_image, origin
 from ..data.sources import record, rows_of, text_column
@@ -408,6 +409,42 @@ def _image_processor(arguments: VisionPretrainingArguments, model: PreTrainedMod
 # The language model.
 
 
+class TextBackboneTrainer(Trainer):
+    """
+    `Trainer` of a causal language model on rows of tokens of one length. It stops when a loss or a weight is not finite.
+
+    Args:
+        model (`PreTrainedModel`): The language model.
+        training (`TrainingArguments`): The settings of the run.
+        rows (`torch.utils.data.Dataset` or `datasets.Dataset`):
+            `input_ids`, and `labels` where they are not the `input_ids`.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer, which is saved with it.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        training: TrainingArguments,
+        rows: Dataset | torch.utils.data.Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+    ):
+        super().__init__(
+            model,
+            training,
+            train_dataset=rows,
+            # DataCollatorForLanguageModeling would ignore padding, which for many tokenizers is the end of the sequence
+            data_collator=_collate_rows,
+            processing_class=tokenizer,
+            callbacks=[StopAtNaNCallback()],
+        )
+
+    def train(self, *args, **kwargs) -> TrainOutput:
+        """Train as `Trainer.train`, and raise an error if the weights are not finite at the end."""
+        result = super().train(*args, **kwargs)
+        check_weights_are_finite(self.model.parameters(), self.accelerator)
+        return result
+
+
 def pretrain_text(arguments: TextPretrainingArguments, training: TrainingArguments) -> Trainer:
     """
     Train a causal language model on texts.
@@ -458,17 +495,8 @@ def _pretrain_text(arguments: TextPretrainingArguments, training: TrainingArgume
         raise ValueError(
             f"The texts in {arguments.data_path!r} fill no row of {arguments.block_size} tokens: lower `block_size`."
         )
-    trainer = Trainer(
-        model,
-        training,
-        train_dataset=blocks,
-        # Not DataCollatorForLanguageModeling: it learns no padding, which for many tokenizers is the end of the sequence
-        data_collator=_collate_blocks,
-        processing_class=tokenizer,
-        callbacks=[StopAtNaNCallback()],
-    )
+    trainer = TextBackboneTrainer(model, training, blocks, tokenizer)
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
-    check_weights_are_finite(model.parameters(), trainer.accelerator)
     with update_folder(training.output_dir) if training.should_save else nullcontext(training.output_dir) as directory:
         trainer.save_model(str(directory), _internal_call=True)
     if training.push_to_hub:
@@ -487,8 +515,8 @@ def _blocks(
     return {"input_ids": [tokens[end - block_size : end] for end in ends]}
 
 
-def _collate_blocks(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    return default_data_collator([{**row, "labels": row["input_ids"]} for row in rows])
+def _collate_rows(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    return default_data_collator([{"labels": row["input_ids"], **row} for row in rows])
 
 
 # Both.
