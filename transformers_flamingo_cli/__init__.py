@@ -198,7 +198,7 @@ def miniature_data(arguments: argparse.Namespace) -> None:
 
 def miniature_backbones(arguments: argparse.Namespace) -> None:
     from transformers_flamingo.cards.model_card import write_model_card
-    from transformers_flamingo_miniature.backbones import read_training_record
+    from transformers_flamingo_miniature import read_training_record
 
     if arguments.backbone == "vision":
         from transformers_flamingo_miniature.vision_backbone import train_vision_backbone as train

@@ -1,13 +1,18 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""The miniature: an offline world of drawn pictures, in which a tiny Flamingo learns in minutes.
+"""
+The miniature: an offline world of drawn pictures, in which a tiny Flamingo learns in minutes.
 
-- `world`: scenes, captions, questions, and the pictures drawn from them
-- `data`: `datasets` data sets of the world (needs the `train` extra)
-- `backbones`: where the two shipped backbones are, `clip/` and `gpt2/`
-- `vision_backbone`, `text_backbone`: how these two were trained; `tokenizer`: their words
+- `world`: scenes, their captions and questions, and the pictures drawn from them
+- `data`, `files`: datasets of the world in memory, and on disk in published layouts
+- `shipped`: paths of the shipped backbones, `clip/` and `gpt2/`
+- `vision_backbone`, `text_backbone`, `tokenizer`: how these two were trained
+- `demo`, `few_shot`: `flamingo demo` and `flamingo demo --few-shot`
+- `tasks`, `recipes/`, `commands`: what `flamingo evaluate`, `flamingo train` and `flamingo` find through entry points
+
+Only the standard library is imported here: `flamingo --help` imports this package.
 """
 
-from .backbones import read_training_record, text_backbone_path, vision_backbone_path
+from .shipped import read_training_record, text_backbone_path, vision_backbone_path
 
 
 __all__ = ["read_training_record", "text_backbone_path", "vision_backbone_path"]

@@ -8,9 +8,10 @@ held-out pictures with the right, permuted and blank images, saves it, loads it 
 writes a report.
 """
 
+import math
 import platform
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import accelerate
@@ -27,42 +28,53 @@ from transformers_flamingo.saving_flamingo import update_folder, write_json
 from transformers_flamingo.training import FlamingoDataCollator, GateHistoryCallback, parameter_groups
 from transformers_flamingo.training.report import plot_captions, plot_gates, plot_losses
 
-from .backbones import text_backbone_path, vision_backbone_path
+from .backbones import check_seed
 from .data import build_image_split
 from .evaluation import CONDITIONS, encode_images, evaluate_miniature
+from .shipped import text_backbone_path, vision_backbone_path
 from .world import answer_prompt
 
 
 @dataclass(frozen=True)
 class DemoArguments:
     """
-    What `flamingo demo` can be told.
+    Settings of `flamingo demo`.
 
     Args:
         output_dir (`str`): Folder of the report and, under `model/`, of the model.
-        seed (`int`): Seed of pictures, initial weights and order.
-        max_steps (`int`): Optimizer steps.
-        batch_size (`int`): Pictures with text in a step.
-        learning_rate (`float`): Of AdamW, at its highest.
-        gate_learning_rate_multiplier (`float`): The gates learn so many times faster.
-        train_size, test_size (`int`): Pictures to train on, and in each of the two test splits.
-        num_captions (`int`): Pictures on the contact sheet.
+        seed (`int`): Seed of the pictures, the initial weights and the order.
+        max_steps (`int`): Number of optimizer steps.
+        batch_size (`int`): Rows (a picture with a text) in a step.
+        learning_rate (`float`): Peak learning rate of AdamW.
+        gate_learning_rate_multiplier (`float`): Learning rate multiplier for the gates.
+        train_size (`int`): Number of pictures to train on.
+        test_size (`int`): Number of pictures in each of the two test splits.
+        num_captions (`int`): Number of pictures on the contact sheet.
+
+    Raises:
+        ValueError: a value is out of range.
     """
 
-    output_dir: str = "flamingo-demo"
-    seed: int = 0
-    max_steps: int = 2000
-    batch_size: int = 48
-    learning_rate: float = 2e-3
-    gate_learning_rate_multiplier: float = 20.0
-    train_size: int = 8000
-    test_size: int = 500
-    num_captions: int = 16
+    output_dir: str = field(default="flamingo-demo", metadata={"help": "folder of the report and the model"})
+    seed: int = field(default=0, metadata={"help": "seed of the pictures, the initial weights and the order"})
+    max_steps: int = field(default=2000, metadata={"help": "number of optimizer steps"})
+    batch_size: int = field(default=48, metadata={"help": "rows (a picture with a text) in a step"})
+    learning_rate: float = field(default=2e-3, metadata={"help": "peak learning rate of AdamW"})
+    gate_learning_rate_multiplier: float = field(
+        default=20.0, metadata={"help": "learning rate multiplier for the gates"}
+    )
+    train_size: int = field(default=8000, metadata={"help": "number of pictures to train on"})
+    test_size: int = field(default=500, metadata={"help": "number of pictures in each of the two test splits"})
+    num_captions: int = field(default=16, metadata={"help": "number of pictures on the contact sheet"})
 
     def __post_init__(self):
+        check_seed(self.seed)
         for name in ("max_steps", "batch_size", "train_size", "num_captions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but it must be at least 1.")
+        for name in ("learning_rate", "gate_learning_rate_multiplier"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` is {getattr(self, name)}, but it must be a number above 0.")
         if self.test_size < 2:
             raise ValueError(f"`test_size` is {self.test_size}, but images can only be permuted among two or more.")
 

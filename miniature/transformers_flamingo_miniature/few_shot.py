@@ -20,9 +20,10 @@ to match one image with another is an effect of second order in what the images 
 """
 
 import json
+import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,9 +40,10 @@ from transformers_flamingo.saving_flamingo import update_folder, write_json
 from transformers_flamingo.training import FlamingoDataCollator, GateHistoryCallback, parameter_groups
 from transformers_flamingo.training.report import plot_few_shot
 
-from .backbones import library_versions, vision_backbone_path
+from .backbones import check_seed, library_versions
 from .evaluation import derangement, encode_images
 from .few_shot_text_backbone import train_few_shot_text_backbone
+from .shipped import vision_backbone_path
 from .tokenizer import HELD_OUT_NONSENSE_WORDS, NONSENSE_WORDS
 from .world import BACKGROUNDS, HELD_OUT_PAIRS, SEEN_PAIRS, SIZES, SingleScene, render
 
@@ -114,7 +116,7 @@ def few_shot_model_path() -> Path:
 @dataclass(frozen=True)
 class FewShotArguments:
     """
-    What `flamingo demo --few-shot` can be told.
+    Settings of `flamingo demo --few-shot`.
 
     Args:
         output_dir (`str`): Folder of the report and, with `from_scratch`, of the model.
@@ -125,19 +127,22 @@ class FewShotArguments:
         scale (`float`): Length of all training stages, as a multiple.
     """
 
-    output_dir: str = "flamingo-few-shot"
-    seed: int = 0
-    from_scratch: bool = False
-    split: str = "test"
-    episodes: int = 500
-    scale: float = 1.0
+    output_dir: str = field(default="flamingo-few-shot", metadata={"help": "folder of the report and the model"})
+    seed: int = field(
+        default=0, metadata={"help": "seed of the pictures, the episodes, the initial weights and the order"}
+    )
+    from_scratch: bool = field(default=False, metadata={"help": "train the model instead of loading the shipped one"})
+    split: str = field(default="test", metadata={"help": "split to measure on, 'validation' or 'test'"})
+    episodes: int = field(default=500, metadata={"help": "number of episodes behind each score"})
+    scale: float = field(default=1.0, metadata={"help": "factor on the length of all training stages"})
 
     def __post_init__(self):
+        check_seed(self.seed)
         if self.split not in ("validation", "test"):
             raise ValueError(f"`split` is {self.split!r}, but it must be 'validation' or 'test'.")
         if self.episodes < 2:
             raise ValueError(f"`episodes` is {self.episodes}, but images can only be permuted among two or more.")
-        if self.scale <= 0:
+        if not 0 < self.scale < math.inf:
             raise ValueError(f"`scale` is {self.scale}, but it must be above 0.")
 
 

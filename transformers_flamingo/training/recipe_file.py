@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from ..utils import plugins
 from ..utils.redaction import explain, one_line, redact, redact_values
 
 
@@ -194,11 +195,14 @@ def read_recipe_file(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
     name = show(str(path))
     if not os.path.isfile(path) and os.path.isfile(RECIPES / f"{path}.yaml"):
         path = RECIPES / f"{path}.yaml"
+    elif not os.path.isfile(path) and str(path) in plugins.find_plugins(plugins.RECIPES):
+        path = Path(plugins.plugin_path(plugins.RECIPES, str(path)))
     if not os.path.isfile(path):
         shipped = sorted(p.relative_to(RECIPES).with_suffix("").as_posix() for p in RECIPES.rglob("*.yaml"))
+        shipped += plugins.find_plugins(plugins.RECIPES)
         kind = "is a folder or another thing that is not a file" if os.path.exists(path) else "is not there"
         raise FileNotFoundError(
-            f"There is no recipe {name}: it {kind}. Give a YAML file, or one that is shipped: {', '.join(shipped)}."
+            f"There is no recipe {name}: it {kind}.{plugins.install_hint(plugins.RECIPES, str(path))} Give a YAML file, or one that is shipped: {', '.join(shipped)}."
         )
     with open(path, "rb") as file:
         content = file.read(_MAX_BYTES + 1)

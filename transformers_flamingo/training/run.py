@@ -12,12 +12,11 @@ from transformers import AutoModelForCausalLM, AutoProcessor, BitsAndBytesConfig
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from transformers_flamingo_miniature import text_backbone_path, vision_backbone_path
-
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..saving_flamingo import write_json, write_text
 from ..utils.loading import check_name, check_weights
+from ..utils.plugins import TEXT_BACKBONES, VISION_BACKBONES, plugin_path
 from ..utils.redaction import explain
 from .adapters import lora_config
 from .arguments import DataSource
@@ -46,8 +45,10 @@ def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoPro
         [`FlamingoModel`], or a `PeftModel` around it with `lora_rank`, and [`FlamingoProcessor`].
     """
     quantization = _quantization(arguments.quantization)
-    for name in (arguments.model, arguments.vision, arguments.text):
-        if name not in (None, "miniature"):
+    vision = plugin_path(VISION_BACKBONES, arguments.vision)
+    text = plugin_path(TEXT_BACKBONES, arguments.text)
+    for name in (arguments.model, vision, text):
+        if name is not None:
             check_name(name)
     if arguments.model is not None:
         for name, way in (
@@ -63,8 +64,6 @@ def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoPro
         )
         check_weights(arguments.model, info)
     else:
-        vision = str(vision_backbone_path()) if arguments.vision == "miniature" else arguments.vision
-        text = str(text_backbone_path()) if arguments.text == "miniature" else arguments.text
         processor = FlamingoProcessor.from_vision_text_pretrained(vision, text)
         options = {} if quantization is None else {"text_quantization_config": quantization}
         options |= {

@@ -7,8 +7,7 @@ from typing import Any
 
 import yaml
 
-from transformers_flamingo_miniature.tasks import MiniatureCaptions, MiniatureQuestions, MiniatureShapes
-
+from ...utils import plugins
 from ..task import Task
 from .hateful_memes import HatefulMemes
 from .imagenet import ImageNet
@@ -27,14 +26,13 @@ from .vqa import OkVqa, Vqav2
 from .youcook2 import YouCook2
 
 
-#: The tasks by their names on the command line.
+#: The tasks of this distribution by their names on the command line. Others register theirs: [`find_task`].
 TASKS: dict[str, type[Task]] = {
     task.name: task
     for task in (
         *(Coco, Flickr30k, Vqav2, OkVqa, TextVqa, VizWiz, HatefulMemes, ImageNet),
         *(MsvdQa, MsrvttQa, Vatex, YouCook2, Ivqa, Star, NextQa, RareAct, VisDial),
         *(OwnCaptions, OwnQuestions, OwnClasses),
-        *(MiniatureCaptions, MiniatureQuestions, MiniatureShapes),
     )
 }
 
@@ -48,7 +46,7 @@ def make_task(name: str, data: str | None = None, options: Mapping[str, str] | N
     A task by its name.
 
     Args:
-        name (`str`): A key of [`TASKS`].
+        name (`str`): One of [`task_names`].
         data (`str`, *optional*): The folder or file it reads.
         options (`Mapping[str, str]`, *optional*): Other fields, as text.
 
@@ -56,9 +54,8 @@ def make_task(name: str, data: str | None = None, options: Mapping[str, str] | N
         ValueError: the task or a field is not known, a field is of another type, or one that is needed is not given.
         FileNotFoundError: its annotations are not there.
     """
-    if name not in TASKS:
-        raise ValueError(f"There is no task {name!r}. There are {', '.join(TASKS)}.")
-    known = {field.name: field for field in fields(TASKS[name])}
+    kind = find_task(name)
+    known = {field.name: field for field in fields(kind)}
     unknown = sorted(set(options or {}) - set(known))
     if unknown:
         raise ValueError(f"The task {name!r} has no {', '.join(unknown)}. Its fields are {', '.join(known)}.")
@@ -68,7 +65,28 @@ def make_task(name: str, data: str | None = None, options: Mapping[str, str] | N
     missing = [field.name for field in known.values() if field.default is MISSING and field.name not in values]
     if missing:
         raise ValueError(f"The task {name!r} needs {', '.join(missing)}: where its files are.")
-    return TASKS[name](**values)
+    return kind(**values)
+
+
+def task_names() -> list[str]:
+    """Return the names of all tasks: those of [`TASKS`], then those that other distributions register."""
+    return [*TASKS, *plugins.find_plugins(plugins.TASKS)]
+
+
+def find_task(name: str) -> type[Task]:
+    """
+    Return the class of a task, of [`TASKS`] or of another distribution.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    if name not in plugins.find_plugins(plugins.TASKS):
+        raise ValueError(
+            f"There is no task {name!r}.{plugins.install_hint(plugins.TASKS, name)} There are {', '.join(task_names())}."
+        )
+    return plugins.load_plugin(plugins.TASKS, name)
 
 
 def _convert(task: str, field: str, kind: Any, text: str) -> Any:
@@ -91,4 +109,4 @@ def _convert(task: str, field: str, kind: Any, text: str) -> Any:
     return value
 
 
-__all__ = ["TASKS", "make_task"]
+__all__ = ["TASKS", "find_task", "make_task", "task_names"]

@@ -1,0 +1,33 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+Find what this distribution ships: the two backbones, their training records, and the recipe that trains on the drawn world.
+
+The library finds these functions through entry points (`transformers_flamingo.utils.plugins`).
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+TRAINING_RECORD = "training.json"
+
+
+def vision_backbone_path() -> Path:
+    """Return the folder of the shipped vision encoder, for `AutoModel` and `AutoImageProcessor`."""
+    return Path(__file__).parent / "clip"
+
+
+def text_backbone_path() -> Path:
+    """Return the folder of the shipped language model, for `AutoModelForCausalLM` and `AutoTokenizer`."""
+    return Path(__file__).parent / "gpt2"
+
+
+def recipe_path() -> Path:
+    """Return the recipe `miniature`, which trains on what `flamingo miniature-data` writes."""
+    return Path(__file__).parent / "recipes" / "miniature.yaml"
+
+
+def read_training_record(model_dir: str | Path) -> dict[str, Any]:
+    """Read the `training.json` of a miniature backbone: its settings and its scores."""
+    return json.loads((Path(model_dir) / TRAINING_RECORD).read_text(encoding="utf-8"))
