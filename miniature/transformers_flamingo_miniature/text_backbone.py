@@ -76,7 +76,7 @@ def train_text_backbone(
     output_dir: str | Path,
     *,
     seed: int = 0,
-    steps: int = 5000,
+    steps: int = 3500,
     batch_size: int = 48,
     row_length: int = 48,
     learning_rate: float = 3e-3,

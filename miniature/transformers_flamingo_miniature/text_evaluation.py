@@ -24,7 +24,7 @@ def lookup_accuracy(
     ways: int = 2,
     episodes: int = 64,
 ) -> float:
-    """How often the model names the word that its context has bound to the last key. Chance is 1 / `ways`.
+    """Return how often the model names the word that its context has bound to the last key. Chance is 1 / `ways`.
 
     Every way is shown twice in random order before the query, and all answers compete: the whole vocabulary.
     """
@@ -68,7 +68,7 @@ def noisy_lookup_accuracy(
 
 @torch.no_grad()
 def text_perplexity(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> float:
-    """Perplexity per token of `texts`, each read after an end-of-text token and followed by one.
+    """Return the perplexity per token of `texts`, each read after an end-of-text token and followed by one.
 
     The first word is not counted: it depends on the mixture of text kinds, which is not a property of the text.
     """
@@ -80,24 +80,11 @@ def text_perplexity(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, 
     return math.exp(F.cross_entropy(logits[:, 1:-1][counted], batch["input_ids"][:, 2:][counted]).item())
 
 
-def evaluate_text_backbone(
-    model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, *, size: int = 500, seed: int = 1
-) -> dict[str, Any]:
-    """Measure the language model on fresh text.
-
-    Returns:
-        `dict`: `perplexity` of captions and questions; `valid_captions`, the share of sampled continuations that are
-        captions of the world word for word; `answer_from_caption`, accuracy on questions about a caption in the text;
-        `blind_answer`, the highest probability that the model gives an answer to a question without a caption (chance
-        if it has no bias); `lookup`, accuracies of `lookup_accuracy` per kind of key and number of ways.
-    """
-    rng = np.random.default_rng(seed)
-    model.eval()
-    perplexity = {
-        kind: round(text_perplexity(model, tokenizer, [sample_text(kind, rng) for _ in range(size)]), 4)
-        for kind in TEXT_KINDS[:3]
-    }
-
+@torch.no_grad()
+def valid_caption_share(
+    model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator, *, size: int, seed: int
+) -> float:
+    """Return the share of sampled continuations of two words that are captions of the world word for word."""
     starts = [" ".join(sample_text("caption", rng).split()[:2]) for _ in range(size)]
     prompts = tokenizer(starts, padding=True, padding_side="left", return_tensors="pt")
     with torch.random.fork_rng(devices=[]):
@@ -112,7 +99,14 @@ def evaluate_text_backbone(
     known = all_captions()
     # A full stop leads on to a question about the caption.
     captions = [text.split(".")[0] for text in tokenizer.batch_decode(sampled, skip_special_tokens=True)]
+    return sum(caption in known for caption in captions) / size
 
+
+@torch.no_grad()
+def answer_accuracy(
+    model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator, *, size: int
+) -> float:
+    """Return the accuracy on questions about a caption that comes before them in the text."""
     right = 0
     for _ in range(size):
         scene = sample_scene(str(rng.choice(SCENE_KINDS)), rng)
@@ -120,21 +114,67 @@ def evaluate_text_backbone(
         prompt = tokenizer(f"{scene.caption}. {answer_prompt(asked.question)}", return_tensors="pt")
         guess = model(input_ids=prompt["input_ids"]).logits[0, -1].argmax().item()
         right += tokenizer.decode([guess]) == asked.answer
-    blind = {}
-    for question in ("what color?", "what shape?", "what size?", "what background?", "how many?"):
-        prompt = tokenizer(answer_prompt(question), return_tensors="pt")
-        blind[question] = round(model(input_ids=prompt["input_ids"]).logits[0, -1].softmax(-1).max().item(), 4)
+    return right / size
+
+
+@torch.no_grad()
+def blind_answer(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, question: str) -> float:
+    """Return the highest probability of an answer to a question without a caption: chance, if there is no bias."""
+    prompt = tokenizer(answer_prompt(question), return_tensors="pt")
+    return model(input_ids=prompt["input_ids"]).logits[0, -1].softmax(-1).max().item()
+
+
+def evaluate_text_backbone(
+    model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, *, size: int = 500, seed: int = 1
+) -> dict[str, Any]:
+    """Measure the language model on fresh text.
+
+    Args:
+        model (`GPT2LMHeadModel`): The language model; it is set to evaluation mode.
+        tokenizer (`PreTrainedTokenizerFast`): Its tokenizer.
+        size (`int`): Texts behind each figure.
+        seed (`int`): Seed of the texts.
+
+    Returns:
+        `dict`: `perplexity` of captions and questions; `valid_captions`; `answer_from_caption`; `blind_answer` for each
+        question; `lookup`, [`lookup_accuracy`] by kind of key and number of ways, and [`noisy_lookup_accuracy`] of any
+        words and of made-up vectors.
+    """
+    rng = np.random.default_rng(seed)
+    model.eval()
+    perplexity = {
+        kind: text_perplexity(model, tokenizer, [sample_text(kind, rng) for _ in range(size)])
+        for kind in TEXT_KINDS[:3]
+    }
+    valid_captions = valid_caption_share(model, tokenizer, rng, size=size, seed=seed)
+    answer_from_caption = answer_accuracy(model, tokenizer, rng, size=size)
+    blind = {
+        question: blind_answer(model, tokenizer, question)
+        for question in ("what color?", "what shape?", "what size?", "what background?", "how many?")
+    }
+    lookup = {
+        f"{keys}_{ways}_ways": lookup_accuracy(model, tokenizer, rng, keys=keys, ways=ways, episodes=size)
+        for keys in KEYS
+        for ways in (2, 4)
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        lookup |= {
+            f"noisy_{name}_{ways}_ways": noisy_lookup_accuracy(
+                model, tokenizer, rng, made_up=name == "made_up", ways=ways, rows=size
+            )
+            for name in ("word", "made_up")
+            for ways in (2, 4)
+        }
+
+    def rounded(figures: dict[str, float]) -> dict[str, float]:
+        return {name: round(value, 4) for name, value in figures.items()}
+
     return {
         "size": size,
-        "perplexity": perplexity,
-        "valid_captions": round(sum(caption in known for caption in captions) / size, 4),
-        "answer_from_caption": round(right / size, 4),
-        "blind_answer": blind,
-        "lookup": {
-            f"{keys}_{ways}_ways": round(
-                lookup_accuracy(model, tokenizer, rng, keys=keys, ways=ways, episodes=size), 4
-            )
-            for keys in KEYS
-            for ways in (2, 4)
-        },
+        "perplexity": rounded(perplexity),
+        "valid_captions": round(valid_captions, 4),
+        "answer_from_caption": round(answer_from_caption, 4),
+        "blind_answer": rounded(blind),
+        "lookup": rounded(lookup),
     }
