@@ -14,9 +14,9 @@ import json
 from pathlib import Path
 
 from transformers_flamingo.training import read_recipe, run_recipe
-from transformers_flamingo.training.recipe_file import RECIPES
 
 
+ABLATIONS = Path(__file__).parent / "ablations"
 COLUMNS = {
     "captions: loss": "eval_captions_loss",
     "blind": "eval_captions_blind_loss",
@@ -33,17 +33,17 @@ def main() -> None:
     parser.add_argument("--output", required=True)
     parser.add_argument("--table", required=True, help="Markdown file to write")
     arguments = parser.parse_args()
-    names = ["miniature", *(f"ablations/{path.stem}" for path in sorted((RECIPES / "ablations").glob("*.yaml")))]
+    names = ["miniature", *sorted(map(str, ABLATIONS.glob("*.yaml")))]
     rows = []
     for name in names:
-        directory = Path(arguments.output) / f"{Path(name).name}-{arguments.steps}"
+        directory = Path(arguments.output) / f"{Path(name).stem}-{arguments.steps}"
         metrics = directory / "report" / "metrics.json"
         if not metrics.is_file():
             options = {"max_steps": arguments.steps, "data_root": arguments.data, "output_dir": directory}
             options |= {"eval_strategy": "no", "save_strategy": "no", "disable_tqdm": True}
             run_recipe(read_recipe(name, [f"--{key}={value}" for key, value in options.items()]))
         scores = json.loads(metrics.read_text())["scores"]
-        rows.append([Path(name).name, *(f"{scores[key]:.3f}" for key in COLUMNS.values())])
+        rows.append([Path(name).stem, *(f"{scores[key]:.3f}" for key in COLUMNS.values())])
         print(rows[-1], flush=True)
     header = ["recipe", *COLUMNS]
     lines = [

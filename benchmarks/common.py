@@ -43,7 +43,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from transformers_flamingo import FlamingoConfig, FlamingoModel, FlamingoProcessor
-from transformers_flamingo.evaluation.engine import Medium
+from transformers_flamingo.evaluation.engine import MediaItem
 
 
 RESULTS = Path(__file__).parent / "results"
@@ -115,9 +115,9 @@ def words(rng: np.random.Generator, number: int, vocabulary: int = 5000) -> str:
     return " ".join(f"w{i}" for i in rng.integers(1, vocabulary, number))
 
 
-def picture(number: int) -> Medium:
+def picture(number: int) -> MediaItem:
     pixels = np.random.default_rng(number).integers(0, 255, (256, 256, 3), dtype=np.uint8)
-    return Medium(number, Image.fromarray(pixels))
+    return MediaItem(number, Image.fromarray(pixels))
 
 
 def inputs(model: FlamingoModel, num_images: int, num_tokens: int, batch_size: int = 1) -> dict[str, torch.Tensor]:

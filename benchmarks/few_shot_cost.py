@@ -21,7 +21,7 @@ import common
 import numpy as np
 import torch
 
-from transformers_flamingo.evaluation.engine import FewShotEngine, Medium, Prompt
+from transformers_flamingo.evaluation.engine import FewShotEngine, MediaItem, Prompt
 from transformers_flamingo.evaluation.task import GenerationSettings
 
 
@@ -29,7 +29,7 @@ SETTINGS = GenerationSettings(max_new_tokens=5, num_beams=1, extra={"min_new_tok
 NUMBERS = count()
 
 
-def prompts(pool: list[tuple[Medium, str]], shots: int, queries: int, rng: np.random.Generator, fixed: bool):
+def prompts(pool: list[tuple[MediaItem, str]], shots: int, queries: int, rng: np.random.Generator, fixed: bool):
     chosen = rng.choice(len(pool), shots, replace=False)
     for _ in range(queries):
         if not fixed:
@@ -66,7 +66,7 @@ def main() -> None:
     def reused(shots: int, fixed: bool) -> float:
         engine = FewShotEngine(model, processor, batch_size=arguments.queries, shares_prefix=fixed)
         asked = list(prompts(pool, shots, arguments.queries, rng, fixed))
-        engine.encode([medium for prompt in asked for medium in prompt.prefix_media])
+        engine.encode([item for prompt in asked for item in prompt.prefix_media])
         if fixed and shots:  # as the queries before would have left it
             before = asked[0]
             query_media = (common.picture(next(NUMBERS)),)

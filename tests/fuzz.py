@@ -32,8 +32,16 @@ import torch
 import yaml
 from transformers.utils import logging
 
-from transformers_flamingo.data import FORMATS, Chunk, decode_image, decode_video, origin, render
-from transformers_flamingo.data.sources import FILE, ROW
+from transformers_flamingo.data import (
+    FORMATS,
+    Chunk,
+    FixedRate,
+    decode_image,
+    decode_video,
+    document_to_sample,
+    row_location,
+)
+from transformers_flamingo.data.columns import FILE, ROW
 from transformers_flamingo.training.recipe import parse_recipe, read_recipe
 
 
@@ -351,7 +359,9 @@ def row_attempts(rng: random.Random, folder: Path, processor: Any) -> Iterator[A
 
         def run(name=name, row=row) -> Any:
             document: list[Chunk] = readers[name].read(row)
-            return render(document, processor, generator, where=origin(row), max_length=64, max_images=2)
+            return document_to_sample(
+                document, processor, generator, location=row_location(row), max_length=64, max_images=2
+            )
 
         yield "data rows", run, lambda name=name, row=row: f"{name}: {row!r:.500}"
 
@@ -370,7 +380,7 @@ def file_attempts(rng: random.Random, folder: Path, processor: Any) -> Iterator[
     movie = video.read_bytes()
     while True:
         data = damage(movie, rng)
-        run = partial(decode_video, data, "row", fps=1, max_frames=4)
+        run = partial(decode_video, data, "row", sampling=FixedRate(1, 4))
         yield "videos", run, lambda data=data: base64.b64encode(data).decode()
 
 

@@ -9,6 +9,10 @@ from pathlib import Path
 import yaml
 
 
+#: Each recipe that is shipped, cut short and over the miniature world.
+SMOKE_RECIPES = Path(__file__).parent / "smoke_recipes"
+
+
 def miniature_recipe(data: str | Path, output_dir: str | Path) -> dict:
     """A recipe that trains in a second; `data` is a folder of `flamingo miniature-data`."""
     return {

@@ -18,14 +18,13 @@ from PIL import Image
 from transformers import TrainerCallback, TrainingArguments
 
 from transformers_flamingo import FlamingoModel
+from transformers_flamingo.pretraining import VisionPretrainingArguments, pretrain_vision
 from transformers_flamingo.training import (
     DataMixture,
     DataSource,
     FlamingoTrainer,
     FlamingoTrainingArguments,
-    VisionPretrainingArguments,
     get_last_checkpoint,
-    pretrain_vision,
 )
 
 

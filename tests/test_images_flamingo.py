@@ -23,7 +23,6 @@ from loopback import Server
 from transformers_flamingo import files_flamingo, images_flamingo
 from transformers_flamingo.files_flamingo import fetch, read_regular_file, run_within
 from transformers_flamingo.images_flamingo import (
-    check_image_settings,
     deep_values,
     find_bit_depth,
     open_image,
@@ -365,47 +364,3 @@ def test_odd_exif_leaves_the_pixels_alone():
     data = file_of(image, "PNG", exif=exif)
     upright = to_rgb_8_bit(*open_image(data, "Image 0"))
     assert np.array_equal(np.asarray(upright)[..., 0], np.rot90(np.asarray(image), -1))
-
-
-# Settings
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"rescale_factor": float("nan")},
-        {"rescale_factor": 0},
-        {"rescale_factor": -1.0},
-        {"rescale_factor": "a"},
-        {"image_std": [0, 0, 0]},
-        {"image_std": [0.5, 0.5, float("inf")]},
-        {"image_std": -1.0},
-        {"image_std": []},
-        {"image_mean": [float("nan")] * 3},
-        {"image_mean": float("inf")},
-        {"size": 0},
-        {"size": {"shortest_edge": -8}},
-        {"size": {"height": 8, "width": 2.5}},
-        {"size": {"shortest_edge": float("nan")}},
-        {"crop_size": {"height": 8, "width": 2**60}},
-        {"crop_size": {"shortest_edge": 8}},
-        {"pad_size": [8, 0]},
-    ],
-)
-def test_settings_that_lose_every_pixel_are_refused(wrong):
-    (key,) = wrong
-    with pytest.raises(ValueError, match=f"`{key}` of this call is .* It must be"):
-        check_image_settings(wrong, "this call")
-
-
-def test_usual_settings_pass():
-    for size in (
-        {"shortest_edge": 224},
-        {"height": 8, "width": 8},
-        8,
-        [8, 8],
-        {"shortest_edge": 8, "longest_edge": None},
-    ):
-        check_image_settings(
-            {"size": size, "rescale_factor": 1 / 255, "image_mean": [0.0, 0.5, 1.0], "image_std": 0.5}, "a"
-        )

@@ -8,9 +8,8 @@ The file travels with a checkpoint as remote code: it stays flat and imports not
 """
 
 import base64
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -18,16 +17,13 @@ import numpy as np
 import PIL.ExifTags
 import PIL.Image
 import torch
-from transformers.image_processing_utils import get_size_dict
 from transformers.image_transforms import convert_to_rgb
 from transformers.image_utils import (
     ChannelDimension,
-    SizeDict,
     infer_channel_dimension_format,
     is_pil_image,
     is_valid_image,
     to_numpy_array,
-    torch_pil_interpolation_mapping,
 )
 from transformers.utils import logging
 
@@ -54,13 +50,6 @@ _WINDOW = (
     "`((image - low) / (high - low) * 255).clip(0, 255).astype('uint8')`."
 )
 
-# An image whose short side is resized to 224 becomes 224 x 1,120,000 if it is 1 x 5000. Above this many resized pixels
-# only the part that the center crop keeps is resized; below it, every image goes through the stock image processor
-# untouched.
-MAX_RESIZED_PIXELS = 2**24
-# Longest side that an image processor may be asked for.
-MAX_SIDE = 2**15
-
 _warned: set[str] = set()
 
 
@@ -70,7 +59,7 @@ def _warn_once(kind: str, message: str) -> None:
         logger.warning(message)
 
 
-def shorten(source: Any) -> str:
+def abbreviate(source: Any) -> str:
     """Return the `repr` of a path, an address or base64, cut where it is long."""
     text = os.fsdecode(source)
     return repr(text if len(text) <= 120 else f"{text[:80]}... ({len(text)} characters)")
@@ -143,10 +132,10 @@ def open_image(source: Any, name: str) -> tuple[PIL.Image.Image, str]:
     if isinstance(source, Mapping):
         path, data = source.get("path"), source.get("bytes")
         if data is not None and path:
-            name = f"{name} ({shorten(path)})"
+            name = f"{name} ({abbreviate(path)})"
         source = path if data is None else data
     if isinstance(source, str | os.PathLike):
-        name = f"{name} ({shorten(source)})"
+        name = f"{name} ({abbreviate(source)})"
         source = _bytes_of(source, name)
     if isinstance(source, bytes | bytearray | memoryview):
         try:
@@ -164,7 +153,7 @@ def open_image(source: Any, name: str) -> tuple[PIL.Image.Image, str]:
             ) from error
     elif is_pil_image(source):
         if getattr(source, "filename", ""):
-            name = f"{name} ({shorten(source.filename)})"
+            name = f"{name} ({abbreviate(source.filename)})"
     else:
         given = "None" if source is None else f"a {type(source).__name__}"
         raise ValueError(
@@ -429,110 +418,3 @@ def _check_high_byte(image: PIL.Image.Image, name: str, bit_depth: int | None) -
             f"{256 * high + 255} of 65535: it is nearly black. If it holds {(256 * high + 255).bit_length()} bits, read it "
             "with another library and give an array of `uint16`. This is logged once.",
         )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Settings of an image processor
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def check_image_settings(settings: Mapping[str, Any], name: str) -> None:
-    """
-    Raise a `ValueError` for settings of an image processor with which every image would be noise.
-
-    Args:
-        settings (`Mapping[str, Any]`): Settings by name, of which `rescale_factor`, `image_mean`, `image_std` and sizes
-            are checked where they are given.
-        name (`str`): Where they are from, for the message.
-    """
-
-    def refuse(key: str, what: str) -> None:
-        raise ValueError(f"`{key}` of {name} is {settings[key]!r}. It must be {what}.")
-
-    for key in ("rescale_factor", "image_mean", "image_std"):
-        value = settings.get(key)
-        if value is None:
-            continue
-        numbers = (
-            [value] if key == "rescale_factor" or not isinstance(value, list | tuple | np.ndarray) else list(value)
-        )
-        if not numbers or not all(_is_number(number) for number in numbers):
-            refuse(key, "finite numbers" if key != "rescale_factor" else "a finite number")
-        if key != "image_mean" and not all(number > 0 for number in numbers):
-            refuse(key, "above 0")
-    for key in ("size", "crop_size", "pad_size"):
-        value = settings.get(key)
-        if value is None:
-            continue
-        if isinstance(value, Mapping | SizeDict):
-            numbers = list(dict(value).values())
-        else:
-            numbers = list(value) if isinstance(value, list | tuple) else [value]
-        # An image processor would make arrays of that size, whatever the size of the image
-        if not all(n is None or (_is_number(n) and n == int(n) and 0 < n <= MAX_SIDE) for n in numbers):
-            refuse(key, f"whole numbers of pixels from 1 to {MAX_SIDE}")
-        if key == "crop_size" and isinstance(value, Mapping) and not {"height", "width"} <= value.keys():
-            refuse(key, "a dict with `height` and `width`")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def crop_extreme_aspect(
-    image: PIL.Image.Image | np.ndarray, name: str, setting: Callable[[str], Any]
-) -> PIL.Image.Image | np.ndarray:
-    """
-    Keep "resize the short side, then crop the center" within memory for an image that is very long and thin.
-
-    Only the window that the crop keeps is resized, from its place in the source. It has the short side already, so
-    the image processor's own resize leaves it alone, and it is shorter than the whole by a multiple of 4, so
-    the center crop lands on the same pixels. They are those of the whole image resized, within one step of 255.
-
-    Args:
-        image: A PIL image, or floats `(C, H, W)`.
-        name (`str`): What to call it in errors.
-        setting (`Callable`): Returns a setting of the image processor by its name.
-
-    Raises:
-        `ValueError`: resized, it would have more than `MAX_RESIZED_PIXELS` pixels, and it cannot be cropped first.
-    """
-    size = setting("size")
-    if not size or not setting("do_resize"):
-        return image
-    default_to_square = setting("default_to_square")
-    size = get_size_dict(size, default_to_square=default_to_square is not False)
-    if not size.get("shortest_edge") or size.get("longest_edge"):
-        return image
-    is_array = isinstance(image, np.ndarray)
-    height, width = image.shape[1:] if is_array else (image.height, image.width)
-    long, short = max(height, width), min(height, width)
-    # `long` after the resize, as `get_resize_output_image_size` rounds it
-    new_short, new_long = size["shortest_edge"], int(size["shortest_edge"] * long / short)
-    if new_short * new_long <= MAX_RESIZED_PIXELS:
-        return image
-    if is_array or not setting("do_center_crop"):
-        raise ValueError(
-            f"{name} is {width} x {height} (width x height): with its short side resized to {new_short} it would "
-            f"have {new_short} x {new_long} pixels. Crop it first."
-        )
-    crop = get_size_dict(setting("crop_size"), param_name="crop_size")
-    window = max(crop["width" if width > height else "height"], new_short)
-    # Even: the center crop that follows may round half of an odd number down, up, or to even.
-    start = (new_long - window) // 4 * 2
-    window = new_long - 2 * start
-    resample = setting("resample")
-    resample = torch_pil_interpolation_mapping.get(resample, resample)
-    scale = long / new_long
-    first, last = start * scale, (start + window) * scale
-    # No filter of Pillow looks further than 3 pixels, or 3 times the scale when it shrinks
-    margin = 3 * max(scale, 1) + 1
-    near, far = max(0, int(first - margin)), min(long, int(last + margin) + 1)
-    first, last = first - near, last - near
-    # Width first, as Pillow does for an image that grows: it rounds and clips between its two passes
-    if width > height:
-        image = image.crop((near, 0, far, height))
-        image = image.resize((window, height), resample=resample, box=(first, 0, last, height))
-        return image.resize((window, new_short), resample=resample)
-    image = image.crop((0, near, width, far)).resize((new_short, far - near), resample=resample)
-    return image.resize((new_short, window), resample=resample, box=(0, first, new_short, last))

@@ -116,7 +116,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     import torch
     from accelerate import PartialState
 
-    from transformers_flamingo.evaluation.evaluate import Protocol
+    from transformers_flamingo.evaluation.config import EvaluationConfig
     from transformers_flamingo.evaluation.evaluate import evaluate as evaluate_task
     from transformers_flamingo.evaluation.published import published_scores
     from transformers_flamingo.evaluation.report import (
@@ -134,7 +134,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"--data {arguments.data} has no effect: {', '.join(arguments.task)} reads no files. Remove it."
         )
-    protocol = Protocol(
+    protocol = EvaluationConfig(
         shots=arguments.shots,
         seeds=arguments.seeds,
         selection=arguments.selection,
@@ -172,14 +172,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def pretrain(arguments: argparse.Namespace) -> None:
-    from transformers_flamingo.pretraining import pretraining
-    from transformers_flamingo.training.recipe import read_pretraining_recipe
+    from transformers_flamingo import pretraining
 
     if arguments.backbone == "vision":
         kind, run = pretraining.VisionPretrainingArguments, pretraining.pretrain_vision
     else:
         kind, run = pretraining.TextPretrainingArguments, pretraining.pretrain_text
-    options, training = read_pretraining_recipe(kind, arguments.recipe, arguments.others)
+    options, training = pretraining.read_pretraining_recipe(kind, arguments.recipe, arguments.others)
     run(options, training)
     print(f"{training.output_dir}: a {arguments.backbone} backbone for FlamingoModel.from_vision_text_pretrained")
 
@@ -197,8 +196,8 @@ def miniature_data(arguments: argparse.Namespace) -> None:
 
 
 def miniature_backbones(arguments: argparse.Namespace) -> None:
-    from transformers_flamingo.cards.model_card import write_model_card
-    from transformers_flamingo_miniature import read_training_record
+    from transformers_flamingo.cards.rendering import write_card
+    from transformers_flamingo_miniature.shipped import card_template, read_training_record
 
     if arguments.backbone == "vision":
         from transformers_flamingo_miniature.vision_backbone import train_vision_backbone as train
@@ -211,7 +210,7 @@ def miniature_backbones(arguments: argparse.Namespace) -> None:
     Path(arguments.output_dir).mkdir(parents=True, exist_ok=True)  # a wrong path is found before hours of training
     train(arguments.output_dir, seed=arguments.seed)
     record = read_training_record(arguments.output_dir)
-    write_model_card(kind, record, Path(arguments.output_dir) / "README.md")
+    write_card(card_template(kind), record, Path(arguments.output_dir) / "README.md")
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:

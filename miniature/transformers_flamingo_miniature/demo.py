@@ -21,7 +21,7 @@ import transformers
 from datasets import Dataset
 from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments, pipeline, set_seed
 
-from transformers_flamingo.cards.model_card import write_model_card
+from transformers_flamingo.cards.rendering import write_card
 from transformers_flamingo.modeling_flamingo import FlamingoModel
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 from transformers_flamingo.saving_flamingo import update_folder, write_json
@@ -31,7 +31,7 @@ from transformers_flamingo.training.report import plot_captions, plot_gates, plo
 from .backbones import check_seed
 from .data import build_image_split
 from .evaluation import CONDITIONS, encode_images, evaluate_miniature
-from .shipped import text_backbone_path, vision_backbone_path
+from .shipped import card_template, text_backbone_path, vision_backbone_path
 from .world import answer_prompt
 
 
@@ -219,7 +219,7 @@ def run_demo(arguments: DemoArguments) -> dict:
         [sample["truth"] for sample in samples],
     )
     samples[0]["image"].save(output_dir / "example.png")
-    write_model_card("demo", metrics, model_dir / "README.md")
+    write_card(card_template("demo"), metrics, model_dir / "README.md")
 
     print(format_scores(scores), flush=True)
     _say(f"Done in {metrics['seconds']['total']:.0f} s. The report is in {output_dir}/:")

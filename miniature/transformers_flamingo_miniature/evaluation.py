@@ -17,6 +17,7 @@ from datasets import Dataset
 from PIL import Image
 from tqdm.auto import tqdm
 
+from transformers_flamingo.data import blank_image
 from transformers_flamingo.modeling_flamingo import FlamingoModel
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 
@@ -171,7 +172,7 @@ def evaluate_miniature(
     model.eval()
     images = list(scenes["image"])
     latents = encode_images(model, processor, images)
-    blank = encode_images(model, processor, [Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (127, 127, 127))])
+    blank = encode_images(model, processor, [blank_image((IMAGE_SIZE, IMAGE_SIZE))])
     permutation = torch.from_numpy(derangement(len(images), np.random.default_rng(seed)))
     by_condition = {
         "image": latents,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
 
-from transformers_flamingo.cards.model_card import write_model_card
+from transformers_flamingo.cards.rendering import write_card
 from transformers_flamingo.modeling_flamingo import FlamingoModel
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 from transformers_flamingo.saving_flamingo import update_folder, write_json
@@ -25,7 +25,7 @@ from .backbones import check_seed, library_versions
 from .evaluation import derangement, encode_images
 from .few_shot_episodes import CONTRASTS, SHOTS, FewShotEpisode, PicturePool, few_shot_prompt, sample_few_shot_episode
 from .few_shot_training import STAGES, build_few_shot_flamingo, train_few_shot
-from .shipped import read_training_record, text_backbone_path
+from .shipped import card_template, read_training_record, text_backbone_path
 
 
 def few_shot_model_path() -> Path:
@@ -177,7 +177,7 @@ def run_few_shot(arguments: FewShotArguments) -> dict[str, Any]:
     plot_few_shot(output_dir / "few_shot.png", scores)
     if arguments.from_scratch:
         write_json(model_dir / "metrics.json", metrics)
-        write_model_card("few-shot", metrics, model_dir / "README.md")
+        write_card(card_template("few-shot"), metrics, model_dir / "README.md")
     print(format_few_shot(scores), flush=True)
     print(f"The report is in {output_dir}/: metrics.json, few_shot.png; the model is in {model_dir}/", flush=True)
     return metrics

@@ -31,3 +31,13 @@ def recipe_path() -> Path:
 def read_training_record(model_dir: str | Path) -> dict[str, Any]:
     """Read the `training.json` of a miniature backbone: its settings and its scores."""
     return json.loads((Path(model_dir) / TRAINING_RECORD).read_text(encoding="utf-8"))
+
+
+def card_template(kind: str) -> Path:
+    """
+    Return the template of a model card, for [`write_card`](transformers_flamingo.cards.rendering.write_card).
+
+    Args:
+        kind (`str`): `"demo"`, `"few-shot"`, `"miniature-clip"` or `"miniature-gpt2"`.
+    """
+    return Path(__file__).parent / "card_templates" / f"{kind}.md"

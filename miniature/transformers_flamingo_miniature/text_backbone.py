@@ -1,7 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Training of the miniature language model: a tiny GPT-2 that has never seen an image.
 
-It is trained by the trainer of `flamingo pretrain text`, on the rows of [`TextRows`]: it writes captions, answers
+It is trained by the function behind `flamingo pretrain text`, on the rows of [`TextRows`]: it writes captions, answers
 questions, and looks up in its context which word was bound to a thing, for things that have no word as well.
 """
 
@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, TrainingArguments
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, Trainer, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
 
-from transformers_flamingo.pretraining.pretraining import TextBackboneTrainer
-from transformers_flamingo.saving_flamingo import update_folder
+from transformers_flamingo.pretraining import train_language_model
 
 from .backbones import library_versions, write_training_record
 from .text_evaluation import evaluate_text_backbone
@@ -61,8 +61,8 @@ def build_text_backbone(
     return model
 
 
-class LookupTrainer(TextBackboneTrainer):
-    """[`TextBackboneTrainer`] on [`TextRows`], whose keys it replaces and blurs."""
+class LookupTrainer(Trainer):
+    """`Trainer` on [`TextRows`], which replaces keys by made-up vectors and adds noise to them."""
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *args, **kwargs) -> Any:
         """Compute the model's loss, as `Trainer.compute_loss`."""
@@ -151,7 +151,6 @@ def train_text_backbone(
             lr_scheduler_kwargs={"num_decay_steps": steps * 2 // 5},
             warmup_steps=warmup_steps,
             train_sampling_strategy="sequential",  # the order of the rows is the curriculum
-            remove_unused_columns=False,
             dataloader_pin_memory=False,
             use_cpu=True,
             logging_steps=min(50, steps),
@@ -160,12 +159,9 @@ def train_text_backbone(
             disable_tqdm=not progress,
             seed=seed,
         )
-        trainer = LookupTrainer(model, training, rows, tokenizer)
-        trainer.train()
+        train_language_model(model, tokenizer, rows, training, LookupTrainer)
     output_dir = Path(output_dir)
-    with update_folder(output_dir) as partial:
-        model.eval().save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+    (output_dir / TRAINING_ARGS_NAME).unlink()  # a pickle; its content is in the record
     record = {
         "model": "GPT2LMHeadModel",
         "objective": "next token, text only",

@@ -129,6 +129,8 @@ class TextRows(Dataset):
         return self.size
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor | bool | float]:
+        if not 0 <= index < self.size:
+            raise IndexError(f"Row {index} of {self.size}.")  # ends a `for` loop over the rows
         rng = np.random.default_rng((self.seed, index))
         progress = index / self.size
         row = {"keys": torch.full((self.length,), NO_KEY)}

@@ -1,10 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-import json
 import re
-from pathlib import Path
 
-import jinja2
-import pytest
 import torch
 from factory import tiny_config, tiny_flamingo
 from huggingface_hub import ModelCard
@@ -12,48 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transformers_flamingo import FlamingoModel
-from transformers_flamingo.cards.model_card import KINDS, FlamingoModelCardData, render_model_card
-from transformers_flamingo_miniature import read_training_record, text_backbone_path, vision_backbone_path
+from transformers_flamingo.cards.model_card import FlamingoModelCardData
 
-
-CARDS = Path(__file__).parents[2] / "model_cards"
-
-
-@pytest.mark.parametrize(
-    ("kind", "backbone"), [("miniature-clip", vision_backbone_path()), ("miniature-gpt2", text_backbone_path())]
-)
-def test_the_cards_of_the_backbones_are_those_of_their_records(kind, backbone):
-    expected = render_model_card(kind, read_training_record(backbone))
-    assert (CARDS / f"{kind}.md").read_text() == expected
-    assert (backbone / "README.md").read_text() == expected
-
-
-def test_the_card_of_the_miniature_flamingo_is_that_of_its_record():
-    record = json.loads((CARDS / "miniature-flamingo.json").read_text())
-    assert (CARDS / "miniature-flamingo.md").read_text() == render_model_card("demo", record)
-
-
-def test_all_cards_have_metadata_that_the_hub_reads():
-    cards = list(CARDS.glob("*.md"))
-    assert len(cards) == 4
-    for path in cards:
-        assert ModelCard.load(path).data.license == "apache-2.0"
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_missing_fact_is_an_error_not_a_gap(kind):
-    with pytest.raises(jinja2.UndefinedError):
-        render_model_card(kind, {})
-
-
-def test_an_unknown_kind_is_an_error():
-    with pytest.raises(ValueError, match="known kinds are demo, few-shot, miniature-clip, miniature-gpt2"):
-        render_model_card("nope", {})
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The card of any Flamingo
-# ---------------------------------------------------------------------------------------------------------------------
 
 FACTS = {
     "model_name": "My model",

@@ -4,8 +4,10 @@
 import io
 import json
 import tarfile
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import torch
 from factory import IMAGE_SIZE
 from PIL import Image
@@ -43,6 +45,18 @@ def png(number: int) -> bytes:
     buffer = io.BytesIO()
     picture(number).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def video_file(path, *, frames: int, rate: int, codec: str = "mpeg4", options: dict | None = None) -> bytes:
+    """Write a video whose frame i is gray, 20 * i bright, and return the bytes of its file."""
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width = stream.height = 16
+        stream.pix_fmt, stream.time_base = "rgb8" if codec == "gif" else "yuv420p", Fraction(1, rate)
+        for index in range(frames):
+            container.mux(stream.encode(av.VideoFrame.from_image(Image.new("RGB", (16, 16), (20 * index,) * 3))))
+        container.mux(stream.encode())
+    return path.read_bytes()
 
 
 def learned(row: dict, processor: FlamingoProcessor) -> list[str]:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
-from transformers_flamingo.data import FORMATS, BadSampleError, Chunk, interleave, render
-from transformers_flamingo.data.documents import _see_next_image
+from transformers_flamingo.data import FORMATS, BadSampleError, Chunk, document_to_sample, interleave
+from transformers_flamingo.data.samples import _see_next_image
 from transformers_flamingo.training import FlamingoDataCollator
 
 
@@ -20,8 +20,8 @@ WHERE = "web.jsonl, row 7"
 
 
 def row_of(document, processor, *, seed=0, **kwargs):
-    kwargs = {"where": WHERE, "leading_space_probability": 0, **kwargs}
-    return render(document, processor, np.random.default_rng(seed), **kwargs)
+    kwargs = {"location": WHERE, "leading_space_probability": 0, **kwargs}
+    return document_to_sample(document, processor, np.random.default_rng(seed), **kwargs)
 
 
 def numbers(row):
@@ -62,7 +62,7 @@ def test_half_of_the_chunks_begin_with_a_space(processor):
     assert row["text"] == f"<image> a cat{EOC}<image> a dog{EOC}<image><image> what? red{EOC}"
     assert learned(row, processor) == [f" a cat{EOC}", f" a dog{EOC}", f" red{EOC}"]
     rng = np.random.default_rng(0)
-    texts = [render([Chunk("a", CAT)], processor, rng, where=WHERE)["text"] for _ in range(400)]
+    texts = [document_to_sample([Chunk("a", CAT)], processor, rng, location=WHERE)["text"] for _ in range(400)]
     assert 160 < sum(text == f"<image> a{EOC}" for text in texts) < 240
 
 
@@ -141,11 +141,11 @@ def test_a_video_is_a_list_of_frames(processor):
     assert learned(row, processor) == [f"a cat runs{EOC}"]
 
 
-@pytest.mark.parametrize("where", ["text", "prompt"])
+@pytest.mark.parametrize("field", ["text", "prompt"])
 @pytest.mark.parametrize("marker", ["<image>", EOC, "<eos>"])
-def test_markers_in_the_text_are_refused(marker, where, processor):
+def test_markers_in_the_text_are_refused(marker, field, processor):
     chunk = Chunk("a cat", CAT)
-    chunk = Chunk(**{**vars(chunk), where: f"see{marker}there"})
+    chunk = Chunk(**{**vars(chunk), field: f"see{marker}there"})
     with pytest.raises(BadSampleError) as error:
         row_of([Chunk("first", DOG), chunk], processor)
     assert str(error.value).startswith(f"{WHERE}: the text contains {marker!r}")
@@ -250,7 +250,7 @@ def test_no_image_leaves_its_place_and_no_text_is_lost(
     try:
         whole = row_of(document, processor, **kwargs)
     except BadSampleError:
-        first = next((i for i, chunk in enumerate(document) if chunk.medium is not None), 0)
+        first = next((i for i, chunk in enumerate(document) if chunk.item is not None), 0)
         assert not any(chunk.text for chunk in document[first:])
         return
     assert whole == row_of(document, processor, **kwargs)
@@ -277,12 +277,12 @@ def test_no_image_leaves_its_place_and_no_text_is_lost(
 @given(shape=PAGES)
 def test_moving_markers_keeps_all_images_and_texts_in_order(shape):
     document = page(shape)
-    if all(chunk.medium is None for chunk in document):
+    if all(chunk.item is None for chunk in document):
         return
     moved = _see_next_image(document, WHERE)
 
     def media(chunks):
-        return [chunk.medium for chunk in chunks if chunk.medium is not None]
+        return [chunk.item for chunk in chunks if chunk.item is not None]
 
     def words(chunks):
         return " ".join(chunk.text for chunk in chunks).split()

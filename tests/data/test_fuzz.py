@@ -17,8 +17,8 @@ from data_factory import bpe_processor, picture, png
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from transformers_flamingo.data import FORMATS, BadSampleError, origin, render
-from transformers_flamingo.data.rows import FILE, ROW
+from transformers_flamingo.data import FORMATS, BadSampleError, document_to_sample, row_location
+from transformers_flamingo.data.columns import FILE, ROW
 from transformers_flamingo.training import FlamingoDataCollator
 
 
@@ -117,13 +117,15 @@ def changed(row, data):
 def outcome(name, reader, row, limits):
     """Read, render and collate a row: it must be a result or a `BadSampleError` that begins with its origin."""
     try:
-        sample = render(reader.read(row), PROCESSOR, np.random.default_rng(0), where=origin(row), **limits)
+        sample = document_to_sample(
+            reader.read(row), PROCESSOR, np.random.default_rng(0), location=row_location(row), **limits
+        )
     except BadSampleError as error:
         message = str(error)
     else:
         message = None
     if message is not None:
-        assert message.startswith(origin(row))
+        assert message.startswith(row_location(row))
         counts[name, "clear error"] += 1
         return
     batch = FlamingoDataCollator(PROCESSOR)([sample])

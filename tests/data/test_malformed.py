@@ -6,8 +6,8 @@ import math
 import pytest
 from data_factory import number_of, picture, png
 
-from transformers_flamingo.data import FORMATS, BadSampleError, decode_medium
-from transformers_flamingo.data.rows import FILE, JSON, ROW, TAR_FILE, TAR_KEY
+from transformers_flamingo.data import FORMATS, BadSampleError, load_media
+from transformers_flamingo.data.columns import FILE, JSON, ROW, TAR_FILE, TAR_KEY
 
 
 LLAVA = ({"from": "human", "value": "<image> what?"}, {"from": "gpt", "value": "a"})
@@ -98,17 +98,17 @@ def test_images_as_bytes_and_path(name, row):
     """As `datasets.Image(decode=False)` gives them."""
     (chunk,) = FORMATS[name]().read({**row, FILE: "data.parquet", ROW: 0})
     assert chunk.text.strip() == "a"
-    medium = decode_medium(chunk.medium, "")
-    assert number_of(medium[0] if name == "video_text_pairs" else medium) == 1
+    item = load_media(chunk.item, "")
+    assert number_of(item[0] if name == "video_text_pairs" else item) == 1
 
 
 def test_frames_beyond_the_budget_are_left_out():
     frames = [picture(i) for i in range(5)]
     (chunk,) = FORMATS["video_text_pairs"](max_frames=3).read({"video": frames, "text": "a"})
-    assert [number_of(frame) for frame in chunk.medium] == [0, 1, 2]
+    assert [number_of(frame) for frame in chunk.item] == [0, 1, 2]
     row = {"parts": [{"type": "video", "video": frames}, {"type": "text", "text": "a"}]}
     (chunk,) = FORMATS["parts"](max_frames=3).read(row)
-    assert [number_of(frame) for frame in chunk.medium] == [0, 1, 2]
+    assert [number_of(frame) for frame in chunk.item] == [0, 1, 2]
 
 
 def test_what_a_record_says_of_its_origin_is_not_believed():
@@ -120,4 +120,4 @@ def test_what_a_record_says_of_its_origin_is_not_believed():
 def test_paths_in_a_tar_start_at_its_folder():
     row = {TAR_FILE: "folder/a.tar", TAR_KEY: "0", "image": "a.png", "text": "a"}
     (chunk,) = FORMATS["image_text_pairs"]().read(row)
-    assert chunk.medium["path"] == "folder/a.png"
+    assert chunk.item["path"] == "folder/a.png"

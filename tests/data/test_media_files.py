@@ -10,10 +10,10 @@ import pytest
 from data_factory import number_of, png
 from loopback import Server
 
-from transformers_flamingo.data import FORMATS, BadSampleError, decode_image, decode_video
+from transformers_flamingo.data import FORMATS, BadSampleError, FixedRate, decode_image, decode_video
 from transformers_flamingo.data import media_files as data_files
-from transformers_flamingo.data.media_files import MediaPath, locate, open_media
-from transformers_flamingo.data.sources import FILE, ROW
+from transformers_flamingo.data.columns import FILE, ROW
+from transformers_flamingo.data.media_files import MediaPath, open_media, resolve_media_path
 
 
 WHERE = "pairs.jsonl, row 3"
@@ -36,7 +36,7 @@ def read(path: str, media_root: str | None, **options):
     """What a source decodes for a row with this path."""
     reader = FORMATS["image_text_pairs"](media_root=media_root, **options)
     (chunk,) = reader.read({"image": path, "text": "a", FILE: "rows/pairs.jsonl", ROW: 3})
-    return decode_image(chunk.medium, WHERE)
+    return decode_image(chunk.item, WHERE)
 
 
 @pytest.mark.parametrize("path", ["a.png", "sub/../a.png", "./a.png", "inner.png", "{root}/data/a.png"])
@@ -60,20 +60,20 @@ def test_a_media_root_that_is_a_link(folders):
     assert number_of(read("a.png", str(folders / "root"))) == 5
 
 
-@pytest.mark.parametrize("decode", [decode_image, lambda *args: decode_video(*args, fps=1, max_frames=2)])
+@pytest.mark.parametrize("decode", [decode_image, lambda *args: decode_video(*args, FixedRate(1, 2))])
 def test_only_regular_files(decode, folders):
     os.mkfifo(folders / "fifo")
     for path, what in ((folders / "fifo", "a pipe"), ("/dev/zero", "a device"), (folders, "a folder")):
-        for medium in (str(path), {"bytes": None, "path": str(path)}):
+        for item in (str(path), {"bytes": None, "path": str(path)}):
             with pytest.raises(BadSampleError, match=f"^pairs.jsonl, row 3: .*it is {what}, not a regular file"):
-                decode(medium, WHERE)
+                decode(item, WHERE)
 
 
 def test_a_limit_of_size(folders, monkeypatch):
     with open(folders / "large.mp4", "wb") as file:
         file.truncate(2**36)  # which takes no space
     with pytest.raises(BadSampleError, match=f"{2**36} bytes, more than the limit of {2**35}"):
-        decode_video(str(folders / "large.mp4"), WHERE, fps=1, max_frames=2)
+        decode_video(str(folders / "large.mp4"), WHERE, FixedRate(1, 2))
     with pytest.raises(BadSampleError, match=f"{2**36} bytes, more than the limit of {2**30}"):
         decode_image(str(folders / "large.mp4"), WHERE)
 
@@ -133,14 +133,14 @@ def test_images_beside_rows_on_a_server(monkeypatch):
     monkeypatch.setattr(data_files, "REMOTE_PROTOCOLS", ("memory",))
     with fsspec.open("memory://set/images/a.png", "wb") as file:
         file.write(png(7))
-    with open_media(locate("images/a.png", "memory://set")) as file:
+    with open_media(resolve_media_path("images/a.png", "memory://set")) as file:
         assert file.read() == png(7)
     monkeypatch.setattr(data_files, "MAX_REMOTE_BYTES", 10)
     with pytest.raises(ValueError, match="more than the limit of 10 bytes"):
-        open_media(locate("images/a.png", "memory://set"))
+        open_media(resolve_media_path("images/a.png", "memory://set"))
     for path in ("../other/a.png", "/etc/passwd", "images/../../a.png"):
         with pytest.raises(ValueError, match="leads out of 'memory://set'"):
-            open_media(locate(path, "memory://set"))
+            open_media(resolve_media_path(path, "memory://set"))
 
 
 def test_a_path_keeps_what_its_source_allows():

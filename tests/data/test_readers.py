@@ -6,11 +6,10 @@ from base64 import b64encode
 
 import numpy as np
 import pytest
-from data_factory import learned, number_of, picture, png, write_jsonl, write_tar
+from data_factory import learned, number_of, picture, png, video_file, write_jsonl, write_tar
 from datasets import Dataset, Features, Image, List, Value
-from test_media import video_file
 
-from transformers_flamingo.data import FORMATS, BadSampleError, Chunk, origin, render
+from transformers_flamingo.data import FORMATS, BadSampleError, Chunk, document_to_sample, row_location
 
 
 EOC = "<|endofchunk|>"
@@ -26,7 +25,9 @@ def first(name, path, streaming=False, **options):
 def sample(name, path, processor, streaming=False, **options):
     """Text, numbers of the pictures, and what the labels teach, of the first row."""
     reader, row = first(name, path, streaming, **options)
-    row = render(reader.read(row), processor, np.random.default_rng(0), where=origin(row), leading_space_probability=0)
+    row = document_to_sample(
+        reader.read(row), processor, np.random.default_rng(0), location=row_location(row), leading_space_probability=0
+    )
     return row["text"], [number_of(image) for image in row["images"]], learned(row, processor)
 
 
@@ -154,7 +155,7 @@ def test_mmc4_pages_without_images_are_left_out(streaming, tmp_path, caplog):
     write_jsonl(tmp_path / "a.jsonl", [*pages, {"text_list": ["no images column"]}])
     rows = FORMATS["mmc4"]().load(str(tmp_path), streaming=streaming)
     # What is broken stays, so that it is reported and counted
-    assert [origin(row)[-5:] for row in rows] == ["row 1", "row 3"]
+    assert [row_location(row)[-5:] for row in rows] == ["row 1", "row 3"]
     assert ("2 of 4 pages are skipped" in caplog.text) is not streaming
 
 
@@ -172,7 +173,9 @@ def test_parts(streaming, tmp_path, processor):
     ]
     write_jsonl(tmp_path / "a.jsonl", [{"parts": parts}])
     reader, row = first("parts", tmp_path, streaming, fps=2, max_frames=3)
-    row = render(reader.read(row), processor, np.random.default_rng(0), where="", leading_space_probability=0)
+    row = document_to_sample(
+        reader.read(row), processor, np.random.default_rng(0), location="", leading_space_probability=0
+    )
     assert row["text"] == f"my pets{EOC}<image>a cat at home{EOC}<image>a dog{EOC}"
     assert number_of(row["images"][0]) == 1
     assert [round(number_of(frame) / 20) for frame in row["images"][1]] == [0, 2, 4]
@@ -311,7 +314,9 @@ def test_video_text_pairs(kind, streaming, tmp_path, processor):
     else:
         (tmp_path / "a.csv").write_text("file_name,text\na.mp4,a dog runs\n")
     reader, row = first("video_text_pairs", tmp_path, streaming, max_frames=2)
-    row = render(reader.read(row), processor, np.random.default_rng(0), where="", leading_space_probability=0)
+    row = document_to_sample(
+        reader.read(row), processor, np.random.default_rng(0), location="", leading_space_probability=0
+    )
     assert row["text"] == f"<image>a dog runs{EOC}"
     assert [[round(number_of(frame) / 20) for frame in frames] for frames in row["images"]] == [[0, 4]]
     assert learned(row, processor) == [f"a dog runs{EOC}"]

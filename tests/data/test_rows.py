@@ -15,9 +15,9 @@ from data_factory import png, write_jsonl, write_tar
 from datasets import Dataset, Features, Image, Value
 
 from transformers_flamingo.data import BadSampleError, Reader
-from transformers_flamingo.data.mmc4 import MMC4
-from transformers_flamingo.data.pairs import ImageTextPairs
-from transformers_flamingo.data.rows import find_files
+from transformers_flamingo.data.data_files import find_files
+from transformers_flamingo.data.formats.image_text_pairs import ImageTextPairs
+from transformers_flamingo.data.formats.mmc4 import MMC4
 
 
 both = pytest.mark.parametrize("streaming", [False, True])

@@ -90,7 +90,7 @@ def test_the_prompt():
     prompt = build_prompt(Words(), processor, example(1), shots)
     assert prompt.prefix == "<image>w4 w6w10 w22<|endofchunk|> <image>w4 w7w11 w23<|endofchunk|> "
     assert prompt.query == "<image>w4 w6"
-    assert [medium.key for medium in prompt.media] == [("support", "100", 0), ("support", "101", 0), ("query", "1", 0)]
+    assert [item.key for item in prompt.media] == [("support", "100", 0), ("support", "101", 0), ("query", "1", 0)]
     text_only = build_prompt(RankedWords(), processor, example(1), shots, text_only=True)
     assert text_only.text == "w4 w6w10 w22<|endofchunk|>w4 w7w11 w23<|endofchunk|><image>w4 w6"
     assert len(text_only.prefix_media) == 0

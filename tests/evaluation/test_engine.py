@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from words import picture
 
-from transformers_flamingo.evaluation.engine import FewShotEngine, Medium, Prompt
+from transformers_flamingo.evaluation.engine import FewShotEngine, MediaItem, Prompt
 from transformers_flamingo.evaluation.task import GenerationSettings
 
 
@@ -17,8 +17,8 @@ TEXTS = ("gpt2", "opt", "llama", "mpt")
 PREFIX = "<image>w4 w5<|endofchunk|><image>w6<|endofchunk|>"
 
 
-def medium(number: int) -> Medium:
-    return Medium(number, picture(number))
+def medium(number: int) -> MediaItem:
+    return MediaItem(number, picture(number))
 
 
 def prompts(count: int = 7) -> list[Prompt]:
@@ -41,7 +41,7 @@ def test_generation(text, num_beams):
 
     model, processor = one_by_one.model, one_by_one.processor
     prompt = prompts()[5]
-    images = [medium.data for medium in prompt.media]
+    images = [item.data for item in prompt.media]
     inputs = processor(images=[images], text=[prompt.text], return_tensors="pt")
     options = {"max_new_tokens": 4, "num_beams": num_beams, "do_sample": False}
     options |= {"length_penalty": 0.0} if num_beams > 1 else {}
@@ -53,7 +53,7 @@ def test_generation(text, num_beams):
 
 def likelihoods(engine: FewShotEngine, prompt: Prompt, candidates: list[str]) -> list[float]:
     """The sums of log-probabilities, each candidate behind its whole prompt and without any cache."""
-    images = [medium.data for medium in prompt.media]
+    images = [item.data for item in prompt.media]
     sums = []
     for candidate in candidates:
         inputs = engine.processor(images=[images], text=[f"{prompt.text} {candidate}"], return_tensors="pt")
@@ -176,7 +176,7 @@ def test_kept_latents_are_bounded_and_the_least_used_go_first():
 
 def test_a_video_and_text_alone():
     asked = [
-        Prompt("w4<|endofchunk|>", "<image>w5", (), (Medium("v", [picture(1), picture(2)]),)),
+        Prompt("w4<|endofchunk|>", "<image>w5", (), (MediaItem("v", [picture(1), picture(2)]),)),
         Prompt("", "w6 w4"),
     ]
     generation = GenerationSettings(max_new_tokens=3, num_beams=1)
@@ -190,6 +190,6 @@ def test_a_video_and_text_alone():
 def test_errors():
     with pytest.raises(ValueError, match="The candidate '' has no token"):
         engine().rank(prompts(1), [["w4", ""]])
-    broken = Prompt("", "<image>w4", (), (Medium("x", b"no picture", "query '7'"),))
+    broken = Prompt("", "<image>w4", (), (MediaItem("x", b"no picture", "query '7'"),))
     with pytest.raises(ValueError, match="query '7': the image cannot be decoded"):
         engine().rank([broken], [["w4"]])

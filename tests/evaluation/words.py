@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from factory import IMAGE_SIZE, tiny_flamingo, tiny_processor
 from PIL import Image
 
-from transformers_flamingo.evaluation.evaluate import Protocol, evaluate
+from transformers_flamingo.evaluation.config import EvaluationConfig
+from transformers_flamingo.evaluation.evaluate import evaluate
 from transformers_flamingo.evaluation.task import Example, GenerationSettings, Prediction, Task
 
 
@@ -59,7 +60,7 @@ class RankedWords(Words):
 
 def run_words(directory, task: Task | None = None, *, batch_size: int = 3, **kwargs) -> dict:
     """Evaluate a tiny model, in as many processes as there are."""
-    protocol = Protocol(**{"shots": (0, 2), "seeds": (0, 1), "support_size": 10, **kwargs})
+    protocol = EvaluationConfig(**{"shots": (0, 2), "seeds": (0, 1), "support_size": 10, **kwargs})
     task = Words() if task is None else task
     return evaluate(tiny_flamingo(gates=0.7), tiny_processor(), task, directory, protocol, batch_size=batch_size)
 

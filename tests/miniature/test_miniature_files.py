@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from transformers_flamingo.data import FORMATS, origin, render
+from transformers_flamingo.data import FORMATS, document_to_sample, row_location
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 from transformers_flamingo_miniature import text_backbone_path, vision_backbone_path
 from transformers_flamingo_miniature.data import build_image_split
@@ -34,7 +34,9 @@ def processor():
 def test_each_file_is_read_by_the_reader_of_its_layout(files, processor, name, streaming):
     rows = READERS[name].load(str(files[name]), streaming=streaming)
     rng = np.random.default_rng(0)
-    rendered = [render(READERS[name].read(row), processor, rng, where=origin(row)) for row in rows]
+    rendered = [
+        document_to_sample(READERS[name].read(row), processor, rng, location=row_location(row)) for row in rows
+    ]
     scenes = build_image_split("train", 10)
     if name == "pairs":
         assert [row["text"].replace("> ", ">") for row in rendered] == [
@@ -61,7 +63,9 @@ def test_no_word_of_the_files_is_unknown_to_the_miniature_tokenizer(files, proce
     assert unknown is not None
     for name in FILES:
         for row in READERS[name].load(str(files[name])):
-            text = render(READERS[name].read(row), processor, np.random.default_rng(0), where=origin(row))["text"]
+            text = document_to_sample(
+                READERS[name].read(row), processor, np.random.default_rng(0), location=row_location(row)
+            )["text"]
             assert unknown not in processor.tokenizer(text)["input_ids"], text
 
 

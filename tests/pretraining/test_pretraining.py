@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Backbones of one's own: a vision encoder by contrast, and a language model."""
+"""Pretraining of a vision encoder with the contrastive loss, and of a language model."""
 
 import json
 import math
@@ -19,6 +19,8 @@ from transformers import (
     CLIPTextConfig,
     CLIPVisionConfig,
     CLIPVisionModel,
+    GPT2Config,
+    GPT2LMHeadModel,
     HfArgumentParser,
     TrainingArguments,
 )
@@ -26,12 +28,13 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from transformers_flamingo import FlamingoModel, FlamingoProcessor
 from transformers_flamingo.data import BadSampleError
-from transformers_flamingo.pretraining.pretraining import contrastive_loss
-from transformers_flamingo.training import (
+from transformers_flamingo.pretraining import (
     TextPretrainingArguments,
     VisionPretrainingArguments,
+    contrastive_loss,
     pretrain_text,
     pretrain_vision,
+    train_language_model,
 )
 
 
@@ -66,7 +69,7 @@ def write_texts(path) -> str:
 
 
 def clip_model(**kwargs) -> CLIPModel:
-    """With the tokenizer of the factory, whose end of the sequence is 2."""
+    """Make a model for the tokenizer of the factory, whose end-of-sequence token is 2."""
     config = CLIPModel.config_class(
         text_config=CLIPTextConfig(**{**TOWERS["text_config"], "vocab_size": 99, **kwargs}).to_dict(),
         vision_config=CLIPVisionConfig(**TOWERS["vision_config"]).to_dict(),
@@ -100,7 +103,7 @@ def test_two_processes_contrast_with_the_pairs_of_both(tmp_path, pairs):
         assert entry == pytest.approx(other, rel=1e-4)
 
 
-def test_own_backbones_make_a_flamingo(tmp_path, pairs):
+def test_pretrained_backbones_make_a_flamingo(tmp_path, pairs):
     vision, text = tmp_path / "vision", tmp_path / "text"
     given = training(vision, learning_rate=1e-3, max_steps=90)
     trained = pretrain_vision(VisionPretrainingArguments(data_path=pairs, **TOWERS), given)
@@ -120,7 +123,7 @@ def test_own_backbones_make_a_flamingo(tmp_path, pairs):
     tokenizer = AutoTokenizer.from_pretrained(text)
     prompt = tokenizer("the number 7 comes after the", return_tensors="pt")
     generated = AutoModelForCausalLM.from_pretrained(text).generate(**prompt, max_new_tokens=40, do_sample=False)
-    # It learned to end its texts
+    # The model learned to end its texts
     assert tokenizer.decode(generated[0]).endswith(".<|endoftext|>")
 
     flamingo = FlamingoModel.from_vision_text_pretrained(str(vision), str(text))
@@ -131,8 +134,8 @@ def test_own_backbones_make_a_flamingo(tmp_path, pairs):
     assert flamingo(**inputs).logits.isfinite().all()
 
 
-def test_pretrained_parts_go_on(tmp_path, pairs):
-    """A learning rate of 0 shows where the weights come from."""
+def test_training_starts_from_pretrained_parts(tmp_path, pairs):
+    """With a learning rate of 0, the weights are those of the pretrained parts."""
     two_towers = clip_model(eos_token_id=97)
     tokenizer = tiny_tokenizer()
     tokenizer.add_special_tokens({"eos_token": "<end>"})
@@ -156,7 +159,7 @@ def test_pretrained_parts_go_on(tmp_path, pairs):
 
 
 def test_any_reader_gives_texts(tmp_path, pairs):
-    """The words of `write_pairs` one after the other, each text with its end, cut into blocks."""
+    """The texts of `write_pairs` are concatenated, each with its end-of-sequence token, and cut into blocks."""
     tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
     arguments = TextPretrainingArguments(
         data_path=pairs,
@@ -175,10 +178,10 @@ def test_any_reader_gives_texts(tmp_path, pairs):
     batch = trained.data_collator([trained.train_dataset[0]])
     assert torch.equal(batch["labels"], batch["input_ids"])
 
-    going_on = TextPretrainingArguments(
+    continued = TextPretrainingArguments(
         data_path=arguments.data_path, data_format="image_text_pairs", block_size=5, text=str(tmp_path / "text")
     )
-    again = pretrain_text(going_on, training(tmp_path / "again", max_steps=1, learning_rate=0.0))
+    again = pretrain_text(continued, training(tmp_path / "again", max_steps=1, learning_rate=0.0))
     state = trained.model.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in again.model.state_dict().items())
 
@@ -216,11 +219,11 @@ def test_parts_that_do_not_fit_are_refused(tmp_path, pairs):
             pretrain_vision(arguments, training(tmp_path / "o", per_device_train_batch_size=batch_size))
 
     vision("12 rows and 13 in a batch", batch_size=13)
-    vision("`per_device_train_batch_size` is 1, but a caption is told from the others", batch_size=1)
+    vision("`per_device_train_batch_size` is 1, but a caption is contrasted with the others", batch_size=1)
     vision("the text tower has 16 positions", max_length=17)
     vision("but the model embeds 20", text_config={**TOWERS["text_config"], "vocab_size": 20})
     tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
-    # CLIP takes its highest id for the end when its `eos_token_id` is 2
+    # With an `eos_token_id` of 2, CLIP reads the caption at the token with the highest id
     vision(
         "ends captions with token 2, but the text tower reads them at token 96", tokenizer=str(tmp_path / "tokenizer")
     )
@@ -258,7 +261,7 @@ def test_a_misspelt_field_of_a_backbone_is_refused(tmp_path):
             pretrain_text(arguments, training)
 
 
-def test_pretraining_that_becomes_nan_stops_and_keeps_what_was_there(tmp_path):
+def test_pretraining_that_becomes_nan_stops_and_keeps_the_saved_model(tmp_path):
     path = write_pairs(tmp_path / "pairs", 8)
     small = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 8}
     arguments = TextPretrainingArguments(
@@ -286,3 +289,32 @@ def test_pretraining_that_becomes_nan_stops_and_keeps_what_was_there(tmp_path):
         with pytest.raises(ValueError, match=message):
             train(max_steps=steps, learning_rate=1e38, max_grad_norm=0.0)
         assert {path: path.read_bytes() for path in before} == before
+
+
+def test_rows_of_token_ids_with_labels(tmp_path):
+    """The loss is the mean over all labels of a step, however it is divided into micro-batches."""
+    rows = torch.randint(3, 90, (4, 6), generator=torch.Generator().manual_seed(0))
+    counted = torch.tensor([[0, 1, 1, 0, 1, 1], [0, 1, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1]]).bool()
+    positions = torch.arange(10, 16).expand(4, 6)
+    config = GPT2Config(**{**GPT2, "vocab_size": 120, "embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0})
+    model = GPT2LMHeadModel(config)
+    with torch.no_grad():
+        logits = model(input_ids=rows, position_ids=positions).logits
+    losses = torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), rows[:, 1:], reduction="none")
+    expected = losses[counted[:, 1:]].mean().item()
+    columns = {"input_ids": rows, "labels": rows.where(counted, -100), "position_ids": positions}
+    data = datasets.Dataset.from_dict({name: tensor.tolist() for name, tensor in columns.items()})
+    for size in (4, 2):
+        arguments = training(
+            tmp_path / str(size),
+            max_steps=1,
+            learning_rate=0.0,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=4 // size,
+            train_sampling_strategy="sequential",
+        )
+        trainer = train_language_model(model, tiny_tokenizer(), data, arguments)
+        assert logged(trainer) == [pytest.approx(expected, rel=1e-5)]
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "4").state_dict()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "4")) == len(tiny_tokenizer())

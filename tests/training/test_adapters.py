@@ -282,7 +282,7 @@ def test_a_head_with_a_bias_keeps_it(caplog):
 def test_freeze_backbones_and_adapters_exclude_each_other():
     model = tiny_flamingo()
     model.freeze_backbones()
-    with pytest.raises(ValueError, match="leave `freeze_backbones\\(\\)` out"):
+    with pytest.raises(ValueError, match="omit `freeze_backbones\\(\\)`"):
         lora_config(model)
     model.unfreeze_backbones()
     adapted = with_lora(model)

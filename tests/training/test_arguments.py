@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import HfArgumentParser
 
-from transformers_flamingo.training import DataSource, FlamingoTrainingArguments, HeldOut
+from transformers_flamingo.training import DataSource, FlamingoTrainingArguments, GenerationEvalDataset
 from transformers_flamingo.training.checks import (
     check_arguments_for_mixture,
     check_arguments_without_mixture,
@@ -61,7 +61,7 @@ def test_a_source_that_cannot_be_loaded_or_is_empty_stops_the_run_with_its_name(
     for file in files:
         (tmp_path / file).write_text("file_name,text\n")
     source = DataSource(name="laion", format="image_text_pairs", path=str(tmp_path), streaming=streaming)
-    with pytest.raises(ValueError, match=r"Data source 'laion'.* the run stops"):
+    with pytest.raises(ValueError, match=r"Data source 'laion'.* the run was stopped"):
         source.load()
 
 
@@ -165,7 +165,7 @@ def test_the_metric_of_the_best_model_is_there_or_named(tmp_path, kwargs):
     def arguments(**more):
         return FlamingoTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **{**BEST, **kwargs, **more})
 
-    rows = object.__new__(HeldOut)
+    rows = object.__new__(GenerationEvalDataset)
     args = arguments()
     choose_best_metric(args, {"a": rows})
     assert (args.metric_for_best_model, args.greater_is_better) == ("a_loss", False)

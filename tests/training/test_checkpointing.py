@@ -104,7 +104,7 @@ def test_a_run_does_not_resume_from_changed_bytes(tmp_path, name):
         trainer(tmp_path / "out", sources, **kwargs).train(str(tmp_path / "out" / "checkpoint-2"))
     resumed = trainer(tmp_path / "out", sources, **kwargs)
     resumed.train(resume_from_checkpoint=True)
-    assert resumed._steps_before == 1
+    assert resumed._run_state.steps_before == 1
 
 
 def test_a_checkpoint_without_its_optimizer_is_not_resumed(tmp_path):
@@ -168,12 +168,12 @@ def test_another_set_of_parameters_is_refused_and_nothing_loaded(trained, tmp_pa
     unfrozen = model()
     unfrozen.unfreeze_backbones()
     before = digest(unfrozen)
-    with pytest.raises(ValueError, match=r"missing \(language_model.*and 2 are not trainable here \(input_token_rows"):
+    with pytest.raises(ValueError, match=r"missing \(language_model.*and 2 are not trainable in it \(input_token_rows"):
         load_trainable(unfrozen, checkpoint)
     assert digest(unfrozen) == before
 
     save_file({**saved, "resampler.latents": torch.zeros(4, 24)}, tmp_path / "trainable.safetensors")
-    with pytest.raises(ValueError, match=r"resampler.latents \(4, 24\) there, \(5, 24\) here"):
+    with pytest.raises(ValueError, match=r"resampler.latents: saved \(4, 24\), current \(5, 24\)"):
         load_trainable(model(), tmp_path)
     with pytest.raises(FileNotFoundError, match="no trainable.safetensors"):
         load_trainable(model(), tmp_path / "other")

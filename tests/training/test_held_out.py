@@ -10,8 +10,8 @@ from PIL import Image
 from runs import model, source, trainer, write_pairs
 
 from transformers_flamingo.data import BadSampleError
-from transformers_flamingo.training import DataSource, FlamingoDataCollator, HeldOut
-from transformers_flamingo.training.held_out import exact_match, word_f1
+from transformers_flamingo.evaluation.metrics import word_f1
+from transformers_flamingo.training import DataSource, FlamingoDataCollator, GenerationEvalDataset
 
 
 @pytest.fixture
@@ -20,21 +20,21 @@ def pairs(tmp_path) -> str:
 
 
 def test_rows_are_spread_over_the_source(pairs):
-    rows = HeldOut(source("pairs", pairs), tiny_processor(), max_rows=3)
-    assert [rows.question(i).reference for i in range(len(rows))] == ["w10 w50", "w10 w54 w7", "w10 w58 w7 w7"]
-    assert len(HeldOut(source("pairs", pairs), tiny_processor(), max_rows=100)) == 9
+    rows = GenerationEvalDataset(source("pairs", pairs), tiny_processor(), max_rows=3)
+    assert [rows.eval_prompt(i).reference for i in range(len(rows))] == ["w10 w50", "w10 w54 w7", "w10 w58 w7 w7"]
+    assert len(GenerationEvalDataset(source("pairs", pairs), tiny_processor(), max_rows=100)) == 9
 
 
 def test_a_question_ends_before_what_is_learned(pairs):
-    rows = HeldOut(source("pairs", pairs), tiny_processor())
-    question = rows.question(4)
+    rows = GenerationEvalDataset(source("pairs", pairs), tiny_processor())
+    question = rows.eval_prompt(4)
     assert question.prompt == "<image>"
     assert question.images == rows[4]["images"]
     assert rows[4]["text"] == "<image>w10 w54 w7<|endofchunk|>"
 
 
 def test_blind_rows_have_blank_images_of_the_same_size_and_the_same_text(pairs):
-    rows = HeldOut(source("pairs", pairs), tiny_processor())
+    rows = GenerationEvalDataset(source("pairs", pairs), tiny_processor())
     blind = rows.blind()
     assert [row["text"] for row in blind] == [row["text"] for row in rows]
     assert blind[3]["images"][0].size == rows[3]["images"][0].size
@@ -45,10 +45,10 @@ def test_blind_rows_have_blank_images_of_the_same_size_and_the_same_text(pairs):
 def test_bad_rows(tmp_path):
     path = write_pairs(tmp_path / "pairs", 4, broken=(2,))
     with pytest.raises(BadSampleError, match="Data source 'pairs': .*row 2"):
-        HeldOut(source("pairs", path), tiny_processor())
-    assert len(HeldOut(source("pairs", path), tiny_processor(), skip_bad_samples=True)) == 3
+        GenerationEvalDataset(source("pairs", path), tiny_processor())
+    assert len(GenerationEvalDataset(source("pairs", path), tiny_processor(), skip_bad_samples=True)) == 3
     with pytest.raises(ValueError, match="is streamed"):
-        HeldOut(source("pairs", path, streaming=True), tiny_processor())
+        GenerationEvalDataset(source("pairs", path, streaming=True), tiny_processor())
 
 
 def test_rows_that_an_evaluation_cannot_use(tmp_path):
@@ -56,33 +56,18 @@ def test_rows_that_an_evaluation_cannot_use(tmp_path):
     path = write_pairs(tmp_path / "pairs", 3)
     Image.new("F", (8, 8), -5.0).save(tmp_path / "pairs" / "1.png", "TIFF")
     with pytest.raises(BadSampleError, match="Data source 'pairs': .*row 1: it cannot be collated .*-5.0"):
-        HeldOut(source("pairs", path), tiny_processor())
-    assert len(HeldOut(source("pairs", path), tiny_processor(), skip_bad_samples=True)) == 2
+        GenerationEvalDataset(source("pairs", path), tiny_processor())
+    assert len(GenerationEvalDataset(source("pairs", path), tiny_processor(), skip_bad_samples=True)) == 2
     texts = [[{"type": "text", "text": "w5 w6"}], [{"type": "text", "text": "w7 w8"}]]
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"parts": parts}) + "\n" for parts in texts))
     entry = DataSource(name="texts", format="parts", path=str(tmp_path / "texts.jsonl"))
     with pytest.raises(BadSampleError, match="texts.jsonl, row 0: the text 'w5 w6.*no image and no prompt"):
-        HeldOut(entry, tiny_processor())
-
-
-@pytest.mark.parametrize(
-    ("prediction", "reference", "exact", "f1"),
-    [
-        ("A red circle.", "red circle", 1.0, 1.0),
-        ("red circle", "a blue circle", 0.0, 0.5),
-        ("", "red", 0.0, 0.0),
-        ("the", "", 1.0, 1.0),
-        ("red red", "red", 0.0, 2 / 3),
-    ],
-)
-def test_scores(prediction, reference, exact, f1):
-    assert exact_match(prediction, reference) == exact
-    assert word_f1(prediction, reference) == pytest.approx(f1)
+        GenerationEvalDataset(entry, tiny_processor())
 
 
 def test_the_trainer_reports_loss_and_scores_with_images_and_blind(tmp_path, pairs):
     flamingo = model()
-    rows = HeldOut(source("pairs", pairs), tiny_processor())
+    rows = GenerationEvalDataset(source("pairs", pairs), tiny_processor())
     run = trainer(
         tmp_path / "out",
         [source("pairs", pairs)],
@@ -104,11 +89,11 @@ def test_the_trainer_reports_loss_and_scores_with_images_and_blind(tmp_path, pai
             losses = [flamingo(**batch).loss.item() for batch in batches]
         assert metrics[f"eval_held_{condition}loss"] == pytest.approx(sum(losses) / 3, rel=1e-5)
         inputs = collator.processor(
-            images=[of.question(i).images for i in range(9)], text=["<image>"] * 9, return_tensors="pt"
+            images=[of.eval_prompt(i).images for i in range(9)], text=["<image>"] * 9, return_tensors="pt"
         )
         new = flamingo.generate(**inputs, max_new_tokens=4)[:, inputs["input_ids"].shape[1] :]
         texts = collator.processor.batch_decode(new, skip_special_tokens=True)
-        expected = sum(word_f1(text, of.question(i).reference) for i, text in enumerate(texts)) / 9
+        expected = sum(word_f1(text, of.eval_prompt(i).reference) for i, text in enumerate(texts)) / 9
         assert metrics[f"eval_held_{condition}word_f1"] == pytest.approx(expected)
     assert metrics["eval_held_loss"] != metrics["eval_held_blind_loss"]
 
@@ -116,8 +101,8 @@ def test_the_trainer_reports_loss_and_scores_with_images_and_blind(tmp_path, pai
     assert [entry["step"] for entry in logged] == [3, 6, 6]
     samples = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
     assert [sample["step"] for sample in samples] == [3] * 8 + [6] * 16
-    assert {key: samples[0][key] for key in ("source", "prompt", "is")} == {
+    assert {key: samples[0][key] for key in ("source", "prompt", "reference")} == {
         "source": "pairs",
         "prompt": "<image>",
-        "is": "w10 w50",
+        "reference": "w10 w50",
     }

@@ -12,9 +12,8 @@ from factory import END_OF_CHUNK, tiny_processor
 from PIL import Image
 from runs import numbers, source, words, write_pairs, write_shards
 
-from transformers_flamingo import training
 from transformers_flamingo.data import BadSampleError
-from transformers_flamingo.training import DataMixture, DataSource
+from transformers_flamingo.training import DataMixture, DataSource, micro_batch
 
 
 # There are more workers than cores in a test
@@ -40,7 +39,7 @@ def mixture(*sources) -> DataMixture:
 
 
 def take(mixture: DataMixture, count: int, num_workers: int = 0, **kwargs) -> list:
-    return list(islice(mixture.configure(**kwargs).loader(num_workers), count))
+    return list(islice(mixture.with_settings(**kwargs).loader(num_workers), count))
 
 
 def same(a, b) -> bool:
@@ -62,8 +61,8 @@ def same(a, b) -> bool:
 )
 def test_the_strategy_says_which_source_makes_a_micro_batch(paths, strategy, steps, sources):
     entries = [source(name, paths["pairs"]) for name in "abc"]
-    mixed = mixture(*entries).configure(strategy=strategy, gradient_accumulation_steps=steps)
-    located = [mixed.locate(b) for b in range(24)]
+    mixed = mixture(*entries).with_settings(strategy=strategy, gradient_accumulation_steps=steps)
+    located = [mixed.source_of(b) for b in range(24)]
     assert [index for index, _ in located][: len(sources)] == sources
     for index in range(3):
         assert [number for of, number in located if of == index] == list(range(8))
@@ -202,8 +201,8 @@ def test_a_row_that_only_the_processor_refuses_is_a_bad_row_too(tmp_path, monkey
 
     for number in range(6):
         write_negative(tmp_path / "pairs" / f"{number}.png")
-    monkeypatch.setattr(training.mixture, "MAX_BAD_IN_A_ROW", 20)
-    with pytest.raises(BadSampleError, match="20 rows one after the other .*it cannot be collated"):
+    monkeypatch.setattr(micro_batch, "MAX_CONSECUTIVE_BAD_ROWS", 20)
+    with pytest.raises(BadSampleError, match="20 consecutive rows .*it cannot be collated"):
         take(mixture(source("a", path, streaming=streaming, batch_size=1)), 1, skip_bad_samples=True)
 
 
@@ -247,7 +246,7 @@ def test_a_sample_that_is_not_utf8_is_counted(tmp_path):
 
 
 def test_a_source_of_nothing_but_bad_rows_is_an_error(paths):
-    with pytest.raises(BadSampleError, match="Data source 'a': 1000 rows one after the other"):
+    with pytest.raises(BadSampleError, match="Data source 'a': 1000 consecutive rows"):
         take(mixture(source("a", paths["all_broken"])), 1, skip_bad_samples=True)
 
 

@@ -3,13 +3,16 @@
 
 import os
 import random
+from pathlib import Path
 
 import pytest
 import yaml
 
-from transformers_flamingo.training import TextPretrainingArguments, parse_recipe, read_recipe
-from transformers_flamingo.training.recipe import read_pretraining_recipe
+from transformers_flamingo.pretraining import TextPretrainingArguments, read_pretraining_recipe
+from transformers_flamingo.training import parse_recipe, read_recipe
 from transformers_flamingo.training.recipe_file import RECIPES
+from transformers_flamingo.utils import plugins
+from transformers_flamingo.utils.plugins import plugin_path
 
 
 PLAIN = "vision: a\ntext: b\nuse_cpu: true\ndata: {c: {format: llava, path: p}}\n"
@@ -61,7 +64,7 @@ def test_aliases_that_do_not_multiply_are_fine(tmp_path):
         ("a: &a [*a]", "nested too deeply"),
         ("a: &a {b: *a}", "nested too deeply"),
         ("x" * 300_000, "has more than 262,144 bytes"),
-        (PLAIN + "seed: 1\nseed: 2\n", "'seed' is there twice"),
+        (PLAIN + "seed: 1\nseed: 2\n", "'seed' appears twice"),
         (PLAIN + "yes: 1\n", "has the name True"),
         (PLAIN + "1: 1\n", "has the name 1"),
         (PLAIN + "? [a, b]\n: 1\n", "not valid YAML"),
@@ -73,21 +76,21 @@ def test_aliases_that_do_not_multiply_are_fine(tmp_path):
         (PLAIN + "seed: 1" + "0" * 9000 + "\n", "not valid YAML"),
         (PLAIN + 'output_dir: "\\ud800"\n', "half of a character"),
         (PLAIN + 'output_dir: "a\\0b"\n', "a NUL character"),
-        (b"\xff\xfe\x00", "not a text in UTF-8"),
-        (b"vision: caf\xe9\n", "not a text in UTF-8"),
+        (b"\xff\xfe\x00", "not text in UTF-8"),
+        (b"vision: caf\xe9\n", "not text in UTF-8"),
         ("", "holds NoneType"),
         ("just text", "holds str"),
         (PLAIN + "max_step: 1\n", "Did you mean .*'max_steps'"),
         (PLAIN + "model_config: {resampler_num_latent: 1}\n", "Did you mean 'resampler_num_latents'"),
         (PLAIN + "model_config: 3\n", "`model_config` is 3. It must map"),
-        (PLAIN + "data: 0\n", "is there twice"),
+        (PLAIN + "data: 0\n", "appears twice"),
         (PLAIN + "save_strategy: no\n", "`save_strategy` is false.*put the word in quotes"),
         (PLAIN + "output_dir: yes\n", "`output_dir` is true"),
         (PLAIN + "output_dir: 1e3\n", "`output_dir` is the number 1000.0"),
         (PLAIN + "max_steps: true\n", "`max_steps` is true"),
-        (PLAIN + "max_steps: [1]\n", "`max_steps` is .1., a list"),
-        (PLAIN + "learning_rate: {a: 1}\n", "`learning_rate` is {'a': 1}, a mapping"),
-        (PLAIN + "report_to: [[tensorboard]]\n", "`report_to` is .*, a list"),
+        (PLAIN + "max_steps: [1]\n", "`max_steps` is .1., which does not fit"),
+        (PLAIN + "learning_rate: {a: 1}\n", "`learning_rate` is {'a': 1}, which does not fit"),
+        (PLAIN + "report_to: [[tensorboard]]\n", "`report_to` is .*, where a list of texts should be"),
         (PLAIN + "learning_rate: .nan\n", "`learning_rate` is nan"),
         (PLAIN + "weight_decay: -.inf\n", "`weight_decay` is -inf"),
         (PLAIN + "lr_scheduler_type: cosin\n", "cosin"),
@@ -104,14 +107,14 @@ def test_a_mistake_is_one_clear_error(tmp_path, text, match):
         ("3", "`base` is 3", ValueError),
         ("[a]", "`base` is", ValueError),
         ("''", "`base` is ''", ValueError),
-        ("r.yaml", "without end", ValueError),
-        ("./sub/../r.yaml", "without end", ValueError),
-        ("link.yaml", "without end", ValueError),
+        ("r.yaml", "never ends", ValueError),
+        ("./sub/../r.yaml", "never ends", ValueError),
+        ("link.yaml", "never ends", ValueError),
         ("folder", "a folder", FileNotFoundError),
         ("pipe", "not a file", FileNotFoundError),
         ("loop", "no recipe", FileNotFoundError),
-        ("missing.yaml", "is not there", FileNotFoundError),
-        ("x" * 5000, "is not there", FileNotFoundError),
+        ("missing.yaml", "no such file", FileNotFoundError),
+        ("x" * 5000, "no such file", FileNotFoundError),
         ("/dev/zero", "not a file", FileNotFoundError),
     ],
 )
@@ -262,7 +265,7 @@ def random_yaml(chance: random.Random, depth: int = 0) -> str:
 
 def test_any_text_and_any_options_give_a_recipe_or_a_clear_error(tmp_path):
     chance = random.Random(0)
-    shipped = sorted(RECIPES.glob("*.yaml"))
+    shipped = [*sorted(RECIPES.glob("*.yaml")), Path(plugin_path(plugins.RECIPES, "miniature"))]
     counts = {"recipe": 0, "error": 0}
     for _ in range(int(os.environ.get("FLAMINGO_FUZZ", 150))):
         if chance.random() < 0.5:  # a good recipe with a mistake or two

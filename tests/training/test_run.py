@@ -11,14 +11,18 @@ import torch
 import yaml
 from peft import PeftModel
 from PIL import Image
+from recipes import SMOKE_RECIPES
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from transformers_flamingo import FlamingoModel, FlamingoProcessor
 from transformers_flamingo.training import build_model, load_trainable, parse_recipe, read_recipe
-from transformers_flamingo.training.recipe_file import RECIPES
 from transformers_flamingo_cli import main
 from transformers_flamingo_miniature import text_backbone_path, vision_backbone_path
+
+
+ABLATIONS = Path(__file__).parents[2] / "benchmarks" / "ablations"  # not in the source distribution
+MINIATURE = SMOKE_RECIPES / "miniature.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +32,8 @@ def data(tmp_path_factory) -> str:
     return str(directory)
 
 
-def flamingo_train(name: str, data: str, output_dir, *arguments: str) -> None:
-    assert main(["train", name, "--data_root", data, "--output_dir", str(output_dir), *arguments]) == 0
+def flamingo_train(recipe: Path, data: str, output_dir, *arguments: str) -> None:
+    assert main(["train", str(recipe), "--data_root", data, "--output_dir", str(output_dir), *arguments]) == 0
 
 
 def logits(model, processor) -> torch.Tensor:
@@ -38,9 +42,9 @@ def logits(model, processor) -> torch.Tensor:
         return model.eval()(**inputs).logits
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (RECIPES / "smoke").glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in SMOKE_RECIPES.glob("*.yaml")))
 def test_a_smoke_twin_trains_evaluates_and_saves(name, data, tmp_path):
-    flamingo_train(f"smoke/{name}", data, tmp_path)
+    flamingo_train(SMOKE_RECIPES / f"{name}.yaml", data, tmp_path)
     recipe = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert any(f"loss/{source}" in entry for entry in metrics["log"] for source in recipe["data"])
@@ -60,12 +64,14 @@ def test_a_smoke_twin_trains_evaluates_and_saves(name, data, tmp_path):
     assert logits(model, AutoProcessor.from_pretrained(tmp_path)).isfinite().all()
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (RECIPES / "ablations").glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in ABLATIONS.glob("*.yaml")))
 def test_an_ablation_trains(name, data, tmp_path):
-    recipe = read_recipe(f"ablations/{name}", ["--use_cpu"])
+    recipe = read_recipe(ABLATIONS / f"{name}.yaml", ["--use_cpu"])
     small = [f"--data.{source.name}.batch_size=1" for source in recipe.data]
     off = ["--eval_strategy", "no", "--save_strategy", "no", "--evaluation_max_rows", "1", "--use_cpu"]
-    flamingo_train(f"ablations/{name}", data, tmp_path, "--max_steps", "2", "--logging_steps", "1", *small, *off)
+    flamingo_train(
+        ABLATIONS / f"{name}.yaml", data, tmp_path, "--max_steps", "2", "--logging_steps", "1", *small, *off
+    )
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     sources = {key for entry in metrics["log"] for key in entry if key.startswith("loss/")}
     steps = 2 if name == "round-robin" else len(recipe.data)
@@ -73,26 +79,26 @@ def test_an_ablation_trains(name, data, tmp_path):
 
 
 def test_a_run_goes_on_only_if_it_is_told_to(data, tmp_path, capsys):
-    flamingo_train("smoke/miniature", data, tmp_path / "whole", "--resume_from_checkpoint", "auto")
-    flamingo_train("smoke/miniature", data, tmp_path / "parts", "--max_steps", "4")
+    flamingo_train(MINIATURE, data, tmp_path / "whole", "--resume_from_checkpoint", "auto")
+    flamingo_train(MINIATURE, data, tmp_path / "parts", "--max_steps", "4")
     (tmp_path / "parts" / "checkpoint-4" / "manifest.json").unlink()
     arguments = ["--data_root", data, "--output_dir", str(tmp_path / "parts")]
-    assert main(["train", "smoke/miniature", *arguments]) == 1
+    assert main(["train", str(MINIATURE), *arguments]) == 1
     assert "has checkpoints of another run" in capsys.readouterr().err
-    flamingo_train("smoke/miniature", data, tmp_path / "parts", "--resume_from_checkpoint", "auto")
+    flamingo_train(MINIATURE, data, tmp_path / "parts", "--resume_from_checkpoint", "auto")
     whole, parts = (AutoModelForImageTextToText.from_pretrained(tmp_path / name) for name in ("whole", "parts"))
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
 
 
 def test_documents_are_packed(data, tmp_path):
-    flamingo_train("smoke/miniature", data, tmp_path, "--packing")
+    flamingo_train(MINIATURE, data, tmp_path, "--packing")
     assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["packing"] is True
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert all(entry["loss"] > 0 for entry in metrics["log"] if "loss" in entry)
 
 
 def test_trainable_parameters_alone(data, tmp_path):
-    flamingo_train("smoke/miniature", data, tmp_path, "--save_trainable_only")
+    flamingo_train(MINIATURE, data, tmp_path, "--save_trainable_only")
     assert not (tmp_path / "model.safetensors").exists()
     recipe = parse_recipe(yaml.safe_load((tmp_path / "recipe.yaml").read_text()))
     model, processor = build_model(recipe.model)
@@ -144,7 +150,7 @@ def test_a_language_model_from_scratch():
 
 
 def test_it_goes_on_with_a_saved_flamingo(data, tmp_path):
-    flamingo_train("smoke/miniature", data, tmp_path / "first")
+    flamingo_train(MINIATURE, data, tmp_path / "first")
     saved = AutoModelForImageTextToText.from_pretrained(tmp_path / "first")
     values = arguments_of(vision=None, text=None, model=str(tmp_path / "first"))
     model, processor = build_model(values)
@@ -174,5 +180,5 @@ def test_weights_that_are_missing_are_not_made_up(tmp_path, part):
 
 
 def test_a_field_that_a_backbone_does_not_take_is_blamed_on_the_recipe():
-    with pytest.raises(ValueError, match="`model_config` has text_nope, and the backbone does not take them"):
+    with pytest.raises(ValueError, match="`model_config` has text_nope, and the backbone does not accept them"):
         build_model(arguments_of(model_config={"text_nope": 3}))

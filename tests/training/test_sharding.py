@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import FullyShardedDataParallelPlugin
 from accelerate.commands.config.config_args import load_config_from_file
 from factory import END_OF_CHUNK, IMAGE, prompt, random_images
-from runs import model
+from processes import launch
+from runs import model, source, trainer, write_pairs
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from transformers_flamingo import FlamingoModel
 
@@ -89,6 +93,32 @@ def test_separate_rows_compute_what_shared_rows_compute(tmp_path, text):
     separate.save_pretrained(tmp_path)
     loaded = FlamingoModel.from_pretrained(tmp_path).state_dict()
     torch.testing.assert_close(dict(loaded), dict(shared.state_dict()), rtol=0, atol=0)
+
+
+def shard_in_trainer(directory: str, path: str) -> None:
+    """Create the optimizer of a trainer that uses FSDP2, and write down what it holds."""
+    run = trainer(directory, [source("a", path)], max_steps=1, ddp_backend="gloo")
+    # accelerate has no FSDP on CPUs: the trainer is told that it is in use
+    run.is_fsdp_enabled = True
+    run.accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2, reshard_after_forward=True)
+    groups = run.create_optimizer().param_groups
+    run.create_optimizer()
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    record = {
+        "sharded": isinstance(run.model, FSDPModule),
+        "groups": len(groups),
+        "is_trained": {id(p) for p in parameters} == {id(p) for p in run.model.parameters() if p.requires_grad},
+        "unsharded": sum(not isinstance(parameter, DTensor) for parameter in parameters),
+    }
+    Path(directory, f"{run.args.process_index}.json").write_text(json.dumps(record))
+
+
+def test_the_trainer_shards_before_it_creates_the_optimizer(tmp_path):
+    path = write_pairs(tmp_path / "pairs", 4)
+    assert launch(shard_in_trainer, str(tmp_path), path, world_size=2) == [0, 0]
+    for rank in (0, 1):
+        record = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert record == {"sharded": True, "groups": 3, "is_trained": True, "unsharded": 0}
 
 
 CONFIGS = {

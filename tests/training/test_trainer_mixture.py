@@ -17,7 +17,7 @@ from transformers_flamingo.training import (
     FlamingoTrainingArguments,
     lora_config,
 )
-from transformers_flamingo.training.figures import LogWindow
+from transformers_flamingo.training.statistics import LogAccumulator
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_packed_tokens_are_counted_without_padding():
         FlamingoDataCollator(tiny_processor()),
         FlamingoDataCollator(tiny_processor(), max_length=9, packing=True),
     ):
-        windows.append(LogWindow(0))
+        windows.append(LogAccumulator())
         windows[-1].count([collator(rows)])
     assert [window.tokens for window in windows] == [16, 16]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from recipes import SMOKE_RECIPES
 
 from transformers_flamingo_cli import main
 
@@ -42,7 +43,7 @@ def flamingo(directory: Path, *arguments: str) -> str:
 def test_training_and_captioning_say_nothing_of_other_libraries(tmp_path, recipe):
     assert main(["miniature-data", str(tmp_path / "data"), "--num-pictures", "20", "--num-videos", "2"]) == 0
     options = ["--data_root", "data", "--output_dir", "out", "--max_steps", "1", "--dataloader_num_workers", "1"]
-    said = flamingo(tmp_path, "train", f"smoke/{recipe}", *options, "--eval_strategy", "no")
+    said = flamingo(tmp_path, "train", str(SMOKE_RECIPES / f"{recipe}.yaml"), *options, "--eval_strategy", "no")
     if recipe == "miniature":
         Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
         said += flamingo(tmp_path, "caption", "red.png", "--model", "out", "--max-new-tokens", "2")

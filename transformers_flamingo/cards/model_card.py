@@ -1,105 +1,46 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Model cards, generated: every number in a card comes from the record of the run that it describes.
-
-A card is one Jinja template in `templates/` filled with a record, the JSON that a run wrote. An unknown name in a
-template is an error, so that a card never shows an empty fact.
+The model card of any Flamingo: what the model says of itself, and what a run knows of its training, its data and its scores.
 """
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..modeling_flamingo import FlamingoModel
 from ..saving_flamingo import write_text
 from ..utils.redaction import redact
-
-
-# The kinds of card, one template each.
-KINDS = ("demo", "few-shot", "miniature-clip", "miniature-gpt2")
-
-_environment = Environment(
-    loader=PackageLoader("transformers_flamingo.cards", "templates"),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    autoescape=False,  # Markdown, of numbers and names that we wrote
-)
-
-
-def _format(value: Any, specification: str) -> str:
-    str(value)  # an unknown name raises here, with its name
-    return format(value, specification)
-
-
-def _cell(value: Any) -> str:
-    """A value in a table: on one line, and without the signs that end a cell or begin a tag."""
-    text = " ".join(str(value).split())
-    for sign in "\\|<>*_`[]":
-        text = text.replace(sign, f"\\{sign}")
-    return text
-
-
-_environment.filters["cell"] = _cell
-_environment.filters["thousands"] = lambda value: _format(value, ",")
-_environment.filters["decimals"] = lambda value, digits: _format(value, f".{digits}f")
-
-
-def render_model_card(kind: str, record: dict[str, Any]) -> str:
-    """
-    The text of a card.
-
-    Args:
-        kind (`str`): One of [`KINDS`].
-        record (`dict`): What the run wrote about itself; `record` in the template.
-
-    Raises:
-        ValueError: `kind` is unknown.
-        jinja2.UndefinedError: the record lacks something that the template shows.
-    """
-    if kind not in KINDS:
-        raise ValueError(f"Unknown kind of model card {kind!r}: known kinds are {', '.join(KINDS)}.")
-    return _environment.get_template(f"{kind}.md").render(record=record)
-
-
-def write_model_card(kind: str, record: dict[str, Any], path: str | Path) -> None:
-    """Render a card, check that the Hub could read its metadata, and write it to `path`."""
-    text = render_model_card(kind, record)
-    ModelCard(text)  # parses the metadata block
-    write_text(path, text)
+from .rendering import TEMPLATES, render_card
 
 
 @dataclass
 class FlamingoModelCardData:
     """
-    The facts about one Flamingo, for its card. What is not known stays out of the card: there is no empty row.
+    Facts about one Flamingo, for its card. A fact that is not known is left out of the card: there are no empty rows.
 
-    [`~FlamingoModelCardData.from_model`] fills in what the model itself says.
+    [`~FlamingoModelCardData.from_model`] reads off the model what the model itself says.
 
     Args:
-        parameters (`dict[str, int]`): Number of parameters of each part.
-        num_trainable (`int`): How many of them require a gradient.
+        parameters (`dict[str, int]`): Number of parameters by part.
+        num_trainable (`int`): Number of parameters that require a gradient.
         architecture (`dict[str, Any]`): Sizes and settings by name.
         backbones (`list[dict]`): For each: `part`, `type`, `layers`, `width`, and `name` on the Hub.
-        versions (`dict[str, str]`): Of the libraries.
+        versions (`dict[str, str]`): Versions of the libraries.
         model_name (`str`, *optional*): Heading of the card.
-        source (`str`, *optional*): What it was made from: "the OpenFlamingo checkpoint ...".
-        license, language (`str`, *optional*): For the Hub.
-        data_mixture (`list[dict]`, *optional*): The data sets it was trained on, each with `name`, and what is known.
-        hyperparameters (`dict[str, Any]`, *optional*): Of the training.
+        source (`str`, *optional*): What the model was converted from: "the OpenFlamingo checkpoint ...".
+        license, language (`str`, *optional*): Metadata for the Hub.
+        data_mixture (`list[dict]`, *optional*): The datasets it was trained on, each with `name` and whatever else is known.
+        hyperparameters (`dict[str, Any]`, *optional*): Hyperparameters of the training.
         scores (`list[dict]`, *optional*):
-            Each with `task`, `metric`, `shots` and `value`, and perhaps `std` over seeds, `blind`, the score without
-            images, and what it was measured on: `queries` (their number), `split`, `seeds` and `demonstrations`.
-        notes (`list[str]`, *optional*): Sentences on limits and differences.
+            Each with `task`, `metric`, `shots` and `value`, and optionally `std` over seeds, `blind` (the score without
+            images), and what it was measured on: `queries` (their number), `split`, `seeds` and `demonstrations`.
+        notes (`list[str]`, *optional*): Sentences about limits and differences.
     """
 
     parameters: dict[str, int]
@@ -126,13 +67,13 @@ class FlamingoModelCardData:
         **facts: Any,
     ) -> "FlamingoModelCardData":
         """
-        Read the facts off a model. It may be on the meta device.
+        Read the facts off a model, which may be on the meta device.
 
         Args:
             model ([`FlamingoModel`]): The model.
             vision_name, text_name (`str`, *optional*):
-                Names of the backbones; by default those that they were loaded by. Only names of Hub repositories
-                reach the card, and no path of this machine.
+                Names of the backbones; by default the names that they were loaded by. Only names of Hub repositories reach
+                the card: a local path is not published.
             facts: Other fields of this class.
         """
         config = model.config
@@ -171,7 +112,7 @@ class FlamingoModelCardData:
         )
 
     def to_model_card(self) -> ModelCard:
-        """The card, with the metadata that the Hub reads."""
+        """Return the card with the metadata that the Hub reads. Secrets and local paths are removed."""
         results = [
             EvalResult(
                 task_type="image-text-to-text",
@@ -199,11 +140,11 @@ class FlamingoModelCardData:
         )
         mixture = [source | {"name": _public_name(source["name"])} for source in self.data_mixture]
         table = _score_table(self.scores)
-        body = _environment.get_template("flamingo.md").render(card=self, mixture=mixture, table=table)
+        body = render_card(TEMPLATES / "flamingo.md", card=self, mixture=mixture, table=table)
         return ModelCard(redact(f"---\n{data.to_yaml()}\n---\n\n{body}"))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the card, whole or not at all."""
+        """Write the card, atomically."""
         write_text(path, self.to_model_card().content)
 
 
@@ -212,7 +153,7 @@ def _count(module: Any) -> int:
 
 
 def _is_hub_name(name: Any) -> bool:
-    """Whether this can be the name of a repository, `OWNER/NAME` or `NAME`, and is no file here."""
+    """Check that this can be the name of a repository, `OWNER/NAME` or `NAME`, and is not a local path."""
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -221,7 +162,7 @@ def _is_hub_name(name: Any) -> bool:
 
 
 def _public_name(name: str) -> str:
-    """The name itself, or of a path its last part: where it lay on this machine is nobody else's business."""
+    """Return a Hub name as it is, and the last part of a local path: cards do not leak where it is on this machine."""
     return name if _is_hub_name(name) else os.path.basename(os.path.normpath(name))
 
 
@@ -235,7 +176,7 @@ def _backbone(part: str, config: Any, name: str | None) -> dict[str, Any]:
 
 
 def package_versions(*packages: str) -> dict[str, str]:
-    """The versions of those packages that are installed."""
+    """Return the versions of those packages that are installed, by package."""
     found = {}
     for package in packages:
         try:

@@ -7,7 +7,7 @@ Letters in shapes: `V` vocabulary, `D` text width, `Dv` vision width, `L` latent
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -43,7 +43,8 @@ from transformers.utils import (
 
 from ..configuration_flamingo import FlamingoConfig
 from ..modeling_flamingo import FlamingoModel, normalise_mpt_queries_and_keys
-from ..processing_flamingo import load_tokenizer as load_auto_tokenizer
+from ..tokenizers_flamingo import load_tokenizer as load_auto_tokenizer
+from ..utils.names import summarize_names
 from ..utils.weight_files import check_folder, find_file, read_pretrained_tensors, weight_files
 from .mosaic_gpt import is_mosaic_gpt, mosaic_gpt_config, mosaic_gpt_key
 
@@ -207,12 +208,16 @@ def load_language_model(
     _refuse_not_finite(name_or_path, tensors)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     if wrong := [name for name in tensors if name in shapes and tensors[name].shape != shapes[name]]:
-        raise ValueError(f"{name_or_path} has weights of other shapes than its config says: {_list(wrong)}.")
+        raise ValueError(
+            f"{name_or_path} has weights of other shapes than its config says: {summarize_names(wrong, limit=20)}."
+        )
     missing, unexpected = model.load_state_dict(tensors, strict=False, assign=True)
     model.tie_weights()
     _refuse_missing(name_or_path, set(missing) - {"lm_head.weight"})
     if unexpected:
-        raise ValueError(f"{name_or_path} has weights that MosaicGPT has no place for: {_list(unexpected)}.")
+        raise ValueError(
+            f"{name_or_path} has weights that MosaicGPT has no place for: {summarize_names(unexpected, limit=20)}."
+        )
     return model
 
 
@@ -230,14 +235,14 @@ def _load(auto_class: type, name_or_path: str | os.PathLike, config: PreTrainedC
 def _refuse_not_finite(what: str | os.PathLike, tensors: Mapping[str, torch.Tensor]) -> None:
     if names := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
         raise ValueError(
-            f"{what} has NaN or infinite weights, so all it computes would be NaN: {_list(names)}. Take an earlier checkpoint."
+            f"{what} has NaN or infinite weights, so all it computes would be NaN: {summarize_names(names, limit=20)}. Take an earlier checkpoint."
         )
 
 
 def _refuse_missing(name_or_path: str | os.PathLike, missing: list[str] | set[str]) -> None:
     if missing:
         raise ValueError(
-            f"{name_or_path} lacks weights of the model that its config describes: {_list(sorted(missing))}. They "
+            f"{name_or_path} lacks weights of the model that its config describes: {summarize_names(sorted(missing), limit=20)}. They "
             "would be random numbers."
         )
 
@@ -423,7 +428,11 @@ def map_tensors(
     if any(problems.values()):
         raise ValueError(
             "The checkpoint does not fit the model that was described, so it was not converted. "
-            + " ".join(f"{kind.capitalize()} ({len(keys)}): {_list(keys)}." for kind, keys in problems.items() if keys)
+            + " ".join(
+                f"{kind.capitalize()} ({len(keys)}): {summarize_names(keys, limit=20)}."
+                for kind, keys in problems.items()
+                if keys
+            )
             + " Check the backbones and the interval of gated blocks."
         )
     _refuse_not_finite("The checkpoint", tensors)
@@ -477,11 +486,6 @@ def keep_frozen(
 
 def first_line(error: Exception) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
-
-
-def _list(keys: Iterable[str], limit: int = 20) -> str:
-    keys = [key if len(key) <= 200 else key[:200] + "..." for key in keys]
-    return ", ".join(keys[:limit]) + (f", and {len(keys) - limit} more" if len(keys) > limit else "")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -543,13 +547,13 @@ def fill(model: FlamingoModel, tensors: dict[str, torch.Tensor], dtype: torch.dt
     tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
     if names := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
         raise ValueError(
-            f"Weights are too large for {dtype}: {_list(names)}. Pass `dtype` (--dtype) bfloat16 or float32."
+            f"Weights are too large for {dtype}: {summarize_names(names, limit=20)}. Pass `dtype` (--dtype) bfloat16 or float32."
         )
     model.load_state_dict(tensors, strict=False, assign=True)
     model.tie_weights()
     empty = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if empty:
-        raise ValueError(f"No weights were found for {_list(empty)}.")
+        raise ValueError(f"No weights were found for {summarize_names(empty, limit=20)}.")
     return model.eval()
 
 

@@ -1,51 +1,54 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Data sets for training: rows of published layouts become documents, and documents become rows for the collator.
-
-To add a format, write a [`Reader`] of some tens of lines in a file of its own and name it in `FORMATS`.
+"""
+Data: rows of published formats become documents, and documents become samples for the collator.
 
 ```python
 reader = FORMATS["mmc4"](min_similarity=0.24)
 rows = reader.load("shards/*.jsonl", streaming=True)
 rng = np.random.default_rng(0)
 samples = (
-    render(reader.read(row), processor, rng, where=origin(row), max_length=256, max_images=6) for row in rows
+    document_to_sample(
+        reader.read(row), processor, rng, location=row_location(row), max_length=256, max_images=6
+    )
+    for row in rows
 )
+batch = FlamingoDataCollator(processor)(list(itertools.islice(samples, 8)))
 ```
 """
 
-from .documents import Chunk, interleave, render
-from .llava import Llava
-from .media import BadSampleError, decode_image, decode_medium, decode_video
-from .messages import Messages
-from .mmc4 import MMC4
-from .obelics import Obelics
-from .pairs import ImageTextPairs
-from .parts import Parts
-from .question_answering import QuestionAnswering
-from .sources import Reader, origin
-from .video import VideoTextPairs
+from .columns import row_location
+from .data_collator import FlamingoDataCollator
+from .documents import Chunk, interleave
+from .errors import BadSampleError
+from .features import EncodedDocuments, add_image_features, encode_documents
+from .formats import FORMATS
+from .image_decoding import blank_image, decode_image
+from .media import load_media
+from .packing import check_packing, pack
+from .reader import Reader
+from .samples import document_to_sample
+from .video_decoding import EvenlySpaced, FixedRate, VideoSegment, decode_video
 
-
-FORMATS: dict[str, type[Reader]] = {
-    "image_text_pairs": ImageTextPairs,
-    "obelics": Obelics,
-    "mmc4": MMC4,
-    "parts": Parts,
-    "question_answering": QuestionAnswering,
-    "llava": Llava,
-    "messages": Messages,
-    "video_text_pairs": VideoTextPairs,
-}
 
 __all__ = [
     "FORMATS",
     "BadSampleError",
     "Chunk",
+    "EncodedDocuments",
+    "EvenlySpaced",
+    "FixedRate",
+    "FlamingoDataCollator",
     "Reader",
+    "VideoSegment",
+    "add_image_features",
+    "blank_image",
+    "check_packing",
     "decode_image",
-    "decode_medium",
     "decode_video",
+    "document_to_sample",
+    "encode_documents",
     "interleave",
-    "origin",
-    "render",
+    "load_media",
+    "pack",
+    "row_location",
 ]

@@ -27,7 +27,7 @@ class FlamingoDataCollator(DataCollatorMixin):
       `num_frames`, how many of them each image or video has;
     - `text`, of which every token is supervised, or only those in `supervised`, a list of `[start, end)` in
       characters;
-      or `prompt` and `completion`, of which only the completion is. [`~data.render`] makes such rows.
+      or `prompt` and `completion`, of which only the completion is. [`~data.document_to_sample`] makes such rows.
 
     The text holds one `<image>` for each image and ends its chunks with `<|endofchunk|>` itself: nothing is added.
     Use it with `TrainingArguments(remove_unused_columns=False)`, because these columns are no arguments of the model.
@@ -192,20 +192,20 @@ class FlamingoDataCollator(DataCollatorMixin):
                 "Some rows of the batch have images and some `image_features`. The model takes one kind at a time: "
                 "give all rows the same."
             )
-        media = [medium for row in given for medium in row]
-        sizes = sorted({tuple(medium.shape[1:]) for medium in media})
+        media = [item for row in given for item in row]
+        sizes = sorted({tuple(item.shape[1:]) for item in media})
         if len(sizes) > 1:
             raise ValueError(
                 f"The `image_features` of the batch are of different shapes (P, Dv): {sizes}. They must come from one "
                 "vision encoder."
             )
         shape = len(rows), max(map(len, given)), max(map(len, media))
-        dtype = functools.reduce(torch.promote_types, (medium.dtype for medium in media))
+        dtype = functools.reduce(torch.promote_types, (item.dtype for item in media))
         padded, mask = torch.zeros(*shape, *sizes[0], dtype=dtype), torch.zeros(shape, dtype=torch.long)
         for index, row in enumerate(given):
-            for position, medium in enumerate(row):
-                padded[index, position, : len(medium)] = medium
-                mask[index, position, : len(medium)] = 1
+            for position, item in enumerate(row):
+                padded[index, position, : len(item)] = item
+                mask[index, position, : len(item)] = 1
         if shape[2] == 1:
             padded, mask = padded.squeeze(2), mask.squeeze(2)
         return {"mm_encoder_outputs": {"image": {"last_hidden_state": padded}}, "frame_attention_mask": mask}
@@ -218,7 +218,7 @@ class FlamingoDataCollator(DataCollatorMixin):
             return []
         try:
             if counts is None:
-                media = [torch.as_tensor(medium) for medium in features]
+                media = [torch.as_tensor(item) for item in features]
             else:
                 media = list(torch.as_tensor(features).split([int(count) for count in counts]))
         except (RuntimeError, TypeError, ValueError) as error:
@@ -226,11 +226,11 @@ class FlamingoDataCollator(DataCollatorMixin):
                 f"`image_features` of row {index} of the batch are not features, or not those of `num_frames` {counts}: "
                 f"{error}. Give floats `(P, Dv)` for each image, or `(F, P, Dv)` for each video."
             ) from error
-        media = [medium[None] if medium.ndim == 2 else medium for medium in media]
-        for position, medium in enumerate(media):
-            if medium.ndim != 3 or 0 in medium.shape or not medium.is_floating_point():
-                problem = f"of shape {tuple(medium.shape)} and {medium.dtype}"
-            elif not medium.isfinite().all():
+        media = [item[None] if item.ndim == 2 else item for item in media]
+        for position, item in enumerate(media):
+            if item.ndim != 3 or 0 in item.shape or not item.is_floating_point():
+                problem = f"of shape {tuple(item.shape)} and {item.dtype}"
+            elif not item.isfinite().all():
                 problem = "not finite (NaN or infinity)"
             else:
                 continue
@@ -239,7 +239,7 @@ class FlamingoDataCollator(DataCollatorMixin):
                 "`(P, Dv)` for each image, or `(F, P, Dv)` for each video."
             )
         # Numpy's default is twice as wide as any model
-        return [medium.float() if medium.dtype == torch.float64 else medium for medium in media]
+        return [item.float() if item.dtype == torch.float64 else item for item in media]
 
     @staticmethod
     def _check_markers(is_marker: torch.Tensor, frame_attention_mask: torch.Tensor) -> None:

@@ -26,9 +26,13 @@ from datasets.fingerprint import Hasher
 
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
-from . import BadSampleError, Chunk, Reader, decode_medium, origin
-from .rows import stamp, undecoded
-from .sources import ORIGIN, record, rows_of
+from .columns import ORIGIN, parse_record, row_location, rows_of
+from .data_files import stamp
+from .documents import Chunk
+from .errors import BadSampleError
+from .media import load_media
+from .reader import Reader
+from .rows import undecoded
 
 
 FeatureDtype = Literal["float16", "float32"]
@@ -75,7 +79,7 @@ def add_image_features(
         media = [[] if value is None else [value] if given == ["image"] else value for value in batch[given[0]]]
         return encoder.columns(
             [
-                [_frames(medium, f"Row {index} of the data set") for medium in row]
+                [_frames(item, f"Row {index} of the data set") for item in row]
                 for index, row in zip(indices, media, strict=True)
             ]
         )
@@ -122,8 +126,8 @@ def encode_documents(
             try:
                 document = reader.read(row)
                 decoded = [
-                    _frames(medium, origin(row))
-                    for medium in [chunk.medium for chunk in document if chunk.medium is not None][:max_images]
+                    _frames(item, row_location(row))
+                    for item in [chunk.item for chunk in document if chunk.item is not None][:max_images]
                 ]
                 error = None
             except BadSampleError as bad:
@@ -136,7 +140,7 @@ def encode_documents(
         return {
             "text": [[chunk.text for chunk in document] for document in documents],
             "prompt": [[chunk.prompt for chunk in document] for document in documents],
-            "has_medium": [[chunk.medium is not None for chunk in document] for document in documents],
+            "has_item": [[chunk.item is not None for chunk in document] for document in documents],
             "error": errors,
             **encoder.columns(media),
         }
@@ -146,7 +150,7 @@ def encode_documents(
         **kept,
         "text": List(Value("string")),
         "prompt": List(Value("string")),
-        "has_medium": List(Value("bool")),
+        "has_item": List(Value("bool")),
         "error": Value("string"),
     }
     settings = {f.name: getattr(reader, f.name) for f in fields(reader)}
@@ -163,8 +167,8 @@ class EncodedDocuments(Reader):
             raise BadSampleError(row["error"])
         media = self._media(row)
         return [
-            Chunk(text, next(media) if has_medium else None, prompt)
-            for text, prompt, has_medium in zip(row["text"], row["prompt"], row["has_medium"], strict=True)
+            Chunk(text, next(media) if has_item else None, prompt)
+            for text, prompt, has_item in zip(row["text"], row["prompt"], row["has_item"], strict=True)
         ]
 
     @staticmethod
@@ -241,8 +245,8 @@ class _Encoder:
 
     def _pixels(self, frames: list[PIL.Image.Image]) -> torch.Tensor:
         """Return the pixels `(F, C, H, W)` of one image or video, as the processor makes them of it in training."""
-        medium = frames[0] if len(frames) == 1 else frames
-        return self.processor(images=[[medium]], return_tensors="pt")["pixel_values"].flatten(0, -4)
+        item = frames[0] if len(frames) == 1 else frames
+        return self.processor(images=[[item]], return_tensors="pt")["pixel_values"].flatten(0, -4)
 
     def columns(self, rows: list[list[list[PIL.Image.Image]]]) -> dict[str, list]:
         """Return the columns of rows of images and videos, each a list of its frames."""
@@ -288,7 +292,7 @@ def _named_files(rows: Dataset, reader: Reader) -> str:
             for inner in value.values() if isinstance(value, dict) else value:
                 visit(inner, row)
         elif isinstance(value, str) and value:
-            path = reader.locate(value, row)["path"]
+            path = reader.resolve_path(value, row)["path"]
             if path not in seen and "://" not in path and os.path.isfile(path):
                 digest.update(repr(stamp(path)).encode())
                 seen.add(path)
@@ -296,7 +300,7 @@ def _named_files(rows: Dataset, reader: Reader) -> str:
     for batch in rows.remove_columns(numbers).iter(batch_size=100):
         for row in rows_of(batch):
             with contextlib.suppress(BadSampleError):  # `read` will report it
-                row = record(row)
+                row = parse_record(row)
                 visit({name: value for name, value in row.items() if name not in ORIGIN}, row)
     return digest.hexdigest()
 
@@ -305,6 +309,6 @@ def _may_name(feature: Any) -> bool:
     return not isinstance(feature, Value) or feature.dtype in ("string", "large_string")
 
 
-def _frames(medium: Any, where: str) -> list[PIL.Image.Image]:
-    decoded = decode_medium(medium, where)
+def _frames(item: Any, location: str) -> list[PIL.Image.Image]:
+    decoded = load_media(item, location)
     return decoded if isinstance(decoded, list) else [decoded]

@@ -1,37 +1,40 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Open the files and addresses that a data row may name: one policy for all readers.
+"""
+Open the files and addresses that a data row may name: one policy for all readers.
 
-A row is written by others. What it names is opened only if it is a regular file, inside `media_root` where one is given,
-and not too large. An address is opened only where the source says `allow_remote`, within a time limit.
+A row is written by others. A path in it is opened only if it leads to a regular file that is not too large, inside
+`media_root` if there is one. An address is opened only if the source says `allow_remote`, within a time limit.
 """
 
 import os
 from io import BytesIO
-from typing import BinaryIO
+from typing import Any, BinaryIO, Literal
 
+import PIL.Image
 from fsspec.core import url_to_fs
 
 from ..files_flamingo import fetch, open_regular_file, run_within
+from .errors import BadSampleError
 
 
-#: Maximum size in bytes of a video that a row names, and of what is fetched from an address. Assign to change them.
-#: Images have `MAX_FILE_BYTES`.
+#: Maximum size in bytes of a local video, and of what is fetched from an address. Assign to change them. Local images
+#: have `files_flamingo.MAX_FILE_BYTES`.
 MAX_MEDIA_BYTES, MAX_REMOTE_BYTES = 2**35, 2**30
-#: Seconds for one file from an address, and how often it is tried within them.
+#: Seconds for one file from an address, and the number of attempts within them.
 REMOTE_SECONDS, REMOTE_ATTEMPTS = 60.0, 3
-#: Protocols of addresses, where a source allows them. Each reads one object of one server.
+#: Protocols of addresses, if a source allows them. Each reads one object of one server.
 REMOTE_PROTOCOLS = ("http", "https", "hf", "s3", "gs", "gcs", "az", "abfs", "abfss")
 
 
 class MediaPath(str):
     """
-    A path or address that a row named, with what its source allows.
+    Path or address that a row named, with what its source allows.
 
-    Equal to its string. It is a separate type so that no row can give itself a permission.
+    It equals its string. It is a separate type so that no row can give itself a permission.
 
     Args:
         path (`str`): The path or address.
-        root (`str`, *optional*): Folder that it must be in, once `..` and links are resolved.
+        root (`str`, *optional*): Folder that it must be in, after `..` and links are resolved.
         allow_remote (`bool`, *optional*, defaults to `False`): Whether it may be an address.
     """
 
@@ -41,9 +44,9 @@ class MediaPath(str):
         return self
 
 
-def locate(path: str, folder: str, media_root: str | None = None, allow_remote: bool = False) -> MediaPath:
+def resolve_media_path(path: str, folder: str, media_root: str | None = None, allow_remote: bool = False) -> MediaPath:
     """
-    Return where the file is that a row names. Nothing is checked or opened yet, see [`open_media`].
+    Resolve a path or address as a row has it. Nothing is checked or opened yet, see [`open_media`].
 
     Args:
         path (`str`): As the row has it: an address, or a path, absolute or relative.
@@ -61,10 +64,10 @@ def locate(path: str, folder: str, media_root: str | None = None, allow_remote: 
 
 def check_media_file(path: str) -> None:
     """
-    Check that a row may name a file, and that it is there, as far as that costs no download and no reading.
+    Check that a row may name a file and that it exists, without reading or downloading it.
 
     Raises:
-        `OSError`, `ValueError`: as [`open_media`].
+        OSError, ValueError: as [`open_media`].
     """
     if "://" in path:
         _check_address(path, getattr(path, "root", None))
@@ -72,18 +75,18 @@ def check_media_file(path: str) -> None:
         open_media(path).close()
 
 
-def open_media(path: str, max_bytes: int = MAX_MEDIA_BYTES) -> BinaryIO:
+def open_media(path: str, kind: Literal["image", "video"] = "video") -> BinaryIO:
     """
     Open the file that a row names.
 
     Args:
-        path (`str`): The path or address; as a [`MediaPath`] it says what its source allows, and a plain string allows
-            any regular file and no address.
-        max_bytes (`int`, *optional*): Maximum size of a local file.
+        path (`str`): The path or address. A [`MediaPath`] says what its source allows; a plain string allows any regular
+            file and no address.
+        kind (`str`, *optional*, defaults to `"video"`): Its limit of size is that of an `"image"` or a `"video"`.
 
     Raises:
-        `OSError`: it is missing, or did not arrive in time.
-        `ValueError`: it is not a regular file, is outside `media_root`, too large, or an address that is not allowed.
+        OSError: it is missing, or did not arrive in time.
+        ValueError: it is not a regular file, is outside `media_root`, too large, or an address that is not allowed.
     """
     root = getattr(path, "root", None)
     if "://" in path:
@@ -95,7 +98,44 @@ def open_media(path: str, max_bytes: int = MAX_MEDIA_BYTES) -> BinaryIO:
             raise ValueError(
                 f"it leads to {resolved!r}, outside `media_root` {root!r}. Fix the row, or set a `media_root` that has it"
             )
-    return open_regular_file(path, max_bytes)
+    return open_regular_file(path, MAX_MEDIA_BYTES if kind == "video" else None)
+
+
+def open_item(
+    item: Any, location: str, kind: Literal["image", "video"]
+) -> tuple[str, str | None, BinaryIO | PIL.Image.Image]:
+    """
+    Open an item of media in any of its forms.
+
+    Args:
+        item: A PIL image, the bytes of a file, its path, or a dict of `bytes` and `path`.
+        location (`str`): File and row, for the error message.
+        kind (`str`): `"image"` or `"video"`, as messages call it.
+
+    Returns:
+        The name of the item in messages, its path if it has one, and the PIL image or an open file.
+
+    Raises:
+        BadSampleError: there is no data, or the path may not or cannot be opened.
+    """
+    path = None
+    if isinstance(item, dict):
+        path = item.get("path")
+        item = path if item.get("bytes") is None else item["bytes"]
+    if isinstance(item, PIL.Image.Image):
+        return f"the {kind}", None, item
+    if isinstance(item, bytes | bytearray | memoryview):
+        return f"the {kind}" + (f" {path!r}" if path else ""), path, BytesIO(item)
+    if not isinstance(item, str):
+        given = "no data" if item is None else f"a {type(item).__name__}"
+        raise BadSampleError(f"{location}: the {kind} is {given}. Give bytes or a path, or remove the row.")
+    try:
+        return f"the {kind} {str(item)!r}", str(item), open_media(item, kind)
+    except Exception as error:  # each file system of fsspec has its own
+        raise BadSampleError(
+            f"{location}: the {kind} {str(item)!r:.300} cannot be read ({type(error).__name__}: {error}). Check the path, "
+            "and the `media_root` that relative paths start from."
+        ) from error
 
 
 def _check_address(path: str, root: str | None) -> None:

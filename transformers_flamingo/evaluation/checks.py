@@ -6,23 +6,20 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from ..data import VideoSegment
 from ..data.literal_text import special_token_spans
 from ..data.media_files import check_media_file
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from .config import EvaluationConfig
 from .task import Example, Prediction, Task
-from .video import Video
 
 
-if TYPE_CHECKING:
-    from .evaluate import Protocol
-
-
-def check_task(task: Task, queries: Sequence[Example], support: Sequence[Example], protocol: "Protocol") -> None:
+def check_task(task: Task, queries: Sequence[Example], support: Sequence[Example], config: EvaluationConfig) -> None:
     """
     Check that the queries can be told apart and answered, and that there are enough demonstrations.
 
@@ -43,8 +40,8 @@ def check_task(task: Task, queries: Sequence[Example], support: Sequence[Example
             f"{task.name} has {len(support)} examples to show, of which {len(twice)} share an id with others, such as {twice[0]!r}. "
             "Images are kept by id: give each its own."
         )
-    most = max(max(protocol.shots), task.num_text_demonstrations if 0 in protocol.shots else 0)
-    available = len(support) if protocol.support_size is None else min(len(support), protocol.support_size)
+    most = max(max(config.shots), task.num_text_demonstrations if 0 in config.shots else 0)
+    available = len(support) if config.support_size is None else min(len(support), config.support_size)
     if most > available:
         raise ValueError(
             f"{most} demonstrations are asked for, and {task.name} has {available} to choose from. Ask for fewer."
@@ -89,9 +86,9 @@ def check_media(task: Task, examples: Iterable[Example]) -> None:
     """
     missing, has_videos = set(), False
     for example in examples:
-        for medium in example.media:
-            has_videos |= isinstance(medium, Video)
-            for frame in medium if isinstance(medium, list | tuple) else [medium]:
+        for item in example.media:
+            has_videos |= isinstance(item, VideoSegment)
+            for frame in item if isinstance(item, list | tuple) else [item]:
                 if (path := _path(frame)) is None:
                     continue
                 if "://" not in path and not os.path.exists(path):
@@ -115,15 +112,15 @@ def check_media(task: Task, examples: Iterable[Example]) -> None:
             raise ImportError("Reading video files needs PyAV: pip install 'transformers-flamingo[video]'.") from error
 
 
-def _path(medium: Any) -> str | None:
-    """The path or address of a medium, if it is one."""
-    if isinstance(medium, Video):
-        medium = medium.path
-    if isinstance(medium, dict):
-        medium = medium.get("path") if medium.get("bytes") is None else None
-    if isinstance(medium, str):  # as it is: a path of a row knows what its source allows
-        return medium
-    return str(medium) if isinstance(medium, os.PathLike) else None
+def _path(item: Any) -> str | None:
+    """The path or address of an item, if it is one."""
+    if isinstance(item, VideoSegment):
+        item = item.path
+    if isinstance(item, dict):
+        item = item.get("path") if item.get("bytes") is None else None
+    if isinstance(item, str):  # as it is: a path of a row knows what its source allows
+        return item
+    return str(item) if isinstance(item, os.PathLike) else None
 
 
 def check_texts(task: Task, processor: FlamingoProcessor, examples: Iterable[Example]) -> None:
@@ -192,7 +189,7 @@ def examples_fingerprint(examples: Iterable[Example]) -> str:
 
 def _media_stamp(item: Any) -> Any:
     """Return what changes when an image or video of an [`Example`] is replaced."""
-    if isinstance(item, Video):
+    if isinstance(item, VideoSegment):
         return item.start, item.end, item.num_frames, _media_stamp(item.path)
     if isinstance(item, list | tuple):
         return [_media_stamp(frame) for frame in item]

@@ -5,16 +5,15 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import permutations, zip_longest
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
 from ..processing_flamingo import FlamingoProcessor
+from .config import Selection
 from .engine import Prompt, media_of
 from .task import Example, Task
 
-
-Selection = Literal["random", "fixed", "rices"]
 
 # Vectors of unit length for examples of "support" or "query"
 Embed = Callable[[Sequence[Example], str], np.ndarray]
@@ -127,14 +126,14 @@ def build_prompt(
             Whether demonstrations are shown without their images and `<image>` tokens: the "0-shot" prompt of the
             paper and of OpenFlamingo, which shows the form of an answer.
     """
-    prefix, media = "", []
+    shots, media = [], []
     for shown in demonstrations:
-        own = [] if text_only else media_of(shown, "support")
-        prefix += processor.image_token * len(own) + shown.prompt + shown.answer
-        prefix += processor.end_of_chunk_token + task.demonstration_separator
-        media += own
-    own = media_of(query, "query")
-    return Prompt(prefix, processor.image_token * len(own) + query.prompt, tuple(media), tuple(own))
+        items = [] if text_only else media_of(shown, "support")
+        shots.append((len(items), shown.prompt + shown.answer))
+        media += items
+    query_media = media_of(query, "query")
+    texts = processor.few_shot_text(shots, (len(query_media), query.prompt), task.demonstration_separator)
+    return Prompt(*texts, tuple(media), tuple(query_media))
 
 
 def orders(demonstrations: Sequence[Example], count: int, seed: int) -> list[list[Example]]:

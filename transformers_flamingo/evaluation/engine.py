@@ -20,11 +20,10 @@ import torch
 from transformers import Cache, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
-from ..data import decode_image
+from ..data import load_media
 from ..modeling_flamingo import FlamingoModel, MediaCacheLayer
 from ..processing_flamingo import FlamingoProcessor
 from .task import Example, GenerationSettings
-from .video import Video
 
 
 # The first tokens of a candidate.
@@ -34,43 +33,43 @@ Places = dict[tuple[int, Beginning], tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class Medium:
+class MediaItem:
     """
     An image or video in a prompt.
 
     Args:
         key (`Hashable`): Its name: media of one key are the same, and are encoded once.
-        data (`Any`): The image, as anything that [`decode_image`] takes, a list of frames, or a [`Video`].
-        where (`str`): For error messages.
+        data (`Any`): The image, as anything that [`decode_image`] takes, a list of frames, or a [`VideoSegment`].
+        location (`str`): For error messages.
     """
 
     key: Hashable
     data: Any = field(compare=False, repr=False)
-    where: str = field(compare=False, default="A prompt")
+    location: str = field(compare=False, default="A prompt")
 
 
 @dataclass(frozen=True)
 class Prompt:
     """
-    What is asked: `prefix + query`, with one `<image>` for each medium.
+    What is asked: `prefix + query`, with one `<image>` for each item.
 
     Args:
         prefix (`str`): The demonstrations. It ends after a `<|endofchunk|>` and what separates it from the query.
         query (`str`): What is to be continued.
-        prefix_media, query_media (`tuple[Medium, ...]`): The media of both.
+        prefix_media, query_media (`tuple[MediaItem, ...]`): The media of both.
     """
 
     prefix: str
     query: str
-    prefix_media: tuple[Medium, ...] = ()
-    query_media: tuple[Medium, ...] = ()
+    prefix_media: tuple[MediaItem, ...] = ()
+    query_media: tuple[MediaItem, ...] = ()
 
     @property
     def text(self) -> str:
         return self.prefix + self.query
 
     @property
-    def media(self) -> tuple[Medium, ...]:
+    def media(self) -> tuple[MediaItem, ...]:
         return self.prefix_media + self.query_media
 
 
@@ -126,16 +125,16 @@ class FewShotEngine:
     # Images.
 
     @torch.inference_mode()
-    def encode(self, media: Sequence[Medium]) -> None:
+    def encode(self, media: Sequence[MediaItem]) -> None:
         """Encode those of `media` that are not encoded yet, in batches."""
-        wanted = {medium.key: medium for medium in media}
-        new = [medium for key, medium in wanted.items() if key not in self._latents]
+        wanted = {item.key: item for item in media}
+        new = [item for key, item in wanted.items() if key not in self._latents]
         for key in wanted.keys() & self._latents.keys():
             self._latents.move_to_end(key)
         for start in range(0, len(new), self.batch_size):
             batch = new[start : start + self.batch_size]
             inputs = self.processor(
-                images=[[decode_medium(medium)] for medium in batch],
+                images=[[load_media(item.data, item.location)] for item in batch],
                 text=[self.processor.image_token] * len(batch),
                 return_tensors="pt",
             ).to(self.model.device)
@@ -143,21 +142,21 @@ class FewShotEngine:
                 inputs["pixel_values"], inputs["frame_attention_mask"]
             ).pooler_output
             self.num_encoded += len(batch)
-            for medium, own in zip(batch, latents[:, 0].cpu(), strict=True):
-                self._latents[medium.key] = own.clone()
+            for item, own in zip(batch, latents[:, 0].cpu(), strict=True):
+                self._latents[item.key] = own.clone()
         while len(self._latents) > max(self.max_cached_media, len(wanted)):
             self._latents.popitem(last=False)
 
-    def _image_features(self, rows: Sequence[Sequence[Medium]]) -> dict[str, Any]:
+    def _image_features(self, rows: Sequence[Sequence[MediaItem]]) -> dict[str, Any]:
         """Keywords for the model: the latents of each row, padded to the longest."""
         longest = max(map(len, rows))
         if longest == 0:
             return {}
-        some = self._latents[next(medium.key for row in rows for medium in row)]
+        some = self._latents[next(item.key for row in rows for item in row)]
         latents = some.new_zeros(len(rows), longest, *some.shape)  # (B, N, L, Dv)
         for index, row in enumerate(rows):
-            for place, medium in enumerate(row):
-                latents[index, place] = self._latents[medium.key]
+            for place, item in enumerate(row):
+                latents[index, place] = self._latents[item.key]
         mask = torch.arange(longest) < torch.tensor([len(row) for row in rows])[:, None]
         device = self.model.device
         features = {"pooler_output": latents.to(device)}
@@ -190,7 +189,7 @@ class FewShotEngine:
                 for start in range(0, len(bucket), self.batch_size):
                     chosen = bucket[start : start + self.batch_size]
                     batch = [prompts[index] for index in chosen]
-                    self.encode([medium for prompt in batch for medium in prompt.media])
+                    self.encode([item for prompt in batch for item in prompt.media])
                     cache = self._prefix_cache(batch[0], prefix_ids) if prefix_ids else None
                     longest = max(len(full_ids[index]) for index in chosen)
                     ids = torch.full((len(chosen), longest), self.processor.tokenizer.pad_token_id)
@@ -451,15 +450,6 @@ def _trees(beginnings: list[Beginning], size: int) -> Iterator[dict[Beginning, i
         yield tree
 
 
-def decode_medium(medium: Medium) -> Any:
-    """The image, or the list of frames."""
-    if isinstance(medium.data, Video):
-        return medium.data.frames(medium.where)
-    if isinstance(medium.data, list | tuple):
-        return [decode_image(frame, medium.where) for frame in medium.data]
-    return decode_image(medium.data, medium.where)
-
-
-def media_of(example: Example, kind: str) -> list[Medium]:
+def media_of(example: Example, kind: str) -> list[MediaItem]:
     """The media of an example; `kind` is where it is from, such as `"query"`: ids are unique in a split only."""
-    return [Medium((kind, example.id, i), data, f"{kind} {example.id!r}") for i, data in enumerate(example.media)]
+    return [MediaItem((kind, example.id, i), data, f"{kind} {example.id!r}") for i, data in enumerate(example.media)]

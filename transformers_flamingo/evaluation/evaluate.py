@@ -10,17 +10,17 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from PIL import Image
 from tqdm.auto import tqdm
 
 from ..cards.model_card import package_versions
+from ..data import blank_image
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..saving_flamingo import write_json, write_text
@@ -34,66 +34,16 @@ from .checks import (
     examples_fingerprint,
     weights_fingerprint,
 )
-from .demonstrations import Demonstrations, Selection, build_prompt, orders
-from .engine import FewShotEngine, Medium, Prompt
+from .config import EvaluationConfig
+from .demonstrations import Demonstrations, build_prompt, orders
+from .engine import FewShotEngine, MediaItem, Prompt
 from .folder import RESULTS_NAME, hold_folder, merge_summaries, read_predictions
 from .lengths import check_lengths
 from .retrieval import ImageEmbedder
 from .task import Example, Prediction, Task
 
 
-_BLANK = Medium("blank", Image.new("RGB", (224, 224), (127, 127, 127)), "The blank image")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """
-    How a task is evaluated. The defaults are OpenFlamingo's.
-
-    Args:
-        shots (`tuple[int, ...]`, *optional*, defaults to `(0, 4, 8, 16, 32)`):
-            Demonstrations before a query. At 0, `num_text_demonstrations` of the task are shown without their images.
-        seeds (`tuple[int, ...]`, *optional*, defaults to `(0, 1, 2)`): Each draws its own demonstrations.
-        selection (`str`, *optional*, defaults to `"random"`): See [`Demonstrations`].
-        balanced (`bool`, *optional*): Whether demonstrations are class-balanced; by default where examples have groups.
-        support_size (`int`, *optional*, defaults to 2048): Examples that demonstrations are drawn from.
-        num_queries (`int`, *optional*): Queries that are asked, by chance (the same for all seeds); all by default.
-        num_orders (`int`, *optional*, defaults to 1):
-            Prompt ensembling, for ranking: log-likelihoods are averaged over this many orders of the demonstrations. 6 in
-            the paper and in OpenFlamingo.
-        blind (`bool`, *optional*, defaults to `True`):
-            Whether every prompt is also asked with a gray image instead of each image, for the blind score.
-        rices_clip (`str`, *optional*): See [`ImageEmbedder`].
-
-    Raises:
-        ValueError: a value is out of its range.
-    """
-
-    shots: tuple[int, ...] = (0, 4, 8, 16, 32)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    selection: Selection = "random"
-    balanced: bool | None = None
-    support_size: int | None = 2048
-    num_queries: int | None = None
-    num_orders: int = 1
-    blind: bool = True
-    rices_clip: str | None = None
-
-    def __post_init__(self):
-        object.__setattr__(self, "shots", tuple(self.shots))
-        object.__setattr__(self, "seeds", tuple(self.seeds))
-        for name in ("shots", "seeds"):
-            values = getattr(self, name)
-            if not values or min(values) < 0 or len(set(values)) < len(values):
-                raise ValueError(f"`{name}` is {values}. Give at least one, none twice and none below 0.")
-        for name in ("support_size", "num_queries", "num_orders"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}, but it must be at least 1.")
-        if self.rices_clip is not None and self.selection != "rices":
-            raise ValueError(
-                f"`rices_clip` is {self.rices_clip!r} and has no effect with `selection={self.selection!r}`. Remove it, or select "
-                "by 'rices'."
-            )
+_BLANK = MediaItem("blank", blank_image((224, 224)), "The blank image")
 
 
 def evaluate(
@@ -101,7 +51,7 @@ def evaluate(
     processor: FlamingoProcessor,
     task: Task,
     output_dir: str | os.PathLike,
-    protocol: Protocol | None = None,
+    config: EvaluationConfig | None = None,
     *,
     batch_size: int = 8,
     model_name: str | None = None,
@@ -122,7 +72,7 @@ def evaluate(
         processor ([`FlamingoProcessor`]): Its processor.
         task ([`Task`]): What it is evaluated on.
         output_dir (`str`): Where to write.
-        protocol ([`Protocol`], *optional*): How.
+        config ([`EvaluationConfig`], *optional*): How.
         batch_size (`int`, *optional*, defaults to 8): Queries answered together.
         model_name (`str`, *optional*): For the results.
 
@@ -137,22 +87,22 @@ def evaluate(
         FileNotFoundError: an image is missing. Nothing was computed then.
         BlockingIOError: another evaluation is writing into the output directory.
     """
-    protocol = protocol or Protocol()
+    config = config or EvaluationConfig()
     state = PartialState(cpu=model.device.type == "cpu")  # or it would not see the other processes of `torchrun`
     directory = Path(output_dir)
     if batch_size < 1:
         raise ValueError(f"`batch_size` is {batch_size}, but it must be at least 1.")
     available, support = list(task.queries()), list(task.support())
-    queries = _choose_queries(available, protocol.num_queries)
-    check_task(task, queries, support, protocol)
+    queries = _choose_queries(available, config.num_queries)
+    check_task(task, queries, support, config)
     check_references(task, queries)
     check_texts(task, processor, chain(queries, support))
     check_model(model)
-    engine = FewShotEngine(model, processor, batch_size=batch_size, shares_prefix=protocol.selection == "fixed")
-    pools, balanced = _draw_pools(model, processor, task, support, protocol)
+    engine = FewShotEngine(model, processor, batch_size=batch_size, shares_prefix=config.selection == "fixed")
+    pools, balanced = _draw_pools(model, processor, task, support, config)
     check_media(task, chain(queries, *(pool.pool for pool in pools.values())))
-    check_lengths(model, processor, task, queries, pools, protocol.shots)
-    settings = asdict(protocol) | {
+    check_lengths(model, processor, task, queries, pools, config.shots)
+    settings = asdict(config) | {
         "task": repr(task),
         "model": model_name,
         "weights": weights_fingerprint(model),
@@ -165,16 +115,16 @@ def evaluate(
             "metric": task.metric,
             "model": model_name,
             "weights": settings["weights"],
-            "protocol": asdict(protocol)
+            "protocol": asdict(config)
             | {
-                "shots": list(protocol.shots),
-                "seeds": list(protocol.seeds),
+                "shots": list(config.shots),
+                "seeds": list(config.seeds),
                 "balanced": balanced,
                 # What had an effect
                 "support_size": max(len(pool.pool) for pool in pools.values()),
-                "num_orders": protocol.num_orders if task.generation is None else 1,
+                "num_orders": config.num_orders if task.generation is None else 1,
             },
-            "results": _run_all(task, engine, processor, pools, protocol, queries, directory, state),
+            "results": _run_all(task, engine, processor, pools, config, queries, directory, state),
             "versions": package_versions("torch", "transformers", "transformers-flamingo"),
         }
         summary = redact_values(summary)
@@ -194,25 +144,25 @@ def _choose_queries(available: list[Example], number: int | None) -> list[Exampl
 
 
 def _draw_pools(
-    model: FlamingoModel, processor: FlamingoProcessor, task: Task, support: list[Example], protocol: Protocol
+    model: FlamingoModel, processor: FlamingoProcessor, task: Task, support: list[Example], config: EvaluationConfig
 ) -> tuple[dict[int, Demonstrations], bool]:
     """Draw the demonstrations of each seed, and say whether they are class-balanced."""
-    balanced = protocol.balanced
+    balanced = config.balanced
     if balanced is None:
         balanced = task.generation is None and all(example.group is not None for example in support)
     embed = None
-    if protocol.selection == "rices":
-        embed = ImageEmbedder(model, processor, clip=protocol.rices_clip)
+    if config.selection == "rices":
+        embed = ImageEmbedder(model, processor, clip=config.rices_clip)
     pools = {
         seed: Demonstrations(
             support,
-            selection=protocol.selection,
-            support_size=protocol.support_size,
+            selection=config.selection,
+            support_size=config.support_size,
             seed=seed,
             balanced=balanced,
             embed=embed,
         )
-        for seed in protocol.seeds
+        for seed in config.seeds
     }
     return pools, balanced
 
@@ -235,22 +185,22 @@ def _run_all(
     engine: FewShotEngine,
     processor: FlamingoProcessor,
     pools: Mapping[int, Demonstrations],
-    protocol: Protocol,
+    config: EvaluationConfig,
     queries: Sequence[Example],
     directory: Path,
     state: PartialState,
 ) -> list[dict[str, Any]]:
     results = []
-    for shots in protocol.shots:
+    for shots in config.shots:
         entry: dict[str, Any] = {"shots": shots}
-        for condition in ("", "blind_") if protocol.blind else ("",):
+        for condition in ("", "blind_") if config.blind else ("",):
             scores = []
             for seed, pool in pools.items():
-                run = _Run(task, engine, processor, pool, shots, seed, protocol.num_orders, is_blind=bool(condition))
+                run = _Run(task, engine, processor, pool, shots, seed, config.num_orders, is_blind=bool(condition))
                 scores.append(run.execute(directory, queries, state))
             values = [score[task.metric] for score in scores]
             entry[f"{condition}mean"], entry[f"{condition}std"] = float(np.mean(values)), float(np.std(values))
-            entry[f"{condition}scores"] = dict(zip(map(str, protocol.seeds), scores, strict=True))
+            entry[f"{condition}scores"] = dict(zip(map(str, config.seeds), scores, strict=True))
         results.append(entry)
     return results
 

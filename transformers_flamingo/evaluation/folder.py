@@ -3,16 +3,15 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from transformers.utils import logging
 
 from ..saving_flamingo import write_json
-from ..training.checkpointing import agree
+from ..utils.folders import call_on_main_process, lock_folder
 
 
 logger = logging.get_logger(__name__)
@@ -41,30 +40,20 @@ def hold_folder(directory: Path, settings: dict[str, Any]) -> Iterator[dict[str,
         ValueError: the folder is of other settings, or its settings are damaged. Raised in all processes.
         OSError: another evaluation is writing into it, or it cannot be written. Raised in all processes.
     """
-    lock = FileLock(directory / LOCK_NAME, blocking=False)
+    message = (
+        f"Another evaluation is writing into {str(directory)!r}. Wait until it ends, or choose another output directory. "
+        "To share the work between processes, start them with `accelerate launch` or `torchrun`."
+    )
 
     def take() -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise BlockingIOError(
-                f"Another evaluation is writing into {str(directory)!r}. Wait until it ends, or choose another output directory. "
-                "To share the work between processes, start them with `accelerate launch` or `torchrun`."
-            ) from None
-        except NotImplementedError:
-            logger.warning(
-                f"The disk of {str(directory)!r} has no locks. Run one evaluation at a time into this folder."
-            )
+        lock.enter_context(lock_folder(directory, LOCK_NAME, message=message))
         _check_settings(directory / SETTINGS_NAME, settings)
         if (directory / RESULTS_NAME).is_file() and read_summary(directory / RESULTS_NAME) is None:
             set_aside(directory / RESULTS_NAME, "The scores are computed again from the predictions.")
 
-    try:
-        agree(take)
+    with ExitStack() as lock:
+        call_on_main_process(take)
         yield read_summary(directory / RESULTS_NAME)
-    finally:
-        lock.release()
 
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:

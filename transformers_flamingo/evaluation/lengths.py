@@ -87,9 +87,11 @@ class _Lengths:
 
     def __init__(self, task: Task, processor: FlamingoProcessor, queries: Sequence[Example]):
         self.task, self.processor, self.queries = task, processor, queries
-        marker = processor.image_token
         overhead = processor.tokenizer.num_special_tokens_to_add()
-        self.of_queries = [overhead + n for n in self._count([marker * len(q.media) + q.prompt for q in queries])]
+        self.of_queries = [
+            overhead + n
+            for n in self._count([processor.few_shot_text([], (len(q.media), q.prompt))[1] for q in queries])
+        ]
         self.budgets = self._budgets()
         self._of_pools: dict[tuple[int, bool], list[int]] = {}
 
@@ -136,8 +138,8 @@ class _Lengths:
     def _of_pool(self, pool: Demonstrations, is_text_only: bool) -> list[int]:
         key = (id(pool), is_text_only)
         if key not in self._of_pools:
-            marker = "" if is_text_only else self.processor.image_token
-            end = self.processor.end_of_chunk_token + self.task.demonstration_separator
-            texts = [marker * len(shown.media) + shown.prompt + shown.answer + end for shown in pool.pool]
+            separator = self.task.demonstration_separator
+            shots = [(0 if is_text_only else len(shown.media), shown.prompt + shown.answer) for shown in pool.pool]
+            texts = [self.processor.few_shot_text([shot], separator=separator)[0] for shot in shots]
             self._of_pools[key] = self._count(texts)
         return self._of_pools[key]

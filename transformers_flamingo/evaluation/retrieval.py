@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedModel
 
+from ..data import load_media
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.loading import check_name
-from .engine import decode_medium, media_of
+from .engine import media_of
 from .task import Example
 
 
@@ -60,7 +61,7 @@ class ImageEmbedder:
             media = media_of(example, kind)
             if not media:
                 raise ValueError(f"{kind} {example.id!r} has no image, so there is nothing to compare.")
-            decoded = decode_medium(media[0])
+            decoded = load_media(media[0].data, media[0].location)
             decoded = decoded if isinstance(decoded, list) else [decoded]
             frames += [frame.convert("RGB") for frame in decoded]
             counts.append(len(decoded))

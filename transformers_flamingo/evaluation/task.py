@@ -16,7 +16,7 @@ class Example:
         id (`str`): Its name in the benchmark, unique in its split.
         media (`list`):
             Images in order, each a path, URL, PIL image or an undecoded `{"bytes", "path"}` dict, or a video as a list
-            of frames or a [`Video`]. One `<image>` stands before `prompt` for each.
+            of frames or a [`VideoSegment`]. One `<image>` stands before `prompt` for each.
         prompt (`str`): What stands before the answer: `"Question:What is it? Short answer:"`.
         answer (`str`, *optional*): What completes the prompt when this is a demonstration; `None` if it cannot be one.
         references (`Any`): What the metric compares a prediction with: captions, ten annotators' answers, a label.

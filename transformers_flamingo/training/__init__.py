@@ -4,21 +4,16 @@
 from ..data.data_collator import FlamingoDataCollator
 from ..data.features import add_image_features
 from ..data.packing import check_packing
-from ..pretraining.pretraining import (
-    TextPretrainingArguments,
-    VisionPretrainingArguments,
-    pretrain_text,
-    pretrain_vision,
-)
 from .adapters import lora_config
-from .arguments import DataSource, FlamingoTrainingArguments
+from .arguments import DataSource, FlamingoTrainingArguments, ModelArguments
+from .build import build_model
 from .callbacks import GateHistoryCallback
 from .checkpointing import get_last_checkpoint, load_trainable
-from .held_out import HeldOut
+from .held_out import GenerationEvalDataset
 from .mixture import DataMixture
 from .optimization import parameter_groups
-from .recipe import Recipe, parse_recipe, read_recipe
-from .run import build_model, run_recipe
+from .recipe import Recipe, make_recipe_parser, parse_recipe, read_recipe
+from .run import run_recipe
 from .sharding import full_state_dict, shard_model
 from .trainer import FlamingoTrainer
 
@@ -30,10 +25,9 @@ __all__ = [
     "FlamingoTrainer",
     "FlamingoTrainingArguments",
     "GateHistoryCallback",
-    "HeldOut",
+    "GenerationEvalDataset",
+    "ModelArguments",
     "Recipe",
-    "TextPretrainingArguments",
-    "VisionPretrainingArguments",
     "add_image_features",
     "build_model",
     "check_packing",
@@ -41,10 +35,9 @@ __all__ = [
     "get_last_checkpoint",
     "load_trainable",
     "lora_config",
+    "make_recipe_parser",
     "parameter_groups",
     "parse_recipe",
-    "pretrain_text",
-    "pretrain_vision",
     "read_recipe",
     "run_recipe",
     "shard_model",

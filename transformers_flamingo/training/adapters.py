@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Adapters of peft for a Flamingo."""
+"""PEFT adapters for a Flamingo model."""
 
 from typing import TYPE_CHECKING
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 def lora_config(model: FlamingoModel, **kwargs) -> "LoraConfig":
     """
-    A `peft.LoraConfig` for `get_peft_model`: what [`~FlamingoModel.freeze_backbones`] trains, and LoRA on the language
-    model.
+    Make a `peft.LoraConfig` for `get_peft_model`: it trains what [`~FlamingoModel.freeze_backbones`] leaves trainable, and
+    LoRA on the language model.
 
     | part of the model                                          | what is trained                              |
     |------------------------------------------------------------|----------------------------------------------|
-    | linear layers of the language model, but the head          | LoRA                                         |
+    | linear layers of the language model, except the head       | LoRA                                         |
     | resampler, gated blocks                                    | in full                                      |
     | rows of `<image>` and `<|endofchunk|>` of the embedding,   | in full                                      |
-    | and of the head where that is another matrix, without bias |                                              |
-    | all else                                                   | nothing                                      |
+    | and of the head if it is a separate matrix without bias    |                                              |
+    | everything else                                            | nothing                                      |
 
-    Do not call `freeze_backbones` as well: peft freezes, and has the rows as parameters of its own.
+    Do not call `freeze_backbones` in addition: PEFT freezes the model itself and trains the rows as its own parameters.
 
     Args:
-        model ([`FlamingoModel`]): The model, quantised or not.
+        model ([`FlamingoModel`]): The model, quantized or not.
         kwargs:
-            Fields of `LoraConfig`, such as `r` and `lora_alpha`. They win over those chosen here: `target_modules`
+            Fields of `LoraConfig`, such as `r` and `lora_alpha`. They override the fields chosen here: `target_modules`
             takes names in the language model (`["q_proj", "v_proj"]`), and reaches the other parts only with
             `exclude_modules=None`.
 
@@ -42,7 +42,7 @@ def lora_config(model: FlamingoModel, **kwargs) -> "LoraConfig":
 
     Raises:
         ImportError: peft is not installed.
-        ValueError: the model was frozen by `freeze_backbones`, or is no [`FlamingoModel`].
+        ValueError: the model was frozen by `freeze_backbones`, or is not a [`FlamingoModel`].
 
     Example:
 
@@ -53,17 +53,17 @@ def lora_config(model: FlamingoModel, **kwargs) -> "LoraConfig":
     try:
         from peft import LoraConfig
     except ImportError as error:
-        raise ImportError("Adapters need peft: `pip install transformers-flamingo[train]`.") from error
+        raise ImportError("Adapters need PEFT: `pip install transformers-flamingo[train]`.") from error
     if not isinstance(model, FlamingoModel):
         raise ValueError(
-            f"`lora_config` got a {type(model).__name__}, but the names in it are those of the whole `FlamingoModel`. Give "
-            "that, before `get_peft_model` changes it."
+            f"`lora_config` got a {type(model).__name__}, but the names in a config are those of the whole `FlamingoModel`. "
+            "Pass that model, before `get_peft_model` changes it."
         )
     if model.input_token_rows is not None:
         raise ValueError(
-            "`freeze_backbones()` was called on this model, so the rows of `<image>` and `<|endofchunk|>` are trainable "
-            "parameters already, and peft would make others for them. peft freezes by itself: leave `freeze_backbones()` "
-            "out, or call `unfreeze_backbones()` first."
+            "`freeze_backbones()` was called on this model, so the rows of `<image>` and `<|endofchunk|>` are already trainable "
+            "parameters, and PEFT would add others for them. PEFT freezes the model itself: omit `freeze_backbones()`, or call "
+            "`unfreeze_backbones()` first."
         )
     names = {module: name for name, module in model.named_modules()}
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
@@ -72,10 +72,10 @@ def lora_config(model: FlamingoModel, **kwargs) -> "LoraConfig":
         if getattr(head, "bias", None) is None:
             token_rows[names[head]] = model.trained_token_ids
         else:
-            # The module that peft puts in its place computes without the bias.
+            # The module that PEFT replaces it with computes without the bias
             logger.warning(
-                f"{names[head]} has a bias, so peft cannot train single rows of it: those of tokens "
-                f"{model.trained_token_ids} stay as they are in the head. They are trained in the embedding."
+                f"{names[head]} has a bias, so PEFT cannot train single rows of it: the rows of tokens "
+                f"{model.trained_token_ids} in the head stay as they are. They are trained in the embedding."
             )
     defaults = {
         "target_modules": "all-linear",
@@ -85,7 +85,7 @@ def lora_config(model: FlamingoModel, **kwargs) -> "LoraConfig":
             *(f"gated_cross_attention.{index}" for index in range(len(model.gated_cross_attention))),
         ],
         "trainable_token_indices": token_rows,
-        # GPT-2 keeps its matrices transposed. peft would find out too, with a warning for each run
+        # GPT-2 keeps its matrices transposed. PEFT would detect that too, with a warning in each run
         "fan_in_fan_out": any(isinstance(module, Conv1D) for module in model.language_model.modules()),
     }
     return LoraConfig(**{**defaults, **kwargs})

@@ -1,107 +1,251 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""What a training run can be told: the sources of its data, and the arguments of its trainer."""
+"""Training arguments: the model, the data sources, and the arguments of the trainer."""
 
 import copy
+import json
 import math
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 from datasets import Dataset, IterableDataset
+from huggingface_hub.dataclasses import type_validator
 from transformers import TrainingArguments
 
+from ..configuration_flamingo import FlamingoConfig
 from ..data import FORMATS, Reader
 from ..utils.redaction import redact, redact_values
-from .recipe_file import show
+from .recipe_file import show, suggest
 
 
 MixtureStrategy = Literal["accumulate", "round_robin"]
 
 
+def parse_json(name: str, value: dict[str, Any] | str | None) -> dict[str, Any] | None:
+    """
+    Return the value of a field that is a dictionary, or JSON when it comes from a command line.
+
+    Raises:
+        ValueError: it is not JSON. The message names the field.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"`{name}` is {show(value)}, which is not JSON ({error}). Correct it.") from error
+
+
+@dataclass
+class ModelArguments:
+    """
+    The model that a recipe trains: a saved Flamingo, or a new one made of two backbones.
+
+    Args:
+        model (`str`, *optional*): Name or directory of a saved Flamingo to train further.
+        vision, text (`str`, *optional*):
+            Instead of `model`: names or directories of the backbones, or names that a package registers, such as `miniature`.
+        model_config (`dict`, *optional*): Fields of [`FlamingoConfig`] for a new model.
+        train_vision, train_text (`bool`, *optional*, defaults to `False`): Whether to train that backbone too.
+        text_from_scratch (`bool`, *optional*, defaults to `False`):
+            Whether to start from a language model with random weights, and train it.
+        lora_rank (`int`, *optional*): Rank of LoRA adapters that are trained on the language model ([`lora_config`]).
+        lora_alpha (`int`, *optional*): Scale of the adapters. Defaults to twice the rank.
+        quantization (`str`, *optional*): Keep the frozen language model in `"4bit"` or `"8bit"` (bitsandbytes).
+
+    Raises:
+        ValueError: the arguments contradict each other.
+    """
+
+    _argument_group_name = "model"  # the heading in the help of `HfArgumentParser`
+
+    model: str | None = field(
+        default=None, metadata={"help": "Name or directory of a saved Flamingo to train further."}
+    )
+    vision: str | None = field(default=None, metadata={"help": "Name or directory of the vision encoder."})
+    text: str | None = field(default=None, metadata={"help": "Name or directory of the language model."})
+    model_config: dict | str | None = field(
+        default=None, metadata={"help": "Fields of FlamingoConfig for a new model, as JSON, or --model_config.FIELD."}
+    )
+    train_vision: bool = field(default=False, metadata={"help": "Train the vision encoder too."})
+    train_text: bool = field(default=False, metadata={"help": "Train the language model too."})
+    text_from_scratch: bool = field(
+        default=False, metadata={"help": "Start from a language model with random weights, and train it."}
+    )
+    lora_rank: int | None = field(
+        default=None, metadata={"help": "Rank of LoRA adapters that are trained on the language model."}
+    )
+    lora_alpha: int | None = field(
+        default=None, metadata={"help": "Scale of the adapters (twice the rank if not given)."}
+    )
+    quantization: Literal["4bit", "8bit"] | None = field(
+        default=None, metadata={"help": "Keep the frozen language model in 4 or 8 bits (bitsandbytes)."}
+    )
+
+    def __post_init__(self):
+        self.model_config = parse_json("model_config", self.model_config)
+        self._check_model_config()
+        new = self.vision or self.text or self.model_config or self.text_from_scratch
+        rules = (
+            (
+                self.model is None and (self.vision is None or self.text is None),
+                f"`model` is not given, `vision` is {self.vision!r} and `text` {self.text!r}. Give `model`, a saved Flamingo to "
+                "train further, or both backbones of a new one.",
+            ),
+            (
+                self.model is not None and new,
+                f"`model` is {self.model!r}, which has its backbones and its configuration already. Remove `vision`, `text`, "
+                "`model_config` and `text_from_scratch`.",
+            ),
+            (
+                self.lora_alpha is not None and self.lora_rank is None,
+                f"`lora_alpha` is {self.lora_alpha}, which has no effect without `lora_rank`: no adapters would be trained. Give "
+                "`lora_rank`, or remove it.",
+            ),
+            (
+                self.lora_rank is not None and (self.train_text or self.train_vision or self.text_from_scratch),
+                f"`lora_rank` is {self.lora_rank}: adapters are trained instead of the language model, and the vision encoder "
+                "stays frozen. Remove `train_text`, `train_vision` and `text_from_scratch`.",
+            ),
+            (
+                self.quantization not in (None, "4bit", "8bit"),
+                f"`quantization` is {self.quantization!r}. It can be '4bit' or '8bit'.",
+            ),
+            (
+                self.quantization is not None and (self.train_text or self.text_from_scratch),
+                f"`quantization` is {self.quantization!r}, and quantized weights cannot be trained. Remove `train_text` and "
+                "`text_from_scratch`, or train adapters with `lora_rank`.",
+            ),
+        )
+        for is_broken, message in rules:
+            if is_broken:
+                raise ValueError(message)
+
+    def _check_model_config(self) -> None:
+        for name in FlamingoConfig._unknown_names(self.model_config or {}):
+            if name not in ("dtype", "torch_dtype") and not name.startswith(("vision_", "text_")):
+                known = [f.name for f in fields(FlamingoConfig)]
+                raise ValueError(
+                    f"`model_config` has {show(name)}, which FlamingoConfig does not have.{suggest(name, known)}"
+                )
+        for name in ("vision_config", "text_config", "image_token_id", "end_of_chunk_token_id"):
+            if name in (self.model_config or {}):
+                raise ValueError(
+                    f"`model_config` has `{name}`, which comes from the backbones and the processor. Remove it. To set a field of a "
+                    "backbone, use `vision_FIELD` or `text_FIELD`."
+                )
+
+
+@dataclass
+class DataArguments:
+    """
+    Arguments that all data sources share.
+
+    Args:
+        data_root (`str`, *optional*): Directory of the relative paths of the sources. Defaults to the working directory.
+    """
+
+    _argument_group_name = "data"
+
+    data_root: str | None = field(default=None, metadata={"help": "Directory of the relative paths of the sources."})
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
     """
-    One entry of a data mixture.
+    One source of a data mixture.
 
     Args:
-        name (`str`): Names the source in logs and errors.
-        format (`str`): The layout of its files, a key of `transformers_flamingo.data.FORMATS`.
+        name (`str`): Name of the source in logs and errors.
+        format (`str`): Layout of its files, a key of `transformers_flamingo.data.FORMATS`.
         path (`str`): A file, a glob pattern or a folder, as [`~data.Reader.load`] takes it.
         weight (`float`, *optional*, defaults to 1):
-            The factor of its loss, the paper's lambda (Alayrac et al. 2022, section 2.4, equation 2).
+            Weight of its loss, the paper's lambda (Alayrac et al. 2022, section 2.4, equation 2).
         batch_size (`int`, *optional*, defaults to 8): Rows per micro-batch and process.
         max_length (`int`, *optional*):
-            Token budget of a row; with `packing`, of a document and of the row that it shares, and needed.
-        max_images (`int`, *optional*): Budget of images and videos of a row.
+            Maximum number of tokens of a row. Required with `packing`, where it limits each document and the row that the
+            documents share.
+        max_images (`int`, *optional*): Maximum number of images and videos of a row.
         streaming (`bool`, *optional*, defaults to `False`):
-            Whether rows are read when they are needed, in the order of the files. A source that is not streamed is
-            opened as a whole and shuffled anew in each of its epochs.
+            Whether to read rows when they are needed, in the order of the files. Otherwise the source is opened as a whole,
+            and shuffled again for each epoch.
         cache_features (`bool`, *optional*, defaults to `False`):
-            Whether the frozen vision encoder looks at the images once, before the training, and its features are kept
-            for this and later runs ([`DataMixture.cache_features`]).
-        split (`str`, *optional*): Takes only files with this word in their name or folder.
+            Whether to encode the images once with the frozen vision encoder before the training, and keep the features for
+            this and later runs ([`DataMixture.cache_features`]).
+        split (`str`, *optional*): Read only files with this word in their name or folder.
         options (`dict`, *optional*): Fields of the reader, such as `{"min_similarity": 0.24}` for `"mmc4"`.
-        leading_space_probability (`float`, *optional*, defaults to 0.5): See [`~data.render`].
-        next_image_probability (`float`, *optional*, defaults to 0): See [`~data.render`].
-        append_eos (`bool`, *optional*, defaults to `False`): See [`~data.render`].
+        leading_space_probability (`float`, *optional*, defaults to 0.5): See [`~data.document_to_sample`].
+        next_image_probability (`float`, *optional*, defaults to 0): See [`~data.document_to_sample`].
+        append_eos (`bool`, *optional*, defaults to `False`): See [`~data.document_to_sample`].
 
     Raises:
-        ValueError: a value is out of its range. The message names the source.
+        ValueError: a value has the wrong type or is out of its range. The message names the source.
     """
 
     name: str
-    format: str
-    path: str
-    weight: float = 1.0
-    batch_size: int = 8
-    max_length: int | None = None
-    max_images: int | None = None
-    streaming: bool = False
-    cache_features: bool = False
-    split: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    leading_space_probability: float = 0.5
-    next_image_probability: float = 0.0
-    append_eos: bool = False
+    format: str = field(metadata={"help": "Layout of the files."})
+    path: str = field(metadata={"help": "A file, a glob pattern or a folder."})
+    weight: float = field(default=1.0, metadata={"help": "Weight of the loss."})
+    batch_size: int = field(default=8, metadata={"help": "Rows per micro-batch and process."})
+    max_length: int | None = field(default=None, metadata={"help": "Maximum number of tokens of a row."})
+    max_images: int | None = field(default=None, metadata={"help": "Maximum number of images and videos of a row."})
+    streaming: bool = field(
+        default=False, metadata={"help": "Read rows when they are needed, in the order of the files."}
+    )
+    cache_features: bool = field(default=False, metadata={"help": "Encode the images once, before the training."})
+    split: str | None = field(
+        default=None, metadata={"help": "Read only files with this word in their name or folder."}
+    )
+    options: dict[str, Any] = field(default_factory=dict, metadata={"help": "Fields of the reader, as JSON."})
+    leading_space_probability: float = field(
+        default=0.5, metadata={"help": "Probability that the text after an image starts with a space."}
+    )
+    next_image_probability: float = field(
+        default=0.0, metadata={"help": "Probability that the texts of a page see the next image instead of the last."}
+    )
+    append_eos: bool = field(default=False, metadata={"help": "Append the end-of-sequence token."})
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"A data source has the name {self.name!r}: give it one, its losses are logged under it.")
+            raise ValueError(
+                f"A data source has the name {self.name!r}. Give it one: its losses are logged under its name."
+            )
         if not isinstance(self.format, str) or self.format not in FORMATS:
-            self._refuse("format", f"Known formats are {', '.join(FORMATS)}.")
+            self._raise("format", f"Known formats are {', '.join(FORMATS)}.")
+        words = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
+        for name, hint in get_type_hints(type(self)).items():
+            try:
+                type_validator(name, getattr(self, name), int | float if hint is float else hint)
+            except TypeError:
+                kind = next(iter(get_args(hint)), hint) if hint not in words else hint
+                self._raise(name, f"Give {words.get(kind, 'names with values')}.")
         for name in ("weight", "leading_space_probability", "next_image_probability"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                self._refuse(name, "Give a finite number.")
-        for name in ("streaming", "cache_features", "append_eos"):
-            if not isinstance(getattr(self, name), bool):
-                self._refuse(name, "Give true or false.")
-        for name in ("path", "split"):
-            if not isinstance(getattr(self, name), str) and (name == "path" or self.split is not None):
-                self._refuse(name, "Give a text.")
-        if not isinstance(self.options, dict):
-            self._refuse("options", "It maps names to values.")
+            if not math.isfinite(getattr(self, name)):
+                self._raise(name, "Give a finite number.")
         if not self.weight > 0:
-            self._refuse("weight", "It multiplies the loss, so it must be above 0: leave the source out instead.")
+            self._raise(
+                "weight", "It multiplies the loss, so it must be above 0. To train without the source, remove it."
+            )
         for name in ("batch_size", "max_length", "max_images"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                self._refuse(name, "It counts rows, tokens or images: give a whole number of at least 1.")
+            if value is not None and value < 1:
+                self._raise(name, "It counts rows, tokens or images: give a whole number of at least 1.")
         if self.cache_features and self.streaming:
-            self._refuse("cache_features", "The rows of a stream are not kept: set `streaming` to false.")
+            self._raise("cache_features", "The rows of a stream are not kept. Set `streaming` to false.")
         for name in ("leading_space_probability", "next_image_probability"):
             if not 0 <= getattr(self, name) <= 1:
-                self._refuse(name, "It is a probability: give a number from 0 to 1.")
+                self._raise(name, "It is a probability: give a number from 0 to 1.")
         known = [f.name for f in fields(FORMATS[self.format])]
         unknown = [name for name in self.options if name not in known]
         if unknown:
-            self._refuse("options", f"Of these, {self.format!r} has no {unknown}. Its options are {known}.")
+            self._raise("options", f"Of these, {self.format!r} has no {unknown}. Its options are {known}.")
 
-    def _refuse(self, name: str, why: str) -> None:
+    def _raise(self, name: str, reason: str) -> None:
         value = show(redact_values(getattr(self, name)))
-        raise ValueError(f"Data source {show(self.name)}: `{name}` is {value}. {why}")
+        raise ValueError(f"Data source {show(self.name)}: `{name}` is {value}. {reason}")
 
     @property
     def reader(self) -> Reader:
+        """Return the reader of `format`, with `options`."""
         return FORMATS[self.format](**self.options)
 
     def load(self) -> Dataset | IterableDataset:
@@ -117,33 +261,34 @@ class DataSource:
         except Exception as error:  # each file format has its own
             cause = "" if error.__cause__ is None else f" {type(error.__cause__).__name__}: {error.__cause__}"
             raise ValueError(
-                f"Data source {self.name!r} cannot be opened ({type(error).__name__}: {redact(f'{error}{cause}')}). Without it the mixture "
-                "would be another one, so the run stops. Check `path`, `format` and `split`, or remove the source."
+                f"Data source {self.name!r} cannot be opened ({type(error).__name__}: {redact(f'{error}{cause}')}). Continuing "
+                "without it would change the mixture, so the run was stopped. Check `path`, `format` and `split`, or remove the "
+                "source."
             ) from error
         if is_empty:
             raise ValueError(
-                f"Data source {self.name!r}: there is no row in {redact(self.path)!r}. Without it the mixture would be another "
-                "one, so the run stops. Check `path` and `split`, or remove the source."
+                f"Data source {self.name!r}: there is no row in {redact(self.path)!r}. Continuing without it would change the "
+                "mixture, so the run was stopped. Check `path` and `split`, or remove the source."
             )
         return rows
 
 
 class DefaultSize(int):
-    """Mark the default of a field, to be told from the same number given by the user."""
+    """The default of a field, which can be told from the same number given by the user."""
 
 
 @dataclass(repr=False)  # the generated one would show all fields
 class SecretFreeTrainingArguments(TrainingArguments):
     """
-    `TrainingArguments` that keep their secrets to themselves.
+    `TrainingArguments` whose secrets are not saved or logged.
 
-    `Trainer` pickles its arguments into the output folder, which is published, and trackers log them as JSON. Neither has
-    `hub_token`, nor what looks like a secret anywhere else in them ([`redact_values`]).
+    `Trainer` pickles its arguments into the output folder, which is published, and trackers log them as JSON. Both are written
+    without `hub_token` and without anything else that looks like a secret ([`redact_values`]).
     """
 
     def __getstate__(self) -> dict[str, Any]:
         state = redact_values(self.__dict__)
-        # They hold the configuration of DeepSpeed, with whatever is in it
+        # These hold the whole configuration of DeepSpeed, where a secret may have any name
         return {**state, **dict.fromkeys(state.keys() & {"hf_deepspeed_config", "deepspeed_plugin"})}
 
     def __copy__(self) -> "SecretFreeTrainingArguments":
@@ -157,7 +302,7 @@ class SecretFreeTrainingArguments(TrainingArguments):
         return twin
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `TrainingArguments.to_dict` does, without secrets."""
+        """Return the dictionary of `TrainingArguments.to_dict`, without secrets."""
         return redact_values(super().to_dict())
 
     def __str__(self) -> str:
@@ -169,83 +314,91 @@ class SecretFreeTrainingArguments(TrainingArguments):
 @dataclass(repr=False)
 class FlamingoTrainingArguments(SecretFreeTrainingArguments):
     """
-    `TrainingArguments` with what a Flamingo needs in addition.
+    `TrainingArguments` with the additional fields of a Flamingo.
 
     Args:
         mixture_strategy (`str`, *optional*, defaults to `"accumulate"`):
-            `"accumulate"`: each optimizer step adds up the gradients of one micro-batch of each source (times
-            `gradient_accumulation_steps`), weighted, as in the paper. `"round_robin"`: each step takes its
-            micro-batches from one source, and the next step from the next.
-        gate_learning_rate_multiplier (`float`, *optional*, defaults to 1): The gates learn so many times faster.
+            `"accumulate"`: each optimizer step adds the weighted gradients of one micro-batch of each source (times
+            `gradient_accumulation_steps`), as in the paper. `"round_robin"`: each step takes its micro-batches from one
+            source, and the steps take turns.
+        gate_learning_rate_multiplier (`float`, *optional*, defaults to 1): Learning rate multiplier for the gates.
         save_trainable_only (`bool`, *optional*, defaults to `False`):
-            Whether checkpoints hold the trained parameters alone. They are loaded by [`load_trainable`] into a model
-            that has its backbones already.
+            Whether to save only the trained parameters in checkpoints. [`load_trainable`] loads them into a model that has
+            its backbones already.
         skip_bad_samples (`bool`, *optional*, defaults to `False`):
-            Whether a row that cannot be trained on is counted, reported and replaced by another one of its source.
-            It is an error otherwise.
+            Whether to skip invalid rows: they are counted, logged and replaced by another row of the same source.
+            Otherwise an invalid row is an error.
         packing (`bool`, *optional*, defaults to `False`):
-            Whether the rows of a micro-batch are packed as documents into fewer rows, of at most `max_length` tokens of
-            their source ([`FlamingoDataCollator`]). The loss stays the same.
+            Whether to pack the rows of a micro-batch as documents into fewer rows, of at most `max_length` tokens of their
+            source ([`FlamingoDataCollator`]). The loss stays the same.
         max_non_finite_steps (`int`, *optional*, defaults to 3):
-            The training stops with an error when it logs after this many optimizer steps in a row whose loss is NaN or
-            infinite. Whatever the number, a model that has NaN or infinite weights is not saved and not published.
+            Stop with an error when the training logs after this many consecutive optimizer steps whose loss is NaN or
+            infinite. A model that has NaN or infinite weights is never saved or published, whatever this number is.
 
-        evaluation_max_rows (`int`, *optional*, defaults to 200): Held-out rows of each source that a recipe evaluates.
-        generation_max_new_tokens (`int`, *optional*, defaults to 20): Length of generated texts in an evaluation.
-        generation_num_beams (`int`, *optional*, defaults to 1): Their beams.
+        evaluation_max_rows (`int`, *optional*, defaults to 200): Maximum number of held-out rows of each evaluated source.
+        generation_max_new_tokens (`int`, *optional*, defaults to 20):
+            Maximum number of tokens generated for a prompt during evaluation.
+        generation_num_beams (`int`, *optional*, defaults to 1): Number of beams for generation during evaluation.
 
     Defaults that differ from `TrainingArguments`: `learning_rate=1e-4`, `lr_scheduler_type="constant_with_warmup"`,
-    `weight_decay=0.1` (it acts on the matrices of the gated blocks alone), `logging_steps=10`,
-    `remove_unused_columns=False` (columns of images and text are no arguments of the model),
+    `weight_decay=0.1` (it applies only to the matrices of the gated blocks), `logging_steps=10`,
+    `remove_unused_columns=False` (columns of images and text are not arguments of the model),
     `logging_nan_inf_filter=False` (a loss of NaN is shown), and `ddp_find_unused_parameters=True` (a batch without
     images leaves the resampler unused).
 
-    With a [`DataMixture`], whose sources have their own batch sizes and whose batches depend on their place alone,
+    With a [`DataMixture`], whose sources have their own batch sizes and whose batches depend only on their position,
     [`FlamingoTrainer`] refuses the fields that would have no effect: see [`check_arguments_for_mixture`].
     """
 
+    _argument_group_name = "training"
+
     mixture_strategy: MixtureStrategy = field(
-        default="accumulate", metadata={"help": "Accumulate all sources in each step, or take them in turn."}
+        default="accumulate",
+        metadata={"help": "Accumulate the gradients of all sources in each step, or let the sources take turns."},
     )
     gate_learning_rate_multiplier: float = field(
-        default=1.0, metadata={"help": "The gates learn so many times faster than the rest."}
+        default=1.0, metadata={"help": "Learning rate multiplier for the gates."}
     )
     save_trainable_only: bool = field(
-        default=False, metadata={"help": "Whether checkpoints hold the trained parameters alone."}
+        default=False, metadata={"help": "Save only the trained parameters in checkpoints."}
     )
-    skip_bad_samples: bool = field(
-        default=False, metadata={"help": "Whether rows that cannot be trained on are counted and replaced."}
-    )
-    packing: bool = field(default=False, metadata={"help": "Whether short documents share a row of a micro-batch."})
+    skip_bad_samples: bool = field(default=False, metadata={"help": "Skip, count and replace invalid rows."})
+    packing: bool = field(default=False, metadata={"help": "Pack short documents into shared rows of a micro-batch."})
 
     max_non_finite_steps: int = field(
-        default=3, metadata={"help": "Stop after this many steps in a row whose loss is NaN or infinite."}
+        default=3, metadata={"help": "Stop after this many consecutive steps whose loss is NaN or infinite."}
     )
 
-    evaluation_max_rows: int = field(default=200, metadata={"help": "Held-out rows of each source, at most."})
-    generation_max_new_tokens: int = field(default=20, metadata={"help": "Length of texts generated in evaluation."})
-    generation_num_beams: int = field(default=1, metadata={"help": "Beams of texts generated in evaluation."})
+    evaluation_max_rows: int = field(
+        default=200, metadata={"help": "Maximum number of held-out rows of each evaluated source."}
+    )
+    generation_max_new_tokens: int = field(
+        default=20, metadata={"help": "Maximum number of tokens generated for a prompt during evaluation."}
+    )
+    generation_num_beams: int = field(
+        default=1, metadata={"help": "Number of beams for generation during evaluation."}
+    )
 
     per_device_train_batch_size: int = field(
-        default=DefaultSize(8), metadata={"help": "Rows per micro-batch, where `train_dataset` is not a mixture."}
+        default=DefaultSize(8), metadata={"help": "Rows per micro-batch, if `train_dataset` is not a mixture."}
     )
-    learning_rate: float = field(default=1e-4, metadata={"help": "The peak learning rate."})
-    lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "The schedule."})
-    weight_decay: float = field(default=0.1, metadata={"help": "Of the matrices of the gated blocks."})
-    logging_steps: float = field(default=10, metadata={"help": "Log every so many steps."})
+    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
+    lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Learning rate schedule."})
+    weight_decay: float = field(default=0.1, metadata={"help": "Weight decay of the matrices of the gated blocks."})
+    logging_steps: float = field(default=10, metadata={"help": "Number of steps between two logs."})
     remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Whether to remove columns that are no arguments of the model."}
+        default=False, metadata={"help": "Remove columns that are not arguments of the model."}
     )
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Whether to hide losses of NaN."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses of NaN in the log."})
     ddp_find_unused_parameters: bool | None = field(
-        default=True, metadata={"help": "Whether DDP looks for parameters that a batch left unused."}
+        default=True, metadata={"help": "Let DDP look for parameters that a batch left unused."}
     )
 
     def __post_init__(self):
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"`{f.name}` is {value}, with which nothing can be trained. Give a finite number.")
+                raise ValueError(f"`{f.name}` is {value}, so nothing can be trained. Give a finite number.")
         super().__post_init__()
         if self.mixture_strategy not in get_args(MixtureStrategy):
             raise ValueError(
@@ -263,6 +416,6 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but it must be at least 1.")
         if not 0 < self.gate_learning_rate_multiplier < math.inf:
             raise ValueError(
-                f"`gate_learning_rate_multiplier` is {self.gate_learning_rate_multiplier}. At 0 or below, gates that "
-                "start closed stay closed and the images are never used: give a number above 0."
+                f"`gate_learning_rate_multiplier` is {self.gate_learning_rate_multiplier}. At 0 or below, gates "
+                "that start closed stay closed, and the images are never used. Give a number above 0."
             )

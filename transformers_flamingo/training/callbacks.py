@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""What to watch while a Flamingo trains."""
+"""Training callbacks."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -9,9 +9,11 @@ from transformers import TrainerCallback
 
 
 def gate_values(model: nn.Module) -> dict[str, list[float]]:
-    """`{"attn": [...], "ffn": [...]}`: tanh of the gates, in the order of the layers; empty where there are none.
+    """
+    Return tanh of the gates, gathered where they are sharded.
 
-    Sharded gates are gathered.
+    Returns:
+        `dict`: `{"attn": [...], "ffn": [...]}`, each in the order of the layers; empty lists for a model without gates.
     """
     values = {}
     for kind in ("attn", "ffn"):
@@ -30,7 +32,7 @@ class GateHistoryCallback(TrainerCallback):
     Records how far the gates are open, every `logging_steps` steps.
 
     `history` is a list of `{"step": int, "attn": [...], "ffn": [...]}` with `tanh(gate)` of each gated block, in the
-    order of the layers (paper, figure 6). A gate that stays at 0 is a block the model does not use. The lists of a
+    order of the layers (paper, figure 6). A gate that stays at 0 is a block that the model does not use. The lists of a
     model without gates are empty.
     """
 
@@ -38,29 +40,34 @@ class GateHistoryCallback(TrainerCallback):
         self.history: list[dict] = []
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
+        """Record the gates before the first step."""
         self._record(state.global_step, model)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
+        """Record the gates every `logging_steps` steps and after the last step."""
         every = state.logging_steps
         if (every and state.global_step % every == 0) or state.global_step == state.max_steps:
             self._record(state.global_step, model)
 
     def _record(self, step: int, model) -> None:
+        """Add an entry to the history."""
         self.history.append({"step": step, **gate_values(getattr(model, "module", model))})
 
 
 class EpochCallback(TrainerCallback):
     """
-    Keep `state.epoch` true where the stock loop, which does not know the length of its data, counts the run as one epoch.
+    Corrects `state.epoch`: the stock loop does not know the length of a mixture and counts the whole run as one epoch.
 
     Args:
-        count_epochs (`Callable[[], float | None]`): Passes over the data since the run began; `None` if it is not known.
+        count_epochs (`Callable[[], float | None]`):
+            Returns the passes over the data since the run began, or `None` if their number is unknown.
     """
 
     def __init__(self, count_epochs: Callable[[], float | None]):
         self.count_epochs = count_epochs
 
     def on_step_end(self, args, state, control, **kwargs):
+        """Set the epoch, unless it is unknown."""
         epoch = self.count_epochs()
         if epoch is not None:
             state.epoch = epoch
@@ -68,12 +75,28 @@ class EpochCallback(TrainerCallback):
     on_train_begin = on_step_end
 
 
-class StopAtNaNCallback(TrainerCallback):
+class ResumeCallback(TrainerCallback):
     """
-    Stop a training of the stock `Trainer` that has failed for good.
+    Restores what the stock loop sets to 0 when it begins, after it has done so.
 
     Args:
-        max_non_finite_logs (`int`): Number of logs in a row whose loss, or norm of the gradient, is NaN or infinite.
+        resume (`Callable[[], None]`): Restores it.
+    """
+
+    def __init__(self, resume: Callable[[], None]):
+        self.resume = resume
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Restore it: nothing has been trained or evaluated yet."""
+        self.resume()
+
+
+class StopAtNaNCallback(TrainerCallback):
+    """
+    Stops a training of the stock `Trainer` that has failed for good.
+
+    Args:
+        max_non_finite_logs (`int`): Number of consecutive logs with a NaN or infinite loss or norm of the gradient.
 
     Raises:
         ValueError: that number is reached.
@@ -84,21 +107,22 @@ class StopAtNaNCallback(TrainerCallback):
         self.count = 0
 
     def on_log(self, args, state, control, logs=None, **kwargs):
+        """Count consecutive logs that are not finite, and raise an error when there are too many."""
         if "loss" not in (logs or {}):
             return
-        # In half precision, gradients overflow now and then until the scale fits: such a step is skipped
+        # In half precision, gradients overflow now and then until the loss scale fits: such a step is skipped
         values = [float(logs["loss"]), 0.0 if args.fp16 else float(logs.get("grad_norm", 0.0))]
         self.count = 0 if all(map(math.isfinite, values)) else self.count + 1
         if self.count >= self.max_non_finite_logs:
             raise ValueError(
                 f"The loss or the norm of its gradient was NaN or infinite in the last {self.count} logs up to step "
-                f"{state.global_step}, so the training is stopped: nothing is learned from here on. Lower `learning_rate`, or "
-                "train in `bf16` instead of `fp16`."
+                f"{state.global_step}, so the training is stopped: the model would not learn anything from here on. Lower "
+                "`learning_rate`, or train in `bf16` instead of `fp16`."
             )
 
 
 def close_progress_bars(callbacks: Iterable[TrainerCallback]) -> None:
-    """Close the bars that a training left open, so that an error does not begin in the line of one."""
+    """Close the progress bars that a training left open, so that an error message starts on its own line."""
     for callback in callbacks:
         for bar in (getattr(callback, "training_bar", None), getattr(callback, "prediction_bar", None)):
             if hasattr(bar, "close"):

@@ -1,15 +1,16 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""The generated card of a trained model."""
+"""Generate the card of a trained model from a record of its training."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import nn
 
 from ..cards.model_card import FlamingoModelCardData
+from .arguments import DataSource, FlamingoTrainingArguments
 from .held_out import SCORES
-
-
-if TYPE_CHECKING:
-    from .trainer import FlamingoTrainer
 
 
 _ADAPTER_NOTE = (
@@ -20,60 +21,75 @@ _ADAPTER_NOTE = (
 
 
 _TRAINABLE_NOTE = (
-    "These are the trained parameters alone, and the lines above do not load them: build the model as `recipe.yaml` says "
+    "These are only the trained parameters, and the lines above do not load them: build the model as `recipe.yaml` says "
     "(`build_model`), then call `load_trainable(model, DIRECTORY)`, both of `transformers_flamingo.training`."
 )
 
 
-def training_card(trainer: "FlamingoTrainer") -> FlamingoModelCardData:
-    """What is known of a training run: the model, its data mixture, its hyperparameters and its last evaluation."""
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
-    is_adapter = hasattr(model, "get_base_model")
+@dataclass
+class TrainingRecord:
+    """
+    The facts about a training run that its card shows.
+
+    Args:
+        model ([`FlamingoModel`] or `PeftModel`): The model.
+        args ([`FlamingoTrainingArguments`]): The arguments of the trainer.
+        steps (`int`): Number of optimizer steps.
+        sources (`Sequence[DataSource]`, *optional*): The sources of the mixture. Empty for another dataset.
+        log_history (`Sequence[dict]`, *optional*): What the trainer logged.
+    """
+
+    model: nn.Module
+    args: FlamingoTrainingArguments
+    steps: int
+    sources: Sequence[DataSource] = ()
+    log_history: Sequence[Mapping[str, Any]] = ()
+
+
+def training_card(record: TrainingRecord) -> FlamingoModelCardData:
+    """Collect the facts of a card: the model, its data mixture, its hyperparameters and its last evaluation."""
+    is_adapter = hasattr(record.model, "get_base_model")
     return FlamingoModelCardData.from_model(
-        model.get_base_model() if is_adapter else model,
-        data_mixture=_mixture(trainer),
-        hyperparameters=_hyperparameters(trainer),
-        scores=_scores(trainer.state.log_history),
-        notes=[_TRAINABLE_NOTE] if trainer.args.save_trainable_only else [_ADAPTER_NOTE] if is_adapter else (),
+        record.model.get_base_model() if is_adapter else record.model,
+        data_mixture=[_describe_source(source) for source in record.sources],
+        hyperparameters=_hyperparameters(record),
+        scores=_scores(record.log_history),
+        notes=[_TRAINABLE_NOTE] if record.args.save_trainable_only else [_ADAPTER_NOTE] if is_adapter else (),
     )
 
 
-def write_training_card(trainer: "FlamingoTrainer") -> None:
-    """Write it to `README.md` in the output directory."""
-    directory = Path(trainer.args.output_dir)
+def write_training_card(record: TrainingRecord, directory: str | Path) -> None:
+    """Write the card of a training run to `README.md` in a folder, which is created if it does not exist."""
+    directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    training_card(trainer).save(directory / "README.md")
+    training_card(record).save(directory / "README.md")
 
 
-def _mixture(trainer: "FlamingoTrainer") -> list[dict[str, Any]]:
-    if trainer.mixture is None:
-        return []
-    names = {"batch_size": "rows per micro-batch", "max_length": "tokens", "max_images": "images"}
-    rows = []
-    for source in trainer.mixture.sources:
-        row = {"name": source.name, "format": source.format, "weight": source.weight}
-        row |= {label: getattr(source, name) for name, label in names.items() if getattr(source, name) is not None}
-        rows.append(row)
-    return rows
+def _describe_source(source: DataSource) -> dict[str, Any]:
+    """Return a row of the table of sources."""
+    labels = {"batch_size": "rows per micro-batch", "max_length": "tokens", "max_images": "images"}
+    row = {"name": source.name, "format": source.format, "weight": source.weight}
+    return row | {label: getattr(source, name) for name, label in labels.items() if getattr(source, name) is not None}
 
 
-def _hyperparameters(trainer: "FlamingoTrainer") -> dict[str, Any]:
-    args, state = trainer.args, trainer.state
+def _hyperparameters(record: TrainingRecord) -> dict[str, Any]:
+    """Return the table of hyperparameters."""
+    args = record.args
     facts = {
-        "steps": state.global_step,
+        "steps": record.steps,
         "learning rate": args.learning_rate,
         "learning rate of the gates": args.learning_rate * args.gate_learning_rate_multiplier,
         "schedule": getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type),
-        "warm-up": args.warmup_steps,
+        "warmup": args.warmup_steps,
         "optimizer": getattr(args.optim, "value", args.optim),
         "betas": f"{args.adam_beta1}, {args.adam_beta2}",
         "weight decay of the gated blocks": args.weight_decay,
-        "largest norm of a gradient": args.max_grad_norm,
+        "maximum gradient norm": args.max_grad_norm,
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         "processes": args.world_size,
         "seed": args.seed,
     }
-    if trainer.mixture is None:
+    if not record.sources:
         facts["rows per step"] = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     else:
         facts["mixture"] = args.mixture_strategy
@@ -81,10 +97,10 @@ def _hyperparameters(trainer: "FlamingoTrainer") -> dict[str, Any]:
     return facts
 
 
-def _scores(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of the last evaluation, of each held-out set."""
+def _scores(log_history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the scores of the last evaluation of each held-out dataset."""
     last: dict[str, float] = {}
-    for entry in history:
+    for entry in log_history:
         last.update({name: value for name, value in entry.items() if name.startswith("eval_")})
     scores = []
     for name, value in last.items():

@@ -1,35 +1,31 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Held-out rows that a model in training is measured on, with their images and blind."""
+"""Held-out rows for generation-based evaluation during training, with their images and with blank images."""
 
-import re
-import string
-from collections import Counter
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers.utils import logging
 
-from ..data import BadSampleError, origin, render
+from ..data import BadSampleError, blank_image, document_to_sample, row_location
 from ..data.data_collator import FlamingoDataCollator
+from ..evaluation.metrics import exact_match, word_f1
 from ..processing_flamingo import FlamingoProcessor
 from .arguments import DataSource
 
 
 logger = logging.get_logger(__name__)
 
-_BLANK = (127, 127, 127)
 
-
-class Question(NamedTuple):
+class EvalPrompt(NamedTuple):
     """
-    What a model is asked to generate.
+    A prompt, and the text that a model should generate after it.
 
     Args:
-        prompt (`str`): The text up to the last part that is learned in training, markers included.
-        images (`list`): The images of all markers in it, videos as lists of frames.
-        reference (`str`): How it goes on: a caption, an answer.
+        prompt (`str`): The text before the last part that is supervised in training, including markers.
+        images (`list`): One image per marker in the prompt; videos are lists of frames.
+        reference (`str`): The continuation, such as a caption or an answer.
     """
 
     prompt: str
@@ -37,23 +33,25 @@ class Question(NamedTuple):
     reference: str
 
 
-class HeldOut(torch.utils.data.Dataset):
+class GenerationEvalDataset(torch.utils.data.Dataset):
     """
-    Rows of a source for `Trainer(eval_dataset=...)`. [`FlamingoTrainer`] reports their loss, and how well the model
-    generates their last texts, both with the images and blind.
+    Held-out rows of a source for `Trainer(eval_dataset=...)`.
 
-    The rows are spread evenly over the source, read once, and rendered without chance: a leading space or not as
-    `leading_space_probability` of the source is above a half or not, and each text with its own image. A text without
-    anything before it is a bad row: there is nothing to generate from.
+    [`FlamingoTrainer`] reports their loss and how well the model generates their last texts, both with the images and with
+    blank images.
+
+    The rows are spread evenly over the source, read once, and rendered without randomness: with a leading space if
+    `leading_space_probability` of the source is above one half, and each text with its own image. A row whose last text has
+    nothing before it is bad, because there is nothing to generate it from.
 
     Args:
-        source ([`DataSource`]): Where they are. Not streamed.
-        processor ([`FlamingoProcessor`]): Makes the text.
-        max_rows (`int`, *optional*): How many rows at most.
-        skip_bad_samples (`bool`, *optional*, defaults to `False`): Whether bad rows are left out, with a warning.
+        source ([`DataSource`]): The source. It must not be streamed.
+        processor ([`FlamingoProcessor`]): Renders the text.
+        max_rows (`int`, *optional*): Maximum number of rows.
+        skip_bad_samples (`bool`, *optional*, defaults to `False`): Whether to skip bad rows, with a warning.
 
     Raises:
-        ValueError: the source cannot be opened, is empty or is streamed.
+        ValueError: the source cannot be opened, is empty or is streamed, or none of its rows can be used.
         BadSampleError: a row cannot be used, and `skip_bad_samples` is not set.
     """
 
@@ -67,8 +65,7 @@ class HeldOut(torch.utils.data.Dataset):
     ):
         if source.streaming:
             raise ValueError(
-                f"Data source {source.name!r} is streamed, but held-out rows are chosen from all over a source: leave "
-                "out `streaming`."
+                f"Data source {source.name!r} is streamed, but held-out rows are chosen from the whole source. Remove `streaming`."
             )
         self.source = source
         self.processor = processor
@@ -79,33 +76,35 @@ class HeldOut(torch.utils.data.Dataset):
         for index in np.linspace(0, len(rows) - 1, count).round().astype(int).tolist():
             row = rows[index]
             try:
-                self.samples.append(self._render(reader.read(row), origin(row)))
+                self.samples.append(self._render(reader.read(row), row_location(row)))
             except BadSampleError as error:
                 if not skip_bad_samples:
                     raise BadSampleError(f"Data source {source.name!r}: {error}") from error
-                logger.warning(f"Left out of the evaluation on {source.name!r}: {error}")
+                logger.warning(f"Skipped in the evaluation on {source.name!r}: {error}")
         if not self.samples:
             raise ValueError(f"Data source {source.name!r}: none of {count} rows can be used for evaluation.")
 
-    def _render(self, document: list, where: str) -> dict[str, Any]:
-        sample = render(
+    def _render(self, document: list, location: str) -> dict[str, Any]:
+        """Render a document, and check that it can be evaluated."""
+        sample = document_to_sample(
             document,
             self.processor,
             np.random.default_rng(0),
-            where=where,
+            location=location,
             max_length=self.source.max_length,
             max_images=self.source.max_images,
             leading_space_probability=float(self.source.leading_space_probability > 0.5),
         )
         if sample["supervised"][-1][0] == 0:
             raise BadSampleError(
-                f"{where}: the text {sample['text']!r:.80} has no image and no prompt before it to generate it from. Remove "
+                f"{location}: the text {sample['text']!r:.80} has no image and no prompt before it to generate it from. Remove "
                 "the row."
             )
-        try:  # now, rather than in the middle of the training
+        try:  # so that the error comes now instead of in the middle of the training
             FlamingoDataCollator(self.processor)([sample])
-        except Exception as error:  # image processors have their own
-            raise BadSampleError(f"{where}: it cannot be collated ({error})") from error
+        # Each image processor has its own types of errors for the images that it does not take
+        except Exception as error:
+            raise BadSampleError(f"{location}: it cannot be collated ({error})") from error
         return sample
 
     def __len__(self) -> int:
@@ -115,43 +114,26 @@ class HeldOut(torch.utils.data.Dataset):
         sample = self.samples[index]
         return {**sample, "images": [_blank(image) for image in sample["images"]]} if self.is_blind else sample
 
-    def blind(self) -> "HeldOut":
-        """The same rows with a grey picture in the place of each image: what the text alone gives away."""
-        twin = object.__new__(HeldOut)
+    def blind(self) -> "GenerationEvalDataset":
+        """Return the same rows with gray images, which measure what the text alone gives away."""
+        twin = object.__new__(GenerationEvalDataset)
         twin.__dict__.update(self.__dict__, is_blind=True)
         return twin
 
-    def question(self, index: int) -> Question:
-        """The row as a prompt and its continuation."""
+    def eval_prompt(self, index: int) -> EvalPrompt:
+        """Split a row into a prompt and its continuation."""
         sample = self[index]
         start, end = sample["supervised"][-1]
         prompt = sample["text"][:start]
         reference = sample["text"][start:end].removesuffix(self.processor.end_of_chunk_token).strip()
-        return Question(prompt, sample["images"], reference)
+        return EvalPrompt(prompt, sample["images"], reference)
 
 
 def _blank(image: Any) -> Any:
     if isinstance(image, list):
         return [_blank(frame) for frame in image]
-    return Image.new("RGB", image.size, _BLANK)
-
-
-def exact_match(prediction: str, reference: str) -> float:
-    """1 if both are the same words, case, punctuation and articles aside (as SQuAD compares answers), else 0."""
-    return float(_words(prediction) == _words(reference))
-
-
-def word_f1(prediction: str, reference: str) -> float:
-    """Harmonic mean of the shares of words that prediction and reference have in common, compared as above."""
-    there, here = Counter(_words(reference)), Counter(_words(prediction))
-    common = (there & here).total()
-    return 2 * common / (there.total() + here.total()) if common else float(not there and not here)
-
-
-def _words(text: str) -> list[str]:
-    text = text.lower().translate(str.maketrans("", "", string.punctuation))
-    return re.sub(r"\b(a|an|the)\b", " ", text).split()
+    return blank_image(image.size)
 
 
 #: What generated texts are scored by.
-SCORES = {"exact_match": exact_match, "word_f1": word_f1}
+SCORES = {"exact_match": partial(exact_match, normalization="squad"), "word_f1": word_f1}

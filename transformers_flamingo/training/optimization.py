@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Parameter groups for the optimizer of a Flamingo."""
+"""Parameter groups for the optimizer of a Flamingo model."""
 
 from typing import Any
 
@@ -10,26 +10,26 @@ def parameter_groups(
     model: FlamingoModel, learning_rate: float, weight_decay: float = 0.1, gate_learning_rate_multiplier: float = 1.0
 ) -> list[dict[str, Any]]:
     """
-    Groups for an optimizer such as `torch.optim.AdamW`. Frozen parameters are in none.
+    Make parameter groups for an optimizer such as `torch.optim.AdamW`. Frozen parameters are not in any of them.
 
-    Weight decay acts on the matrices of the gated blocks alone, as in OpenFlamingo. The gates have a learning rate of
-    their own: they start at 0, where the gradient of everything behind them is 0 too, so that a short training spends
-    most of its steps on opening them.
+    Weight decay acts only on the matrices of the gated blocks, as in OpenFlamingo. The gates have their own learning
+    rate: they start at 0, where the gradient of everything behind them is 0 too, so that a short training spends most of
+    its steps on opening them.
 
     Args:
         model ([`FlamingoModel`] or `PeftModel`): The model, frozen as it will be trained.
-        learning_rate (`float`): Of all parameters but the gates.
-        weight_decay (`float`): Of the matrices of the gated blocks.
+        learning_rate (`float`): Learning rate of all parameters except the gates.
+        weight_decay (`float`): Weight decay of the matrices of the gated blocks.
         gate_learning_rate_multiplier (`float`):
-            The gates learn so many times faster. A model without gates (`cross_attention_gating="none"`) has no such
-            group, and this changes nothing, so that a recipe and its ablation may have the same.
+            Learning rate multiplier for the gates. A model without gates (`cross_attention_gating="none"`) does not have
+            this group and ignores the multiplier, so that a recipe and its ablation can use the same value.
 
     Returns:
-        `list[dict]`: the matrices of the gated blocks, the rest, and the gates, where there are any. Pass them on as
+        `list[dict]`: The matrices of the gated blocks, the rest, and the gates; empty groups are omitted. Pass them to
         `Trainer(..., optimizers=(AdamW(parameter_groups(model, 1e-4)), None))`.
 
     Raises:
-        ValueError: nothing is trainable.
+        ValueError: no parameter requires a gradient.
     """
     gates, matrices, rest = [], [], []
     for name, parameter in model.named_parameters():

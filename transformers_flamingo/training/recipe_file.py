@@ -1,9 +1,9 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Read the YAML of a recipe: small, plain, and refused in a line if it is anything else.
+Read the YAML of a recipe: a small file of plain values. Anything else is refused with a message of one line.
 
-A recipe may come from someone else. Aliases that multiply, nesting, sizes and pipes cannot make the reader hang, and no message
-holds more of a value than a line.
+A recipe may come from someone else. Aliases that multiply, nesting, sizes and pipes cannot make the reader hang, no message
+contains more than a line of a value, and no expression can read the environment.
 """
 
 import difflib
@@ -15,16 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
 from ..utils import plugins
 from ..utils.redaction import explain, one_line, redact, redact_values
 
 
-#: The recipes that are shipped.
+#: The folder of the recipes that are shipped.
 RECIPES = Path(__file__).parent / "recipes"
 
+#: `${NAME}` or `${NAME.FIELD}` in a text, without a backslash before it. `OmegaConf` knows other expressions, with which a recipe
+#: could read secrets from the environment or copy itself without end. They are refused.
+REFERENCE = re.compile(r"(?<!\\)\$\{([A-Za-z_][\w-]*(?:\.[\w-]+)*)\}", re.ASCII)
+
 # Far above what any recipe has
-_MAX_BYTES = 2**18
+MAX_BYTES = 2**18
 _MAX_VALUES = 10_000
 _MAX_DEPTH = 20
 _MAX_BASES = 20
@@ -46,23 +51,21 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 in two points: `1e-4` is a number, and a name that is there twice is an error."""
+    """`SafeLoader` with two rules of YAML 1.2: `1e-4` is a number, and a name must not appear twice."""
 
 
-def _without_duplicates(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, Any]:
+def _construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, Any]:
     seen = set()
     for key, _ in node.value:
         if isinstance(key, yaml.ScalarNode):
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{show(key.value)} is there twice", key.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"{show(key.value)} appears twice", key.start_mark)
             seen.add(key.value)
     return loader.construct_mapping(node, deep=True)
 
 
-def _whole_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    """YAML 1.1 reads 1:30 as 90 and 0100 as 64. Whoever wrote them meant neither."""
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    """Refuse numbers that YAML 1.1 reads in an unexpected way: 1:30 as 90, and 0100 as 64."""
     if re.fullmatch(r"[-+]?(0|[1-9][\d_]*|0x[\da-fA-F_]+|0b[01_]+)", node.value) is None:
         raise yaml.constructor.ConstructorError(
             None,
@@ -73,8 +76,8 @@ def _whole_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     return loader.construct_yaml_int(node)
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _without_duplicates)
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
@@ -82,21 +85,21 @@ _Loader.add_implicit_resolver(
 
 def parse_yaml(text: str, name: str) -> Any:
     """
-    Parse a text of YAML into plain values: dictionaries with texts as keys, lists, texts, numbers, true, false and null.
+    Parse YAML into plain values: dictionaries with texts as keys, lists, texts, numbers, true, false and null.
 
     Args:
-        text (`str`): The text.
-        name (`str`): What it is, for messages.
+        text (`str`): The YAML.
+        name (`str`): Its name in messages.
 
     Raises:
-        ValueError: it is not YAML, or not that of a recipe.
+        ValueError: it is not valid YAML, or it has values that a recipe cannot have.
     """
     try:
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
-            # Before anything is made of the aliases: a few lines of them can stand for billions of values
-            _count(node, name)
+            # Before the aliases are followed: a few lines of them can stand for billions of values
+            _check_size(node, name)
             value = None if node is None else loader.construct_document(node)
         finally:
             loader.dispose()
@@ -108,22 +111,22 @@ def parse_yaml(text: str, name: str) -> Any:
         raise ValueError(f"{name} is not valid YAML: {one_line(str(error))}. Fix the file.") from error
     except RecipeError:
         raise
-    except Exception as error:  # dates and numbers out of range have other errors
+    except Exception as error:  # dates and numbers out of range raise others
         raise ValueError(f"{name} is not valid YAML: {explain(error)}") from error
     check_values(value, name)
     return value
 
 
 class RecipeError(ValueError):
-    """Say that a recipe is too large or not plain."""
+    """Error about a recipe that is too large, or whose values are not plain."""
 
 
-def _count(node: yaml.Node | None, name: str) -> None:
+def _check_size(node: yaml.Node | None, name: str) -> None:
     sizes: dict[int, int] = {}
 
     def size(node: yaml.Node, depth: int) -> int:
         if id(node) not in sizes:
-            if depth > _MAX_DEPTH:  # or an alias to what it is in
+            if depth > _MAX_DEPTH:  # also ends an alias that refers to its own parent
                 raise RecipeError(
                     f"{name} is nested too deeply, or an alias in it refers to what it is part of: a recipe has at most "
                     f"{_MAX_DEPTH} levels."
@@ -136,17 +139,17 @@ def _count(node: yaml.Node | None, name: str) -> None:
 
     if node is not None and size(node, 0) > _MAX_VALUES:
         raise RecipeError(
-            f"{name} has {sizes[id(node)]:,} values with its aliases written out, and a recipe has at most "
+            f"{name} has {sizes[id(node)]:,} values with its aliases written out. A recipe has at most "
             f"{_MAX_VALUES:,}. Remove the aliases (`*name`)."
         )
 
 
 def check_values(value: Any, name: str, depth: int = 0) -> None:
     """
-    Refuse what a recipe cannot hold.
+    Check that a recipe can have these values.
 
     Raises:
-        ValueError: the values are not plain, or are nested too deeply. The message begins with `name`.
+        ValueError: they are not plain, or nested too deeply. The message begins with `name`.
     """
     if depth > _MAX_DEPTH:
         raise RecipeError(f"{name} is nested too deeply: a recipe has at most {_MAX_DEPTH} levels. Flatten it.")
@@ -171,6 +174,7 @@ def check_values(value: Any, name: str, depth: int = 0) -> None:
             ) from None
         if "\0" in value:
             raise RecipeError(f"{name} has the text {show(value)}, with a NUL character in it. Remove it.")
+        _check_references(value, name)
     elif isinstance(value, int) and abs(value) > 2**63:
         raise RecipeError(f"{name} has a number of {value.bit_length()} bits. Give one of at most 63.")
     elif value is not None and not isinstance(value, bool | int | float):
@@ -180,13 +184,25 @@ def check_values(value: Any, name: str, depth: int = 0) -> None:
         )
 
 
+def _check_references(text: str, name: str) -> None:
+    for found in re.finditer(
+        r"(?<!\\)\$\{|\\\\\$\{", text
+    ):  # the second one: `OmegaConf` would read it as an expression
+        if REFERENCE.match(text, found.start()) is None:
+            raise RecipeError(
+                f"{name} has the text {show(text)}. In a recipe, `${{...}}` stands for the value of another field, such as "
+                "`${data_root}` or `${data.captions.path}`, and other expressions are not allowed. If it is part of the text, write "
+                "one backslash before it: `\\${`."
+            )
+
+
 def read_recipe_file(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
     """
-    Read a recipe, over those that it names as its `base`.
+    Read a recipe, merged into the one that it names as its `base`.
 
     Args:
-        path (`Path`): A file, or the name of one of [`RECIPES`].
-        above (`list[Path]`, *optional*): The recipes that begin with it.
+        path (`Path`): A file, or the name of a recipe that is shipped or registered ([`plugins.RECIPES`]).
+        above (`list[Path]`, *optional*): The recipes of which it is the base.
 
     Raises:
         FileNotFoundError: there is no such recipe.
@@ -200,53 +216,65 @@ def read_recipe_file(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
     if not os.path.isfile(path):
         shipped = sorted(p.relative_to(RECIPES).with_suffix("").as_posix() for p in RECIPES.rglob("*.yaml"))
         shipped += plugins.find_plugins(plugins.RECIPES)
-        kind = "is a folder or another thing that is not a file" if os.path.exists(path) else "is not there"
+        kind = "it is not a file, but a folder, a pipe or a device" if os.path.exists(path) else "no such file exists"
         raise FileNotFoundError(
-            f"There is no recipe {name}: it {kind}.{plugins.install_hint(plugins.RECIPES, str(path))} Give a YAML file, or one that is shipped: {', '.join(shipped)}."
+            f"There is no recipe {name}: {kind}.{plugins.install_hint(plugins.RECIPES, str(path))} Give a YAML file, or the name "
+            f"of a recipe: {', '.join(shipped)}."
         )
     with open(path, "rb") as file:
-        content = file.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise ValueError(f"{name} has more than {_MAX_BYTES:,} bytes, so it is not a recipe. Give its YAML file.")
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"{name} has more than {MAX_BYTES:,} bytes, so it is not a recipe. Give a YAML file.")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{name} is not a text in UTF-8 ({error.reason} at byte {error.start}): save it as one."
+            f"{name} is not text in UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8."
         ) from error
     values = parse_yaml(text, name)
     if not isinstance(values, dict):
-        raise ValueError(f"{name} holds {type(values).__name__}, where names with values should be. Fix the file.")
+        raise ValueError(f"{name} holds {type(values).__name__} instead of names with values. Fix the file.")
     base = values.pop("base", None)
     if base is None:
         return values
     if not isinstance(base, str) or not base:
         raise ValueError(
-            f"{name}: `base` is {show(base)}. Give the file or the name of the recipe to begin with, in quotes if YAML reads it "
-            "as something else (yes, no, on, off, a number)."
+            f"{name}: `base` is {show(base)}. Give the file or the name of the recipe to start from, in quotes if YAML "
+            "reads it as something else (yes, no, on, off, a number)."
         )
     above = (*above, path.resolve())
     beside = path.parent / base
     base_path = beside if os.path.isfile(beside) else Path(base)
     if base_path.resolve() in above:
         raise ValueError(
-            f"{name} begins with {show(base)}, which begins with it, and so on without end. Change `base` in one."
+            f"{name} has the base {show(base)}, which has {name} as its base, directly or not: that never ends. Change `base` in "
+            "one of them."
         )
     if len(above) > _MAX_BASES:
         raise ValueError(
-            f"{name} is the last of more than {_MAX_BASES} recipes, each the `base` of another. Join some."
+            f"{name} is the last of more than {_MAX_BASES} recipes, each the `base` of another. Merge some of them."
         )
     return merge(read_recipe_file(base_path, above), values)
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with `changes`, mapping by mapping; `None` takes out."""
-    merged = dict(base)
-    for name, value in changes.items():
-        if isinstance(value, dict):
-            merged[name] = merge(merged[name] if isinstance(merged.get(name), dict) else {}, value)
-        elif value is None:
-            merged.pop(name, None)
-        else:
-            merged[name] = value
+    """
+    Return `base` with `changes`, mapping by mapping (`OmegaConf.merge`). `None` removes a value.
+
+    Raises:
+        ValueError: a list would replace a mapping, or a mapping a list.
+    """
+    try:
+        merged = OmegaConf.to_container(OmegaConf.merge(base, changes))
+    except TypeError as error:
+        raise ValueError("A recipe cannot replace a list of its base by a mapping, or a mapping by a list.") from error
+    _remove_nulls(merged, changes)
     return merged
+
+
+def _remove_nulls(merged: dict[str, Any], changes: dict[str, Any]) -> None:
+    for name, value in changes.items():
+        if value is None:
+            merged.pop(name, None)
+        elif isinstance(value, dict):
+            _remove_nulls(merged[name], value)

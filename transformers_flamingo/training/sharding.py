@@ -13,11 +13,12 @@ from ..modeling_flamingo import FlamingoModel, find_decoder_layers
 
 def sharding_units(model: FlamingoModel) -> list[nn.Module]:
     """
-    The modules whose parameters are gathered and freed together, inner ones first.
+    Return the modules whose parameters are gathered and freed together, inner ones first.
 
-    Each is either trained or frozen as a whole, if the backbones are: each gated block, the resampler, each decoder
-    layer, what is left of the language model (embeddings, last norm, head), and the vision encoder. What is left of
-    the Flamingo itself are the trained token rows. A frozen unit so needs no gradient, and its reduction none.
+    They are each gated block, the resampler, each decoder layer, the rest of the language model (embeddings, last norm,
+    head), and the vision encoder. The rest of the model, which is not in the list, is the trained token rows. If each
+    backbone is trained or frozen as a whole, so is each unit, and a frozen unit needs no memory for gradients and no
+    communication to reduce them.
     """
     units: list[nn.Module] = [*model.gated_cross_attention, model.resampler]
     units += find_decoder_layers(model.language_model)
@@ -29,32 +30,36 @@ def sharding_units(model: FlamingoModel) -> list[nn.Module]:
 
 def shard_model(model: FlamingoModel, *, reshard_after_forward: bool = True, **kwargs: Any) -> FlamingoModel:
     """
-    Shard a model in place, each of `sharding_units` by itself. The process group must exist.
+    Shard a model in place, each of `sharding_units` separately. The process group must exist.
 
-    The trained rows of a frozen embedding get memory of their own ([`TokenRows`]), since a sharded matrix has no rows
-    to share it with.
+    The trained rows of a frozen embedding get their own memory ([`TokenRows`]), because a sharded matrix does not have
+    rows to share memory with.
 
     Args:
-        model ([`FlamingoModel`]): The model, frozen as it will be trained, on its device. Make the optimizer after.
+        model ([`FlamingoModel`]): The model, frozen as it will be trained, on its device. Create the optimizer afterwards.
         reshard_after_forward (`bool`, *optional*, defaults to `True`):
-            Whether a unit is freed between forward and backward.
-        kwargs: Passed to `fully_shard`, such as `mesh` and `mp_policy`. `None` is left out.
+            Whether to free a unit between forward and backward.
+        kwargs: Passed to `fully_shard`, such as `mesh` and `mp_policy`. Those that are `None` are not passed.
+
+    Returns:
+        [`FlamingoModel`]: The same model.
     """
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
     model.separate_token_rows()
     for unit in sharding_units(model):
         fully_shard(unit, reshard_after_forward=reshard_after_forward, **kwargs)
-    # Its rows are read by hooks of the embeddings, not by a forward of their own: they stay gathered throughout
+    # Hooks of the embeddings read the token rows, outside of any forward that would gather them: they stay gathered
     fully_shard(model, reshard_after_forward=False, **kwargs)
     return model
 
 
 def full_state_dict(model: FlamingoModel) -> dict[str, torch.Tensor]:
     """
-    The state dict of a sharded model as that of an ordinary one, on the CPU of process 0 and empty on the others.
+    Gather the state dict of a sharded model, in the form that an unsharded model has. Every process calls this.
 
-    Every process calls it. `FlamingoModel.from_pretrained(None, config=..., state_dict=...)` and `load_state_dict`
-    take it.
+    Returns:
+        `dict`: Tensors on the CPU in process 0, and nothing in the other processes.
+        `FlamingoModel.from_pretrained(None, config=..., state_dict=...)` and `load_state_dict` accept it.
     """
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     return model.merge_token_rows(get_model_state_dict(model, options=options))

@@ -19,9 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train the backbone and write its weights, its record and its card."""
-    from transformers_flamingo.cards.model_card import write_model_card
+    from transformers_flamingo.cards.rendering import write_card
 
-    from ..shipped import read_training_record
+    from ..shipped import card_template, read_training_record
 
     if arguments.backbone == "vision":
         from ..vision_backbone import train_vision_backbone as train
@@ -34,4 +34,4 @@ def run(arguments: argparse.Namespace) -> None:
     output_dir = Path(arguments.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)  # a wrong path is found before hours of training
     train(output_dir, seed=arguments.seed)
-    write_model_card(kind, read_training_record(output_dir), output_dir / "README.md")
+    write_card(card_template(kind), read_training_record(output_dir), output_dir / "README.md")

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Metrics of nothing, of no text and of lists that do not belong together are clear errors, and never a score."""
+"""Test that no predictions, values that are not texts and lists that do not match are clear errors instead of scores."""
 
 import pytest
 
@@ -31,6 +31,12 @@ TEXTS = {
 def test_one_prediction(name, prediction, references):
     with pytest.raises(ValueError, match="must be a|at least 4 answers"):
         TEXTS[name](prediction, references)
+
+
+@pytest.mark.parametrize(("prediction", "reference"), [(None, "a"), ("a", None), ("a", ["a"])])
+def test_word_f1(prediction, reference):
+    with pytest.raises(ValueError, match="must be a text"):
+        metrics.word_f1(prediction, reference)
 
 
 @pytest.mark.parametrize("metric", [metrics.cider_d, metrics.bleu])
@@ -80,7 +86,7 @@ def test_bleu_of_no_order():
         metrics.bleu(["a"], [["a"]], max_order=0)
 
 
-@pytest.mark.parametrize("name", [*TEXTS, "cider", "bleu", "validity_rate"])
+@pytest.mark.parametrize("name", [*TEXTS, "cider", "bleu", "validity_rate", "word_f1"])
 def test_a_module_of_nothing(name, tmp_path):
     evaluate = pytest.importorskip("evaluate")
     module = evaluate.load(str(metric_path(name)), cache_dir=str(tmp_path))

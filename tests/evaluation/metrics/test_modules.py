@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Each folder loads with `evaluate.load(path)`, offline, and gives what the pure function gives."""
+"""Test that each file loads with `evaluate.load(path)`, offline, and gives the score of the plain function."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -27,6 +28,7 @@ CASES = {
     "exact_match": (MATCHES, {"exact_match": 0.5}),
     "open_ended_match": (MATCHES, {"open_ended_match": 0.5}),
     "validity_rate": (MATCHES, {"validity_rate": 0.5}),
+    "word_f1": ({"predictions": ["A red cat.", "dog"], "references": ["red dog", "dog"]}, {"word_f1": 0.75}),
     "roc_auc": ({"prediction_scores": [0.1, 0.9, 0.5], "references": [0, 1, 1]}, {"roc_auc": 1.0}),
 }
 
@@ -47,6 +49,24 @@ def test_one_reference_need_not_be_a_list(name, tmp_path):
 def test_bleu_takes_its_order(tmp_path):
     module = evaluate.load(str(metric_path("bleu")), cache_dir=str(tmp_path))
     assert module.compute(**CAPTIONS, max_order=1) == {"bleu": metrics.bleu(**CAPTIONS, max_order=1)}
+
+
+def test_exact_match_takes_its_normalization(tmp_path):
+    module = evaluate.load(str(metric_path("exact_match")), cache_dir=str(tmp_path))
+    inputs = {"predictions": ["A cat!", "dog"], "references": ["cat", "dog"]}
+    assert module.compute(**inputs) == {"exact_match": 0.5}
+    assert module.compute(**inputs, normalization="squad") == {"exact_match": 1.0}
+
+
+def test_plain_functions_do_without_evaluate(monkeypatch):
+    monkeypatch.setitem(sys.modules, "evaluate", None)
+    monkeypatch.delitem(sys.modules, "transformers_flamingo.evaluation.metrics.base")
+    monkeypatch.setattr(metrics, "base", metrics.base)  # restored: the import below sets it
+    spec = importlib.util.spec_from_file_location("alone", metric_path("exact_match"))
+    alone = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(alone)
+    assert alone.exact_match("Yes.", "yes")
+    assert not hasattr(alone.ExactMatch, "compute")
 
 
 def test_all_metrics_are_tested_and_an_unknown_one_lists_them():

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from transformers_flamingo.data import VideoSegment, load_media
 from transformers_flamingo.evaluation.task import Example, Prediction, Task
 from transformers_flamingo.evaluation.tasks import TASKS, make_task
 from transformers_flamingo.evaluation.tasks.rareact import weighted_average_precision
 from transformers_flamingo.evaluation.tasks.visdial import ndcg
-from transformers_flamingo.evaluation.video import Video
 
 
 def write(root: Path, name: str, content) -> None:
@@ -178,12 +178,12 @@ def test_video_questions(tmp_path):
     write(tmp_path, "youtube_mapping.txt", "abc_1_2 vid12\nxyz vid13\n")
     task = make_task("msvd_qa", str(tmp_path), {"num_frames": "4"})
     (query,) = task.queries()
-    assert query.media == [Video(str(tmp_path / "YouTubeClips" / "abc_1_2.avi"), num_frames=4)]
+    assert query.media == [VideoSegment(str(tmp_path / "YouTubeClips" / "abc_1_2.avi"), num_frames=4)]
     assert task.score([predicted(query, "a man"), predicted(query, "woman")]) == {"accuracy": 50.0}
     task = make_task("msrvtt_qa", str(tmp_path))
-    assert task.queries()[0].media == [Video(str(tmp_path / "TrainValVideo" / "video12.mp4"))]
+    assert task.queries()[0].media == [VideoSegment(str(tmp_path / "TrainValVideo" / "video12.mp4"))]
     write(tmp_path, "TestVideo/video12.mp4", "")
-    assert task.queries()[0].media == [Video(str(tmp_path / "TestVideo" / "video12.mp4"))]
+    assert task.queries()[0].media == [VideoSegment(str(tmp_path / "TestVideo" / "video12.mp4"))]
 
 
 def test_video_captions(tmp_path):
@@ -191,7 +191,7 @@ def test_video_captions(tmp_path):
         write(tmp_path, f"vatex_{split}.json", [{"videoID": f"{split}_0", "enCap": ["a man runs", "running"]}])
     task = make_task("vatex", str(tmp_path))
     (query,) = task.queries()
-    assert query.media == [Video(str(tmp_path / "videos" / "public_test_english_v1.1_0.mp4"))]
+    assert query.media == [VideoSegment(str(tmp_path / "videos" / "public_test_english_v1.1_0.mp4"))]
     assert make_task("vatex", str(tmp_path), {"split": "validation_v1.0"}).queries()[0].id == "validation_v1.0_0"
     assert shown(task, task.support()[0]) == "<image>Output:a man runs<eoc>\n"
 
@@ -200,7 +200,7 @@ def test_video_captions(tmp_path):
     write(tmp_path, "youcookii_annotations_trainval.json", {"database": database})
     queries = make_task("youcook2", str(tmp_path)).queries()
     assert [query.id for query in queries] == ["validation/0", "validation/1"]
-    assert queries[1].media == [Video(str(tmp_path / "videos" / "validation.mp4"), 10, 15)]
+    assert queries[1].media == [VideoSegment(str(tmp_path / "videos" / "validation.mp4"), 10, 15)]
     assert queries[1].references == ["cut 1"]
 
 
@@ -211,7 +211,7 @@ def test_ivqa(tmp_path):
         write(tmp_path, f"{split}.csv", [row])
     task = make_task("ivqa", str(tmp_path))
     (query,) = task.queries()
-    assert query.media == [Video(str(tmp_path / "videos" / "v.mp4"), 1.0, 3.5)]
+    assert query.media == [VideoSegment(str(tmp_path / "videos" / "v.mp4"), 1.0, 3.5)]
     assert task.score_each([predicted(query, text) for text in ("a pan", "pot", "cup")]) == [1.0, 0.5, 0.0]
 
 
@@ -223,7 +223,7 @@ def test_choices_about_videos(tmp_path):
     task = make_task("star", str(tmp_path))
     (query,) = task.queries()
     assert query.candidates == ["The bag.", "The cup."] and query.references == "The cup."
-    assert query.media == [Video(str(tmp_path / "Charades_v1_480" / "v.mp4"), 2.5, 9.0)]
+    assert query.media == [VideoSegment(str(tmp_path / "Charades_v1_480" / "v.mp4"), 2.5, 9.0)]
     assert shown(task, query) == "<image>Question:What? Answer:The cup.<eoc>"
 
     row = {"video": "77", "question": "why did he run", "answer": "2", "qid": "6"}
@@ -232,7 +232,7 @@ def test_choices_about_videos(tmp_path):
     write(tmp_path, "map_vid_vidorID.json", {"77": "1164/77"})
     task = make_task("nextqa", str(tmp_path))
     (query,) = task.queries()
-    assert query.media == [Video(str(tmp_path / "NExTVideo" / "1164" / "77.mp4"))]
+    assert query.media == [VideoSegment(str(tmp_path / "NExTVideo" / "1164" / "77.mp4"))]
     assert query.references == "reason 2" and query.prompt == "Question:why did he run? Answer:"
     assert task.score([predicted(query, "reason 2")]) == {"accuracy": 100.0}
 
@@ -263,7 +263,7 @@ def test_rareact(tmp_path):
         ],
     )
     queries = task.queries()
-    assert queries[0].media == [Video(str(tmp_path / "videos" / "a.mp4"), 0.0, 2.0)]
+    assert queries[0].media == [VideoSegment(str(tmp_path / "videos" / "a.mp4"), 0.0, 2.0)]
     assert queries[0].candidates == ["cut door", "cut keyboard", "wash tree"]
     assert [example.answer for example in task.support()] == ["open door", "wash dish"] and task.support()[
         0
@@ -660,12 +660,12 @@ def test_frames_of_a_part_of_a_video(tmp_path):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
-    def greys(video: Video) -> list[float]:
-        return [np.asarray(frame).mean() / 6 for frame in video.frames("query '1'")]
+    def greys(video: VideoSegment) -> list[float]:
+        return [np.asarray(frame).mean() / 6 for frame in load_media(video, "query '1'")]
 
-    assert greys(Video(path, num_frames=4)) == pytest.approx([5, 15, 25, 35], abs=1.5)
-    assert greys(Video(path, 2.0, 3.0, num_frames=2)) == pytest.approx([22.5, 27.5], abs=1.5)
-    assert len(greys(Video(path, 3.9, 4.5, num_frames=3))) == 3
+    assert greys(VideoSegment(path, num_frames=4)) == pytest.approx([5, 15, 25, 35], abs=1.5)
+    assert greys(VideoSegment(path, 2.0, 3.0, num_frames=2)) == pytest.approx([22.5, 27.5], abs=1.5)
+    assert len(greys(VideoSegment(path, 3.9, 4.5, num_frames=3))) == 3
     late = str(tmp_path / "late.mp4")  # its first frame is shown at 2 s
     with av.open(path) as source, av.open(late, "w") as container:
         stream = container.add_stream_from_template(source.streams.video[0])
@@ -674,6 +674,6 @@ def test_frames_of_a_part_of_a_video(tmp_path):
                 packet.pts, packet.dts = packet.pts + 2 / packet.time_base, packet.dts + 2 / packet.time_base
                 packet.stream = stream
                 container.mux(packet)
-    assert greys(Video(late, 0.0, 1.0, num_frames=2)) == pytest.approx([0, 0], abs=1.5)
-    with pytest.raises(ValueError, match="query '1': the video .*nothing.mp4' cannot be decoded"):
-        Video(str(tmp_path / "nothing.mp4")).frames("query '1'")
+    assert greys(VideoSegment(late, 0.0, 1.0, num_frames=2)) == pytest.approx([0, 0], abs=1.5)
+    with pytest.raises(ValueError, match="query '1': the video .*nothing.mp4' cannot be read"):
+        load_media(VideoSegment(str(tmp_path / "nothing.mp4")), "query '1'")

@@ -1,36 +1,41 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Metrics without network or Java, each as a pure function of plain Python values and as a folder for `evaluate`:
+Metrics that need neither network nor Java. Each file is a plain function of Python values and a module for `evaluate`:
 
     evaluate.load(str(metric_path("cider"))).compute(predictions=[...], references=[[...], ...])
 
-`evaluate` copies a module and its siblings away, so what a folder's `<name>.py` imports relatively is in that folder.
+`evaluate` copies a script into its cache and imports it there, so the files import each other by their full names: a relative
+import would look next to the copy.
 """
 
 from pathlib import Path
 
-from .bleu.functional import bleu
-from .cider.functional import cider_d, ptb_tokenize
-from .exact_match.functional import exact_match
-from .open_ended_match.functional import open_ended_match
-from .roc_auc.functional import roc_auc
-from .rouge_l.functional import rouge_l
-from .validity_rate.functional import validity_rate
-from .vqa_accuracy.functional import normalize_vqa_answer, vqa_accuracy
+from .bleu import bleu
+from .cider import cider_d, ptb_tokenize
+from .exact_match import exact_match
+from .open_ended_match import open_ended_match
+from .roc_auc import roc_auc
+from .rouge_l import rouge_l
+from .validity_rate import validity_rate
+from .vqa_accuracy import normalize_vqa_answer, vqa_accuracy
+from .word_f1 import word_f1
 
 
 def metric_path(name: str) -> Path:
     """
-    The folder that `evaluate.load` takes.
+    Return the file that `evaluate.load` takes.
+
+    Args:
+        name (`str`): Name of the metric, such as `"cider"`.
 
     Raises:
-        ValueError: There is no such metric.
+        ValueError: there is no such metric.
     """
-    folder = Path(__file__).parent
-    known = sorted(path.stem for path in folder.glob("*/*.py") if path.stem == path.parent.name)
+    files = {path.stem: path for path in Path(__file__).parent.glob("*.py")}
+    known = sorted(files.keys() - {"__init__", "base", "checks"})
     if name not in known:
         raise ValueError(f"There is no metric {name!r}; known metrics are {', '.join(known)}.")
-    return folder / name
+    return files[name]
 
 
 __all__ = [
@@ -45,4 +50,5 @@ __all__ = [
     "rouge_l",
     "validity_rate",
     "vqa_accuracy",
+    "word_f1",
 ]

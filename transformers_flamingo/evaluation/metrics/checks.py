@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Checks of what a metric is given."""
+"""Checks of the inputs of metrics."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ def check_text(text: Any, name: str) -> None:
         ValueError: it is not.
     """
     if not isinstance(text, str):
-        raise ValueError(f"{name} is {text!r}, but it must be a text. For a missing answer give an empty one.")
+        raise ValueError(f"{name} is {text!r}, but it must be a text. Use an empty text for a missing answer.")
 
 
 def as_references(references: Any) -> list[str]:
@@ -26,7 +26,7 @@ def as_references(references: Any) -> list[str]:
     references = [references] if isinstance(references, str) else references
     if not isinstance(references, Sequence) or not references:
         raise ValueError(
-            f"The references are {references!r}, but they must be a text or a list with at least one: nothing could match."
+            f"The references are {references!r}, but they must be a text or a list with at least one text. Otherwise nothing could match."
         )
     for reference in references:
         check_text(reference, "A reference")
@@ -35,10 +35,10 @@ def as_references(references: Any) -> list[str]:
 
 def check_pairs(predictions: Sequence[Any], references: Sequence[Any]) -> None:
     """
-    Check that there are predictions, and references for each.
+    Check that there are predictions, and references for each of them.
 
     Raises:
-        ValueError: there are none, or not as many.
+        ValueError: there are no predictions, or the numbers differ.
     """
     if len(predictions) != len(references) or not len(predictions):
         raise ValueError(

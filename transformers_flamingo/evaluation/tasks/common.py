@@ -113,11 +113,11 @@ class Captioning(Task):
     demonstration_separator = "\n"
     generation = GenerationSettings(max_new_tokens=20)
 
-    def caption_example(self, id: Any, medium: Any, captions: Sequence[str]) -> Example:
+    def caption_example(self, id: Any, item: Any, captions: Sequence[str]) -> Example:
         if isinstance(captions, str) or not captions:
             raise ValueError(f"the captions of {id!r} are {captions!r}, not a list with at least one")
         captions = [caption.strip() for caption in captions]
-        return Example(str(id), [medium], "Output:", captions[0], references=captions)
+        return Example(str(id), [item], "Output:", captions[0], references=captions)
 
     def postprocess(self, text: str) -> str:
         return text.split("Output", 1)[0].replace('"', "").strip()
@@ -137,11 +137,11 @@ class QuestionAnswering(Task):
     generation = GenerationSettings(max_new_tokens=5)
     prompt = "Question:{question} Short answer:"
 
-    def question_example(self, id: Any, medium: Any, question: str, answers: Sequence[str]) -> Example:
+    def question_example(self, id: Any, item: Any, question: str, answers: Sequence[str]) -> Example:
         prompt = self.prompt.replace("{question}", question)
         if isinstance(answers, str) or not answers:
             raise ValueError(f"the answers to {id!r} are {answers!r}, not a list with at least one")
-        return Example(str(id), [medium], prompt, answers[0], references=list(answers))
+        return Example(str(id), [item], prompt, answers[0], references=list(answers))
 
     def postprocess(self, text: str) -> str:
         return re.split("Question|Answer|Short", text, maxsplit=1)[0].split(", ", 1)[0].strip()

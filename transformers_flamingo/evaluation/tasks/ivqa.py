@@ -5,9 +5,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...data import VideoSegment
 from ..metrics import normalize_vqa_answer
 from ..task import Example, Prediction
-from ..video import Video
 from .common import Benchmark, QuestionAnswering
 
 
@@ -37,7 +37,7 @@ class Ivqa(QuestionAnswering, Benchmark):
         path = os.path.join(self.data, "videos", f"{row['video_id']}.mp4")
         return self.question_example(
             number,
-            Video(path, float(row["start"]), float(row["end"]), self.num_frames),
+            VideoSegment(path, float(row["start"]), float(row["end"]), self.num_frames),
             row["question"],
             [row[f"answer{i}"] for i in range(1, 6) if row.get(f"answer{i}")],
         )

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from ...data import VideoSegment
 from ..task import Example
-from ..video import Video
 from .common import Benchmark, Choice
 
 
@@ -44,7 +44,7 @@ class NextQa(Choice, Benchmark):
         path = os.path.join(self.data, "NExTVideo", f"{self._names[row['video']]}.mp4")
         return Example(
             f"{row['video']}/{row['qid']}",
-            [Video(path, num_frames=self.num_frames)],
+            [VideoSegment(path, num_frames=self.num_frames)],
             f"Question:{row['question']}? Answer:",
             answer,
             references=answer,

@@ -4,8 +4,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ...data import FORMATS, BadSampleError, Chunk, origin
-from ...data.sources import column, find_files, record
+from ...data import FORMATS, BadSampleError, Chunk, row_location
+from ...data.columns import parse_record, require_column
+from ...data.data_files import find_files
 from ..task import Example
 from .common import Captioning, Choice, OpenEnded
 
@@ -58,7 +59,7 @@ class _Own:
             chunks = reader.read(row)
             if len(chunks) != 1:
                 raise ValueError(
-                    f"{self.name}: {origin(row)} has {len(chunks)} parts, and one image with one text counts."
+                    f"{self.name}: {row_location(row)} has {len(chunks)} parts, and one image with one text counts."
                 )
             documents.append((str(number), row, chunks[0]))
         return documents
@@ -90,11 +91,11 @@ class OwnCaptions(_Own, Captioning):
     def _examples(self, path: str, split: str | None) -> list[Example]:
         captions: dict[str, tuple[Chunk, list[str]]] = {}
         for number, _, chunk in self._documents(path, split):
-            is_path = isinstance(chunk.medium, dict) and chunk.medium.get("bytes") is None
-            key = f"path {chunk.medium['path']}" if is_path else f"row {number}"
+            is_path = isinstance(chunk.item, dict) and chunk.item.get("bytes") is None
+            key = f"path {chunk.item['path']}" if is_path else f"row {number}"
             captions.setdefault(key, (chunk, []))[1].append(chunk.text)
         return [
-            replace(self.caption_example(number, chunk.medium, texts), prompt=self.prompt)
+            replace(self.caption_example(number, chunk.item, texts), prompt=self.prompt)
             for number, (chunk, texts) in enumerate(captions.values())
         ]
 
@@ -124,22 +125,24 @@ class OwnQuestions(_Own, OpenEnded):
     def _examples(self, path: str, split: str | None) -> list[Example]:
         examples = []
         for number, row, chunk in self._documents(path, split):
-            row = record(row)
-            answers = column(row, "answers", "answer")
+            row = parse_record(row)
+            answers = require_column(row, "answers", "answer")
             if isinstance(answers, dict):  # how `datasets` may store a list of dicts
                 answers = answers.get("answer")
             answers = [answers] if isinstance(answers, str) else answers
             if not isinstance(answers, list | tuple):
                 raise BadSampleError(
-                    f"{origin(row)}: the answers are {answers!r}, not a list of texts. Fix the row, or remove it."
+                    f"{row_location(row)}: the answers are {answers!r}, not a list of texts. Fix the row, or remove it."
                 )
             answers = [answer.get("answer") if isinstance(answer, dict) else answer for answer in answers]
             answers = [answer.strip() for answer in answers if isinstance(answer, str) and answer.strip()]
-            prompt = self.template.replace("{question}", column(row, "question").strip())
+            prompt = self.template.replace("{question}", require_column(row, "question").strip())
             references = list(dict.fromkeys(answers))
             if not references:
-                raise BadSampleError(f"{origin(row)}: there is no answer to compare with. Fix the row, or remove it.")
-            examples.append(Example(number, [chunk.medium], prompt, chunk.text, references=references))
+                raise BadSampleError(
+                    f"{row_location(row)}: there is no answer to compare with. Fix the row, or remove it."
+                )
+            examples.append(Example(number, [chunk.item], prompt, chunk.text, references=references))
         return examples
 
 
@@ -168,10 +171,10 @@ class OwnClasses(_Own, Choice):
         unknown = sorted(set(names) - set(candidates))
         if unknown:
             raise ValueError(
-                f"{origin(names[unknown[0]])} is of class {unknown[0]!r}, which is none of `classes`: {candidates}. Add "
+                f"{row_location(names[unknown[0]])} is of class {unknown[0]!r}, which is none of `classes`: {candidates}. Add "
                 "it, or remove the row."
             )
         return [
-            Example(number, [chunk.medium], self.prompt, chunk.text, chunk.text, candidates, chunk.text)
+            Example(number, [chunk.item], self.prompt, chunk.text, chunk.text, candidates, chunk.text)
             for number, _, chunk in documents[path, split]
         ]

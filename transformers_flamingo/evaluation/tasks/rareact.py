@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
+from ...data import VideoSegment
 from ..task import Example, Prediction, Task
-from ..video import Video
 from .common import Benchmark
 
 
@@ -53,7 +53,7 @@ class RareAct(Benchmark, Task):
             }
             if None in references.values():
                 raise ValueError(f"a value is missing: {references}")
-            video = Video(path, float(row["start"]), float(row["end"]), self.num_frames)
+            video = VideoSegment(path, float(row["start"]), float(row["end"]), self.num_frames)
             return Example(row["id"], [video], "Output:", references=references, candidates=actions)
 
         return self.build("rareact.csv", self._rows, make)

@@ -5,8 +5,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...data import VideoSegment
 from ..task import Example
-from ..video import Video
 from .common import Benchmark, Choice
 
 
@@ -35,7 +35,7 @@ class Star(Choice, Benchmark):
         path = os.path.join(self.data, "Charades_v1_480", f"{row['video_id']}.mp4")
         return Example(
             row["question_id"],
-            [Video(path, row["start"], row["end"], self.num_frames)],
+            [VideoSegment(path, row["start"], row["end"], self.num_frames)],
             f"Question:{row['question']} Answer:",
             row["answer"],
             references=row["answer"],

@@ -5,8 +5,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...data import VideoSegment
 from ..task import Example
-from ..video import Video
 from .common import Benchmark, Captioning
 
 
@@ -38,7 +38,7 @@ class Vatex(Captioning, Benchmark):
             self.read_json(file),
             lambda row: self.caption_example(
                 row["videoID"],
-                Video(os.path.join(self.data, "videos", f"{row['videoID']}.mp4"), num_frames=self.num_frames),
+                VideoSegment(os.path.join(self.data, "videos", f"{row['videoID']}.mp4"), num_frames=self.num_frames),
                 row["enCap"],
             ),
         )

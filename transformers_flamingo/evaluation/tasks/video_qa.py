@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from ...data import VideoSegment
 from ..task import Example
-from ..video import Video
 from .common import Benchmark, OpenEnded
 
 
@@ -27,7 +27,7 @@ class _VideoQa(OpenEnded, Benchmark):
             self.read_json(file),
             lambda row: self.question_example(
                 row["id"],
-                Video(os.path.join(self.data, self._video(row)), num_frames=self.num_frames),
+                VideoSegment(os.path.join(self.data, self._video(row)), num_frames=self.num_frames),
                 row["question"],
                 [row["answer"]],
             ),

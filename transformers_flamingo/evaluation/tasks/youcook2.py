@@ -5,8 +5,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...data import VideoSegment
 from ..task import Example
-from ..video import Video
 from .common import Benchmark, Captioning
 
 
@@ -48,7 +48,7 @@ class YouCook2(Captioning, Benchmark):
         start, end = segment["segment"]
         path = os.path.join(self.data, "videos", f"{video}.mp4")
         return self.caption_example(
-            f"{video}/{segment['id']}", Video(path, start, end, self.num_frames), [segment["sentence"]]
+            f"{video}/{segment['id']}", VideoSegment(path, start, end, self.num_frames), [segment["sentence"]]
         )
 
     def queries(self) -> Sequence[Example]:

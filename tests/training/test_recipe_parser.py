@@ -1,0 +1,150 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""References of a recipe to its own values, its placeholders, and the help that lists its fields."""
+
+from dataclasses import fields
+
+import pytest
+import yaml
+
+from transformers_flamingo.pretraining import (
+    TextPretrainingArguments,
+    VisionPretrainingArguments,
+    make_pretraining_parser,
+)
+from transformers_flamingo.training import (
+    DataSource,
+    FlamingoTrainingArguments,
+    ModelArguments,
+    make_recipe_parser,
+    parse_recipe,
+    read_recipe,
+)
+
+
+SOURCE = {"format": "question_answering", "path": "p"}
+
+
+def parse(*arguments: str, source: dict | None = None, **changes):
+    values = {"vision": "a", "text": "b", "use_cpu": True, "data": {"my-data": {**SOURCE, **(source or {})}}}
+    return parse_recipe({**values, **changes}, arguments)
+
+
+def test_a_reference_has_the_value_and_type_of_its_field():
+    recipe = parse(
+        "--run_name", "steps: ${max_steps}", "--data.my-data.max_length", "${evaluation_max_rows}",
+        source={"path": "${output_dir}/${data.my-data.split}/x", "split": "train"},
+        output_dir="runs/a", max_steps=7, save_steps="${max_steps}", evaluation_max_rows=9,
+    )  # fmt: skip
+    assert (recipe.training.save_steps, recipe.training.run_name) == (7, "steps: 7")
+    assert (recipe.data[0].path, recipe.data[0].max_length) == ("runs/a/train/x", 9)
+    # The text keeps the reference, so a change of the field still counts
+    again = parse_recipe(yaml.safe_load(recipe.text), ["--max_steps", "8"])
+    assert (again.training.save_steps, again.training.run_name) == (8, "steps: 8")
+
+
+def test_a_reference_of_a_base_sees_the_change(tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "vision: a\ntext: b\nuse_cpu: true\noutput_dir: runs/base\nrun_name: ${output_dir}\n"
+        "data: {c: {format: llava, path: '???'}}\n"
+    )
+    (tmp_path / "r.yaml").write_text("base: base.yaml\noutput_dir: runs/r\ndata: {c: {path: p}}\n")
+    recipe = read_recipe(tmp_path / "r.yaml")
+    assert (recipe.training.run_name, recipe.data[0].path) == ("runs/r", "p")
+    with pytest.raises(ValueError, match=r"`data\.c\.path` is '\?\?\?', a placeholder. Give it a value"):
+        read_recipe(tmp_path / "base.yaml")
+
+
+def test_text_with_a_dollar_sign_is_written_with_a_backslash():
+    template = r"costs \${price}: {question} \d \$5 $6"
+    recipe = parse("--data.my-data.options.template", template)
+    assert recipe.data[0].options == {"template": r"costs ${price}: {question} \d \$5 $6"}
+    again = parse_recipe(yaml.safe_load(recipe.text))
+    assert again.data == recipe.data
+    with pytest.raises(
+        ValueError, match=r"'price' is not in the recipe.*write a backslash before it: `\\\$\{price\}`"
+    ):
+        parse("--data.my-data.options.template", "costs ${price}")
+
+
+EXPRESSIONS = [
+    "${oc.env:HOME_OF_TEST}",
+    "a${oc.env:HOME_OF_TEST,x}b",
+    "${oc.decode:1}",
+    "${${a}:b}",
+    "${.path}",
+    "${..text}",
+]
+EXPRESSIONS += [
+    r"\\${oc.env:HOME_OF_TEST}",
+    r"\\\${text}",
+    "${",
+    "${}",
+    "${a b}",
+    "${text",
+    "${data[0]}",
+    r"\\${text}",
+]
+
+
+@pytest.mark.parametrize("text", EXPRESSIONS)
+def test_no_other_expression_is_allowed(text, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME_OF_TEST", "a secret")
+    (tmp_path / "r.yaml").write_text(
+        yaml.safe_dump({"vision": "a", "text": "b", "run_name": text, "data": {"c": SOURCE}})
+    )
+    for read in (
+        lambda: parse(run_name=text),
+        lambda: parse(source={"options": {"template": [text]}}),
+        lambda: parse("--run_name", text),
+        lambda: parse("--data.my-data.path", text),
+        lambda: read_recipe(tmp_path / "r.yaml"),
+    ):
+        with pytest.raises(
+            ValueError, match=r"other expressions are not allowed.*write one backslash before it"
+        ) as error:
+            read()
+        assert "a secret" not in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"run_name": "${hub_token}", "hub_token": "abcdef"}, "'hub_token' is a secret"),
+        ({"run_name": "${deepspeed.api_key}", "deepspeed": {"api_key": "abcdef"}}, "'deepspeed.api_key' is a secret"),
+        ({"run_name": "${data}"}, "'data' is .*can only name a plain text or number"),
+        ({"run_name": "${output_dir}", "output_dir": "${vision}"}, "can only name a plain text or number"),
+        ({"run_name": "${run_name}"}, "can only name a plain text or number"),
+        ({"run_name": "${nope.x}"}, "'nope.x' is not in the recipe"),
+        ({"run_name": "${output_dir}" * 1000, "output_dir": "x" * 1000}, "stand for more than 262,144 characters"),
+        ({"max_steps": "${vision}"}, "`max_steps` is 'a', which does not fit"),
+        ({"output_dir": "???"}, "`output_dir` is .*, a placeholder"),
+    ],
+)  # fmt: skip
+def test_a_reference_that_cannot_be_resolved(changes, message):
+    with pytest.raises(ValueError, match=message) as error:
+        parse(**changes)
+    assert "abcdef" not in str(error.value)
+
+
+def test_a_change_of_an_unknown_name_is_refused():
+    with pytest.raises(ValueError, match="no option --max_step.*'max_steps'"):
+        parse("--max_step", "null")
+
+
+def test_a_list_cannot_replace_a_mapping():
+    with pytest.raises(ValueError, match="cannot replace a list of its base by a mapping"):
+        parse("--model_config.cross_attention_layers.a", "1", model_config={"cross_attention_layers": [1]})
+
+
+def test_the_help_lists_every_field_with_its_help():
+    text = make_recipe_parser(prog="flamingo train").format_help()
+    assert text.startswith("usage: flamingo train RECIPE [--NAME VALUE ...]\n")
+    for kind in (ModelArguments, FlamingoTrainingArguments):
+        assert [f.name for f in fields(kind) if f.init and f"--{f.name} " not in text] == []
+        assert [f.name for f in fields(kind) if f.init and not f.metadata.get("help")] == []
+    for f in fields(DataSource):
+        assert f.name == "name" or (f"--data.NAME.{f.name} VALUE" in text and f.metadata["help"])
+    for kind in (VisionPretrainingArguments, TextPretrainingArguments):
+        text = make_pretraining_parser(kind).format_help()
+        assert [f.name for f in fields(kind) if f"--{f.name} " not in text or not f.metadata["help"]] == []

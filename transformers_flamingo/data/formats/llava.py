@@ -1,0 +1,62 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Conversations in LLaVA's layout (Liu et al. 2023)."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ..columns import parse_record, require_list, row_location
+from ..documents import Chunk
+from ..errors import BadSampleError
+from ..reader import Reader
+from .messages import messages_to_document
+
+
+_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
+_PLACEHOLDER = re.compile(r"\s*<image>\s*")
+
+
+@dataclass(frozen=True)
+class Llava(Reader):
+    r"""
+    Conversations as LLaVA publishes them, in `.json`, `.jsonl` or `.parquet`:
+
+        image           a path relative to `media_root`, a list of them, or none for text alone; also `images`
+        conversations   [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cat."}, ...]
+
+    Each `<image>` in a human's value is the place of one image. The line break that sets it off is not kept, because
+    Flamingo's marker needs none. What `gpt` says is learned.
+
+    Args:
+        media_root (`str`, *optional*): Folder of the images. The folder of the file with the row by default.
+    """
+
+    def _document(self, row: dict[str, Any]) -> list[Chunk]:
+        row = parse_record(row)
+        given = [name for name in ("image", "images") if row.get(name) is not None]
+        if len(given) > 1:
+            raise BadSampleError(f"{row_location(row)}: it has both 'image' and 'images'. Remove one of them.")
+        images = row[given[0]] if given else []
+        images = images if isinstance(images, list | tuple) else [images]
+        messages, count = [], 0
+        for message in require_list(row, "conversations"):
+            role = _ROLES.get(message.get("from"))
+            if role is None or not isinstance(message.get("value"), str):
+                raise BadSampleError(
+                    f"{row_location(row)}: a message {message!r}. It needs 'from' ({', '.join(_ROLES)}) and a text in "
+                    "'value'."
+                )
+            first, *rest = [message["value"]] if role == "assistant" else _PLACEHOLDER.split(message["value"])
+            parts = [first.strip()] if first.strip() else []
+            for text in rest:
+                parts += [self.resolve_path(image, row) for image in images[count : count + 1]] + [
+                    text.strip()
+                ] * bool(text.strip())
+                count += 1
+            messages.append((role, parts))
+        if count != len(images):
+            raise BadSampleError(
+                f"{row_location(row)}: {count} `<image>` in 'conversations' and {len(images)} in 'image'. Which image "
+                "stands where is unknown."
+            )
+        return messages_to_document(messages, row_location(row))

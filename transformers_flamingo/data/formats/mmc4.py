@@ -1,0 +1,120 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Interleaved web pages of Multimodal C4 (Zhu et al. 2023)."""
+
+import binascii
+import math
+import os
+from base64 import b64decode
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset, IterableDataset, Value
+from transformers.utils import logging
+
+from ..columns import parse_record, require_list, row_location
+from ..documents import Chunk, interleave
+from ..errors import BadSampleError
+from ..reader import Reader
+
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class MMC4(Reader):
+    """
+    A web page as a list of sentences and a list of images, in `.jsonl` or `.jsonl.zip` as published, or as the member
+    `json` of a `.tar` as OpenFlamingo's conversion writes it:
+
+        text_list    ["sentence 0", "sentence 1", ...]
+        image_info   [{"image_name": "db1c.jpg", "matched_text_index": 1, "matched_sim": 0.32, ...}, ...]
+
+    **Which sentence an image belongs to** is `matched_text_index`, which MMC4 computed from its `similarity_matrix`
+    by linear assignment: at most one image for a sentence, and where there are more images than sentences, the best
+    sentence for each left over. An image stands before its sentence, and several before one sentence in the order of
+    `image_info`.
+
+    Pixels are `image_base64` in `image_info`, as in OpenFlamingo's shards, or the file `image_name` under
+    `media_root`. Left out, while their sentences stay, are images below `min_similarity` and those that were never
+    fetched. `load` skips pages that then have no image, and counts them unless it streams. Beyond that OpenFlamingo drops
+    images below 10 KB and every second page with a single image; this reader does not.
+
+    Args:
+        media_root (`str`, *optional*): Folder of the image files. The folder of the file with the row by default.
+        min_similarity (`float`, *optional*, defaults to 0.24):
+            Least `matched_sim`, a cosine of CLIP ViT-L/14. OpenFlamingo's 0.24.
+    """
+
+    min_similarity: float = 0.24
+
+    tar_members = {"json": Value("string")}
+
+    def load(self, path: str, *, split: str | None = None, streaming: bool = False) -> Dataset | IterableDataset:
+        rows = super().load(path, split=split, streaming=streaming)
+        kept = rows.filter(self._has_image)
+        if not streaming and len(kept) < len(rows):
+            logger.warning(
+                f"{path!r}: {len(rows) - len(kept)} of {len(rows)} pages are skipped, because none of their images is there "
+                f"and has a `matched_sim` of at least {self.min_similarity}."
+            )
+        return kept
+
+    def _document(self, row: dict[str, Any]) -> list[Chunk]:
+        row = parse_record(row)
+        sentences, images = require_list(row, "text_list"), self._images(row)
+        parts = []
+        for index, sentence in enumerate(sentences):
+            parts += [self._pixels(image, row) for image in images if image["matched_text_index"] == index]
+            parts.append(sentence)
+        return interleave(parts, separator=" ")
+
+    def _has_image(self, row: dict[str, Any]) -> bool:
+        try:
+            return bool(self._images(parse_record(row)))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # BadSampleError is a ValueError
+            return True  # `read` will report it, where bad samples can be counted
+
+    def _images(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        """The `image_info` of the images to use."""
+        used, sentences = [], require_list(row, "text_list")
+        wrong = next((place for place, text in enumerate(sentences) if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise BadSampleError(
+                f"{row_location(row)}: sentence {wrong} of 'text_list' is {sentences[wrong]!r}, where a text belongs. Fix the row, "
+                "or remove it."
+            )
+        for number, image in enumerate(require_list(row, "image_info")):
+            if not {"matched_text_index", "matched_sim"} <= image.keys():
+                raise BadSampleError(
+                    f"{row_location(row)}: image {number} has only {sorted(image)}. It needs 'matched_text_index' and "
+                    "'matched_sim', the assignment that MMC4 publishes."
+                )
+            if image["matched_text_index"] not in range(len(sentences)):
+                raise BadSampleError(
+                    f"{row_location(row)}: image {number} is matched to sentence {image['matched_text_index']} of "
+                    f"{len(sentences)}."
+                )
+            if math.isnan(image["matched_sim"]):
+                raise BadSampleError(
+                    f"{row_location(row)}: 'matched_sim' of image {number} is {image['matched_sim']}: it is neither above nor below "
+                    "`min_similarity`. Fix the row, or remove it."
+                )
+            if image["matched_sim"] >= self.min_similarity and (image.get("image_base64") or self._file(image, row)):
+                used.append(image)
+        return used
+
+    def _file(self, image: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | None:
+        if not image.get("image_name"):
+            return None
+        file = self.resolve_path(image["image_name"], row)
+        return file if "://" in file["path"] or os.path.exists(file["path"]) else None
+
+    def _pixels(self, image: dict[str, Any], row: dict[str, Any]) -> Any:
+        if not image.get("image_base64"):
+            return self._file(image, row)
+        try:
+            return {"bytes": b64decode(image["image_base64"]), "path": image.get("image_name")}
+        except (binascii.Error, ValueError) as error:
+            raise BadSampleError(
+                f"{row_location(row)}: 'image_base64' of {image.get('image_name')!r}: {error}."
+            ) from error

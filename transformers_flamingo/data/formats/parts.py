@@ -1,0 +1,58 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Any interleaved document, as a list of parts."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..columns import parse_record, require_list, row_location
+from ..documents import Chunk, interleave
+from ..errors import BadSampleError
+from ..reader import Reader
+from ..video_decoding import FixedRate, decode_video
+
+
+@dataclass(frozen=True)
+class Parts(Reader):
+    """
+    Any interleaved document, in `.jsonl`, `.json` or `.parquet`: the column `parts` with a list, in reading order, of
+
+        {"type": "text",  "text": "..."}
+        {"type": "image", "image": an embedded image or a path}
+        {"type": "video", "video": an embedded file, a path, or a list of frames}
+
+    An image or video belongs to the text behind it. Two texts with no image between them are joined by a space.
+
+    Args:
+        media_root (`str`, *optional*): Where relative paths start.
+        fps (`float`, *optional*, defaults to 1): Frames per second to take of a video. The paper's 1.
+        max_frames (`int`, *optional*, defaults to 8): Most frames to take of a video. The paper's 8.
+    """
+
+    fps: float = 1.0
+    max_frames: int = 8
+
+    def _document(self, row: dict[str, Any]) -> list[Chunk]:
+        row = parse_record(row)
+        return interleave([self._part(part, row) for part in require_list(row, "parts")], separator=" ")
+
+    def _part(self, part: dict[str, Any], row: dict[str, Any]) -> Any:
+        kind = part.get("type")
+        if kind not in ("text", "image", "video"):
+            raise BadSampleError(
+                f"{row_location(row)}: a part of type {kind!r}. Known types are text, image and video."
+            )
+        value = part.get(kind)
+        if value is None:
+            raise BadSampleError(f"{row_location(row)}: a part of type {kind!r} without a value in {kind!r}.")
+        if (isinstance(value, list | tuple) and kind == "image") or (not isinstance(value, str) and kind == "text"):
+            raise BadSampleError(
+                f"{row_location(row)}: a part of type {kind!r} holds a {type(value).__name__}. Fix the row, or remove it."
+            )
+        if kind == "text":
+            return value
+        value = self.resolve_path(value, row)
+        if kind == "image":
+            return value
+        if isinstance(value, list | tuple):
+            value = value[: self.max_frames]
+        return decode_video(value, row_location(row), FixedRate(self.fps, self.max_frames))

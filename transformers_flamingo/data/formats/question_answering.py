@@ -1,0 +1,57 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Questions about images."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from ..columns import parse_record, require_column, require_text, row_location
+from ..documents import Chunk
+from ..errors import BadSampleError
+from ..reader import Reader
+
+
+@dataclass(frozen=True)
+class QuestionAnswering(Reader):
+    """
+    A question about an image, in `.parquet`, `.jsonl`, `.json`, or `.csv`: the columns
+
+        image      an embedded image or a path; also `file_name`
+        question   text
+        answers    a list of texts, or of {"answer": text} as in VQAv2; or `answer`, one text
+
+    Only the answer is learned: the one given most often, and of several the first. Empty ones do not count.
+
+    Args:
+        media_root (`str`, *optional*): Where relative paths start.
+        template (`str`, *optional*, defaults to `"Question:{question} Short answer:"`):
+            What stands before the answer. OpenFlamingo's, for VQAv2, OK-VQA, TextVQA and VizWiz.
+    """
+
+    template: str = "Question:{question} Short answer:"
+
+    def __post_init__(self):
+        if "{question}" not in self.template:
+            raise ValueError(f"`template` is {self.template!r}, without {{question}}: the question would be left out.")
+
+    def _document(self, row: dict[str, Any]) -> list[Chunk]:
+        row = parse_record(row)
+        answers = require_column(row, "answers", "answer")
+        if isinstance(answers, dict):  # how `datasets` may store a list of dicts
+            answers = answers["answer"]
+        answers = [answers] if isinstance(answers, str) else list(answers)
+        answers = [answer["answer"] if isinstance(answer, dict) else answer for answer in answers]
+        wrong = [answer for answer in answers if not isinstance(answer, str | None)]
+        if wrong:
+            raise BadSampleError(
+                f"{row_location(row)}: an answer is {wrong[0]!r}, where a text should be. Fix the row, or remove it."
+            )
+        answers = [answer.strip() for answer in answers if answer and answer.strip()]
+        if not answers:
+            raise BadSampleError(f"{row_location(row)}: no answer. Leave the row out.")
+        prompt = self.template.replace("{question}", require_text(row, "question"))
+        image = require_column(row, "image", "file_name")
+        if isinstance(image, list | tuple):
+            raise BadSampleError(f"{row_location(row)}: {len(image)} images, where a question is about one.")
+        image = self.resolve_path(image, row)
+        return [Chunk(Counter(answers).most_common(1)[0][0], image, prompt)]

@@ -1,0 +1,86 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+Samples of WebDataset's `.tar` files: neighboring members whose names are equal up to the first dot.
+
+    000.jpg  000.txt  001.jpg  001.txt   ->   {"jpg": ..., "txt": ...}, {"jpg": ..., "txt": ...}
+"""
+
+import re
+import tarfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from datasets import Image, Video
+
+from .columns import ERROR, TAR_FILE, TAR_KEY
+from .data_files import open_file
+from .utf8 import decode_utf8, is_utf8, printable
+
+
+_MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
+
+
+class _Header(tarfile.TarInfo):
+    """Raise for a damaged header, which `tarfile` takes for the end of the archive behind the first member."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        offset = archive.offset
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # a block of zeros, with which an archive ends
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(
+                f"no header of a member and no end of the archive at byte {offset}: {error}"
+            ) from error
+
+
+def tar_samples(file: str, members: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the samples of a `.tar`: neighboring members whose names have the same beginning, up to the first dot."""
+    sample, name, count = None, None, 0
+    with open_file(file) as source, tarfile.open(fileobj=source, mode="r|", tarinfo=_Header) as archive:
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # it would keep all headers
+            match = _MEMBER.fullmatch(member.name)
+            if member.isdir() or match is None:
+                continue
+            if match[1] != name:
+                if sample is not None:
+                    yield sample
+                name, seen, count = match[1], set(), count + 1
+                sample = {**dict.fromkeys(members), TAR_KEY: printable(name), TAR_FILE: file, ERROR: None}
+                if not is_utf8(name):
+                    sample[ERROR] = f"the name of {printable(member.name)!r} is not UTF-8"
+            kind = match[2].lower()
+            if kind in seen:
+                sample[ERROR] = f"it has two members of the kind {kind!r}, so two samples may have one name"
+            elif kind in members:
+                _add(sample, kind, archive.extractfile(member) if member.isreg() else None, members[kind])
+            seen.add(kind)
+        _check_end(archive)
+        # The last one only now: it is whole if the archive is
+        if sample is not None:
+            yield sample
+    if count == 0:
+        raise ValueError("it holds no member that is named as a sample, KEY.SUFFIX")
+
+
+def _add(sample: dict[str, Any], kind: str, data: BinaryIO | None, feature: Any) -> None:
+    """Put a member into its sample."""
+    if data is None:
+        sample[ERROR] = f"its member {kind!r} is a link, which is not followed"
+    elif isinstance(feature, Image | Video):
+        sample[kind] = {"path": f"{sample[TAR_KEY]}.{kind}", "bytes": data.read()}
+    else:
+        sample[kind], error = decode_utf8(data.read(), f"its member {kind!r}")
+        sample[ERROR] = sample[ERROR] or error
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Make sure that an archive ends with a second block of zeros, and that nothing follows."""
+    if len(block := archive.fileobj.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE or block.strip(b"\0"):
+        raise tarfile.ReadError("it does not end with two blocks of zeros")
+    while block := archive.fileobj.read(1 << 20):
+        if block.strip(b"\0"):
+            raise tarfile.ReadError("there are data behind its end: two archives in one file?")

@@ -1,0 +1,20 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Names of tensors in messages."""
+
+from collections.abc import Iterable
+
+
+def summarize_names(names: Iterable[str], limit: int = 4) -> str:
+    """
+    Return the first names of a list for a message, each cut to 200 characters, and the number of the others.
+
+    Args:
+        names (`Iterable[str]`): The names.
+        limit (`int`, *optional*, defaults to 4): Maximum number of names in the message.
+
+    Returns:
+        `str`: Such as `"a, b, and 3 more"`, or `"none"`.
+    """
+    names = [name if len(name) <= 200 else name[:200] + "..." for name in names]
+    more = f", and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more if names else "none"
