@@ -25,7 +25,7 @@ from .backbones import check_seed, library_versions
 from .evaluation import derangement, encode_images
 from .few_shot_episodes import CONTRASTS, SHOTS, FewShotEpisode, PicturePool, few_shot_prompt, sample_few_shot_episode
 from .few_shot_training import STAGES, build_few_shot_flamingo, train_few_shot
-from .shipped import card_template, read_training_record, text_backbone_path
+from .shipped import card_template
 
 
 def few_shot_model_path() -> Path:
@@ -194,7 +194,6 @@ def _train_from_scratch(model_dir: Path, arguments: FewShotArguments, output_dir
         model.save_pretrained(partial)
         processor.save_pretrained(partial)
     return {
-        "text_model": read_training_record(text_backbone_path()),
         "trained_parameters": trained,
         "frozen_parameters": model.num_parameters() - trained,
         "stages": {name: stage._asdict() for name, stage in STAGES.items()},

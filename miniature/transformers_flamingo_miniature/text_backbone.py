@@ -6,16 +6,18 @@ questions, and looks up in its context which word was bound to a thing, for thin
 """
 
 import math
+import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, Trainer, TrainingArguments
-from transformers.trainer import TRAINING_ARGS_NAME
 
 from transformers_flamingo.pretraining import train_language_model
+from transformers_flamingo.saving_flamingo import update_folder
 
 from .backbones import library_versions, write_training_record
 from .text_evaluation import evaluate_text_backbone
@@ -37,16 +39,52 @@ def position_waves(positions: int, width: int) -> torch.Tensor:
     return _WAVE_AMPLITUDE * _INITIALIZER_RANGE * math.sqrt(2) * torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def build_text_backbone(
-    tokenizer: PreTrainedTokenizerFast, width: int, layers: int, max_positions: int
-) -> GPT2LMHeadModel:
+@dataclass(frozen=True)
+class TextBackboneSettings:
+    """Size of the miniature language model and settings of its training.
+
+    Args:
+        steps, batch_size (`int`): Optimizer steps, and rows in each.
+        row_length (`int`): Tokens of a row, a multiple of 3.
+        learning_rate, weight_decay, warmup_steps: Of AdamW. The rate is constant for three fifths of the steps, then
+            falls to 0 along a cosine.
+        noise, made_up (`float`): As in [`TextRows`].
+        width, layers, max_positions (`int`): Size of the model. The width is a multiple of 32, the head size.
+
+    Raises:
+        ValueError: there is no step, or the rows do not fit.
+    """
+
+    steps: int = 3500
+    batch_size: int = 48
+    row_length: int = 48
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 50
+    noise: float = 0.5
+    made_up: float = 0.5
+    width: int = 96
+    layers: int = 3
+    max_positions: int = 512
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise ValueError(f"`steps` is {self.steps}, but it must be at least 1.")
+        if self.row_length >= self.max_positions or self.row_length % 3:
+            raise ValueError(
+                f"Rows of {self.row_length} tokens do not fit into {self.max_positions} positions as examples of 3 "
+                "tokens each. Change `row_length`."
+            )
+
+
+def build_text_backbone(tokenizer: PreTrainedTokenizerFast, settings: TextBackboneSettings) -> GPT2LMHeadModel:
     """Build the model from random weights (torch's global generator) and [`position_waves`]."""
     config = GPT2Config(
         vocab_size=len(tokenizer),
-        n_positions=max_positions,
-        n_embd=width,
-        n_layer=layers,
-        n_head=width // 32,
+        n_positions=settings.max_positions,
+        n_embd=settings.width,
+        n_layer=settings.layers,
+        n_head=settings.width // 32,
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
@@ -57,7 +95,7 @@ def build_text_backbone(
     )
     model = GPT2LMHeadModel(config)
     with torch.no_grad():
-        model.transformer.wpe.weight.copy_(position_waves(max_positions, width))
+        model.transformer.wpe.weight.copy_(position_waves(settings.max_positions, settings.width))
     return model
 
 
@@ -76,17 +114,7 @@ def train_text_backbone(
     output_dir: str | Path,
     *,
     seed: int = 0,
-    steps: int = 3500,
-    batch_size: int = 48,
-    row_length: int = 48,
-    learning_rate: float = 3e-3,
-    weight_decay: float = 0.01,
-    warmup_steps: int = 50,
-    noise: float = 0.5,
-    made_up: float = 0.5,
-    width: int = 96,
-    layers: int = 3,
-    max_positions: int = 512,
+    settings: TextBackboneSettings = TextBackboneSettings(),
     evaluation_size: int = 500,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -98,85 +126,68 @@ def train_text_backbone(
     Args:
         output_dir (`str` or `Path`): Folder to write; it is created if it does not exist.
         seed (`int`): Seed of the weights and of the texts.
-        steps, batch_size (`int`): Optimizer steps, and rows in each.
-        row_length (`int`): Tokens of a row, a multiple of 3.
-        learning_rate, weight_decay, warmup_steps: Of AdamW. The rate is constant for three fifths of the steps, then
-            falls to 0 along a cosine.
-        noise, made_up (`float`): As in [`TextRows`].
-        width, layers, max_positions (`int`): Size of the model. The width is a multiple of 32, the head size.
+        settings ([`TextBackboneSettings`], *optional*): Size and training; by default, those of the shipped model.
         evaluation_size (`int`): Texts per measured figure; 0 measures nothing.
         progress (`bool`): Show a progress bar.
 
     Returns:
         `dict`: the content of `training.json`.
-
-    Raises:
-        ValueError: there is no step, or the rows do not fit.
     """
-    if steps < 1:
-        raise ValueError(f"Expected at least 1 step, got {steps=}.")
-    if row_length >= max_positions or row_length % 3:
-        raise ValueError(
-            f"Rows of {row_length} tokens do not fit into {max_positions} positions as examples of 3 tokens each."
-        )
-    hyperparameters = {
-        name: value
-        for name, value in locals().items()
-        if name not in ("output_dir", "seed", "evaluation_size", "progress")
-    }
     started = time.perf_counter()
-    tokenizer = build_tokenizer(max_positions)
+    tokenizer = build_tokenizer(settings.max_positions)
     rows = TextRows(
         tokenizer,
-        steps * batch_size,
-        length=row_length,
-        max_positions=max_positions,
-        noise=noise,
-        made_up=made_up,
+        settings.steps * settings.batch_size,
+        length=settings.row_length,
+        max_positions=settings.max_positions,
+        noise=settings.noise,
+        made_up=settings.made_up,
         seed=seed,
     )
-    # Weights, made-up keys and noise read torch's global generator; callers keep their own state of it.
-    with torch.random.fork_rng(devices=[]):
+    # Weights, made-up keys and noise read torch's global generator, whose state is restored for the caller. What the
+    # trainer saves includes its arguments and its lock, so it saves elsewhere.
+    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as trainer_dir:
         torch.manual_seed(seed)
-        model = build_text_backbone(tokenizer, width, layers, max_positions)
+        model = build_text_backbone(tokenizer, settings)
         training = TrainingArguments(
-            output_dir=str(output_dir),
-            max_steps=steps,
-            per_device_train_batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
+            output_dir=trainer_dir,
+            max_steps=settings.steps,
+            per_device_train_batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
             adam_beta2=0.98,
             max_grad_norm=1.0,
             lr_scheduler_type="warmup_stable_decay",
-            lr_scheduler_kwargs={"num_decay_steps": steps * 2 // 5},
-            warmup_steps=warmup_steps,
+            lr_scheduler_kwargs={"num_decay_steps": settings.steps * 2 // 5},
+            warmup_steps=settings.warmup_steps,
             train_sampling_strategy="sequential",  # the order of the rows is the curriculum
             dataloader_pin_memory=False,
             use_cpu=True,
-            logging_steps=min(50, steps),
+            logging_steps=min(50, settings.steps),
             save_strategy="no",
             report_to="none",
             disable_tqdm=not progress,
             seed=seed,
         )
         train_language_model(model, tokenizer, rows, training, LookupTrainer)
-    output_dir = Path(output_dir)
-    (output_dir / TRAINING_ARGS_NAME).unlink()  # a pickle; its content is in the record
     record = {
         "model": "GPT2LMHeadModel",
         "objective": "next token, text only",
         "seed": seed,
         "hyperparameters": {
-            **hyperparameters,
+            **asdict(settings),
             "optimizer": "AdamW, betas 0.9 and 0.98, gradient norm at most 1",
             "schedule": "constant, then cosine for the last two fifths",
         },
         "parameters": model.num_parameters(),
         "vocabulary": len(tokenizer),
-        "training_tokens": len(rows) * row_length,
+        "training_tokens": len(rows) * settings.row_length,
         "training_seconds": round(time.perf_counter() - started, 1),
         "versions": library_versions(),
     }
+    with update_folder(Path(output_dir)) as partial:
+        model.eval().save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
     if evaluation_size:
         record["evaluation"] = evaluate_text_backbone(model, tokenizer, size=evaluation_size, seed=seed + 1)
     write_training_record(output_dir, record)

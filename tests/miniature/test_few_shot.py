@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
 from transformers_flamingo.cards.rendering import render_card
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
@@ -159,6 +160,13 @@ def test_pixels_and_kept_latents_give_the_same_answer(shipped):
     expected = words[logits[processor.tokenizer.convert_tokens_to_ids(words)].argmax()]
     latents = model.get_image_features(inputs["pixel_values"]).pooler_output
     assert rank_words(model, processor, [episode], latents) == [expected]
+
+
+def test_the_shipped_model_has_the_shipped_language_model(shipped):
+    weights = {name.removeprefix("language_model."): tensor for name, tensor in shipped[0].state_dict().items()}
+    frozen = AutoModelForCausalLM.from_pretrained(text_backbone_path()).state_dict()
+    # The two special tokens of Flamingo are behind the words.
+    assert all(torch.equal(weights[name][: len(tensor)], tensor) for name, tensor in frozen.items())
 
 
 def test_the_shipped_model_comes_with_the_card_of_its_record():

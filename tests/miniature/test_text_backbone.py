@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from transformers_flamingo_miniature import read_training_record, text_backbone_path
-from transformers_flamingo_miniature.text_backbone import position_waves, train_text_backbone
+from transformers_flamingo_miniature.text_backbone import TextBackboneSettings, position_waves, train_text_backbone
 from transformers_flamingo_miniature.text_evaluation import lookup_accuracy, text_perplexity
 from transformers_flamingo_miniature.text_rows import (
     NO_KEY,
@@ -163,9 +163,8 @@ def test_neighboring_positions_differ():
 
 
 def test_text_training_is_reproducible_and_loads(tmp_path):
-    arguments = {
-        "steps": 2, "batch_size": 4, "row_length": 24, "width": 32, "layers": 1, "evaluation_size": 8, "progress": False,
-    }  # fmt: skip
+    settings = TextBackboneSettings(steps=2, batch_size=4, row_length=24, width=32, layers=1)
+    arguments = {"settings": settings, "evaluation_size": 8, "progress": False}
     state = torch.get_rng_state()
     records = [train_text_backbone(tmp_path / name, **arguments) for name in ("first", "second")]
     assert torch.equal(torch.get_rng_state(), state)
@@ -178,16 +177,16 @@ def test_text_training_is_reproducible_and_loads(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("settings", "message"),
     [
-        ({"steps": 0}, "at least 1 step"),
+        ({"steps": 0}, "`steps` is 0, but it must be at least 1"),
         ({"row_length": 513}, "do not fit into 512 positions"),
         ({"row_length": 32}, "examples of 3 tokens"),
     ],
 )
-def test_wrong_text_training_arguments_are_named(tmp_path, arguments, message):
+def test_wrong_text_training_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
-        train_text_backbone(tmp_path, **arguments)
+        TextBackboneSettings(**settings)
 
 
 # The one that ships.
