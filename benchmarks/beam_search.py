@@ -17,7 +17,7 @@ import common
 import torch
 from transformers import GenerationMixin
 
-from transformers_flamingo.modeling_flamingo import MediaCacheLayer
+from transformers_flamingo.media_cache_flamingo import MediaCacheLayer
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Tiny models for all tests: random weights, every gate open, no download.
+"""Tiny models for all tests: random weights, open gates, no download.
 
-With closed gates a Flamingo is its language model, and most tests would prove nothing: `tiny_flamingo` opens them.
+With closed gates a Flamingo is its language model, so most tests would prove nothing. `tiny_flamingo` opens them.
 """
 
 import torch
@@ -105,7 +105,7 @@ TEXT_CONFIGS: dict[str, tuple[str, dict]] = {
         },
     ),
 }
-# They cannot be compiled: a graph has no context variable.
+# Families that cannot be compiled: a graph cannot read a context variable.
 DROPS_KEYWORDS = ("mpt", "bloom", "falcon", "gpt_neo")
 
 _VISION = {
@@ -125,11 +125,13 @@ VISION_CONFIGS: dict[str, type[PreTrainedConfig]] = {
 
 
 def tiny_text_config(name: str = "gpt2", **kwargs) -> PreTrainedConfig:
+    """Make a tiny configuration of a language model of `TEXT_CONFIGS`."""
     model_type, fields = TEXT_CONFIGS[name]
     return AutoConfig.for_model(model_type, **{**fields, **kwargs})
 
 
 def tiny_vision_config(name: str = "clip", **kwargs) -> PreTrainedConfig:
+    """Make a tiny configuration of a vision encoder of `VISION_CONFIGS`."""
     return VISION_CONFIGS[name](**{**_VISION, **kwargs})
 
 
@@ -140,7 +142,8 @@ def tiny_config(
     text_kwargs: dict | None = None,
     vision_kwargs: dict | None = None,
     **kwargs,
-):
+) -> FlamingoConfig:
+    """Make a tiny configuration of a Flamingo; `kwargs` are fields of it."""
     fields = {
         "cross_attention_num_heads": 2,
         "cross_attention_head_dim": 8,
@@ -160,6 +163,7 @@ def tiny_config(
 
 
 def open_gates(model: FlamingoModel, value: float = 0.5) -> FlamingoModel:
+    """Set all gates to a value, in place, and return the model."""
     with torch.no_grad():
         for block in model.gated_cross_attention:
             for gate in (block.attn_gate, block.ffn_gate):
@@ -169,28 +173,28 @@ def open_gates(model: FlamingoModel, value: float = 0.5) -> FlamingoModel:
 
 
 def tiny_flamingo(text: str = "gpt2", vision: str = "clip", *, seed: int = 0, gates: float = 0.5, **kwargs):
-    """A tiny random model in evaluation mode, its gates open."""
+    """Build a tiny random model in evaluation mode, with open gates."""
     torch.manual_seed(seed)
     return open_gates(FlamingoModel(tiny_config(text, vision, **kwargs)), gates).eval()
 
 
 def random_images(*shape: int, seed: int = 0) -> torch.Tensor:
-    """Pixels `(*shape, 3, H, W)`."""
+    """Draw pixels `(*shape, 3, H, W)`."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
 
 
 def prompt(*rows: str, seed: int = 0) -> torch.LongTensor:
     """
-    Ids `(B, T)` from a picture of the text: `I` is `<image>`, `E` `<|endofchunk|>`, `_` padding, and any other
-    letter some word (the same letter in the same place of the alphabet is the same word).
+    Return ids `(B, T)` of texts written as letters: `I` is `<image>`, `E` is `<|endofchunk|>`, `_` is padding, and any other
+    letter is a word (the same letter is the same word).
     """
     letters = {"I": IMAGE, "E": END_OF_CHUNK, "_": PAD}
     return torch.tensor([[letters.get(c, 3 + (ord(c) * 7 + seed) % 90) for c in row] for row in rows])
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Words `w3` to `w96`, each with its own number as id; `<|endofchunk|>` and `<image>` will be 97 and 98."""
+    """Make a tokenizer of the words `w3` to `w96`, whose ids are their numbers; `<|endofchunk|>` and `<image>` will be 97 and 98."""
     words = ["<pad>", "<bos>", "<eos>", *(f"w{i}" for i in range(3, END_OF_CHUNK))]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="w3"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -200,6 +204,6 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_processor() -> FlamingoProcessor:
-    """The processor of `tiny_flamingo`."""
+    """Make the processor of `tiny_flamingo`."""
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     return FlamingoProcessor(CLIPImageProcessorPil(size=size, crop_size=size), tiny_tokenizer())

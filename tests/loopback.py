@@ -1,12 +1,12 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""A server on this machine that may misbehave."""
+"""A local server that may misbehave."""
 
 import socket
 import threading
 
 
 class Server:
-    """Answers each connection of one port by a function of the socket, and counts them."""
+    """Server of one port that answers each connection by calling a function with the socket, and counts them."""
 
     def __init__(self, answer):
         self.answer, self.count = answer, 0

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Processes of their own for the tests, alone or in a group as `torchrun` would start them."""
+"""Run functions of the tests in new processes, one or a group as `torchrun` would start it."""
 
 import multiprocessing
 import os
@@ -14,7 +14,9 @@ import torch
 
 def _process(rank: int, world_size: int, port: int, function: Callable, args: tuple, kwargs: dict) -> None:
     torch.set_num_threads(1)
-    multiprocessing.set_start_method("fork", force=True)  # of the loader's workers; else it is that of this process
+    multiprocessing.set_start_method(
+        "fork", force=True
+    )  # of the loader's workers, which would otherwise start as this process did
     datasets.disable_progress_bars()
     if world_size > 1:
         os.environ.update(
@@ -30,9 +32,9 @@ def _process(rank: int, world_size: int, port: int, function: Callable, args: tu
 
 def launch(function: Callable, *args, world_size: int = 1, **kwargs) -> list[int | None]:
     """
-    Call a function of a module of the tests in processes of their own, as `torchrun` would, and return their exit codes.
+    Call a function of a module of the tests in new processes, as `torchrun` would, and return their exit codes.
 
-    They are forked from a server that has imported everything, so that each takes a second and not ten.
+    They are forked from a server that has imported everything, so that each takes one second instead of ten.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([function.__module__])
@@ -45,12 +47,12 @@ def launch(function: Callable, *args, world_size: int = 1, **kwargs) -> list[int
     ]
     # The server, which the first process starts, must find the modules of the tests
     python_path = os.environ.get("PYTHONPATH")
-    here = [str(Path(__file__).parent), str(Path(sys.modules[function.__module__].__file__).parent)]
-    os.environ["PYTHONPATH"] = os.pathsep.join([*here, *filter(None, [python_path])])
+    folders = [str(Path(__file__).parent), str(Path(sys.modules[function.__module__].__file__).parent)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([*folders, *filter(None, [python_path])])
     main = sys.modules["__main__"]
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
     try:
-        # Or each process would import pytest's main module first
+        # Otherwise each process would first import pytest's main module
         main.__spec__ = None
         if file is not None:
             del main.__file__
@@ -66,7 +68,7 @@ def launch(function: Callable, *args, world_size: int = 1, **kwargs) -> list[int
             main.__file__ = file
     for process in processes:
         process.join(timeout=120)
-        # One of two was killed: the other waits for it
+        # If one of two was killed, the other waits for it
         if process.exitcode is None or process.exitcode < 0:
             for other in processes:
                 other.kill()

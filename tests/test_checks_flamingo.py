@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""What `FlamingoModel` refuses, in words, before anything is computed."""
+"""Inputs that `FlamingoModel` refuses before anything is computed, with the reason."""
 
 import copy
 import functools
@@ -14,7 +14,7 @@ from transformers_flamingo import FlamingoModel
 
 @functools.cache
 def shared_model(text: str = "gpt2") -> FlamingoModel:
-    """Built once for all tests that only read it."""
+    """Build a model once for all tests that only read it."""
     return tiny_flamingo(text)
 
 
@@ -43,7 +43,7 @@ def test_a_mask_for_another_batch_is_refused():
 
 
 @pytest.mark.parametrize("length", [1, 3, 5])
-def test_a_mask_beside_a_cache_covers_the_text_in_it(length):
+def test_a_mask_with_a_cache_covers_the_text_in_it(length):
     model = shared_model()
     with torch.no_grad():
         cache = model(**inputs(), use_cache=True).cache
@@ -67,7 +67,7 @@ def test_the_mask_of_images_is_checked_too():
 
 @pytest.mark.parametrize("value", [2, -1, 0.5, float("nan"), float("-inf")])
 @pytest.mark.parametrize("name", ["attention_mask", "frame_attention_mask"])
-def test_a_mask_holds_0_and_1_alone(name, value):
+def test_a_mask_holds_only_0_and_1(name, value):
     mask = torch.ones(1, 3 if name == "attention_mask" else 1)
     mask[0, 0] = value
     for call in (shared_model(), functools.partial(shared_model().generate, max_new_tokens=1)):
@@ -82,14 +82,14 @@ def test_a_mask_of_other_dimensions_is_refused(shape):
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int, torch.float])
-def test_the_type_of_a_mask_is_of_no_consequence(dtype):
+def test_the_type_of_a_mask_does_not_matter(dtype):
     mask = torch.tensor([[0, 1, 1]])
     with torch.no_grad():
         expected, given = (shared_model()(**inputs(attention_mask=m)).logits for m in (mask, mask.to(dtype)))
     assert torch.equal(given, expected)
 
 
-# Positions that were given.
+# Given positions.
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_shifted_labels_outside_the_vocabulary_are_refused(training):
 
 @pytest.mark.parametrize("name", ["input_ids", "labels", "media_index"])
 @pytest.mark.parametrize("value", [1.0, 0.5])
-def test_fractions_are_no_ids(name, value):
+def test_fractions_are_not_ids(name, value):
     with pytest.raises(ValueError, match=f"`{name}` is of type torch.float32, but it holds whole numbers"):
         shared_model()(**inputs(**{name: torch.full((1, 3), value)}))
 
@@ -210,7 +210,7 @@ def test_a_text_too_long_is_refused_before_an_image_is_encoded():
             call(input_ids=prompt("I" + "a" * 128), pixel_values=random_images(1, 1))
 
 
-def test_padding_takes_no_position():
+def test_padding_does_not_take_up_positions():
     model = shared_model()
     ids, mask = prompt("_" * 50 + "a" * 100), torch.tensor([[0] * 50 + [1] * 100])
     with torch.no_grad():
@@ -219,7 +219,7 @@ def test_padding_takes_no_position():
     assert model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=3, eos_token_id=-1).shape == (1, 153)
 
 
-def test_text_behind_a_cache_counts_with_it():
+def test_text_after_a_cache_counts_with_it():
     model = shared_model()
     with torch.no_grad():
         cache = model(input_ids=prompt("a" * 127), use_cache=True).cache
@@ -230,7 +230,7 @@ def test_text_behind_a_cache_counts_with_it():
 @pytest.mark.parametrize(
     "kwargs", [{"max_new_tokens": 50}, {"max_length": 500}, {}, {"num_beams": 2, "max_new_tokens": 50}]
 )
-def test_generation_ends_where_the_positions_end(kwargs, caplog):
+def test_generation_stops_at_the_last_position(kwargs, caplog):
     """The last new token needs no position: it is not fed to the model."""
     model, ids = shared_model(), prompt("a" * 120)
     with caplog.at_level("WARNING"):

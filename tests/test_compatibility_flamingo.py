@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""A release of transformers that changed a private name is blamed at import, and not the user's model later."""
+"""An import fails if a release of transformers changed a private name, and the error names the release."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ def test_what_is_missing_or_has_other_parameters_is_an_error(names, wanted):
         require_private_names(Owner, **names)
 
 
-# One of each file that overrides private names.
+# A private name of each file that overrides some.
 OVERRIDDEN = [
     (GenerationMixin, "_prefill", "transformers_flamingo"),
     (ProcessorMixin, "_process_images", "transformers_flamingo"),

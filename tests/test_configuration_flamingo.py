@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""The configuration: what it keeps, what it refuses, and that it comes back from disk as it was."""
+"""The configuration: fields, errors, and equality after saving and loading."""
 
 import json
 import logging
@@ -208,9 +208,10 @@ def test_the_two_backbones_may_be_given_by_position():
     assert config.vision_config.hidden_size == vision.hidden_size
     assert config.text_config.vocab_size == text.vocab_size + 2
     assert config.resampler_num_layers == 1
-    for args, kwargs in (((vision, text, 1), {}), ((vision,), {"vision_config": vision})):
-        with pytest.raises(TypeError, match="by position"):
-            FlamingoConfig(*args, **kwargs)
+    with pytest.raises(TypeError, match="positional arguments"):
+        FlamingoConfig(vision, text, 1)
+    with pytest.raises(TypeError, match="multiple values for argument 'vision_config'"):
+        FlamingoConfig(vision, vision_config=vision)
 
 
 def test_a_text_config_that_joins_several_models_is_refused():

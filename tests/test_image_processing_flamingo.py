@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""The pixels of OpenFlamingo: its transform written out, as open_clip composes it from Pillow and torchvision."""
+"""Pixels equal those of OpenFlamingo, whose transform is written out as open_clip composes it from Pillow and torchvision."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ SETTINGS = {"size": {"shortest_edge": SIZE}, "crop_size": {"height": SIZE, "widt
 
 
 def open_flamingo_pixels(image: Image.Image) -> torch.Tensor:
-    """Resize(SIZE, bicubic), CenterCrop(SIZE), RGB, ToTensor, Normalize."""
+    """Apply Resize(SIZE, bicubic), CenterCrop(SIZE), RGB, ToTensor and Normalize."""
     width, height = image.size
     short, long = min(width, height), max(width, height)
     new = (SIZE, int(SIZE * long / short)) if width <= height else (int(SIZE * long / short), SIZE)
@@ -31,7 +31,7 @@ def open_flamingo_pixels(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(((pixels - OPENAI_CLIP_MEAN) / OPENAI_CLIP_STD).transpose(2, 0, 1)).float()
 
 
-def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
+def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
     rng = np.random.default_rng(width * 1000 + height)
     shape = (height, width) if mode == "L" else (height, width, 3)
     return Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
@@ -45,7 +45,7 @@ def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
 @example(32, 32, "L")
 def test_pixels_equal_the_original_for_every_size(width, height, mode):
     processor = FlamingoProcessor(FlamingoImageProcessor(**SETTINGS), tiny_tokenizer())
-    image = picture(width, height, mode)
+    image = noise(width, height, mode)
     pixels = processor(images=[[image]], text=["<image>"], return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(pixels[0, 0], open_flamingo_pixels(image), atol=1e-5, rtol=0)
 
@@ -53,7 +53,7 @@ def test_pixels_equal_the_original_for_every_size(width, height, mode):
 def test_a_very_long_image_has_the_pixels_of_the_original():
     processor = FlamingoProcessor(FlamingoImageProcessor(**SETTINGS), tiny_tokenizer())
     for length in (16_385, 16_387, 17_003):  # resized to more than 2 ** 24 pixels
-        image = picture(1, length).resize((1, length))
+        image = noise(1, length).resize((1, length))
         pixels = processor(images=[[image]], text=["<image>"], return_tensors="pt")["pixel_values"]
         torch.testing.assert_close(pixels[0, 0], open_flamingo_pixels(image), atol=1e-5, rtol=0)
 
@@ -61,14 +61,14 @@ def test_a_very_long_image_has_the_pixels_of_the_original():
 def test_the_stock_crop_differs_and_only_there():
     stock, ours = CLIPImageProcessorPil(**SETTINGS), FlamingoImageProcessor(**SETTINGS)
     for difference in range(9):
-        image = picture(SIZE, SIZE + difference)
+        image = noise(SIZE, SIZE + difference)
         equal = np.array_equal(stock(image)["pixel_values"][0], ours(image)["pixel_values"][0])
         assert equal == (difference % 4 != 3)
 
 
 def test_an_image_smaller_than_the_crop_is_padded_as_in_the_stock_processor():
     settings = {"do_resize": False, "crop_size": {"height": 8, "width": 8}}
-    image = picture(5, 20)
+    image = noise(5, 20)
     stock, ours = CLIPImageProcessorPil(**settings)(image), FlamingoImageProcessor(**settings)(image)
     assert np.array_equal(stock["pixel_values"][0], ours["pixel_values"][0])
 
@@ -98,10 +98,10 @@ def test_it_is_found_again_when_loaded(load, tmp_path):
     ],
 )
 def test_looked_up_pixels_are_those_of_the_stock_arithmetic_to_the_last_bit(options, monkeypatch):
-    images = [picture(48, 35), picture(20, 20), picture(33, 90)]
+    images = [noise(48, 35), noise(20, 20), noise(33, 90)]
     if not options.get("do_convert_rgb", True):
-        images.append(picture(40, 50, "L"))
-    images.append(np.asarray(picture(36, 44), dtype=np.float32))
+        images.append(noise(40, 50, "L"))
+    images.append(np.asarray(noise(36, 44), dtype=np.float32))
     processor = FlamingoImageProcessor(**{**SETTINGS, **options})
     given = [processor(image)["pixel_values"][0] for image in images]
     monkeypatch.delattr(FlamingoImageProcessor, "_preprocess")

@@ -80,7 +80,7 @@ def test_bidirectional_attention_is_refused():
             "keeps its state in its modules",
         ),
         ("minimax", {"num_hidden_layers": 2, "num_local_experts": 2, **BERT}, "only its own cache class"),
-        ("xlstm", {"hidden_size": 32, "num_heads": 4, "num_hidden_layers": 2}, "a cache class of its own"),
+        ("xlstm", {"hidden_size": 32, "num_heads": 4, "num_hidden_layers": 2}, "only its own cache class"),
         ("dory", {"num_hidden_layers": 2}, "more cache layers"),
     ],
 )
@@ -126,7 +126,7 @@ def test_a_vision_encoder_that_hides_patches_is_refused():
     fields = {"image_token_id": IMAGE, "end_of_chunk_token_id": END_OF_CHUNK}
     with pytest.raises(ValueError, match="vit_mae with `mask_ratio=0.75`.*ViTModel.from_pretrained"):
         FlamingoModel(FlamingoConfig(vision_config=vision, text_config=text, **fields))
-    # A model that is given has its own
+    # A given model has a configuration of its own
     given = ViTMAEModel(vision)
     vision = ViTMAEConfig(**{**vision.to_dict(), "mask_ratio": 0.0})
     with pytest.raises(ValueError, match="vit_mae with `mask_ratio=0.75`"):

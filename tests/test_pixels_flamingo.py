@@ -49,7 +49,7 @@ def test_every_mode_becomes_rgb_as_the_stock_conversion_does(processor, mode):
     assert torch.equal(pixels_of(processor, image), bare(image))
 
 
-def test_transparency_is_white_not_what_lies_beneath(processor, tmp_path):
+def test_transparency_is_white_not_what_is_below(processor, tmp_path):
     white = bare(PIL.Image.new("RGB", (12, 10), "white"))
     rgba = PIL.Image.new("RGBA", (12, 10), (0, 0, 0, 0))
     palette = PIL.Image.new("P", (12, 10), 0)
@@ -60,7 +60,7 @@ def test_transparency_is_white_not_what_lies_beneath(processor, tmp_path):
         assert torch.equal(pixels_of(processor, image), white)
 
 
-def test_16_bit_grey_is_scaled_not_clipped(processor, tmp_path):
+def test_16_bit_gray_is_scaled_not_clipped(processor, tmp_path):
     ramp = np.linspace(0, 65535, 120).astype(np.uint16).reshape(10, 12)
     expected = bare(PIL.Image.fromarray(np.rint(ramp / 257).astype(np.uint8)))
     image = PIL.Image.fromarray(ramp)
@@ -104,7 +104,7 @@ def test_12_bits_in_16_are_scaled_by_what_they_use(processor, tmp_path, caplog):
     (record,) = caplog.records
     assert "Image 0 of sample 0 (" in record.message
     assert "xray.png') has pixel values from 0 to 4095" in record.message
-    # The frames of a video are one series, and images are not: what is seen of one does not depend on the others
+    # The frames of a video share a depth. Images do not: the pixels of one do not depend on the others.
     dim = XRAY // 5
     video = processor(videos=[[dim, XRAY]], text="<image>", return_tensors="pt")["pixel_values"][0, 0]
     assert torch.equal(
@@ -138,23 +138,23 @@ def test_bit_depth_of_call_and_processor(processor, tmp_path):
 
 
 def test_floats_name_the_image_and_its_range(processor):
-    grey = np.random.default_rng(0).random((16, 16)).astype(np.float32)
-    rounded = bare(PIL.Image.fromarray(np.rint(grey * 255).astype(np.uint8)))
+    gray = np.random.default_rng(0).random((16, 16)).astype(np.float32)
+    rounded = bare(PIL.Image.fromarray(np.rint(gray * 255).astype(np.uint8)))
     for source in (
-        grey * 255,
-        PIL.Image.fromarray(grey * 255),
-        torch.from_numpy(grey * 255),
-        (grey * 255)[..., None].repeat(3, -1),
+        gray * 255,
+        PIL.Image.fromarray(gray * 255),
+        torch.from_numpy(gray * 255),
+        (gray * 255)[..., None].repeat(3, -1),
     ):
         assert torch.equal(pixels_of(processor, source), rounded)
     for low, high, what in ((-1024, 3071, "Hounsfield"), (-1, 1, "normalized already"), (np.nan, 1, "not finite")):
-        values = grey * (high - low) + low
+        values = gray * (high - low) + low
         for source in (values, PIL.Image.fromarray(values), torch.from_numpy(values)):
             with pytest.raises(
                 ValueError, match=rf"^Image 1 of sample 0 has pixel values from .* to .*\(float32\).*{what}"
             ):
                 processor(images=[[A, source]], text="<image><image>")
-    assert pixels_of(processor, torch.from_numpy(grey * 255).bfloat16()).shape == (3, SIZE, SIZE)
+    assert pixels_of(processor, torch.from_numpy(gray * 255).bfloat16()).shape == (3, SIZE, SIZE)
 
 
 def test_a_dark_frame_of_floats_stays_dark(processor):
@@ -198,7 +198,7 @@ def test_other_ranges(processor):
     for low, high in ((-1, 5), (0, 70000), (0, float("nan"))):
         values = np.zeros((5, 5), np.float32)
         values[0, 0], values[0, 1] = low, high
-        with pytest.raises(ValueError, match=r"pixel values from .* say which value is white"):
+        with pytest.raises(ValueError, match=r"pixel values from .* tell which value is white"):
             pixels_of(processor, PIL.Image.fromarray(values))
 
 
@@ -216,8 +216,8 @@ def test_channel_order_of_arrays(processor):
     array = np.asarray(A)
     for image in (array, array.transpose(2, 0, 1), torch.from_numpy(array.copy()).permute(2, 0, 1), array[:, :, ::1]):
         assert torch.equal(pixels_of(processor, image), bare(A))
-    grey = np.asarray(A.convert("L"))
-    for image in (grey, grey[None], grey[..., None]):
+    gray = np.asarray(A.convert("L"))
+    for image in (gray, gray[None], gray[..., None]):
         assert torch.equal(pixels_of(processor, image), bare(A.convert("L")))
     mixed = processor(images=[array, array.transpose(2, 0, 1), A], text="<image>" * 3, return_tensors="pt")
     assert torch.equal(mixed["pixel_values"][0], bare(A).expand(3, -1, -1, -1))
@@ -232,10 +232,10 @@ def test_channel_order_of_arrays(processor):
 def test_an_encoder_of_one_channel_keeps_it():
     image_processor = make_image_processor(do_convert_rgb=False, image_mean=[0.5], image_std=[0.25])
     processor = FlamingoProcessor(image_processor, make_tokenizer())
-    grey = draw(4, mode="L")
-    expected = image_processor(grey, return_tensors="pt")["pixel_values"][0]
+    gray = draw(4, mode="L")
+    expected = image_processor(gray, return_tensors="pt")["pixel_values"][0]
     assert expected.shape == (1, SIZE, SIZE)
-    for image in (grey, np.asarray(grey), np.asarray(grey)[None], np.asarray(grey, np.uint16) * 257):
+    for image in (gray, np.asarray(gray), np.asarray(gray)[None], np.asarray(gray, np.uint16) * 257):
         assert torch.equal(pixels_of(processor, image), expected)
 
 
@@ -303,14 +303,14 @@ def test_an_image_that_would_fill_the_memory_when_resized_is_refused_first(monke
         pixels_of(processor, np.zeros((5000, 1, 3), np.float32), do_rescale=False, input_data_format="channels_last")
 
 
-def test_no_resize_and_no_limit_need_no_care(monkeypatch):
+def test_without_resize_or_limit_no_image_is_refused(monkeypatch):
     processor = make_processor(bit_depth=None)
     assert pixels_of(processor, draw(1, 1, 500), do_resize=False).shape == (3, SIZE, SIZE)
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", None)
     assert torch.equal(pixels_of(processor, draw(1, 1, 500)), bare(draw(1, 1, 500)))
 
 
-def test_square_resize_needs_no_care():
+def test_a_square_resize_is_not_limited():
     processor = FlamingoProcessor(SiglipImageProcessorPil(size={"height": 8, "width": 8}), make_tokenizer())
     assert pixels_of(processor, draw(1, 1, 5000)).shape == (3, 8, 8)
 

@@ -142,7 +142,7 @@ def test_optional_outputs_of_the_mixin(processor):
 def test_wrong_counts(processor, images, text, message):
     with pytest.raises(ValueError, match=message) as error:
         processor(images=images, text=text)
-    # the words of the stock check, which callers may look for
+    # The words of the stock check, which callers may look for
     assert " tokens in the prompts should be the same as the number of " in str(error.value)
 
 
@@ -163,7 +163,7 @@ def test_wrong_counts(processor, images, text, message):
         ([[PIL.Image.new("La", (5, 5))], [A]], r"Image 0 of sample 0 has the mode 'La'"),
     ],
 )
-def test_what_is_no_image_is_named(processor, images, message):
+def test_what_is_not_an_image_is_named(processor, images, message):
     texts = ["<image>" * (len(sample) if isinstance(sample, list) else 1) for sample in images]
     with pytest.raises(ValueError, match=message):
         processor(images=images, text=texts)
@@ -251,7 +251,7 @@ def test_decompression_bombs_are_refused(processor, tmp_path, monkeypatch):
 
 
 def test_rows_of_bytes_and_path_are_images(processor):
-    """What `datasets.Image(decode=False)` gives, wherever an image is taken."""
+    """Rows of `datasets.Image(decode=False)` are accepted wherever an image is."""
     row, other = ({"bytes": png_bytes(image), "path": None} for image in (A, B))
     assert torch.equal(pixels_of(processor, row), bare(A))
     assert torch.equal(pixels_of(processor, png_bytes(A)), bare(A))
@@ -311,7 +311,7 @@ def test_half_a_surrogate_pair_is_named(processor):
 def test_text_without_tokens_is_refused(processor, kwargs):
     with pytest.raises(ValueError, match=r"The text of sample 1 is '', which has no tokens"):
         processor(text=["a", ""], **kwargs)
-    # One that gets a token from the tokenizer is a text
+    # A text that gets a token from the tokenizer is accepted
     tokenizer = make_tokenizer()
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
@@ -380,7 +380,7 @@ def test_round_trip(tmp_path):
     again = FlamingoProcessor.from_pretrained(tmp_path / "one")
     again.save_pretrained(tmp_path / "two")
     again = FlamingoProcessor.from_pretrained(tmp_path / "two")
-    # Saving notes the travelling code on the saved object.
+    # Saving records the code that travels on the saved object.
     assert {**again.to_dict(), "auto_map": None} == {**processor.to_dict(), "auto_map": None}
     assert again.chat_template == processor.chat_template
     for name in ("image_token_id", "end_of_chunk_token_id", "image_token", "end_of_chunk_token"):

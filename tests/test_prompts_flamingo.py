@@ -19,7 +19,7 @@ def processor() -> FlamingoProcessor:
     return shared_processor()
 
 
-def test_own_token_strings():
+def test_custom_token_strings():
     processor = make_processor(image_token='<"im">', end_of_chunk_token="<eoc>")
     assert processor(images=A, text='<"im">a')["input_ids"][0][0] == processor.image_token_id
     chat = [
@@ -111,7 +111,7 @@ def test_chat_template(processor, chat, expected):
 @given(st.lists(st.text(alphabet="ab ?.\n", max_size=6), min_size=1, max_size=3), st.text(alphabet="ab", min_size=1))
 @settings(max_examples=30)
 def test_ids_of_a_prompt_begin_the_ids_of_the_answered_chat(parts, answer):
-    """Else the model would be trained on other tokens than it is asked to continue."""
+    """Otherwise the model would be trained on other tokens than it is asked to continue."""
     question = [user(A, *parts)]
     asked = shared_processor().apply_chat_template(question, add_generation_prompt=True)
     answered = shared_processor().apply_chat_template([*question, assistant(answer)])
@@ -129,8 +129,8 @@ def test_assistant_mask_covers_answer_and_end_of_chunk(processor):
     inputs = processor.apply_chat_template(
         chat, tokenize=True, return_dict=True, return_tensors="pt", return_assistant_tokens_mask=True
     )
-    learnt = inputs["input_ids"][inputs["assistant_masks"].bool()]
-    assert processor.decode(learnt) == f" a cat{EOC}a dog{EOC}"
+    learned = inputs["input_ids"][inputs["assistant_masks"].bool()]
+    assert processor.decode(learned) == f" a cat{EOC}a dog{EOC}"
 
 
 def test_continue_final_message(processor):
@@ -179,11 +179,11 @@ def test_chat_errors(processor):
         apply([{"role": "user", "content": [{"type": "table", "table": 3}]}])
     with pytest.raises(ValueError, match=r"Sample 0 has 2 `<image>` in its text but 1 images"):
         apply([user(A, "an <image>")])
-    # ... which is how user text is kept from writing markers
+    # This option keeps user text from writing markers
     inputs = apply([user(A, "an <image>")], sanitize_control_tokens=True)
     assert inputs["input_ids"][0].count(processor.image_token_id) == 1
 
 
-def test_own_chat_template_survives(tmp_path):
+def test_a_custom_chat_template_is_saved_and_loaded(tmp_path):
     make_processor(chat_template="{{ messages[0]['content'] }}!").save_pretrained(tmp_path)
     assert FlamingoProcessor.from_pretrained(tmp_path).apply_chat_template([{"role": "user", "content": "a"}]) == "a!"

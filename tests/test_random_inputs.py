@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""A few of the inputs of `fuzz.py`, always the same: each is a result or a clear error."""
+"""A few fixed inputs of `fuzz.py`: each gives a result or a clear error."""
 
 import warnings
 

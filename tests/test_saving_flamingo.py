@@ -58,7 +58,7 @@ def test_a_process_killed_at_any_moment_never_leaves_a_mixture(tmp_path, write):
         code = _end_of(_killed_after, number, write, directory)
         files = content(directory) if directory.exists() else {}
         files = {name: text for name, text in files.items() if not name.startswith(".")}
-        # What loads has configuration and weights of one model
+        # A folder that loads has configuration and weights of one model
         if "config.json" in files:
             assert files == dict.fromkeys(("config.json", "model.safetensors"), files["config.json"])
         seen.add(files.get("config.json"))

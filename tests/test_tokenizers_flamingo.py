@@ -43,14 +43,14 @@ def test_padding_is_left_again_after_saving_a_processor_that_padded_right(tmp_pa
     processor = make_processor()
     processor(text=["a", "a dog"], padding=True, padding_side="right")
     processor.save_pretrained(tmp_path)
-    # The trap that setting the attribute avoids: tokenizer.json remembers the side of the last call
+    # The processor sets the attribute for this reason: tokenizer.json remembers the side of the last call
     assert AutoTokenizer.from_pretrained(tmp_path).padding_side == "right"
     again = FlamingoProcessor.from_pretrained(tmp_path)
     assert again(text=["a", "a dog"], padding=True)["attention_mask"][0][0] == 0
 
 
 def save_llama(folder, **tokens) -> None:
-    """A tokenizer with SentencePiece's own pieces, and a config that calls some of them otherwise."""
+    """Save a tokenizer with SentencePiece's own pieces, and a config with other names for some of them."""
     vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, "▁a": 3, "▁": 4, "a": 5}
     tokenizer = Tokenizer(models.BPE(vocabulary, [("▁", "a")], unk_token="<unk>"))
     tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
@@ -64,8 +64,8 @@ def save_llama(folder, **tokens) -> None:
 )
 @pytest.mark.parametrize("empty", [["unk"], ["bos", "eos", "unk"], ["pad"], ["eos"]])
 @pytest.mark.parametrize("form", ["", {"__type": "AddedToken", "content": ""}])
-def test_special_tokens_called_nothing(tmp_path, cls, empty, form):
-    """transformers looks up the unknown token as that of an unknown token, without end."""
+def test_special_tokens_whose_name_is_empty(tmp_path, cls, empty, form):
+    """transformers looks up the unknown token as that of an unknown token, in an endless recursion."""
     save_llama(tmp_path / "text", tokenizer_class=cls, **{f"{name}_token": form for name in empty})
     make_image_processor().save_pretrained(tmp_path / "vision")
     processor = FlamingoProcessor.from_vision_text_pretrained(tmp_path / "vision", tmp_path / "text")
@@ -93,7 +93,7 @@ def test_an_empty_token_that_no_vocabulary_has_is_unset():
 
 
 def test_the_tokenizer_names_the_image_token(tmp_path):
-    """`tokenizer.image_token`, which stock clients read."""
+    """Stock clients read `tokenizer.image_token`."""
     processor = make_processor()
     ids = (processor.end_of_chunk_token_id, processor.image_token_id, processor.tokenizer.pad_token_id)
     for step in range(2):
@@ -103,7 +103,7 @@ def test_the_tokenizer_names_the_image_token(tmp_path):
         processor.save_pretrained(tmp_path / str(step))
         assert AutoTokenizer.from_pretrained(tmp_path / str(step)).image_token == "<image>"
         processor = FlamingoProcessor.from_pretrained(tmp_path / str(step))
-    # A tokenizer saved before it was named
+    # A tokenizer that was saved before the token had a name
     old = make_tokenizer()
     old.add_special_tokens({"extra_special_tokens": [EOC, "<image>"]})
     old.save_pretrained(tmp_path / "old")

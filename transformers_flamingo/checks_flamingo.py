@@ -1,9 +1,9 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Checks of what `FlamingoModel` is given, made before anything is computed.
+"""Check the inputs of `FlamingoModel` before anything is computed.
 
 Each check raises a `ValueError` that names the argument and its values. None of them waits for an accelerator: shapes
-are known on the host, and values are compared only where they are on the CPU. On CUDA a value is asserted
-asynchronously, or left to the assertion that the kernel makes itself.
+are known on the host, and values are compared on the CPU only. On CUDA a value is asserted asynchronously, or left to the
+assertion in the kernel.
 
 Letters in shapes: `B` batch, `N` images or videos per sample, `F` frames, `C, H, W` pixels, `T` text length.
 
@@ -16,7 +16,7 @@ import torch
 
 
 def is_padding_mask(attention_mask: Any) -> bool:
-    """Return whether a mask is `(B, T)`. For compilable caches `generate()` passes finished masks, or a dict of them."""
+    """Return whether a mask is `(B, T)`. For compilable caches `generate()` passes 4-D masks, or a dict of them."""
     return isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2
 
 
@@ -37,7 +37,7 @@ def check_text(
     Check the text and return its shape `(B, T)`.
 
     Args:
-        input_ids (`torch.LongTensor` of shape `(B, T)`, *optional*): Ids.
+        input_ids (`torch.LongTensor` of shape `(B, T)`, *optional*): Ids of tokens.
         inputs_embeds (`torch.FloatTensor` of shape `(B, T, D)`, *optional*): Embeddings instead.
         vocab_size (`int`): Number of rows of the embeddings.
     """
@@ -48,9 +48,10 @@ def check_text(
     if text.ndim != ndim or 0 in text.shape[:2]:
         raise ValueError(
             f"`{name}` has shape {tuple(text.shape)}. It must be {'(B, T, D)' if ndim == 3 else '(B, T)'} with at least "
-            "one sample and one token: there is nothing to compute otherwise. Start the text with a token, such as the "
+            "one sample and one token, or there is nothing to compute. Start the text with a token, such as the "
             "tokenizer's `bos_token`."
         )
+    # NaN in embeddings would silently spread to every token of the sample
     if input_ids is not None:
         _check_ids("input_ids", input_ids, vocab_size)
     else:
@@ -65,7 +66,7 @@ def check_labels(
     if labels.shape != shape:
         raise ValueError(
             f"The {name} have shape {tuple(labels.shape)}, but the text has {tuple(shape)}: each token needs one, "
-            f"{ignore_index} where nothing is to be learned."
+            f"which is {ignore_index} if it is not to be learned."
         )
     _check_ids(name, labels, vocab_size, ignore_index)
 
@@ -78,7 +79,7 @@ def check_whole_numbers(name: str, values: torch.Tensor) -> None:
 
 def _check_ids(name: str, ids: torch.LongTensor, vocab_size: int, ignore_index: int | None = None) -> None:
     check_whole_numbers(name, ids)
-    # On other devices the kernels assert it themselves; comparing here would wait for them.
+    # On other devices the kernels assert it themselves. A comparison here would wait for them.
     if torch.compiler.is_compiling() or ids.device.type != "cpu":
         return
     wrong = (ids < 0) | (ids >= vocab_size)
@@ -86,7 +87,7 @@ def _check_ids(name: str, ids: torch.LongTensor, vocab_size: int, ignore_index: 
         wrong &= ids != ignore_index
     if wrong.any():
         sample, token = wrong.nonzero()[0].tolist()
-        exception = "" if ignore_index is None else f", or be {ignore_index} where nothing is to be learned"
+        exception = "" if ignore_index is None else f", or be {ignore_index} if it is not to be learned"
         raise ValueError(
             f"`{name}` holds {ids[sample, token].item()} at token {token} of sample {sample}, but the language model's "
             f"vocabulary has {vocab_size} rows: an id must be from 0 to {vocab_size - 1}{exception}. Use the tokenizer "
@@ -96,14 +97,13 @@ def _check_ids(name: str, ids: torch.LongTensor, vocab_size: int, ignore_index: 
 
 def check_mask(name: str, mask: torch.Tensor | None, dims: tuple[int, ...] = (2,)) -> None:
     """
-    Check that a mask has 1 at what is real and 0 at padding, and nothing else.
+    Check that a mask holds only 1, for what is real, and 0, for padding.
 
-    Language models make different things of any other value: a mask of 0 and minus infinity would be taken for its
-    opposite.
+    Language models interpret other values differently: a mask of 0 and minus infinity would be read as its opposite.
 
     Args:
         name (`str`): Name of the argument.
-        mask (`torch.Tensor`, *optional*): The mask. Anything but a tensor is left alone.
+        mask (`torch.Tensor`, *optional*): The mask. Anything but a tensor is skipped.
         dims (`tuple[int, ...]`, *optional*, defaults to `(2,)`): Numbers of dimensions that it may have.
     """
     if not isinstance(mask, torch.Tensor):
@@ -111,42 +111,44 @@ def check_mask(name: str, mask: torch.Tensor | None, dims: tuple[int, ...] = (2,
     if mask.ndim not in dims:
         raise ValueError(
             f"`{name}` has shape {tuple(mask.shape)}. It must have {' or '.join(map(str, dims))} dimensions, the first of "
-            "them for the samples: 1 at what is real, 0 at padding."
+            "them for the samples: 1 for what is real, 0 for padding."
         )
+    # A 4-D mask goes to the language model as it is, and may be additive
     if mask.ndim == 4 or mask.dtype == torch.bool:
         return
+    # An asynchronous assertion does not wait for the device, and can be compiled
     is_binary = ((mask == 0) | (mask == 1)).all()
     if torch.compiler.is_compiling() or mask.device.type == "cuda":
         torch._assert_async(is_binary, f"`{name}` holds other values than 0 and 1.")
     elif mask.device.type != "meta" and not is_binary:
         value = mask[(mask != 0) & (mask != 1)][0].item()
         raise ValueError(
-            f"`{name}` holds {value}, but it may hold only 1 at what is real and 0 at padding: language models make "
-            "different things of any other value. Pass the mask of the processor."
+            f"`{name}` holds {value}, but it may hold only 1 for what is real and 0 for padding: language models "
+            "interpret other values differently. Pass the mask of the processor."
         )
 
 
 def check_mask_shape(mask_shape: tuple[int, ...], shape: tuple[int, int], num_past_tokens: int) -> None:
     """
-    Check that a padding mask covers the text, that in the cache included: `(B, num_past_tokens + T)`.
+    Check that a padding mask covers the text, including that in the cache: `(B, num_past_tokens + T)`.
 
-    A mask of another length would shift positions or hide tokens: language models cut and fill it, each in its own way.
+    A mask of another length would shift positions or hide tokens: language models cut or extend it, each in its own way.
     """
     expected = (shape[0], num_past_tokens + shape[1])
     if tuple(mask_shape) != expected:
         cached = f" and {num_past_tokens} tokens are in the cache" if num_past_tokens else ""
         raise ValueError(
             f"`attention_mask` has shape {tuple(mask_shape)}, but the text has {tuple(shape)}{cached}, so it must have "
-            f"{expected}: 1 at each token, 0 at padding. With another length, tokens would get wrong positions."
+            f"{expected}: 1 for each token, 0 for padding. With another length, tokens would get wrong positions."
         )
 
 
 def check_padding_side(attention_mask: torch.Tensor, language_model: str) -> None:
-    """Check that no row of a padding mask `(B, T)` begins with padding, for a language model that counts it."""
+    """Check that no row of a padding mask `(B, T)` begins with padding, for a language model that counts padding."""
     if (attention_mask[:, 0] == 0).any():
         raise ValueError(
             f"`attention_mask` has padding on the left, and {language_model} takes no `position_ids`: it would count the "
-            'padding, so that a sample has other logits than alone. Pad on the right (`padding_side="right"`), and '
+            'padding, so that a sample has other logits than on its own. Pad on the right (`padding_side="right"`), and '
             "generate for one sample at a time."
         )
 
@@ -165,15 +167,15 @@ def check_text_length(
         max_text_length (`int`, *optional*): Number of positions; `None` if there is no limit.
         shape (`tuple[int, int]`): `(B, T)` of the text.
         num_past_tokens (`int`, *optional*, defaults to 0): Tokens in the cache.
-        attention_mask (`torch.Tensor` of shape `(B, num_past_tokens + T)`, *optional*): Padding takes no position.
-        position_ids (`torch.LongTensor`, *optional*): Positions that were given; they decide instead of the length.
+        attention_mask (`torch.Tensor` of shape `(B, num_past_tokens + T)`, *optional*): Padding does not take up positions.
+        position_ids (`torch.LongTensor`, *optional*): Positions. If given, they decide instead of the length.
     """
     length = num_past_tokens + shape[1]
     if position_ids is not None and position_ids.shape[-1] != shape[1]:
         raise ValueError(
             f"`position_ids` has shape {tuple(position_ids.shape)}, but the text has {tuple(shape)}: each token needs one."
         )
-    # Positions that were given decide; elsewhere than on the CPU a look at them would wait
+    # Given positions decide instead of the length. On an accelerator, reading them would wait for it.
     are_known = position_ids is not None and position_ids.device.type == "cpu"
     if max_text_length is None or (length <= max_text_length and not are_known):
         return
@@ -188,14 +190,13 @@ def check_text_length(
     if length > max_text_length:
         raise ValueError(
             f"The text has {length} {'tokens' if position_ids is None else 'positions'}, but the language model has "
-            f"positions for {max_text_length}. Shorten the "
-            "text, give fewer demonstrations, or use a language model with more positions."
+            f"positions for {max_text_length}. Shorten the text, give fewer demonstrations, or use a language model with more positions."
         )
 
 
 def check_finite(values: torch.Tensor, name: str, unit: str) -> None:
     """
-    Check that pixels, features or embeddings have neither NaN nor infinity, which would silently turn into text.
+    Check that pixels, features or embeddings have neither NaN nor infinity, which would silently lead to arbitrary text.
 
     Args:
         values (`torch.Tensor`): The values, with one `unit` for each index of the first dimension.
@@ -211,6 +212,6 @@ def check_finite(values: torch.Tensor, name: str, unit: str) -> None:
         raise ValueError(
             f"`{name}` holds NaN or infinity, first in {unit} {index} of {len(values)} (counted from 0). The model would "
             "answer as if it had seen something. Check the image and its normalization (`image_mean`, `image_std`, "
-            "`rescale_factor`), what made the features or embeddings, or the weights of the model: a training that diverged "
-            "leaves them at NaN (lower its `learning_rate`)."
+            "`rescale_factor`), what made the features or embeddings, or the weights of the model: a training run that diverged "
+            "leaves NaN in them (lower its `learning_rate`)."
         )

@@ -1,7 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Check that the private parts of transformers that this package overrides are what it was written for.
+"""Check that the private parts of transformers that this package overrides are those it was written for.
 
-A release may change them without notice. Without this check an override would no longer be called, or would be called
+A release may change them without notice. Without this check, an override would no longer be called, or would be called
 with other arguments: the images would be lost, or an error would blame the user's model. Each file that overrides a
 private name checks it when it is imported. CONTRIBUTING.md lists all of them.
 

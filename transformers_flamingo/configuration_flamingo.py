@@ -1,8 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Configuration of a Flamingo model: numbers and names only.
 
-This file, `modeling_flamingo.py` and `processing_flamingo.py` travel with a checkpoint as remote code. They stay flat
-siblings and import nothing from the rest of the package.
+The file travels with a checkpoint as remote code: it stays flat and imports nothing of its own package.
 """
 
 import copy
@@ -22,7 +21,7 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-# Keywords that are no fields of the dataclass but that transformers itself writes into, or passes with, a config.
+# Keywords that are not fields of the dataclass, but that transformers itself writes into a config or passes with it.
 _STOCK_KEYWORDS = frozenset(
     {
         "attn_implementation",
@@ -40,34 +39,37 @@ _STOCK_KEYWORDS = frozenset(
 )
 
 
-def _with_positional_backbones(cls: type) -> type:
-    """Let `cls(vision_config, text_config)` work: the configs of transformers take keywords alone."""
+def _accept_positional_backbones(cls: type) -> type:
+    """
+    Let `cls(vision_config, text_config)` work.
+
+    transformers generates the `__init__` of every config, which refuses positional arguments, and it loads files through
+    `cls(**kwargs)` only. A field declared with `kw_only=False` changes nothing, and an `__init__` in the class would replace
+    the one that sets and checks the fields, so it is wrapped.
+    """
     keyword_init = cls.__init__
 
     @functools.wraps(keyword_init)
-    def init(self, *args, **kwargs):
-        names = ("vision_config", "text_config")
-        if len(args) > len(names) or any(name in kwargs for name in names[: len(args)]):
-            raise TypeError(
-                f"FlamingoConfig takes {' and '.join(names)} by position, once each, and everything else by keyword: got "
-                f"{len(args)} positional arguments and the keywords {sorted(kwargs)}."
-            )
-        keyword_init(self, **dict(zip(names, args, strict=False)), **kwargs)
+    def init(self, vision_config=None, text_config=None, **kwargs):
+        keyword_init(self, vision_config=vision_config, text_config=text_config, **kwargs)
 
     cls.__init__ = init
     return cls
 
 
-@_with_positional_backbones
+@_accept_positional_backbones
 @strict
 class FlamingoConfig(PreTrainedConfig):
     r"""
     Configuration of a [`FlamingoModel`]: a vision encoder and a causal language model joined by a Perceiver resampler
     and tanh-gated cross-attention (Alayrac et al. 2022, "Flamingo: a Visual Language Model for Few-Shot Learning").
 
-    The defaults of resampler and gated blocks are those of OpenFlamingo. The paper's ablations (table 3) are
-    `cross_attention_gating`, `cross_attention_ffn_mult=0`, `resampler_type` and the placement of the blocks. A keyword that is no field raises `TypeError`:
-    a misspelt field would otherwise silently leave the default in place.
+    The defaults of resampler and gated blocks are those of OpenFlamingo; the paper's values are given where they differ.
+    The paper's ablations (table 3) are `cross_attention_gating`, `cross_attention_ffn_mult=0`, `resampler_type` and the
+    position of the blocks. An unknown keyword raises `TypeError`: a misspelled field would otherwise silently keep its
+    default.
+
+    Letters: `D` is the width of the language model, `Dv` that of the vision features, `L` the number of latents.
 
     Args:
         vision_config (`PreTrainedConfig` or `dict`, *optional*):
@@ -80,41 +82,44 @@ class FlamingoConfig(PreTrainedConfig):
         vision_hidden_size (`int`, *optional*):
             Width `Dv` of the vision features. Taken from `vision_config` if that is given.
         cross_attention_every_n_layers (`int`, *optional*, defaults to 1):
-            A gated cross-attention block stands before decoder layer `i` (from 0) if `(i + 1) %
-            cross_attention_every_n_layers == 0`, as in OpenFlamingo.
+            Interval in decoder layers. A gated cross-attention block comes before decoder layer `i` (from 0) if
+            `(i + 1) % cross_attention_every_n_layers == 0`, as in OpenFlamingo. Paper: 1 for 3B, 4 for 9B, 7 for 80B.
         cross_attention_layers (`list[int]`, *optional*):
-            The decoder layers with a gated block before them, as indices from 0. Wins over the interval. One block in
-            the middle is `[num_hidden_layers // 2]`.
+            Indices, from 0, of the decoder layers with a gated block before them, instead of the interval. A single block
+            in the middle is `[num_hidden_layers // 2]`.
         cross_attention_gating (`"tanh"` or `"none"`, *optional*, defaults to `"tanh"`):
-            `"none"` adds attention and feed-forward of a block in full: there are no gates, and the model does not
-            start as its language model (paper, table 3, row iii).
-        cross_attention_num_heads (`int`, *optional*, defaults to 8): Heads of the gated cross-attention.
-        cross_attention_head_dim (`int`, *optional*, defaults to 64): Width of one of its heads.
+            `"tanh"` multiplies the attention and the feed-forward of a block by the tanh of a learned gate. `"none"` adds
+            them in full, so that the model does not start as its language model (paper, table 3, row iii).
+        cross_attention_num_heads (`int`, *optional*, defaults to 8):
+            Number of attention heads of a gated block. Paper: 16 for 3B, 32 for 9B, 64 for 80B.
+        cross_attention_head_dim (`int`, *optional*, defaults to 64): Width of a head of a gated block.
         cross_attention_ffn_mult (`int`, *optional*, defaults to 4):
-            Width of the hidden layer of its feed-forward network, as a multiple of the text width `D`. With 0 there is
-            none. Together with `cross_attention_gating="none"` this is the "vanilla" cross-attention of the
-            original Transformer decoder (paper, table 3, row iv). There it stands between self-attention and
-            feed-forward of a layer; here it stands before the layer, which is stock.
-        cross_attention_activation (`str`, *optional*, defaults to `"gelu"`): Its activation function.
+            Number of hidden units of the feed-forward network of a gated block, as a multiple of `D`. With 0 there is no
+            such network. Together with `cross_attention_gating="none"` this is the "vanilla" cross-attention of the
+            original Transformer decoder (paper, table 3, row iv), which is between self-attention and feed-forward of a
+            layer there. Here it comes before the layer, which is stock.
+        cross_attention_activation (`str`, *optional*, defaults to `"gelu"`):
+            Name of the activation function of a gated block, of `transformers.activations.ACT2FN`. Paper: squared ReLU,
+            `"relu2"`.
         resampler_type (`"perceiver"`, `"transformer"` or `"mlp"`, *optional*, defaults to `"perceiver"`):
-            What makes `L` latents of the features (paper, table 3, row vi): [`FlamingoPerceiverResampler`] describes
-            the three. They have the same number of weights, up to layer norms and latents: with `"mlp"`, the heads
-            below only say how many units the hidden layers get on top.
-        resampler_num_layers (`int`, *optional*, defaults to 6): Layers of the resampler.
+            Network that turns features into `L` latents (paper, table 3, row vi); [`FlamingoPerceiverResampler`] describes
+            the three. They have the same number of weights, up to layer norms and latents: with `"mlp"`, the fields of the
+            heads below only add hidden units.
+        resampler_num_layers (`int`, *optional*, defaults to 6): Number of layers of the resampler.
         resampler_num_latents (`int`, *optional*, defaults to 64):
-            `L`, the number of vectors that stand for one image or one video in the language model.
-        resampler_num_heads (`int`, *optional*, defaults to 8): Attention heads of the resampler.
-        resampler_head_dim (`int`, *optional*, defaults to 64): Width of one of its heads.
+            `L`, the number of vectors that represent one image or one video for the language model.
+        resampler_num_heads (`int`, *optional*, defaults to 8): Number of attention heads of the resampler. Paper: 16.
+        resampler_head_dim (`int`, *optional*, defaults to 64): Width of a head of the resampler.
         resampler_ffn_mult (`int`, *optional*, defaults to 4):
-            Width of the hidden layer of its feed-forward network, as a multiple of the vision width `Dv`.
-        resampler_activation (`str`, *optional*, defaults to `"gelu"`): Its activation function.
+            Number of hidden units of the feed-forward network of the resampler, as a multiple of `Dv`.
+        resampler_activation (`str`, *optional*, defaults to `"gelu"`):
+            Name of the activation function of the resampler. Paper: squared ReLU, `"relu2"`.
         resampler_num_frames (`int`, *optional*, defaults to 8):
             Number of learned frame embeddings; longer videos interpolate between them (paper, section 3.1.1 and
             appendix A.3.2). With 0 there are none, and frames are told apart by their content alone.
         vision_feature_select_strategy (`"default"` or `"full"`, *optional*, defaults to `"default"`):
             `"default"` keeps the patch tokens of the vision encoder, `"full"` its class and register tokens too.
-        image_token_id (`int`, *optional*):
-            Id of `<image>`, which marks the place of one image or one video in the text.
+        image_token_id (`int`, *optional*): Id of `<image>`, which marks one image or one video in the text.
         end_of_chunk_token_id (`int`, *optional*):
             Id of `<|endofchunk|>` (the paper's `<EOC>`), at which generation stops by default. If neither this nor
             `image_token_id` is given, two rows are added to the vocabulary of (a copy of) `text_config` for them.
@@ -122,13 +127,14 @@ class FlamingoConfig(PreTrainedConfig):
             For converted flamingo-mini checkpoints only: the ids of ordinary text tokens (`<`, with and without a
             space before it) each of which marks an image if any image is given. `image_token_id` is one of them. They
             may be generated, and [`~FlamingoModel.freeze_backbones`] leaves their embeddings frozen.
-        use_cache (`bool`, *optional*, defaults to `True`): Whether `forward` returns a cache when not told.
+        use_cache (`bool`, *optional*, defaults to `True`):
+            Whether `forward` returns a cache if its argument `use_cache` is not given.
         pad_token_id, bos_token_id, eos_token_id (`int`, *optional*):
-            Written here by `Trainer`, which copies them from the tokenizer; [`FlamingoModel.generate`] reads the
-            generation config.
+            Written by `Trainer`, which copies them from the tokenizer. [`FlamingoModel.generate`] reads the generation
+            config instead.
 
     Raises:
-        TypeError: a keyword is no field.
+        TypeError: a keyword is not a field.
         huggingface_hub.errors.StrictDataclassError: a field has a wrong type or an impossible value; the message
             names it.
 
@@ -155,7 +161,7 @@ class FlamingoConfig(PreTrainedConfig):
         "resampler": "free_full_weight",
     }
 
-    # What `Trainer` need not gather in evaluation.
+    # Outputs that `Trainer` need not gather in evaluation.
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["cache", "image_hidden_states"]
 
     vision_config: dict | PreTrainedConfig | None = None
@@ -186,19 +192,20 @@ class FlamingoConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
 
     def __post_init__(self, **kwargs):
+        """Complete and check the fields; `kwargs` are the keywords that are not fields."""
         tie_word_embeddings = kwargs.pop("tie_word_embeddings", None)
         unknown = self._unknown_names(kwargs)
         if unknown:
             known = sorted(field.name for field in fields(self))
             raise TypeError(
-                f"FlamingoConfig got unknown keywords {unknown}. They would have no effect, so a misspelt field would "
+                f"FlamingoConfig got unknown keywords {unknown}. They would have no effect, so a misspelled field would "
                 f"silently keep its default. Known fields are {known}."
             )
 
         if self.vision_config is None and self.vision_hidden_size is None:
             self.vision_config = {"model_type": "clip_vision_model"}
-        # The base class sets the attention implementation of all sub-configs, to None if it is not told which. Those
-        # of living models keep theirs: without one they would build no causal mask.
+        # The base class sets the attention implementation of all sub-configs, to None if none is given. The configs of
+        # models that exist keep theirs: without one they would not build a causal mask.
         sub_configs = [c for c in (self.vision_config, self.text_config) if isinstance(c, PreTrainedConfig)]
         implementations = [config._attn_implementation for config in sub_configs]
         super().__post_init__(**kwargs)
@@ -214,19 +221,21 @@ class FlamingoConfig(PreTrainedConfig):
             )
         if tie_word_embeddings is not None:
             self.tie_word_embeddings = tie_word_embeddings
-        # A two-tower model (CLIPConfig, SiglipConfig) stands for its vision tower.
+        # Of a two-tower model (CLIPConfig, SiglipConfig) only the vision tower is used.
         if getattr(self.vision_config, "vision_config", None) is not None:
             self.vision_config = self.vision_config.vision_config
         if self.vision_hidden_size is None:
             self.vision_hidden_size = getattr(self.vision_config, "hidden_size", None)
         if self.image_token_id is None and self.end_of_chunk_token_id is None:
+            # In the order in which the processor adds the two tokens. In a copy, because the caller's config may be that of
+            # a model.
             self.text_config = copy.deepcopy(self.text_config)
             self.end_of_chunk_token_id = self.text_config.vocab_size
             self.image_token_id = self.text_config.vocab_size + 1
             self.text_config.vocab_size += 2
 
-        # Where `save_pretrained` puts the code, for those who load without this package installed. Set anew each
-        # time: a config that came from the Hub carries the name of the repository in front of each entry.
+        # Names the code that `save_pretrained` copies, for loading without this package. It is set each time, because a
+        # config that came from the Hub has the name of its repository before each entry.
         self.auto_map = {
             "AutoConfig": "configuration_flamingo.FlamingoConfig",
             "AutoModel": "modeling_flamingo.FlamingoModel",
@@ -236,17 +245,19 @@ class FlamingoConfig(PreTrainedConfig):
 
     @classmethod
     def _unknown_names(cls, names: Iterable[str]) -> list[str]:
-        """Those that are neither a field nor something that transformers itself puts into a config."""
+        """Return the names that are neither a field nor something that transformers itself puts into a config."""
         known = {field.name for field in fields(cls)} | _STOCK_KEYWORDS
         known |= GenerationConfig().to_dict().keys()
         return sorted(name for name in names if name not in known and not name.startswith("_"))
 
     def to_dict(self) -> dict[str, Any]:
         """
-        The fields. An attribute that some tool has put on this config is left out, as a file with it could not be
-        loaded; `save_pretrained` names what it leaves out. Of the backbones' names only those on the Hub are kept: a
-        path of this machine is nobody else's business. With them goes `tie_word_embeddings`, which tools look for here:
-        by it peft decides whether trained rows of the embedding are rows of the head too.
+        Return the fields as a dictionary.
+
+        An attribute that some tool put on this config is omitted, because a file with it could not be loaded;
+        `save_pretrained` names what it omits. Names of backbones are kept if they are on the Hub, so that local paths do not
+        leak. `tie_word_embeddings` is added, because tools look for it here: peft decides by it whether trained rows of the
+        embedding are rows of the head too.
         """
         result = super().to_dict()
         for name in self._unknown_names(result):
@@ -258,10 +269,11 @@ class FlamingoConfig(PreTrainedConfig):
         return result
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> None:
+        """Save the fields as the base class does, and log the names of attributes that are omitted."""
         if unknown := self._unknown_names(vars(self)):
             logger.warning(
-                f"Not saved with the FlamingoConfig: {unknown}. These attributes are no fields of it and have no effect on "
-                "the model; perhaps they belong to its `text_config` or `vision_config`, or to the generation config."
+                f"Not saved with the FlamingoConfig: {unknown}. These attributes are not fields of it and have no effect "
+                "on the model; perhaps they belong to its `text_config` or `vision_config`, or to the generation config."
             )
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
@@ -292,7 +304,7 @@ class FlamingoConfig(PreTrainedConfig):
 
     @property
     def tie_word_embeddings(self) -> bool:
-        """Whether the language model's input and output embeddings are one: that of `text_config`."""
+        """Return whether the language model's input and output embeddings are shared, as `text_config` has it."""
         return getattr(self.text_config, "tie_word_embeddings", False)
 
     @tie_word_embeddings.setter
@@ -301,14 +313,14 @@ class FlamingoConfig(PreTrainedConfig):
 
     @property
     def cross_attention_layer_indices(self) -> list[int]:
-        """The decoder layers, from 0, that have a gated cross-attention block before them, in order."""
+        """Return the indices, from 0, of the decoder layers with a gated cross-attention block before them, in order."""
         if self.cross_attention_layers is not None:
             return sorted(self.cross_attention_layers)
         n = self.cross_attention_every_n_layers
         return [i for i in range(self.text_config.num_hidden_layers) if (i + 1) % n == 0]
 
     def validate_sizes(self):
-        """Sizes are positive; what is optional, counted or multiplied, may be 0."""
+        """Check that sizes are positive. The numbers of optional parts may be 0."""
         for name in (
             "cross_attention_every_n_layers",
             "cross_attention_num_heads",
@@ -327,13 +339,13 @@ class FlamingoConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but it must be at least 0, which means none.")
 
     def validate_activations(self):
-        """The activation functions are ones that transformers has."""
+        """Check that transformers has the activation functions."""
         for name in ("cross_attention_activation", "resampler_activation"):
             if getattr(self, name) not in ACT2FN:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}, but it must be one of {sorted(ACT2FN)}.")
 
     def validate_cross_attention_layers(self):
-        """Gated blocks stand before decoder layers that exist, at most one before each, and at least one in all."""
+        """Check that gated blocks come before decoder layers that exist, at most one before each, at least one in all."""
         if self.cross_attention_every_n_layers < 1:
             return  # `validate_sizes` says so
         num_layers = self.text_config.num_hidden_layers
@@ -352,7 +364,7 @@ class FlamingoConfig(PreTrainedConfig):
             )
 
     def validate_vision_hidden_size(self):
-        """The width of the vision features is known and is the vision encoder's."""
+        """Check that the width of the vision features is known and is that of the vision encoder."""
         if self.vision_hidden_size is None:
             raise ValueError(
                 f"The width of the vision features is unknown: {type(self.vision_config).__name__} has no "
@@ -362,11 +374,11 @@ class FlamingoConfig(PreTrainedConfig):
         if encoder_size is not None and encoder_size != self.vision_hidden_size:
             raise ValueError(
                 f"`vision_hidden_size` is {self.vision_hidden_size}, but the vision encoder's features have width "
-                f"{encoder_size}. Leave `vision_hidden_size` out when there is a vision encoder."
+                f"{encoder_size}. Omit `vision_hidden_size` when there is a vision encoder."
             )
 
     def validate_token_ids(self):
-        """Both special tokens have an id of their own inside the vocabulary."""
+        """Check that both special tokens have ids, which differ."""
         ids = {"image_token_id": self.image_token_id, "end_of_chunk_token_id": self.end_of_chunk_token_id}
         for name, token_id in ids.items():
             if token_id is None:
@@ -388,7 +400,7 @@ class FlamingoConfig(PreTrainedConfig):
 
 
 FlamingoConfig.register_for_auto_class()
-# `transformers serve` takes a model for multimodal only if its type stands in this table of names.
+# `transformers serve` treats a model as multimodal only if its type is in this table of names.
 MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.setdefault("flamingo", "FlamingoModel")
 
 __all__ = ["FlamingoConfig"]

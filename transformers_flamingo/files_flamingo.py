@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Read files and addresses that others name: nothing that hangs, never ends, or is not a file.
+"""Read files and addresses that others name, and refuse what hangs, never ends, or is not a file.
 
 The file travels with a checkpoint as remote code: it stays flat and imports nothing of its own package.
 """
@@ -18,14 +18,14 @@ T = TypeVar("T")
 
 #: Maximum size of an image file in bytes, local or fetched. Assign to it to change it, as to `PIL.Image.MAX_IMAGE_PIXELS`.
 MAX_FILE_BYTES = 2**30
-#: Seconds after which the download of an image is given up, however slowly its bytes arrive.
+#: Seconds after which the download of an image is aborted, even if bytes still arrive.
 FETCH_SECONDS = 30.0
 #: Seconds before a failed download is tried again.
 RETRY_SECONDS = 0.5
 
 
 def special_kind(status: os.stat_result) -> str | None:
-    """Return what a file is that is not a regular one, such as `"a pipe"`; `None` for a regular one."""
+    """Return the kind of a file that is not a regular one, such as `"a pipe"`; `None` for a regular one."""
     kinds = {stat.S_IFREG: None, stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(status.st_mode), "a device")
 
@@ -34,8 +34,8 @@ def open_regular_file(path: str | os.PathLike, max_bytes: int | None = None) -> 
     """
     Open a file for reading if it is a regular one.
 
-    A pipe would wait for a writer, and `/dev/zero` never ends. What was checked is what is read: the check is made on
-    the open file.
+    A pipe would wait for a writer, and `/dev/zero` never ends. The check is made on the open file, so that no other file can
+    take its name between the check and the reading.
 
     Raises:
         OSError: the file is missing or cannot be read.
@@ -43,7 +43,7 @@ def open_regular_file(path: str | os.PathLike, max_bytes: int | None = None) -> 
             `MAX_FILE_BYTES`.
     """
     max_bytes = MAX_FILE_BYTES if max_bytes is None else max_bytes
-    # Non-blocking, because opening a pipe waits for its writer. It changes nothing for a regular file.
+    # Non-blocking, because opening a pipe waits for its writer. For a regular file it makes no difference.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags)
     try:
@@ -62,7 +62,7 @@ def read_regular_file(path: str | os.PathLike, max_bytes: int | None = None) -> 
     """Return the bytes of a regular file; see [`open_regular_file`] for the errors."""
     max_bytes = MAX_FILE_BYTES if max_bytes is None else max_bytes
     with open_regular_file(path, max_bytes) as file:
-        data = file.read(max_bytes + 1)  # a file of /proc says that it has 0 bytes, whatever it gives
+        data = file.read(max_bytes + 1)  # a file of /proc has 0 bytes by its status, whatever is read from it
     if len(data) > max_bytes:
         raise ValueError(f"it has more than the limit of {max_bytes} bytes")
     return data
@@ -72,8 +72,8 @@ def run_within(seconds: float, function: Callable[[], T]) -> T:
     """
     Return what `function` returns, or raise `TimeoutError` after `seconds`.
 
-    Timeouts of network libraries hold for each single read: a server that sends a byte every few seconds is never late.
-    The thread of a call that was given up ends with its connection.
+    Timeouts of network libraries apply to each single read: a server that sends a byte every few seconds never exceeds them.
+    The thread of an aborted call ends with its connection.
     """
     outcome: dict[str, Any] = {}
 
@@ -98,14 +98,14 @@ def fetch(url: str, max_bytes: int | None = None, seconds: float | None = None, 
     Fetch an `http://` or `https://` address.
 
     Args:
-        url (`str`): The address. Redirects are followed, to such addresses only.
+        url (`str`): The address. Redirects are followed to other addresses of these two kinds.
         max_bytes (`int`, *optional*): Maximum size, by default `MAX_FILE_BYTES`.
-        seconds (`float`, *optional*): Time for all attempts together, by default `FETCH_SECONDS`.
-        attempts (`int`, *optional*, defaults to 1): Maximum number of requests. Only failures that may pass are tried
+        seconds (`float`, *optional*): Time limit for all attempts together, by default `FETCH_SECONDS`.
+        attempts (`int`, *optional*, defaults to 1): Maximum number of requests. Only temporary failures are tried
             again: no connection, a timeout, and the statuses 429 and 5xx.
 
     Raises:
-        `OSError`: it did not arrive in time, the connection failed, or the status is not one of success.
+        `OSError`: it did not arrive in time, the connection failed, or the status is an error.
         `ValueError`: it is too large, or not an address.
     """
     max_bytes = MAX_FILE_BYTES if max_bytes is None else max_bytes
@@ -114,7 +114,7 @@ def fetch(url: str, max_bytes: int | None = None, seconds: float | None = None, 
 
     def request() -> bytes:
         data = bytearray()
-        # Compressed, a small answer could grow without limit. Images are compressed already.
+        # A small compressed answer could grow without limit. Images are compressed already.
         headers = {"Accept-Encoding": "identity"}
         with httpx.stream("GET", url, headers=headers, timeout=seconds, follow_redirects=True) as response:
             response.raise_for_status()
@@ -131,13 +131,13 @@ def fetch(url: str, max_bytes: int | None = None, seconds: float | None = None, 
             return run_within(max(0.0, deadline - time.monotonic()), request)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             failure = _failure(error, seconds)
-            if not left or not _may_pass(error) or time.monotonic() + RETRY_SECONDS >= deadline:
+            if not left or not _is_temporary(error) or time.monotonic() + RETRY_SECONDS >= deadline:
                 raise failure from error
         time.sleep(RETRY_SECONDS)
     raise ValueError(f"`attempts` is {attempts}. Pass at least 1.")
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_temporary(error: Exception) -> bool:
     """Tell whether a failed request may succeed if it is made again."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code == 429 or error.response.status_code >= 500
@@ -145,6 +145,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _failure(error: Exception, seconds: float) -> Exception:
+    """Return the builtin error for an error of the network library, in words that continue "cannot be fetched:"."""
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return TimeoutError(f"it did not arrive within {seconds:g} seconds")
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):

@@ -1,5 +1,8 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Image processor of converted OpenFlamingo checkpoints. It travels with them as remote code: it stays flat."""
+"""Image processor of converted OpenFlamingo checkpoints.
+
+The file travels with a checkpoint as remote code: it stays flat and imports only its siblings.
+"""
 
 from typing import Any
 
@@ -17,15 +20,15 @@ require_private_names(CLIPImageProcessorPil, _preprocess=("images",))
 class FlamingoImageProcessor(CLIPImageProcessorPil):
     """
     CLIP's preprocessing, pixel for pixel as OpenFlamingo does it: Pillow's bicubic resize of the short side, then the
-    centre crop of torchvision. That crop starts at `round(difference / 2)`, with half rounded to even, where
-    transformers rounds down: one pixel apart whenever the difference is 3 modulo 4.
+    center crop of torchvision. That crop starts at `round(difference / 2)`, with half rounded to even, whereas
+    transformers rounds down: they are one pixel apart whenever the difference is 3 modulo 4.
 
     Palette, bilevel, CMYK and YCbCr images differ: OpenFlamingo resized them in their own mode, the first two without
     a filter, and made them RGB after the crop. Here they become RGB first.
     """
 
     def center_crop(self, image: np.ndarray, size: SizeDict, **kwargs) -> np.ndarray:
-        """The middle `(C, size.height, size.width)` of an image `(C, H, W)`; a smaller one is padded with zeros."""
+        """Crop an image `(C, H, W)` to its middle `(C, size.height, size.width)`; a smaller one is padded with zeros."""
         height, width = image.shape[-2:]
         if height < size.height or width < size.width:
             return super().center_crop(image, size, **kwargs)
@@ -44,8 +47,10 @@ class FlamingoImageProcessor(CLIPImageProcessorPil):
         **kwargs: Any,
     ) -> BatchFeature:
         """
-        As the stock method, to the last bit. An image of 8 bits has 256 values per channel, so what rescaling and
-        normalising make of each is computed once, and looked up for every pixel.
+        Preprocess images as the stock method does, to the last bit, but faster.
+
+        An image of 8 bits has 256 values per channel, so each of them is rescaled and normalized once, and looked up for
+        every pixel.
         """
         scaling = {"do_rescale": do_rescale, "rescale_factor": rescale_factor}
         scaling |= {"do_normalize": do_normalize, "image_mean": image_mean, "image_std": image_std}
@@ -54,7 +59,7 @@ class FlamingoImageProcessor(CLIPImageProcessorPil):
             return super()._preprocess(images, **scaling, return_tensors=return_tensors, **kwargs)
         scaling |= {"do_rescale": False, "do_normalize": False}
         cropped = super()._preprocess(images, **scaling, return_tensors=None, **kwargs)["pixel_values"]
-        tables: dict[int, np.ndarray] = {}  # of so many channels
+        tables: dict[int, np.ndarray] = {}  # by number of channels
         pixels = []
         for image in cropped:
             if len(image) not in tables:

@@ -1,10 +1,10 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Images from anywhere, opened safely and made upright 8-bit RGB, with errors that name the image.
+"""Open images from anywhere safely, as upright 8-bit RGB, with errors that name the image.
 
-Three steps, each of which may be used alone: `read_image` opens a path, an address, base64, bytes or an array;
-`find_bit_depth` says which value is white where the container does not; `to_rgb_8_bit` converts.
+There are three steps, each of which may be used alone: `read_image` opens a path, an address, base64, bytes or an array;
+`find_bit_depth` tells which value is white if the container does not; `to_rgb_8_bit` converts.
 
-The file travels with a checkpoint as remote code: it stays flat and imports nothing of its own package.
+The file travels with a checkpoint as remote code: it stays flat and imports only its siblings.
 """
 
 import base64
@@ -32,10 +32,11 @@ from .files_flamingo import fetch, read_regular_file
 
 logger = logging.get_logger(__name__)
 
-# Pillow hands an EPS file to Ghostscript, a program that runs what the file says.
+# Pillow passes an EPS file to Ghostscript, which runs the program in the file.
 _REFUSED_FORMATS = {"EPS"}
-# Bit depths of detectors and scanners. Values without a declared depth are taken to have the first that holds them.
+# Bit depths of detectors and scanners. Values without a declared depth get the first one that holds them.
 _DEPTHS = (8, 10, 12, 14, 16)
+# How to turn an image upright, by the EXIF orientation that its file declares.
 _UPRIGHT = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
     3: PIL.Image.Transpose.ROTATE_180,
@@ -60,7 +61,7 @@ def _warn_once(kind: str, message: str) -> None:
 
 
 def abbreviate(source: Any) -> str:
-    """Return the `repr` of a path, an address or base64, cut where it is long."""
+    """Return the `repr` of a path, an address or base64, shortened if it is long."""
     text = os.fsdecode(source)
     return repr(text if len(text) <= 120 else f"{text[:80]}... ({len(text)} characters)")
 
@@ -71,7 +72,7 @@ def abbreviate(source: Any) -> str:
 
 
 def open_bytes(data: bytes) -> PIL.Image.Image:
-    """Open the bytes of an image file with Pillow. Raises whatever Pillow raises; the pixels are not read yet."""
+    """Open the bytes of an image file with Pillow, without reading the pixels, and raise whatever Pillow raises."""
     PIL.Image.init()  # else `PIL.Image.ID` lacks the rarer formats
     return PIL.Image.open(BytesIO(data), formats=[name for name in PIL.Image.ID if name not in _REFUSED_FORMATS])
 
@@ -116,15 +117,16 @@ def check_pixel_count(image: PIL.Image.Image, name: str) -> None:
 
 def open_image(source: Any, name: str) -> tuple[PIL.Image.Image, str]:
     """
-    Open one image and read its pixels, which finds a truncated file.
+    Open one image and read its pixels, which detects a truncated file.
 
     Args:
         source: A PIL image; a path, an `http(s)://` address, a `data:image/` URI or base64; the bytes of an image
-            file; or a dict of `bytes` and `path`, as `datasets.Image(decode=False)` gives it. Its bytes win.
-        name (`str`): What to call the image in errors, such as `"Image 0 of sample 1"`.
+            file; or a dict of `bytes` and `path`, as `datasets.Image(decode=False)` gives it, of which `bytes` are used if both
+            are given.
+        name (`str`): Name of the image in errors, such as `"Image 0 of sample 1"`.
 
     Returns:
-        The image, and its name with the file that it is from.
+        The image, and its name with that of its file.
 
     Raises:
         `ValueError`: it is missing, not an image, damaged, or has no or too many pixels.
@@ -149,7 +151,7 @@ def open_image(source: Any, name: str) -> tuple[PIL.Image.Image, str]:
         except Exception as error:  # each of Pillow's decoders has its own
             raise ValueError(
                 f"{name} is not an image that Pillow can read: {error_words(error)}. Remove or replace it; a download may "
-                "have stored an error page in its place."
+                "have stored an error page instead of the image."
             ) from error
     elif is_pil_image(source):
         if getattr(source, "filename", ""):
@@ -175,8 +177,8 @@ def load_pixels(image: PIL.Image.Image) -> None:
     """
     Read the pixels of an image that Pillow has opened, as `image.load()` does, and raise whatever Pillow raises.
 
-    Of color files with 16 bits Pillow reads the high byte alone, and only before the pixels are read it can be seen. It
-    is noted as `image.info["keeps_high_byte"]`.
+    Of color files with 16 bits Pillow reads the high byte alone. That can be seen only before the pixels are read, so it is
+    recorded as `image.info["keeps_high_byte"]`.
     """
     if len(image.getbands()) > 1 and any(";16" in str(tile) for tile in getattr(image, "tile", ())):
         image.info["keeps_high_byte"] = True
@@ -184,9 +186,9 @@ def load_pixels(image: PIL.Image.Image) -> None:
 
 
 def error_words(error: Exception) -> str:
-    """Return the words of an error of Pillow, without the address of a buffer and a full stop."""
+    """Return the text of an error of Pillow, without the address of a buffer and the final period."""
     if isinstance(error, PIL.UnidentifiedImageError):
-        return "it has the format of no image"
+        return "it is not in the format of an image"
     return str(error).rstrip(".") or type(error).__name__
 
 
@@ -214,32 +216,32 @@ def deep_values(image: PIL.Image.Image | np.ndarray) -> np.ndarray | None:
 
 
 def check_range(values: np.ndarray, name: str) -> tuple[float, float]:
-    """Return the least and greatest value; a `ValueError` if they do not say which value is white."""
+    """Return the minimum and the maximum; raise a `ValueError` if they do not tell which value is white."""
     low, high = values.min(), values.max()
-    # Nobody keeps an image of 255 levels in fractions below 2: white is 1, and a resize or an augmentation went beyond it
+    # Nobody stores an image of 255 levels as fractions below 2: white is 1, and a resize or an augmentation went beyond it
     overshoots = values.dtype.kind == "f" and 1 < high < 2 and bool((values % 1).any())
     if low >= 0 and high <= 65535 and not overshoots:
         return low, high
     if not (np.isfinite(low) and np.isfinite(high)):
         finite = values[np.isfinite(values)]
         low, high = (finite.min(), finite.max()) if finite.size else (low, high)
-        what = (
+        remedy = (
             f"{values.size - finite.size} of its {values.size} values are not finite (NaN or infinity). Fix the image."
         )
     elif low >= -1 and high <= 1 and values.dtype.kind == "f":
-        what = (
+        remedy = (
             "It looks normalized already. Give the image itself, or pass `do_rescale=False, do_normalize=False, "
             "do_resize=False` if it is ready for the vision encoder."
         )
     elif overshoots and low > -1:
-        what = "White seems to be 1, and a resize or an augmentation went beyond it. Clip it: `image.clip(0, 1)`."
+        remedy = "White seems to be 1, and a resize or an augmentation went beyond it. Clip it: `image.clip(0, 1)`."
     elif low < 0:
-        what = f"Negative values, such as Hounsfield units, have no place between black and white. {_WINDOW}"
+        remedy = f"Negative values, such as Hounsfield units, are not between black and white. {_WINDOW}"
     else:
-        what = _WINDOW
+        remedy = _WINDOW
     raise ValueError(
-        f"{name} has pixel values from {low} to {high} ({values.dtype}). Only 0..1 (floats), 0..255 and 0..65535 say which "
-        f"value is white. {what}"
+        f"{name} has pixel values from {low} to {high} ({values.dtype}). Only 0..1 (floats), 0..255 and 0..65535 tell which "
+        f"value is white. {remedy}"
     )
 
 
@@ -247,18 +249,18 @@ def find_bit_depth(series: Sequence[np.ndarray], names: Sequence[str]) -> int | 
     """
     Find the number of bits that the values of an image, or of all frames of a video, really use.
 
-    Detectors give 10, 12 or 14 bits, and files keep them in 16. Taken as 16 bits, a 12-bit X-ray is nearly black. What
-    is known: the values themselves. The depth is the first of 8, 10, 12, 14 and 16 that holds the brightest value of
-    the series. It is 16 where all values are multiples of 257, which are 8 bits widened to 16, and for one flat color,
-    which shows nothing. `int16` ends at 15 bits. Wider containers and floats are taken as 8 bits up to 255.
+    Detectors give 10, 12 or 14 bits, and files store them in 16. Read as 16 bits, a 12-bit X-ray is nearly black. Only the
+    values are known, so the depth is the first of 8, 10, 12, 14 and 16 that holds the brightest value of the series. It is
+    16 if all values are multiples of 257, which are 8 bits widened to 16, and for one flat color, which tells nothing.
+    `int16` ends at 15 bits. Wider containers and floats are read as 8 bits up to 255.
 
     A depth below that of the container is a guess. It is logged once per process.
 
     Returns:
-        The bits, or `None` where all values are floats up to 1, where 1 is white.
+        The number of bits, or `None` if all values are floats up to 1, of which 1 is white.
 
     Raises:
-        `ValueError`: an image has values below 0, above 65535, or not finite. Its name and range are given.
+        `ValueError`: an image has values below 0, above 65535, or not finite. The message has its name and range.
     """
     ranges = [check_range(values, name) for values, name in zip(series, names, strict=True)]
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
@@ -267,6 +269,7 @@ def find_bit_depth(series: Sequence[np.ndarray], names: Sequence[str]) -> int | 
         return None
     if high <= 255 and not any(dtype.kind == "u" and dtype.itemsize == 2 for dtype in dtypes):
         return 8
+    # 257 = 65535 / 255
     is_widened = low == high or all(not (values % 257).any() for values in series)
     full = 15 if all(dtype.kind == "i" and dtype.itemsize == 2 for dtype in dtypes) else 16
     depth = full if is_widened else next(depth for depth in (*_DEPTHS[:-1], full) if high < 2**depth)
@@ -288,7 +291,7 @@ def to_8_bit(values: np.ndarray, name: str, bit_depth: int | None) -> np.ndarray
 
     Args:
         values (`np.ndarray`): Any shape, any numbers.
-        name (`str`): What to call the image in errors.
+        name (`str`): Name of the image in errors.
         bit_depth (`int`, *optional*): White is `2**bit_depth - 1`; by default it is 1.
 
     Raises:
@@ -322,14 +325,14 @@ def channels_last(image: Any, name: str, layout: str | ChannelDimension | None =
     """
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu()
-        image = image.float() if image.dtype == torch.bfloat16 else image  # which numpy has not
+        image = image.float() if image.dtype == torch.bfloat16 else image  # which numpy lacks
     array = to_numpy_array(image)
     if array.dtype.kind not in "buif":
         raise ValueError(f"{name} is an array of {array.dtype}, not of numbers. Convert it to `uint8`.")
     if array.ndim not in (2, 3) or array.size == 0:
         raise ValueError(
-            f"{name} is an array of shape {array.shape}. An image has the shape (H, W), (H, W, C) or (C, H, W), none of "
-            "them 0."
+            f"{name} is an array of shape {array.shape}. An image has the shape (H, W), (H, W, C) or (C, H, W), and no side "
+            "of length 0."
         )
     if array.ndim == 2:
         return array[..., None]
@@ -347,7 +350,7 @@ def channels_last(image: Any, name: str, layout: str | ChannelDimension | None =
 
 
 def read_image(source: Any, name: str, layout: str | ChannelDimension | None = None) -> tuple[Any, str]:
-    """Return an array `(H, W, C)` for an array, else what [`open_image`] returns, with the name for errors."""
+    """Return an array `(H, W, C)` for an array, and otherwise what [`open_image`] returns, with the name for errors."""
     if is_valid_image(source) and not is_pil_image(source):
         return channels_last(source, name, layout), name
     return open_image(source, name)
@@ -363,9 +366,9 @@ def to_rgb_8_bit(
 
     Args:
         image: The image.
-        name (`str`): What to call it in errors.
+        name (`str`): Name of the image in errors.
         to_rgb (`bool`, *optional*, defaults to `True`): Whether to convert to RGB.
-        bit_depth (`int`, *optional*): What [`find_bit_depth`] found, where [`deep_values`] are there.
+        bit_depth (`int`, *optional*): What [`find_bit_depth`] found, if the image has [`deep_values`].
 
     Raises:
         `ValueError`: its mode cannot be converted, or its values do not fit `bit_depth`.
@@ -391,12 +394,13 @@ def to_rgb_8_bit(
 
 
 def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Return the image turned as its EXIF says."""
     try:
         orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
     except Exception:
-        # Unreadable EXIF says nothing about the pixels, which are sound. Pillow, reading a JPEG, ignores it likewise.
+        # Unreadable EXIF tells nothing about the pixels, which are intact. Pillow ignores it in JPEG files, too.
         return image
-    # Not `exif_transpose`, which also writes the EXIF anew and fails where it is odd
+    # Not `exif_transpose`, which also rewrites the EXIF, and fails if it is malformed
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 

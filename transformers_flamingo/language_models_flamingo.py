@@ -1,26 +1,29 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Check which language models can be conditioned on images, and how much text they take.
 
-A language model that does not fit is refused when a Flamingo is built, in words that name the reason. Most of these
-models would fail later with an error of torch, and some would silently compute wrong numbers.
+A language model that does not fit is refused when a Flamingo is built, with the reason. Most of these models would fail
+later with an error of torch, and some would silently compute wrong numbers.
 
 The file travels with a checkpoint as remote code: it stays flat and imports only its siblings.
 """
 
 import inspect
 
+import torch
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .checks_flamingo import is_padding_mask
 
-# Model types that cannot be told by a property of the model or its configuration.
+
+# Model types that no property of the model or its configuration tells apart.
 _UNSUPPORTED_MODEL_TYPES = {
-    "dory": "its layers write to more cache layers than it has decoder layers, and the image's cache comes after those",
-    "minimax": "it accepts only its own cache class, which has no place for the image",
+    "dory": "its layers write to more cache layers than it has decoder layers, and the image's cache comes after them",
+    "minimax": "it accepts only its own cache class, which cannot hold the image",
     "prophetnet": "its decoder layers predict several tokens at a time, from several streams of hidden states",
     "recurrent_gemma": "it keeps its state in its modules instead of a cache, so no image can be kept with it",
-    "xlstm": "it accepts only a cache class of its own, which has no place for the image",
+    "xlstm": "it accepts only its own cache class, which cannot hold the image",
 }
 # Fields of configurations whose decoder layers pass several streams of hidden states on.
 _STREAM_FIELDS = ("altup_num_inputs", "hc_mult")
@@ -29,6 +32,8 @@ _STREAM_FIELDS = ("altup_num_inputs", "hc_mult")
 def find_decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
     """
     Find the decoder layers of a causal language model.
+
+    They are found by their kind and number, because each family has its own names for the modules around them.
 
     Raises:
         ValueError: the model has none.
@@ -43,7 +48,7 @@ def find_decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
             return module
     raise ValueError(
         f"{type(language_model).__name__} cannot be conditioned on images: no list of {num_layers} decoder layers was "
-        "found in it, so there is no place for the gated cross-attention blocks. A language model needs a `ModuleList` "
+        "found in it, so the gated cross-attention blocks cannot be placed. A language model needs a `ModuleList` "
         "of `GradientCheckpointingLayer`s, as the causal language models of transformers have."
     )
 
@@ -62,6 +67,7 @@ def check_language_model(language_model: PreTrainedModel) -> None:
 
 
 def _find_obstacle(language_model: PreTrainedModel) -> str | None:
+    """Return why a language model cannot be conditioned on images, with a remedy; `None` if it can."""
     config = language_model.config
     if config.model_type in _UNSUPPORTED_MODEL_TYPES:
         return f"{_UNSUPPORTED_MODEL_TYPES[config.model_type]}. Use another language model"
@@ -73,7 +79,7 @@ def _find_obstacle(language_model: PreTrainedModel) -> str | None:
             )
     if (
         "cache" not in inspect.signature(type(language_model).forward).parameters
-        or all(DynamicCache(config=config).is_linear)  # Mamba and its like
+        or all(DynamicCache(config=config).is_linear)  # Mamba and similar models
     ):
         return (
             "it keeps no keys and values of the text in a `cache`, where the image is kept too. Use a language model "
@@ -89,22 +95,28 @@ def _find_obstacle(language_model: PreTrainedModel) -> str | None:
 
 
 def _is_causal(language_model: PreTrainedModel) -> bool:
+    """Return whether no token sees the tokens after it."""
     config = language_model.config
-    # Gemma's embedding models. "vision" concerns the placeholders of a model with images of its own.
+    # Gemma's embedding models. "vision" concerns the image placeholders of Gemma's own multimodal models.
     if getattr(config, "use_bidirectional_attention", None) in (True, "all"):
         return False
     if getattr(config, "is_decoder", True):
         return True
-    # GPT-NeoX has the field, at its default, and is causal all the same.
+    # GPT-NeoX has the field, at its default `False`, and is causal nevertheless.
     causal = [module.is_causal for module in language_model.modules() if hasattr(module, "is_causal")]
     return len(causal) > 0 and all(causal)
 
 
 def counts_padding(language_model: PreTrainedModel, max_text_length: int | None) -> bool:
     """
-    Return whether padding on the left takes positions: rows of a table are read from the left edge on, and no other
-    positions can be passed (Bart, Marian and their relatives). ALiBi (MPT) counts distances, which padding leaves alone.
-    `max_text_length` is what [`find_max_text_length`] found.
+    Return whether padding on the left takes up positions.
+
+    It does if positions are rows of a table, counted from the left edge, and no others can be passed (Bart, Marian and
+    related models). ALiBi (MPT) counts distances, which padding does not change.
+
+    Args:
+        language_model ([`PreTrainedModel`]): The language model.
+        max_text_length (`int`, *optional*): What [`find_max_text_length`] found.
     """
     takes_positions = "position_ids" in inspect.signature(type(language_model).forward).parameters
     has_table = language_model.config.model_type != "mpt" and max_text_length is not None
@@ -113,11 +125,11 @@ def counts_padding(language_model: PreTrainedModel, max_text_length: int | None)
 
 def find_max_text_length(language_model: PreTrainedModel) -> int | None:
     """
-    Find how many tokens a text can have, `None` if the language model sets no limit.
+    Find the maximum number of tokens of a text, `None` if the language model sets no limit.
 
-    There is a limit where positions are rows of a table: learned embeddings (GPT-2, OPT, BERT), precomputed rotations
-    (GPT-J), or a fixed ALiBi bias (MPT). Rotary and sinusoidal positions that are computed have none, although the
-    model may not have been trained on longer texts.
+    There is a limit if positions are rows of a table: learned embeddings (GPT-2, OPT, BERT), precomputed rotations
+    (GPT-J), or a fixed ALiBi bias (MPT). Rotary and sinusoidal positions that are computed have none, although the model
+    may not have been trained on texts of any length.
     """
     config = language_model.config
     if config.model_type == "mpt":
@@ -127,13 +139,30 @@ def find_max_text_length(language_model: PreTrainedModel) -> int | None:
     for name, module in language_model.named_modules():
         last_name = name.rpartition(".")[2]
         if isinstance(module, nn.Embedding) and (last_name == "wpe" or "position" in last_name):
-            # OPT and its relatives leave the first rows unused, RoBERTa those up to the padding id.
+            # OPT and related models leave the first rows unused, RoBERTa those up to the padding id.
             padding_idx = module.padding_idx
             offset = getattr(module, "offset", 0) if padding_idx is None else padding_idx + 1
-            # A table of another size is that of something else, such as a vision encoder (GIT).
+            # A table of another size belongs to something else, such as a vision encoder (GIT).
             if max_positions is not None and abs(module.num_embeddings - max_positions) <= offset:
                 limits.append(module.num_embeddings - offset)
         table = dict(module.named_buffers(recurse=False)).get("embed_positions")
         if table is not None and table.ndim == 2:
             limits.append(len(table))
     return min(limits, default=None)
+
+
+def infer_position_ids(
+    position_ids: torch.LongTensor | None, attention_mask: torch.Tensor | None, length: int
+) -> torch.LongTensor | None:
+    """
+    Count positions `(B, T)` from the first real token, as `generate()` does.
+
+    Several language models count from the left edge whatever the mask says, so a sample would have other logits in a
+    padded batch than alone. Rows without padding on the left keep the language model's positions.
+    """
+    if position_ids is not None or not is_padding_mask(attention_mask):
+        return position_ids
+    real = attention_mask.long()
+    counted = (real.cumsum(dim=1) - 1).masked_fill(real == 0, 0)
+    plain = torch.arange(real.shape[1], device=real.device).expand_as(real)
+    return torch.where(real[:, :1] == 0, counted, plain)[:, -length:]

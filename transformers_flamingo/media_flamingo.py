@@ -26,7 +26,8 @@ def is_array(value: Any, *ndims: int) -> bool:
 
 def is_video(value: Any) -> bool:
     """Tell whether `value` can only be one video: an array `(F, H, W, C)` or `(F, C, H, W)`, or a list of frames."""
-    # A list of paths is not one: it may be a list of images, or of video files
+    # A list of paths is not one, because it may be a list of images or of video files. Mappings and bytes are encoded
+    # images, as `datasets` gives them.
     if isinstance(value, list | tuple):
         return len(value) > 0 and all(
             is_pil_image(frame) or is_array(frame, 2, 3) or isinstance(frame, Mapping | bytes) for frame in value
@@ -68,6 +69,7 @@ def nest_media(
         elif text is None or len(text) == 1:
             by_name[name] = [items]
         else:
+            # If both arguments are given, it is unknown which markers are those of this list
             counts = [count_markers(sample) for sample in text]
             if not alone or sum(counts) != len(items):
                 raise ValueError(
@@ -94,6 +96,7 @@ def nest_media(
                 f"arguments, so it is unknown which `{image_token}` marks which. Give them in the order of "
                 "the text in `images`, a video as a list of frames: `images=[[image, [frame, frame], image]]`."
             )
+    # At most one of the two has anything in it
     return [sample_images or sample_videos for sample_images, sample_videos in zip(images, videos, strict=True)]
 
 
@@ -113,6 +116,7 @@ def _split_images(images: Any) -> tuple[list, bool] | None:
     nested = [isinstance(sample, list | tuple) or is_array(sample, 4) for sample in images]
     if not any(nested):
         return list(images), False
+    # A list among single images could be a sample or a video
     if not all(nested):
         index = nested.index(False)
         raise ValueError(

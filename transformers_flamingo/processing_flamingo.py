@@ -135,6 +135,7 @@ class FlamingoProcessor(FewShotPromptMixin, ProcessorMixin):
         self.image_token = image_token
         self.image_token_is_text = image_token_is_text
         if image_token_is_text:
+            # The last id, because there may be another one for the space
             self.image_token_ids = [tokenizer.encode(text, add_special_tokens=False)[-1] for text in ("<", " <")]
             self.image_token_id = self.image_token_ids[0]
         else:
@@ -160,6 +161,7 @@ class FlamingoProcessor(FewShotPromptMixin, ProcessorMixin):
                 starts with `vision_` or `text_` goes to that side, without the prefix (`vision_revision="main"`); any other
                 (`token`, `cache_dir`, `local_files_only`, ...) goes to both.
         """
+        # Not `image_token_is_text`, which only the conversion of flamingo-mini checkpoints sets
         names = ("chat_template", "image_token", "end_of_chunk_token", "bit_depth")
         processor_kwargs = {name: kwargs.pop(name) for name in names if name in kwargs}
         vision = {k.removeprefix("vision_"): v for k, v in kwargs.items() if not k.startswith("text_")}
@@ -215,6 +217,7 @@ class FlamingoProcessor(FewShotPromptMixin, ProcessorMixin):
             of images and videos is unknown; an image cannot be read, has too many pixels (given or resized), or values of
             unknown range; a text has no tokens; a setting of the image processor would make noise of every image.
         """
+        # Checked before transformers merges them, which fails without their names
         for name in ("text_kwargs", "images_kwargs", "videos_kwargs", "audio_kwargs", "common_kwargs"):
             _check_is_dict(kwargs.get(name, {}), name)
         check_image_settings({**kwargs.get("images_kwargs", {}), **kwargs}, "this call")
@@ -223,7 +226,7 @@ class FlamingoProcessor(FewShotPromptMixin, ProcessorMixin):
             raise ValueError(f"`max_length` is {max_length}. It is a number of tokens, at least 1.")
         try:
             return super().__call__(images=images, text=text, videos=videos, **kwargs)
-        except StrictDataclassError as error:  # of a keyword argument of the wrong type
+        except StrictDataclassError as error:  # a keyword argument has the wrong type; it is not a ValueError
             raise ValueError(f"An argument of this call has the wrong type. {error}") from error
 
     def apply_chat_template(self, conversation, chat_template: str | None = None, **kwargs):
@@ -275,12 +278,14 @@ class FlamingoProcessor(FewShotPromptMixin, ProcessorMixin):
         """
         if isinstance(text, bytes | dict) or (text is not None and not hasattr(text, "__iter__")):
             raise ValueError(f"`text` must be a string or a non-empty list of strings. Got a {type(text).__name__}.")
+        # Without the images, which the stock method would fetch and open before their numbers are checked
         _, text, _, audio = super().prepare_inputs_layout(text=text, audio=audio)
         if text is not None and (not text or not all(isinstance(sample, str) for sample in text)):
             types = sorted({type(sample).__name__ for sample in text})
             raise ValueError(
                 f"`text` must be a string or a non-empty list of strings. Got a list of {types or 'nothing'}."
             )
+        # The tokenizer would raise a TypeError about its input type
         for index, sample in enumerate(text or []):
             try:
                 sample.encode()
@@ -305,7 +310,7 @@ class FlamingoProcessor(FewShotPromptMixin, ProcessorMixin):
 
     def _check_special_mm_tokens(self, text: list[str], text_inputs: BatchFeature, modalities: list[str]) -> None:
         """Check that each text has tokens, and that truncation cut off no marker."""
-        # Padding aside: in a batch, a text without tokens is a row of padding
+        # In a batch, a text without tokens is a row of padding
         for index, row in enumerate(text_inputs.get("attention_mask", text_inputs["input_ids"])):
             if not len(row) or ("attention_mask" in text_inputs and not any(int(kept) for kept in row)):
                 raise ValueError(
@@ -315,6 +320,7 @@ class FlamingoProcessor(FewShotPromptMixin, ProcessorMixin):
         if not self.image_token_is_text:
             super()._check_special_mm_tokens(text, text_inputs, modalities)
             return
+        # The stock check looks for one id, but here each of two ordinary tokens marks an image
         counts = [sum(int(i) in self.image_token_ids for i in token_ids) for token_ids in text_inputs["input_ids"]]
         expected = [self._count_markers(sample) for sample in text]
         if counts != expected:
@@ -344,6 +350,7 @@ class FlamingoProcessor(FewShotPromptMixin, ProcessorMixin):
         if images is None and text is None:
             raise ValueError(f"{self.__class__.__name__} was called without input. Give `text`, `images` or `videos`.")
 
+        # transformers has these arguments for every processor, and would ignore them here
         sampling = {**kwargs.get("videos_kwargs", {}), **kwargs}
         sampling = {key: sampling[key] for key in ("num_frames", "fps") if sampling.get(key) is not None}
         if sampling and any(not is_single_image(item) for sample in images or [] for item in sample):

@@ -3,8 +3,8 @@
 
     <image>text<|endofchunk|><image>text<|endofchunk|><image>
 
-Both ways must give the same text. [`FewShotPromptMixin`] builds it from pairs of an image and a text. `CHAT_TEMPLATE` renders
-it in Jinja, which other programs run without this package.
+[`FewShotPromptMixin`] builds it from pairs of an image and a text. `CHAT_TEMPLATE` renders it in Jinja, which other programs
+run without this package. Change both together; a test checks that they agree.
 
 The file travels with a checkpoint as remote code: it stays flat and imports only its siblings.
 """
@@ -51,6 +51,8 @@ class FewShotPromptMixin:
         Returns:
             `tuple[str, str]`: the demonstrations and the query. The prompt is one after the other.
         """
+        # The separator belongs to the first part, so that the query begins with its marker. That is a token of its own, so
+        # the two parts can be tokenized apart.
         end = self.end_of_chunk_token + separator
         chunks = [self.image_token * count + text for count, text in [*demonstrations, query]]
         return "".join(chunk + end for chunk in chunks[:-1]), chunks[-1]

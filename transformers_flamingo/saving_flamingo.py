@@ -3,8 +3,8 @@
 Write files and folders whole or not at all.
 
 A process may be killed, or a disk may fill up, between any two writes. So everything is written next to its destination under a
-name that nothing else uses, is synced to the disk, and takes the name of its destination last. What a killed process leaves behind
-is named `.NAME.XXXXXXXX.partial` and may be deleted.
+unique name, is synced to the disk, and gets the name of its destination last. A killed process leaves behind files named
+`.NAME.XXXXXXXX.partial`, which may be deleted.
 
 The file travels with a checkpoint as remote code: it stays flat and imports only its siblings.
 """
@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 
-# What makes a folder loadable as a model or an adapter. They are removed first and written last.
+# The files that make a folder loadable as a model or an adapter. They are removed first and written last.
 _MARKS = ("config.json", "adapter_config.json")
-# Weights of an earlier model. Left beside new ones, they could be loaded under the new configuration. Those of another
-# variant (`model.fp16.safetensors`) stay if the configuration does, but for what each variant has for itself.
+# Weights of an earlier model. Left next to new ones, they could be loaded under the new configuration. Those of another
+# variant (`model.fp16.safetensors`) stay if the configuration stays.
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index*.json", "pytorch_model*.bin*", "adapter_model*")
 
 
@@ -43,11 +43,11 @@ def json_value(value: Any) -> Any:
 
 def write_json(path: str | os.PathLike, value: Any, indent: int | None = 1) -> None:
     """
-    Write a JSON file whole or not at all. It is valid JSON always: NaN and infinities become `null`.
+    Write a JSON file whole or not at all. It is always valid JSON: NaN and infinities become `null`.
 
     Raises:
-        TypeError: `value` holds something that JSON cannot express. The file stays as it was.
-        OSError: the file cannot be written. It stays as it was.
+        TypeError: `value` holds something that JSON cannot express. The file is unchanged.
+        OSError: the file cannot be written. It is unchanged.
     """
     write_text(path, json.dumps(json_value(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -57,25 +57,22 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     Write a text file (UTF-8) whole or not at all.
 
     Raises:
-        OSError: the file cannot be written. It stays as it was.
+        OSError: the file cannot be written. It is unchanged.
     """
     path = _resolve(path)
-    with disk_errors(path):
-        _write_text(path, text)
-
-
-def _write_text(path: Path, text: str) -> None:
     temporary = _temporary_name(path)
-    try:
-        with open(temporary, "x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_entries(path.parent)
+    with disk_errors(path):
+        try:
+            with open(temporary, "x", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                # Before the rename: after a power cut the name could otherwise point to an empty file
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_entries(path.parent)
 
 
 @contextmanager
@@ -93,18 +90,17 @@ def write_folder(directory: str | os.PathLike, *, overwrite: bool = True) -> Ite
     `overwrite=False` the first.
 
     Args:
-        directory (`str`): The folder. Its parents are made.
+        directory (`str`): The folder. Its parents are created.
         overwrite (`bool`, *optional*, defaults to `True`):
-            Whether a folder that is there already is replaced, with everything in it. Without it, the folder must be
-            missing or empty.
+            Whether to replace an existing folder with everything in it. Otherwise the folder must be missing or empty.
 
     Yields:
-        `Path`: An empty folder on the same disk. What is in it when the block ends takes the place of `directory`. If
-        the block raises, it is deleted and `directory` stays as it was.
+        `Path`: An empty folder on the same disk. It replaces `directory` when the block ends. If the block raises, it is
+        deleted and `directory` is unchanged.
 
     Raises:
-        FileExistsError: `directory` holds something and `overwrite` is not set. It stays as it was.
-        OSError: a file cannot be written. `directory` stays as it was.
+        FileExistsError: `directory` is not empty and `overwrite` is not set. It is unchanged.
+        OSError: a file cannot be written. `directory` is unchanged.
     """
     directory = _resolve(directory)
     if not overwrite:
@@ -131,12 +127,15 @@ def update_folder(directory: str | os.PathLike) -> Iterator[Path]:
     """
     Write a model into a folder that keeps its other content, such as the checkpoints and the report of a run.
 
-    As [`write_folder`], with one difference: if the process is killed while the files are moved, the folder has no
+    It works as [`write_folder`], with one difference: if the process is killed while the files are moved, the folder has no
     `config.json` (or `adapter_config.json`), so that it does not load until it is written again. It never holds the
     configuration of one model and the weights of another. Weights of an earlier model are deleted.
 
     Yields:
         `Path`: An empty folder inside `directory`, whose files are moved up when the block ends.
+
+    Raises:
+        OSError: a file cannot be written.
     """
     directory = _resolve(directory)
     partial = _temporary_name(directory / "model")
@@ -151,7 +150,7 @@ def update_folder(directory: str | os.PathLike) -> Iterator[Path]:
 
 
 def remove_leftovers(directory: str | os.PathLike) -> None:
-    """Delete what processes that were killed in [`update_folder`] left in a folder. Nothing else may write there now."""
+    """Delete what processes killed in [`update_folder`] left in a folder. No other process may write there now."""
     for path in Path(directory).glob(".model.*.partial"):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -159,12 +158,12 @@ def remove_leftovers(directory: str | os.PathLike) -> None:
 @contextmanager
 def disk_errors(directory: str | os.PathLike) -> Iterator[None]:
     """
-    Say of an error that the disk is the cause: full, over a quota or a limit, read-only, not permitted.
+    Turn an error that the disk caused into one that says so: full, over a quota or a limit, read-only, not permitted.
 
-    torch and safetensors raise other errors, which say so in passing or not at all.
+    torch and safetensors raise errors of their own, which hardly mention the cause.
 
     Raises:
-        OSError: instead of the error, with the folder, the cause, the free space and a remedy.
+        OSError: instead of such an error, with the folder, the cause, the free space and a remedy.
     """
     try:
         yield
@@ -177,8 +176,8 @@ def disk_errors(directory: str | os.PathLike) -> Iterator[None]:
             existing = existing.parent
         free = shutil.disk_usage(existing).free / 2**20
         raise OSError(
-            f"{str(directory)!r} cannot be written: {cause} ({free:,.0f} MiB are free there). What was complete there stays "
-            "as it was. Free some space, see to the permissions, or give another folder, and run again."
+            f"{str(directory)!r} cannot be written: {cause} ({free:,.0f} MiB are free there). What was complete there is "
+            "unchanged. Free some space, fix the permissions, or give another folder, and run again."
         ) from error
 
 
@@ -186,6 +185,7 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACC
 
 
 def _disk_cause(error: Exception) -> str | None:
+    """Return in words how the disk caused an error, and `None` if it did not."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.strerror if error.errno in _DISK_ERRORS else None
     text = str(error)
@@ -209,7 +209,7 @@ def sync_folder(directory: str | os.PathLike) -> None:
 
 
 def _resolve(path: str | os.PathLike) -> Path:
-    return Path(os.path.realpath(path))  # a link stays a link, and what it points to is replaced
+    return Path(os.path.realpath(path))  # a link stays a link, and its target is replaced
 
 
 def _temporary_name(path: Path) -> Path:
@@ -225,6 +225,7 @@ def _check_is_vacant(directory: Path) -> None:
 
 
 def _swap(partial: Path, directory: Path, overwrite: bool) -> None:
+    """Rename `partial` to `directory`, and delete what was there."""
     try:
         os.rename(partial, directory)  # succeeds if `directory` is missing or empty
         return
@@ -233,6 +234,8 @@ def _swap(partial: Path, directory: Path, overwrite: bool) -> None:
             raise
     if not overwrite:
         _check_is_vacant(directory)
+    # A folder that is not empty cannot be replaced in one step: if the process is killed between these two renames, both
+    # folders are complete, but under temporary names
     old = _temporary_name(directory)
     os.rename(directory, old)
     try:
@@ -244,8 +247,10 @@ def _swap(partial: Path, directory: Path, overwrite: bool) -> None:
 
 
 def _move_files(partial: Path, directory: Path) -> None:
+    """Move the files of `partial` into `directory`, so that no moment has the configuration of one model and weights of another."""
     new = {path.name for path in partial.iterdir()}
     kept = {_variant(path) for path in directory.iterdir()} if _is_same_model(partial, directory) else set()
+    # Variants that are written now lose their earlier weights, of which there may have been more files
     kept -= {_variant(partial / name) for name in new if any(fnmatch(name, pattern) for pattern in _WEIGHTS)}
     for name in _MARKS:
         (directory / name).unlink(missing_ok=True)
@@ -264,12 +269,13 @@ def _move_files(partial: Path, directory: Path) -> None:
 
 
 def _variant(path: Path) -> str:
-    """`"fp16"` for `model.fp16-00001-of-00002.safetensors` or `model.safetensors.index.fp16.json`; `""` without one."""
+    """Return `"fp16"` for `model.fp16-00001-of-00002.safetensors` or `model.safetensors.index.fp16.json`; `""` without one."""
     parts = [part for part in path.name.split(".")[1:-1] if part not in ("safetensors", "bin", "index")]
     return re.sub(r"-\d+-of-\d+$", "", parts[0]) if parts else ""
 
 
 def _is_same_model(partial: Path, directory: Path) -> bool:
+    """Return whether two folders have the same configuration, whatever its dtype."""
     try:
         configs = [json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in (partial, directory)]
     except (OSError, ValueError):
@@ -279,13 +285,13 @@ def _is_same_model(partial: Path, directory: Path) -> bool:
 
 def _without_dtype(value: Any) -> Any:
     if isinstance(value, dict):
-        own = ("dtype", "torch_dtype", "transformers_version")
-        return {name: _without_dtype(item) for name, item in value.items() if name not in own}
+        ignored = ("dtype", "torch_dtype", "transformers_version")
+        return {name: _without_dtype(item) for name, item in value.items() if name not in ignored}
     return value
 
 
 def _sync_entries(directory: str | os.PathLike) -> None:
-    """Wait until the names in a folder are on the disk, where the system can."""
+    """Wait until the names in a folder are on the disk, if the system can."""
     if os.name == "nt":  # cannot open a folder
         return
     descriptor = os.open(directory, os.O_RDONLY)

@@ -21,16 +21,17 @@ import transformers
 from datasets import Dataset
 from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments, pipeline, set_seed
 
+from transformers_flamingo.cards.plotting import plot_captions, plot_gates, plot_losses
 from transformers_flamingo.cards.rendering import write_card
+from transformers_flamingo.data.encoding import encode_images
 from transformers_flamingo.modeling_flamingo import FlamingoModel
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 from transformers_flamingo.saving_flamingo import update_folder, write_json
 from transformers_flamingo.training import FlamingoDataCollator, GateHistoryCallback, parameter_groups
-from transformers_flamingo.training.report import plot_captions, plot_gates, plot_losses
 
 from .backbones import check_seed
 from .data import build_image_split
-from .evaluation import CONDITIONS, encode_images, evaluate_miniature
+from .evaluation import CONDITIONS, evaluate_miniature
 from .shipped import card_template, text_backbone_path, vision_backbone_path
 from .world import answer_prompt
 
@@ -55,17 +56,17 @@ class DemoArguments:
         ValueError: a value is out of range.
     """
 
-    output_dir: str = field(default="flamingo-demo", metadata={"help": "folder of the report and the model"})
-    seed: int = field(default=0, metadata={"help": "seed of the pictures, the initial weights and the order"})
-    max_steps: int = field(default=2000, metadata={"help": "number of optimizer steps"})
-    batch_size: int = field(default=48, metadata={"help": "rows (a picture with a text) in a step"})
-    learning_rate: float = field(default=2e-3, metadata={"help": "peak learning rate of AdamW"})
+    output_dir: str = field(default="flamingo-demo", metadata={"help": "Folder of the report and the model."})
+    seed: int = field(default=0, metadata={"help": "Seed of the pictures, the initial weights and the order."})
+    max_steps: int = field(default=2000, metadata={"help": "Number of optimizer steps."})
+    batch_size: int = field(default=48, metadata={"help": "Rows (a picture with a text) in a step."})
+    learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate of AdamW."})
     gate_learning_rate_multiplier: float = field(
-        default=20.0, metadata={"help": "learning rate multiplier for the gates"}
+        default=20.0, metadata={"help": "Learning rate multiplier for the gates."}
     )
-    train_size: int = field(default=8000, metadata={"help": "number of pictures to train on"})
-    test_size: int = field(default=500, metadata={"help": "number of pictures in each of the two test splits"})
-    num_captions: int = field(default=16, metadata={"help": "number of pictures on the contact sheet"})
+    train_size: int = field(default=8000, metadata={"help": "Number of pictures to train on."})
+    test_size: int = field(default=500, metadata={"help": "Number of pictures in each of the two test splits."})
+    num_captions: int = field(default=16, metadata={"help": "Number of pictures on the contact sheet."})
 
     def __post_init__(self):
         check_seed(self.seed)
@@ -240,8 +241,15 @@ def _train(
     train_rows, validation_rows = (
         training_rows(
             scenes,
-            encode_images(
-                model, processor, list(scenes["image"]), output="last_hidden_state", progress=f"   looking at {name}"
+            torch.stack(
+                encode_images(
+                    model,
+                    processor,
+                    list(scenes["image"]),
+                    output="last_hidden_state",
+                    batch_size=128,
+                    progress=f"   looking at {name}",
+                )
             ),
             processor,
         )

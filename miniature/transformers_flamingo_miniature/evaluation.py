@@ -9,15 +9,14 @@ guesses well does not.
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from datasets import Dataset
-from PIL import Image
 from tqdm.auto import tqdm
 
 from transformers_flamingo.data import blank_image
+from transformers_flamingo.data.encoding import encode_images
 from transformers_flamingo.modeling_flamingo import FlamingoModel
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 
@@ -77,36 +76,6 @@ def _prompts(scenes: Dataset, image_token: str) -> Iterator[_Prompt]:
         for question in questions:
             text = image_token + answer_prompt(question["question"])
             yield _Prompt(index, text, (f"question/{kind}/{question['topic']}",), question["answer"])
-
-
-@torch.inference_mode()
-def encode_images(
-    model: FlamingoModel,
-    processor: FlamingoProcessor,
-    images: list[Image.Image],
-    *,
-    output: Literal["pooler_output", "last_hidden_state"] = "pooler_output",
-    batch_size: int = 128,
-    progress: str | None = None,
-) -> torch.Tensor:
-    """
-    Encode each image once, however many texts it serves.
-
-    Args:
-        images (`list[PIL.Image.Image]`): The images.
-        output (`str`): `"pooler_output"` for latents, `"last_hidden_state"` for the features of the vision encoder.
-        batch_size (`int`): Images encoded together.
-        progress (`str`, *optional*): Name of a progress bar.
-
-    Returns:
-        `torch.Tensor` of shape `(len(images), L, Dv)`, or `(len(images), P, Dv)` for features.
-    """
-    encoded = []
-    for start in tqdm(range(0, len(images), batch_size), desc=progress, disable=progress is None):
-        batch = images[start : start + batch_size]
-        pixels = processor.image_processor(batch, return_tensors="pt")["pixel_values"].to(model.device)
-        encoded.append(getattr(model.get_image_features(pixels[:, None]), output)[:, 0])
-    return torch.cat(encoded)
 
 
 @torch.inference_mode()
@@ -171,8 +140,8 @@ def evaluate_miniature(
     """
     model.eval()
     images = list(scenes["image"])
-    latents = encode_images(model, processor, images)
-    blank = encode_images(model, processor, [blank_image((IMAGE_SIZE, IMAGE_SIZE))])
+    latents = torch.stack(encode_images(model, processor, images, batch_size=128))
+    blank = torch.stack(encode_images(model, processor, [blank_image((IMAGE_SIZE, IMAGE_SIZE))]))
     permutation = torch.from_numpy(derangement(len(images), np.random.default_rng(seed)))
     by_condition = {
         "image": latents,

@@ -20,11 +20,11 @@ import torch
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
+from transformers_flamingo.data.encoding import encode_images
 from transformers_flamingo.modeling_flamingo import FlamingoModel
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 from transformers_flamingo.training import FlamingoDataCollator, GateHistoryCallback, parameter_groups
 
-from .evaluation import encode_images
 from .few_shot_episodes import CONTRASTS, FIELDS, PAIRS, PicturePool, sample_few_shot_episode
 from .shipped import text_backbone_path, vision_backbone_path
 
@@ -146,7 +146,9 @@ def train_few_shot(
     """
     pool = pool or PicturePool("train", seed)
     # The vision encoder is frozen: each picture is encoded once.
-    features = encode_images(model, processor, pool.images, output="last_hidden_state", progress="   looking")
+    features = torch.stack(
+        encode_images(model, processor, pool.images, output="last_hidden_state", batch_size=128, progress="   looking")
+    )
     rng = np.random.default_rng(seed)
 
     def with_features(batch: dict[str, list]) -> dict[str, list]:

@@ -20,7 +20,8 @@ from transformers import initialization as init
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from transformers_flamingo import FlamingoConfig, FlamingoModel
-from transformers_flamingo.modeling_flamingo import FlamingoGatedCrossAttentionBlock, MediaCacheLayer
+from transformers_flamingo.layers_flamingo import FlamingoGatedCrossAttentionBlock
+from transformers_flamingo.media_cache_flamingo import MediaCacheLayer
 
 
 reason = transformers_suite.why_not()

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Pictures, files and a processor for the tests of the data sets."""
+"""Images, files and a processor for the tests of the data."""
 
 import io
 import json
@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import pytest
 import torch
 from factory import IMAGE_SIZE
 from PIL import Image
@@ -16,11 +17,14 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from transformers_flamingo import FlamingoProcessor
-from transformers_flamingo.training import FlamingoDataCollator
+from transformers_flamingo.data import BadSampleError, FlamingoDataCollator, Reader
+
+
+both = pytest.mark.parametrize("streaming", [False, True])
 
 
 def bpe_processor() -> FlamingoProcessor:
-    """Byte-level BPE, as GPT-2's: any text round-trips, and words have spaces in front of them."""
+    """Return a processor with a byte-level BPE as that of GPT-2: any text round-trips, and a space is part of the word after it."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -32,18 +36,20 @@ def bpe_processor() -> FlamingoProcessor:
     return FlamingoProcessor(CLIPImageProcessorPil(size=size, crop_size=size), fast)
 
 
-def picture(number: int) -> Image.Image:
-    """A picture that [`number_of`] recognises."""
+def numbered_image(number: int) -> Image.Image:
+    """Return an image that [`number_of`] recognizes."""
     return Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (number, 0, 0))
 
 
 def number_of(image: Image.Image) -> int:
+    """Return the number of an image of [`numbered_image`]."""
     return image.getpixel((0, 0))[0]
 
 
 def png(number: int) -> bytes:
+    """Return the file of a numbered image."""
     buffer = io.BytesIO()
-    picture(number).save(buffer, "PNG")
+    numbered_image(number).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -60,7 +66,7 @@ def video_file(path, *, frames: int, rate: int, codec: str = "mpeg4", options: d
 
 
 def learned(row: dict, processor: FlamingoProcessor) -> list[str]:
-    """What the collator's labels teach, one string for each run of supervised tokens."""
+    """Return the texts that the labels of the collator teach, one for each run of supervised tokens."""
     labels = FlamingoDataCollator(processor)([row])["labels"][0]
     runs = torch.tensor_split(labels, (labels.ne(-100).diff().nonzero().flatten() + 1).tolist())
     return [processor.decode(run) for run in runs if run[0] != -100]
@@ -76,3 +82,18 @@ def write_tar(path: Path, members: dict[str, bytes]) -> None:
 
 def write_jsonl(path: Path, records: list) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def texts_or_errors(reader: Reader, path: str | Path, streaming: bool) -> list[str]:
+    """Return the text of each row, or the error of a bad one."""
+    found = []
+    for row in reader.load(str(path), streaming=streaming):
+        try:
+            found.append(reader.read(row)[0].text)
+        except BadSampleError as error:
+            found.append(str(error))
+    return found
+
+
+#: Members of a `.tar` of four pairs.
+PAIRS = {f"{i}.{kind}": png(i) if kind == "jpg" else f"text {i}".encode() for i in range(4) for kind in ("jpg", "txt")}

@@ -6,8 +6,8 @@ from factory import END_OF_CHUNK, IMAGE, IMAGE_SIZE, PAD, tiny_flamingo, tiny_pr
 from PIL import Image
 from runs import NO_DROPOUT
 
-from transformers_flamingo.modeling_flamingo import compute_media_index
 from transformers_flamingo.training import FlamingoDataCollator
+from transformers_flamingo.visibility_flamingo import compute_media_index
 
 
 PICTURE = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (200, 30, 30))
@@ -97,8 +97,8 @@ def test_the_batch_is_what_the_model_trains_on(collator):
     [
         ({"image": PICTURE}, "Row 0 .* needs either `text`, .*or `completion`"),
         ({"text": "w5", "completion": "w6"}, "needs either `text`, .*or `completion`"),
-        ({"prompt": "w5", "text": "w6"}, r"with text \['prompt', 'text'\]"),
-        ({"supervised": [(0, 2)], "completion": "w6"}, r"with text \['completion', 'supervised'\]"),
+        ({"prompt": "w5", "text": "w6"}, r"\['prompt', 'text'\] describe its text"),
+        ({"supervised": [(0, 2)], "completion": "w6"}, r"\['completion', 'supervised'\] describe its text"),
         ({"image": PICTURE, "images": [PICTURE], "text": "<image>w6"}, "Row 0 of the batch has `image` and `images`"),
         ({"image": PICTURE, "image_features": torch.zeros(1, 4, 24), "text": "<image>w6"}, "`image_features`"),
         ({"text": "w5", "supervised": []}, "Row 0 of the batch has no token to learn from"),
@@ -205,7 +205,7 @@ def test_features_that_are_none_are_refused(collator, features, message):
 
 def test_frames_are_counted(collator):
     row = {"text": "<image>w5", "image_features": np.zeros((3, 4, 24))}
-    with pytest.raises(ValueError, match=r"not those of `num_frames` \[2\]"):
+    with pytest.raises(ValueError, match=r"do not match `num_frames` \[2\]"):
         collator([{**row, "num_frames": [2]}])
     with pytest.raises(ValueError, match="Row 1 of the batch has 1 markers .* and features of 0 images"):
         collator([{**row, "num_frames": [3]}, {"text": "<image>w5"}])

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Features of a frozen vision encoder, computed once and kept."""
+"""Features of a frozen vision encoder, computed once and cached."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from transformers_flamingo.data import BadSampleError
 from transformers_flamingo.training import DataMixture, DataSource, FlamingoDataCollator, add_image_features
 
 
-# The size of the features is known from one more image
+# One more image is encoded to learn the shape of the features
 PROBE = 1
 
 
@@ -28,7 +28,7 @@ def cache(tmp_path, monkeypatch):
     datasets.disable_progress_bars()
 
 
-def picture(number: int) -> Image.Image:
+def numbered_image(number: int) -> Image.Image:
     return Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (number * 40 % 256, number * 7, 200))
 
 
@@ -38,19 +38,20 @@ def on_disk(rows: Dataset, path) -> Dataset:
 
 
 @pytest.fixture
-def pictures(tmp_path) -> Dataset:
+def images_on_disk(tmp_path) -> Dataset:
     rows = [
-        {"images": [picture(i + j) for j in range(i % 3)], "text": "<image>w5" * (i % 3) + "w6 w7"} for i in range(5)
+        {"images": [numbered_image(i + j) for j in range(i % 3)], "text": "<image>w5" * (i % 3) + "w6 w7"}
+        for i in range(5)
     ]
     features = datasets.Features(images=datasets.List(datasets.Image()), text=datasets.Value("string"))
-    return on_disk(Dataset.from_list(rows, features=features), tmp_path / "pictures.parquet")
+    return on_disk(Dataset.from_list(rows, features=features), tmp_path / "images.parquet")
 
 
-def test_features_are_those_of_the_encoder_and_train_as_the_images_do(pictures):
+def test_features_are_those_of_the_encoder_and_train_as_the_images_do(images_on_disk):
     flamingo, processor = model(), tiny_processor()
-    rows = add_image_features(pictures, flamingo, processor, dtype="float32", batch_size=2)
+    rows = add_image_features(images_on_disk, flamingo, processor, dtype="float32", batch_size=2)
     assert sorted(rows.column_names) == ["image_features", "num_frames", "text"]
-    pixels = processor(images=[[picture(2), picture(3)]], return_tensors="pt")["pixel_values"]
+    pixels = processor(images=[[numbered_image(2), numbered_image(3)]], return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         expected = flamingo.get_image_features(pixels).last_hidden_state[0]
     torch.testing.assert_close(rows[2]["image_features"], expected)
@@ -58,21 +59,21 @@ def test_features_are_those_of_the_encoder_and_train_as_the_images_do(pictures):
     assert rows[0]["image_features"].shape == (0, *expected.shape[1:])
 
     collator = FlamingoDataCollator(processor)
-    kept, seen = collator(list(rows)), collator(list(pictures))
+    kept, seen = collator(list(rows)), collator(list(images_on_disk))
     assert "pixel_values" not in kept
     assert torch.equal(kept["frame_attention_mask"], seen["frame_attention_mask"])
     with torch.no_grad():
         torch.testing.assert_close(flamingo(**kept).loss, flamingo(**seen).loss)
 
-    half = add_image_features(pictures, flamingo, processor)
+    half = add_image_features(images_on_disk, flamingo, processor)
     assert half[2]["image_features"].dtype == torch.float16
     torch.testing.assert_close(half[2]["image_features"], expected.half(), rtol=1e-3, atol=1e-3)
 
 
 def test_videos_keep_their_frames():
-    """In one batch with images and text alone, whichever form the features have."""
+    """A batch mixes videos, images and text alone, whichever form the features have."""
     flamingo, processor = model(), tiny_processor()
-    media = [[[picture(0), picture(1), picture(2)], picture(3)], None, [picture(4)]]
+    media = [[[numbered_image(0), numbered_image(1), numbered_image(2)], numbered_image(3)], None, [numbered_image(4)]]
     texts = ["<image>w5<image>w6", "w7 w4", "<image>w8"]
     seen = [{"images": images, "text": text} for images, text in zip(media, texts, strict=True)]
     frames = processor(images=[[*media[0][0], media[0][1], media[2][0]]], return_tensors="pt")["pixel_values"]
@@ -98,18 +99,18 @@ def test_videos_keep_their_frames():
             torch.testing.assert_close(flamingo(**batch).logits, logits)
 
     videos = datasets.Features(images=datasets.List(datasets.List(datasets.Image())))
-    videos = Dataset.from_dict({"images": [[media[0][0], [picture(3)]], None]}, features=videos)
+    videos = Dataset.from_dict({"images": [[media[0][0], [numbered_image(3)]], None]}, features=videos)
     rows = add_image_features(videos, flamingo, processor, dtype="float32")
     assert rows[0]["num_frames"] == [3, 1]
     torch.testing.assert_close(rows[0]["image_features"], features[:4])
 
 
-def test_a_second_run_reads_what_the_first_one_kept(pictures):
+def test_a_second_run_reads_the_features_of_the_first(images_on_disk):
     num_images, processor = 0 + 1 + 2 + 0 + 1, tiny_processor()
 
     def encode(flamingo, processor=processor, **kwargs) -> int:
         with counted_images(flamingo) as seen:
-            add_image_features(pictures, flamingo, processor, **kwargs)
+            add_image_features(images_on_disk, flamingo, processor, **kwargs)
         return sum(seen) - PROBE
 
     assert encode(model()) == num_images
@@ -124,7 +125,7 @@ def test_a_second_run_reads_what_the_first_one_kept(pictures):
 
 
 def test_an_image_that_was_replaced_is_encoded_again(tmp_path):
-    """Under its name, of its size, and with its time, as a copy of a folder leaves it."""
+    """The new file has the name, size and time of the old one, as a copy of a folder would leave it."""
     path = write_pairs(tmp_path / "pairs", 4)
     image = tmp_path / "pairs" / "1.png"
 
@@ -167,11 +168,11 @@ def test_a_dataset_of_paths_knows_its_files(tmp_path):
     assert [encode(), encode()] == [2, 0]
 
 
-def test_a_processor_that_reads_images_otherwise_has_features_of_its_own(pictures):
+def test_another_processor_has_other_features(images_on_disk):
     def encode(processor) -> int:
         flamingo = model()
         with counted_images(flamingo) as seen:
-            add_image_features(pictures, flamingo, processor)
+            add_image_features(images_on_disk, flamingo, processor)
         return sum(seen) - PROBE
 
     assert encode(tiny_processor()) == 4
@@ -181,26 +182,26 @@ def test_a_processor_that_reads_images_otherwise_has_features_of_its_own(picture
     assert encode(tiny_processor()) == 0
 
 
-def test_what_cannot_be_kept_is_refused(pictures):
+def test_what_cannot_be_cached_is_refused(images_on_disk):
     trained = model()
     trained.unfreeze_backbones(language_model=False)
-    with pytest.raises(ValueError, match="The vision encoder is trained"):
-        add_image_features(pictures, trained, tiny_processor())
-    with pytest.raises(ValueError, match="Needed is one of `image` and `images`"):
-        add_image_features(pictures.remove_columns("images"), model(), tiny_processor())
+    with pytest.raises(ValueError, match="The vision encoder is not frozen"):
+        add_image_features(images_on_disk, trained, tiny_processor())
+    with pytest.raises(ValueError, match="It needs either `image` or `images`"):
+        add_image_features(images_on_disk.remove_columns("images"), model(), tiny_processor())
     with pytest.raises(ValueError, match="`dtype` is 'int8'"):
-        add_image_features(pictures, model(), tiny_processor(), dtype="int8")
+        add_image_features(images_on_disk, model(), tiny_processor(), dtype="int8")
     huge = model()
     with torch.no_grad():
         huge.vision_model.encoder.layers[-1].mlp.fc2.weight.mul_(1e8)
     with pytest.raises(ValueError, match="too large for float16"):
-        add_image_features(pictures, huge, tiny_processor())
+        add_image_features(images_on_disk, huge, tiny_processor())
     with pytest.raises(ValueError, match="`cache_features` is True"):
         source("a", "a/*.tar", streaming=True, cache_features=True)
 
 
 def write_documents(directory) -> str:
-    """Interleaved documents with a video, with text alone, and with more images than their budget."""
+    """Write interleaved documents with a video, with text alone, and with more images than their budget."""
     directory.mkdir()
     for i in range(9):
         (directory / f"{i}.png").write_bytes(png(i * 5))
@@ -269,7 +270,7 @@ def test_mixed_precision_keeps_features_in_half_the_space(tmp_path):
         assert entry["loss"] == pytest.approx(other["loss"], rel=2e-2)
 
 
-def test_a_source_may_keep_features_beside_one_that_does_not(tmp_path):
+def test_a_source_may_cache_features_next_to_one_that_does_not(tmp_path):
     paths = [write_pairs(tmp_path / name, 4) for name in "ab"]
     mixture = DataMixture([source("a", paths[0], cache_features=True), source("b", paths[1])], tiny_processor())
     mixture.cache_features(model())
@@ -284,7 +285,7 @@ def test_bad_rows_are_named_or_skipped_as_without_a_cache(tmp_path):
     with pytest.raises(BadSampleError, match=r"^Data source 'a': .*metadata.jsonl, row 2: .*cannot be decoded"):
         run(tmp_path / "a", source("a", path, cache_features=True))
     rows = Dataset.from_dict({"image": [png(0), b"broken"]}).cast_column("image", datasets.Image())
-    with pytest.raises(BadSampleError, match="Row 1 of the data set: .*cannot be decoded"):
+    with pytest.raises(BadSampleError, match="Row 1 of the dataset: .*cannot be decoded"):
         add_image_features(rows, model(), tiny_processor())
     expected, _ = run(tmp_path / "b", source("a", path, batch_size=4), skip_bad_samples=True)
     kept, _ = run(tmp_path / "c", source("a", path, batch_size=4, cache_features=True), skip_bad_samples=True)

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Whatever a row or a file holds, there is a row for the collator or a clear error that names file and row."""
+"""Whatever a row or a file holds, the result is a sample for the collator or a clear error that names file and row."""
 
 import copy
 import io
@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from data_factory import bpe_processor, picture, png
+from data_factory import bpe_processor, numbered_image, png
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -68,8 +68,8 @@ MEDIA = [
     png(1),
     png(1)[:60],
     PIXELS,
-    picture(2),
-    [picture(1), None],
+    numbered_image(2),
+    [numbered_image(1), None],
     {"bytes": "a.png"},
     {"path": "no.png"},
     "/dev/zero",
@@ -82,7 +82,7 @@ counts: Counter = Counter()
 
 
 def places(value, path=()):
-    """The path to each value inside of `value`."""
+    """Yield the path to each value inside `value`."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
         yield (*path, key)
@@ -90,7 +90,7 @@ def places(value, path=()):
 
 
 def changed(row, data):
-    """The row with up to three of its values replaced, removed or doubled."""
+    """Return the row with up to three of its values replaced, removed or doubled."""
     row = copy.deepcopy(row)
     for _ in range(data.draw(st.integers(1, 3))):
         options = list(places(row))
@@ -115,7 +115,7 @@ def changed(row, data):
 
 
 def outcome(name, reader, row, limits):
-    """Read, render and collate a row: it must be a result or a `BadSampleError` that begins with its origin."""
+    """Read and collate a row, which must give a batch or a `BadSampleError` that begins with the location of the row."""
     try:
         sample = document_to_sample(
             reader.read(row), PROCESSOR, np.random.default_rng(0), location=row_location(row), **limits

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""What a data row may name."""
+"""Files and addresses that a data row may name."""
 
 import copy
 import os
@@ -16,12 +16,12 @@ from transformers_flamingo.data.columns import FILE, ROW
 from transformers_flamingo.data.media_files import MediaPath, open_media, resolve_media_path
 
 
-WHERE = "pairs.jsonl, row 3"
+LOCATION = "pairs.jsonl, row 3"
 
 
 @pytest.fixture
 def folders(tmp_path):
-    """`data` with an image, and beside it a file that its rows must not see."""
+    """Make `data` with an image, and next to it a file that its rows must not see."""
     (tmp_path / "data" / "sub").mkdir(parents=True)
     (tmp_path / "data" / "a.png").write_bytes(png(5))
     (tmp_path / "secret.png").write_bytes(png(9))
@@ -33,10 +33,10 @@ def folders(tmp_path):
 
 
 def read(path: str, media_root: str | None, **options):
-    """What a source decodes for a row with this path."""
+    """Decode the image of a row with this path."""
     reader = FORMATS["image_text_pairs"](media_root=media_root, **options)
     (chunk,) = reader.read({"image": path, "text": "a", FILE: "rows/pairs.jsonl", ROW: 3})
-    return decode_image(chunk.item, WHERE)
+    return decode_image(chunk.item, LOCATION)
 
 
 @pytest.mark.parametrize("path", ["a.png", "sub/../a.png", "./a.png", "inner.png", "{root}/data/a.png"])
@@ -66,16 +66,16 @@ def test_only_regular_files(decode, folders):
     for path, what in ((folders / "fifo", "a pipe"), ("/dev/zero", "a device"), (folders, "a folder")):
         for item in (str(path), {"bytes": None, "path": str(path)}):
             with pytest.raises(BadSampleError, match=f"^pairs.jsonl, row 3: .*it is {what}, not a regular file"):
-                decode(item, WHERE)
+                decode(item, LOCATION)
 
 
 def test_a_limit_of_size(folders, monkeypatch):
     with open(folders / "large.mp4", "wb") as file:
         file.truncate(2**36)  # which takes no space
     with pytest.raises(BadSampleError, match=f"{2**36} bytes, more than the limit of {2**35}"):
-        decode_video(str(folders / "large.mp4"), WHERE, FixedRate(1, 2))
+        decode_video(str(folders / "large.mp4"), LOCATION, FixedRate(1, 2))
     with pytest.raises(BadSampleError, match=f"{2**36} bytes, more than the limit of {2**30}"):
-        decode_image(str(folders / "large.mp4"), WHERE)
+        decode_image(str(folders / "large.mp4"), LOCATION)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +106,10 @@ def test_addresses_only_where_the_source_allows_them():
             with pytest.raises(BadSampleError, match="row 3: .*the source does not allow those.*`allow_remote: true`"):
                 read(server.url, media_root)
         with pytest.raises(BadSampleError, match="the source does not allow those"):
-            decode_image(server.url, WHERE)
+            decode_image(server.url, LOCATION)
         row = {"bytes": None, "path": server.url, "allow_remote": True}
         with pytest.raises(BadSampleError, match="the source does not allow those"):
-            decode_image(row, WHERE)
+            decode_image(row, LOCATION)
         assert server.count == 0
         assert number_of(read(server.url, None, allow_remote=True)) == 7
         assert server.count == 1
@@ -128,8 +128,8 @@ def test_an_address_has_a_deadline_and_a_number_of_attempts(monkeypatch):
         assert server.count == data_files.REMOTE_ATTEMPTS
 
 
-def test_images_beside_rows_on_a_server(monkeypatch):
-    """The user named the folder of the rows, so its files are read; a row does not lead out of it."""
+def test_images_next_to_rows_on_a_server(monkeypatch):
+    """The user named the folder of the rows, so its files are read, but a row cannot lead out of it."""
     monkeypatch.setattr(data_files, "REMOTE_PROTOCOLS", ("memory",))
     with fsspec.open("memory://set/images/a.png", "wb") as file:
         file.write(png(7))
@@ -143,7 +143,7 @@ def test_images_beside_rows_on_a_server(monkeypatch):
             open_media(resolve_media_path(path, "memory://set"))
 
 
-def test_a_path_keeps_what_its_source_allows():
+def test_a_path_keeps_the_permissions_of_its_source():
     path = MediaPath("http://127.0.0.1:9/a", "root", True)
     for again in (pickle.loads(pickle.dumps(path)), copy.deepcopy(path)):
         assert (again, again.root, again.allow_remote) == (str(path), "root", True)

@@ -131,7 +131,7 @@ def test_a_model_that_keeps_documents_apart_passes_and_stays_as_it_was(text, att
 @pytest.mark.parametrize("text", ALIBI_FROM_MASK)
 def test_a_model_that_cannot_take_packed_documents_is_refused(text):
     flamingo = tiny_flamingo(text.removesuffix("_alibi"), text_kwargs=ALIBI_FROM_MASK[text])
-    with pytest.raises(ValueError, match=r"cannot keep apart the documents .*Leave out `packing`"):
+    with pytest.raises(ValueError, match=r"cannot keep apart the documents .*Turn off `packing`"):
         check_packing(flamingo)
 
 
@@ -145,7 +145,7 @@ def test_a_leak_is_found(text, monkeypatch):
 
 @pytest.mark.parametrize("model_type", ["bart", "marian"])
 def test_positions_that_are_counted_from_the_edge_of_the_row_are_refused(model_type):
-    """Nothing leaks there, but the second document would be learned at places where it never stands."""
+    """Nothing leaks there, but the second document would be learned at positions that it never has alone."""
     fields = {
         "vocab_size": 99,
         "d_model": 32,

@@ -15,7 +15,7 @@ from processes import launch
 from words import RankedWords, Words, evaluate_together, example, picture, run_words
 
 from transformers_flamingo.data import VideoSegment
-from transformers_flamingo.evaluation.checks import examples_fingerprint
+from transformers_flamingo.evaluation.checks import fingerprint_examples
 from transformers_flamingo.evaluation.config import EvaluationConfig
 from transformers_flamingo.evaluation.demonstrations import Demonstrations
 from transformers_flamingo.evaluation.engine import FewShotEngine
@@ -179,7 +179,7 @@ def test_an_image_that_was_replaced_is_other_data(kind, tmp_path):
             "video": VideoSegment(str(file)),
             "bytes": {"bytes": file.read_bytes(), "path": "image.png"},
         }[kind]
-        return examples_fingerprint([Example(id="0", media=[media], prompt="w4")])
+        return fingerprint_examples([Example(id="0", media=[media], prompt="w4")])
 
     assert fingerprint(1) == fingerprint(1) != fingerprint(2)
 

@@ -8,7 +8,6 @@ from factory import tiny_flamingo
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from transformers_flamingo.evaluation.evaluate import weights_fingerprint
 from transformers_flamingo.evaluation.published import published_scores
 from transformers_flamingo.evaluation.report import (
     card_scores,
@@ -17,9 +16,10 @@ from transformers_flamingo.evaluation.report import (
     read_results,
     write_evaluation_card,
 )
+from transformers_flamingo.utils.fingerprint import fingerprint_weights
 
 
-WEIGHTS = weights_fingerprint(tiny_flamingo())
+WEIGHTS = fingerprint_weights(tiny_flamingo().state_dict())
 
 
 def summary(task: str, seeds: int = 2, blind: bool = True, **facts) -> dict:
@@ -121,15 +121,9 @@ def test_how_demonstrations_were_chosen_is_said():
         ({"split": "val", "is_published_split": False}, "another split"),
     ],
 )
-def test_a_plot_says_what_it_shows(tmp_path, monkeypatch, facts, expected):
-    from matplotlib import pyplot as plt
-
-    monkeypatch.setattr(plt, "close", lambda figure: None)
-    plot_results(tmp_path / "shots.png", summary("coco", **facts), published_scores("coco"))
-    axes = plt.gcf().axes[0]
+def test_a_plot_says_what_it_shows(tmp_path, facts, expected):
+    (axes,) = plot_results(tmp_path / "shots.png", summary("coco", **facts), published_scores("coco")).axes
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    monkeypatch.undo()
-    plt.close("all")
     number = facts.get("num_queries", 5000)
     assert f"{number:,} queries; seeds 0, 1; demonstrations random from 2,048" in axes.get_title()
     assert f"split {facts.get('split', 'test')}" in axes.get_title()

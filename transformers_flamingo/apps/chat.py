@@ -27,11 +27,11 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ..data.literal_text import encode_literal, render_literal
 from ..files_flamingo import read_regular_file
 from ..images_flamingo import open_bytes
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from ..utils.literal_text import encode_literal, render_literal
 from ..utils.loading import check_answer_length, load_flamingo
 from ..utils.redaction import redact
 

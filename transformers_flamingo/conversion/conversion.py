@@ -42,7 +42,8 @@ from transformers.utils import (
 )
 
 from ..configuration_flamingo import FlamingoConfig
-from ..modeling_flamingo import FlamingoModel, normalise_mpt_queries_and_keys
+from ..modeling_flamingo import FlamingoModel
+from ..mpt_flamingo import add_mpt_qk_norm
 from ..tokenizers_flamingo import load_tokenizer as load_auto_tokenizer
 from ..utils.names import summarize_names
 from ..utils.weight_files import check_folder, find_file, read_pretrained_tensors, weight_files
@@ -203,7 +204,7 @@ def load_language_model(
         return _load(AutoModelForCausalLM, name_or_path, config, dtype)
     with torch.device("meta"):
         model = MptForCausalLM(config)
-        normalise_mpt_queries_and_keys(model)
+        add_mpt_qk_norm(model)
     tensors = {mosaic_gpt_key(key): value.to(dtype) for key, value in read_pretrained_tensors(name_or_path).items()}
     _refuse_not_finite(name_or_path, tensors)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}

@@ -64,7 +64,7 @@ def mosaic_gpt_config(values: dict[str, Any]) -> MptConfig:
 
 
 def mosaic_gpt_key(key: str) -> str:
-    """The name of a weight in transformers' MPT, with the norms where [`MptNormalisedQKV`] has them."""
+    """The name of a weight in transformers' MPT, with the norms where [`MptQKNorm`] has them."""
     key = key.removeprefix("model.")  # as MosaicML's own training writes it
     key = key.replace("transformer.ln_f.", "transformer.norm_f.")
     if match := re.fullmatch(r"(transformer\.blocks\.\d+)\.(.+)\.(weight|bias)", key):

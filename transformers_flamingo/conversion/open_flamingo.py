@@ -18,7 +18,8 @@ from transformers.utils import logging
 from ..cards.model_card import FlamingoModelCardData
 from ..configuration_flamingo import FlamingoConfig
 from ..image_processing_flamingo import FlamingoImageProcessor
-from ..modeling_flamingo import FlamingoModel, find_decoder_layers
+from ..language_models_flamingo import find_decoder_layers
+from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.weight_files import read_pretrained_tensors, read_tensors, same_values
 from . import conversion, writing

@@ -32,7 +32,7 @@ logger = logging.get_logger(__name__)
 
 _KINDS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".tar": "tar"}
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".zip": "zip"}
-# The words by which files and folders tell their split, as in `datasets`, with the names that benchmarks use
+# The words that name the split of a file or folder: those of `datasets`, and those that benchmarks use
 _SPLITS = {
     "train": ("train", "training", "trainval"),
     "validation": ("validation", "validate", "valid", "val", "dev", "minival", "restval"),
@@ -45,12 +45,12 @@ _SPLIT_WORDS = {
 
 
 def kind_of(file: str) -> str | None:
-    """Return the kind of a data file, as its suffix tells it, or `None` for any other file."""
+    """Return the kind of a data file by its suffix, or `None` for any other file."""
     return _KINDS.get(suffix_of(file))
 
 
 def suffix_of(file: str) -> str:
-    """Return the suffix below one of compression; a `.parquet` has its own."""
+    """Return the suffix without that of a compression. A `.parquet` has its own compression, so it keeps both."""
     stem, suffix = os.path.splitext(file.lower())
     if suffix not in _COMPRESSIONS:
         return suffix
@@ -60,16 +60,16 @@ def suffix_of(file: str) -> str:
 
 def find_files(path: str, split: str | None = None) -> list[str]:
     """
-    Find the data files under `path`, sorted. See [`Reader.load`].
+    Find the data files that `path` leads to, sorted, as [`Reader.load`] takes them.
 
     Raises:
-        FileNotFoundError: there are none.
-        ValueError: they are of several kinds or several splits, or one is not a regular file.
+        FileNotFoundError: there is no data file, or none of `split`.
+        ValueError: the files are of several kinds or several splits, or one is not a regular file.
     """
     if "::" in path:
         raise ValueError(
             f"{path!r} is a chain of file systems ('::'), which is not followed. Unpack or download the files and pass "
-            "their folder; a compressed file is read as it is."
+            "their folder. A compressed file is read as it is."
         )
     fs, root = url_to_fs(path)
     is_folder = fs.isdir(root)
@@ -84,13 +84,13 @@ def find_files(path: str, split: str | None = None) -> list[str]:
     if not files:
         of_split = "" if split is None else f" of split {split!r}"
         raise FileNotFoundError(
-            f"{path!r} leads to {len(found)} files, but to no {', '.join(_KINDS)} file{of_split}. Check the path."
+            f"{path!r} leads to {len(found)} files, but none is a {', '.join(_KINDS)} file{of_split}. Check the path."
         )
     kinds = sorted({kind_of(file) for file in files})
     if len(kinds) > 1:
         raise ValueError(
             f"{path!r} leads to files of several kinds ({', '.join(kinds)}), such as {files[0]!r} and {files[-1]!r}: "
-            "which of them are the data? Give a pattern such as 'folder/*.csv'."
+            "which of them are the data is unknown. Give a pattern such as 'folder/*.csv'."
         )
     _warn_of_missing_shards(path, files)
     if "file" not in fs.protocol:
@@ -101,7 +101,7 @@ def find_files(path: str, split: str | None = None) -> list[str]:
 
 
 def _warn_of_missing_shards(path: str, files: list[str]) -> None:
-    """Warn where files are numbered `00000-of-00003` and some numbers are missing: a download may have been cut."""
+    """Warn if files are numbered `00000-of-00003` and some numbers are missing: a download may have been cut short."""
     series: dict[tuple[str, int], set[int]] = {}
     for file in files:
         if match := re.search(r"^(.*?)(\d+)-of-(\d+)", file):
@@ -109,13 +109,13 @@ def _warn_of_missing_shards(path: str, files: list[str]) -> None:
     for (stem, total), numbers in series.items():
         if len(numbers) < total:
             logger.warning(
-                f"{path!r} has {len(numbers)} of the {total} files {os.path.basename(stem)}*-of-{total:05}: the others are not "
-                "trained on. Download them if they should be."
+                f"{path!r} has {len(numbers)} of the {total} files {os.path.basename(stem)}*-of-{total:05}. The others are "
+                "missing. Download them if they should be trained on."
             )
 
 
 def _as_word(split: str) -> str:
-    """Return a pattern of `split` as a separate word, where digits may follow letters: `train2014` is of `train`."""
+    """Return a pattern of `split` as a separate word. Digits may follow letters: `train2014` is of `train`."""
     if not split:
         raise ValueError("`split` has an empty name. Name one, or several with '+', such as 'train+validation'.")
     before, after = ("A-Za-z" if char.isalpha() else "A-Za-z0-9" for char in (split[0], split[-1]))
@@ -124,7 +124,7 @@ def _as_word(split: str) -> str:
 
 def _refuse_several_splits(path: str, files: list[str], common: str) -> None:
     """Raise if some files are held out by their names and others are not, or by other words."""
-    examples: dict[str, str] = {}  # of each word a file
+    examples: dict[str, str] = {}  # a file for each word
     groups: dict[frozenset[str], str] = {}
     for file in files:
         found = {name: pattern.findall(file.removeprefix(common)) for name, pattern in _SPLIT_WORDS.items()}
@@ -138,7 +138,7 @@ def _refuse_several_splits(path: str, files: list[str], common: str) -> None:
         shown.append(f"no such word in {groups[frozenset()]!r}")
     raise ValueError(
         f"{path!r} leads to files of several splits ({', '.join(shown)}). Read as one source, held-out rows would be "
-        "among the others. Choose with `split`, such as `split: train`; for several, name them: `split: "
+        "among the others. Choose with `split`, such as `split: train`, or name several: `split: "
         f"{'+'.join(sorted(examples))}`. Or give a narrower path."
     )
 
@@ -149,27 +149,29 @@ def _check_regular(file: str) -> None:
     except OSError as error:
         raise ValueError(f"{file!r} cannot be read ({error}). Fix or remove it.") from error
     if kind is not None:
-        raise ValueError(f"{file!r} is {kind}, where a regular file should be. Remove it, or give a narrower path.")
+        raise ValueError(f"{file!r} is {kind}, not a regular file. Remove it, or give a narrower path.")
 
 
 def stamp(file: str) -> tuple:
     """
-    What changes whenever a local file does: its path, size, inode, and the times of the last change of its content and of
-    its inode, in nanoseconds. Of a remote file, what its file system tells.
+    Return a value that changes whenever a file does.
+
+    It is the path, size and inode of a local file, with the times of the last change of its content and of its inode in
+    nanoseconds, and the `ukey` of the file system for a remote file.
     """
     fs, path = url_to_fs(file)
     if "file" not in fs.protocol:
         return file, fs.ukey(path)
     try:
         status = os.stat(path)
-    except (OSError, ValueError):  # a name that cannot be one is a ValueError
+    except (OSError, ValueError):  # a name with a NUL byte is a ValueError
         return file, None
     return file, status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
 @contextmanager
 def open_file(file: str) -> Iterator[BinaryIO]:
-    """Open a file for reading, with what compresses it taken off."""
+    """Open a file for reading, decompressed."""
     compression = _COMPRESSIONS.get(os.path.splitext(file.lower())[1])
     with fsspec.open(file, "rb", compression=None if compression == "zip" else compression) as source:
         if compression != "zip":
@@ -178,6 +180,8 @@ def open_file(file: str) -> Iterator[BinaryIO]:
         with zipfile.ZipFile(source) as archive:
             names = [member.filename for member in archive.infolist() if not member.is_dir()]
             if len(names) != 1:
-                raise ValueError(f"it is an archive of {len(names)} files {names[:3]}, where one is read: unpack it")
+                raise ValueError(
+                    f"it is an archive of {len(names)} files {names[:3]}, and only archives of one file are read: unpack it"
+                )
             with archive.open(names[0]) as member:
                 yield member

@@ -19,13 +19,13 @@ class Chunk:
     At most one image or video, and the text that belongs to it.
 
     Args:
-        text (`str`): What the model learns to say. `<|endofchunk|>` follows it, unless it is empty.
+        text (`str`): The supervised text. `<|endofchunk|>` follows it, unless it is empty.
         item (*optional*):
-            An image, as anything that [`decode_image`] takes, a video as a list of frames, or what a vision encoder
-            made of either, a `torch.Tensor` of shape `(F, P, Dv)`. Its `<image>` stands before the prompt.
+            An image, as anything that [`decode_image`] takes, a video as a list of frames, or the vision features of
+            either, a `torch.Tensor` of shape `(F, P, Dv)`. Its `<image>` comes before the prompt.
         prompt (`str`, *optional*, defaults to `""`):
-            Stands between the marker and the text, and is read but never predicted: a question. A chunk may have a
-            prompt and no text.
+            Text between the marker and `text` that is not supervised, such as a question. A chunk may have a prompt and
+            no text.
     """
 
     text: str
@@ -35,11 +35,14 @@ class Chunk:
 
 def interleave(parts: Iterable[Any], separator: str) -> list[Chunk]:
     """
-    A document from text and media in reading order: an image belongs to the text behind it, up to the next image.
+    Make a document of texts and media in reading order: an image belongs to the text after it, up to the next image.
 
     Args:
-        parts: Strings, and media as in [`Chunk`]: of those, a path must be in a dict, as [`Reader.resolve_path`] gives it.
-        separator (`str`): Stands between two strings with no image between them.
+        parts: Strings, and media as in [`Chunk`]. A path must be in a dict, as [`Reader.resolve_path`] returns it.
+        separator (`str`): Joins two strings with no image between them.
+
+    Raises:
+        ValueError: a part is `None`.
     """
     document: list[Chunk] = []
     for part in parts:

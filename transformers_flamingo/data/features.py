@@ -1,22 +1,20 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-What a frozen vision encoder makes of the images of a data set, computed once and kept in `datasets`' cache.
+Precompute the vision features of a dataset once and store them in the `datasets` cache.
 
 The cache is keyed by the rows, by the files that they name (path, size, inode and times of the last change, in
-nanoseconds), by the weights and configuration of the encoder, by the processor, and by the version of this package. The
-second run reads what the first one wrote; another encoder, or a file that was replaced, means computing again. Of what is
-at an address only the address is known: if that changed, begin with an empty cache (`HF_DATASETS_CACHE`).
+nanoseconds), by the weights and configuration of the encoder, by the processor, and by the version of this package. A
+second run reads what the first one wrote. With another encoder or a file that was replaced, features are computed again. A
+file at an address is known by its address alone: if it changed, start with an empty cache (`HF_DATASETS_CACHE`).
 
-An image takes `P * Dv` numbers, which for CLIP ViT-L/14 is 0.5 MB in float16. That suits small data sets.
+An image takes `P * Dv` numbers, 0.5 MB in float16 for CLIP ViT-L/14, which suits small datasets.
 """
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from importlib.metadata import version
-from itertools import chain
 from typing import Any, Literal
 
 import PIL.Image
@@ -26,9 +24,11 @@ from datasets.fingerprint import Hasher
 
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from ..utils.fingerprint import fingerprint, fingerprint_weights
 from .columns import ORIGIN, parse_record, row_location, rows_of
 from .data_files import stamp
 from .documents import Chunk
+from .encoding import encode_images
 from .errors import BadSampleError
 from .media import load_media
 from .reader import Reader
@@ -47,30 +47,31 @@ def add_image_features(
     dtype: FeatureDtype = "float16",
 ) -> Dataset:
     """
-    Replace the images of a data set by their features, for [`FlamingoDataCollator`].
+    Replace the images of a dataset by their vision features, for [`FlamingoDataCollator`].
 
     Args:
         dataset (`datasets.Dataset`):
-            Has the column `image`, an image, or `images`, a list of them in which a list of frames is a video. Both
-            may be `None`. A data set in memory (`Dataset.from_list`) has no cache that another run could read.
-        model ([`FlamingoModel`]): Has the frozen vision encoder.
+            The rows, with a column `image`, an image, or `images`, a list of images in which a list of frames is a video.
+            Values may be `None`. A dataset in memory (`Dataset.from_list`) has no cache that another run could read.
+        model ([`FlamingoModel`]): The model with the frozen vision encoder.
         processor ([`FlamingoProcessor`]): Makes the pixels.
-        batch_size (`int`, *optional*, defaults to 32): Images encoded together.
-        dtype (`str`, *optional*, defaults to `"float16"`): How features are kept, `"float16"` or `"float32"`.
+        batch_size (`int`, *optional*, defaults to 32): Number of images or frames encoded together.
+        dtype (`str`, *optional*, defaults to `"float16"`): Type of the stored features, `"float16"` or `"float32"`.
 
     Returns:
-        `datasets.Dataset` with `image_features`, a `torch.Tensor` of shape `(F, P, Dv)` with all frames of the row, and
-        `num_frames`, for each of its `N` images or videos how many of them are its, in the place of the images.
+        `datasets.Dataset` with two columns instead of the images: `image_features`, a `torch.Tensor` of shape
+        `(F, P, Dv)` with all frames of the row, and `num_frames`, a list of the number of frames of each of its `N`
+        images or videos.
 
     Raises:
-        ValueError: there is no column with images, the vision encoder is trained, or a feature is too large for
-            float16.
+        ValueError: there is no column of images or more than one, the vision encoder is not frozen, or a feature is too
+            large for float16.
         BadSampleError: an image cannot be read. The message names the row.
     """
     given = [name for name in ("image", "images") if name in dataset.column_names]
     if len(given) != 1:
         raise ValueError(
-            f"The data set has the columns {dataset.column_names}. Needed is one of `image` and `images`: rename a column."
+            f"The dataset has the columns {dataset.column_names}. It needs either `image` or `images`: rename a column."
         )
     encoder = _Encoder(model, processor, batch_size, dtype)
     dataset = dataset.cast_column(given[0], undecoded(dataset.features[given[0]]))
@@ -79,7 +80,7 @@ def add_image_features(
         media = [[] if value is None else [value] if given == ["image"] else value for value in batch[given[0]]]
         return encoder.columns(
             [
-                [_frames(item, f"Row {index} of the data set") for item in row]
+                [_frames(item, f"Row {index} of the dataset") for item in row]
                 for index, row in zip(indices, media, strict=True)
             ]
         )
@@ -101,18 +102,19 @@ def encode_documents(
     dtype: FeatureDtype = "float16",
 ) -> Dataset:
     """
-    The documents of a data set with features in the place of their images, for [`EncodedDocuments`].
+    Read the documents of a dataset and replace their images by vision features, for [`EncodedDocuments`].
 
     Args:
         rows (`datasets.Dataset`): What `reader.load` returned.
         reader ([`~data.Reader`]): Reads the rows.
         model, processor, batch_size, dtype: As in [`add_image_features`].
-        max_images (`int`, *optional*): Only the first so many images and videos of a document are encoded: its budget.
+        max_images (`int`, *optional*): Maximum number of images and videos of a document to encode, from its beginning.
         skip_bad_samples (`bool`, *optional*, defaults to `False`):
-            Whether a row that cannot be read is kept as one that cannot be trained on, instead of an error.
+            Whether to store the error of a bad row, for [`EncodedDocuments`] to raise, instead of raising it now.
 
     Returns:
-        `datasets.Dataset` with the rows in their order.
+        `datasets.Dataset` with the rows in their order: `text` and `prompt` of each chunk, `has_item`, `error`, and
+        `image_features` and `num_frames` as in [`add_image_features`].
 
     Raises:
         BadSampleError: a row, or an image within `max_images`, cannot be read. The message names file and row.
@@ -154,13 +156,13 @@ def encode_documents(
         "error": Value("string"),
     }
     settings = {f.name: getattr(reader, f.name) for f in fields(reader)}
-    key = (type(reader).__name__, settings, max_images, _named_files(rows, reader))
+    key = (type(reader).__name__, settings, max_images, sorted(columns), _named_files(rows, reader))
     return encoder.map(rows, encode, columns, [name for name in rows.column_names if name not in kept], key=key)
 
 
 @dataclass(frozen=True)
 class EncodedDocuments(Reader):
-    """Reads the rows that [`encode_documents`] made: their images are `torch.Tensor`s of shape `(F, P, Dv)`."""
+    """Reader of the rows of [`encode_documents`]. Their images are `torch.Tensor`s of shape `(F, P, Dv)`."""
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         if row["error"] is not None:
@@ -175,88 +177,79 @@ class EncodedDocuments(Reader):
     def _media(row: dict[str, Any]) -> Iterator[torch.Tensor]:
         features = row["image_features"]
         yield from features.split(row["num_frames"])
-        while True:  # those beyond the budget, which leaves them out
+        while True:  # images beyond `max_images`, which [`document_to_sample`] cuts
             yield features[:0]
 
 
 class _Encoder:
-    """The frozen vision encoder of a model, as a function of images."""
+    """The frozen vision encoder of a model, as a function of images that `datasets` can cache."""
 
     def __init__(self, model: FlamingoModel, processor: FlamingoProcessor, batch_size: int, dtype: FeatureDtype):
         if model.vision_model is None:
             raise ValueError(
-                "The model has no vision encoder (config.vision_config is None), so nothing to encode by."
+                "The model has no vision encoder (config.vision_config is None). Give one that has, or omit this step."
             )
         trained = [name for name, p in model.vision_model.named_parameters() if p.requires_grad]
         if trained:
             raise ValueError(
-                f"The vision encoder is trained ({len(trained)} parameters, such as {trained[0]!r}): features that are "
-                "kept would be those of its first step for ever. Freeze it (`model.freeze_backbones()`), or train on "
+                f"The vision encoder is not frozen ({len(trained)} trainable parameters, such as {trained[0]!r}): cached "
+                "features would go stale after the first step. Freeze it (`model.freeze_backbones()`), or train on "
                 "images."
             )
         if dtype not in ("float16", "float32"):
-            raise ValueError(f"`dtype` is {dtype!r}. Features are kept in float16 or float32.")
+            raise ValueError(f"`dtype` is {dtype!r}. Features are stored as float16 or float32.")
         self.model, self.processor = model, processor
         self.batch_size, self.dtype = batch_size, dtype
         # The size of the features is known from an image, and not from all configurations
-        self.shape = self([[PIL.Image.new("RGB", (64, 64))]]).shape[1:]
+        self.shape = self([PIL.Image.new("RGB", (64, 64))]).shape[1:]
 
     @property
     def fingerprint(self) -> str:
-        """Hash all that features depend on, in addition to the image."""
-        config, weights = self.model.config, self.model.vision_model.state_dict()
-        described = [
-            config.vision_config.to_json_string(),
-            config.vision_feature_select_strategy,
-            type(self.processor.image_processor).__name__,
-            self.processor.to_json_string(),
-            # How images are read, and for documents what is read of a row
-            version("transformers-flamingo"),
-            self.dtype,
-            *(f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in weights.items()),
-        ]
-        raw = (tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy() for tensor in weights.values())
-        return Hasher.hash_bytes(chain((text.encode() for text in described), raw))
+        """Return the fingerprint of all that features depend on, in addition to the image."""
+        return fingerprint(
+            [
+                self.model.config.vision_config.to_json_string(),
+                self.model.config.vision_feature_select_strategy,
+                type(self.processor.image_processor).__name__,
+                self.processor.to_json_string(),
+                # How images are read, and for documents what is read of a row
+                version("transformers-flamingo"),
+                self.dtype,
+                fingerprint_weights(self.model.vision_model.state_dict(), sample=False),
+            ]
+        )
 
-    @torch.no_grad()
-    def __call__(self, media: list[list[PIL.Image.Image]]) -> torch.Tensor:
-        """Compute the features `(F, P, Dv)` of images and videos, each a list of its frames, of `F` frames in all."""
-        encoder, dtype = self.model.vision_model, getattr(torch, self.dtype)
-        if not media:
+    def __call__(self, frames: list[PIL.Image.Image]) -> torch.Tensor:
+        """Compute the features `(F, P, Dv)` of `F` images or frames of videos."""
+        dtype = getattr(torch, self.dtype)
+        if not frames:
             return torch.zeros(0, *self.shape, dtype=dtype)
-        was_training = encoder.training
-        encoder.eval()
-        encoded, pending = [], []
-        for index, frames in enumerate(media):
-            pending.append(self._pixels(frames))
-            if index == len(media) - 1 or sum(map(len, pending)) >= self.batch_size:
-                for pixels in torch.cat(pending).split(self.batch_size):
-                    outputs = self.model.get_image_features(pixels[None].to(encoder.device))
-                    encoded.append(outputs.last_hidden_state[0].cpu())
-                pending = []
-        encoder.train(was_training)
-        features = torch.cat(encoded).to(dtype)
+        encoded = encode_images(
+            self.model,
+            self.processor,
+            frames,
+            output="last_hidden_state",
+            batch_size=self.batch_size,
+            device="cpu",
+            dtype=dtype,
+        )
+        features = torch.stack(encoded)
         if not features.isfinite().all():
             raise ValueError(
-                f"Features of {type(encoder).__name__} are too large for {self.dtype}, or not finite at all. Keep them in "
+                f"Features of {type(self.model.vision_model).__name__} are too large for {self.dtype}, or not finite at all. Keep them in "
                 "float32."
             )
         return features
 
-    def _pixels(self, frames: list[PIL.Image.Image]) -> torch.Tensor:
-        """Return the pixels `(F, C, H, W)` of one image or video, as the processor makes them of it in training."""
-        item = frames[0] if len(frames) == 1 else frames
-        return self.processor(images=[[item]], return_tensors="pt")["pixel_values"].flatten(0, -4)
-
     def columns(self, rows: list[list[list[PIL.Image.Image]]]) -> dict[str, list]:
         """Return the columns of rows of images and videos, each a list of its frames."""
         counts = [[len(frames) for frames in media] for media in rows]
-        features = self([frames for media in rows for frames in media])
+        features = self([frame for media in rows for frames in media for frame in frames])
         parts = features.split([sum(row) for row in counts])
         return {"image_features": [part.numpy() for part in parts], "num_frames": counts}
 
     def map(self, dataset: Dataset, function, columns: dict[str, Any], removed: list[str], key: Any = None, **kwargs):
-        """`Dataset.map`, with the columns of `self.columns` beside `columns`."""
+        """Call `Dataset.map` so that its result has `columns` and those of `self.columns`, and is found in the cache."""
         features = Features(
             {
                 **columns,
@@ -271,8 +264,8 @@ class _Encoder:
             writer_batch_size=self.batch_size,
             remove_columns=removed,
             features=features,
-            # Not that of `function`: to pickle a model is slow, and gives other bytes for the same weights
-            new_fingerprint=Hasher.hash((dataset._fingerprint, self.fingerprint, key)),
+            # By default it would depend on `function`, but pickling a model is slow and gives other bytes each time
+            new_fingerprint=Hasher.hash((dataset._fingerprint, self.fingerprint, sorted(features), key)),
             desc="Encoding images",
             **kwargs,
         )
@@ -282,10 +275,11 @@ class _Encoder:
 
 
 def _named_files(rows: Dataset, reader: Reader) -> str:
-    """Hash the stamps of the local files that rows name, in whichever of their texts."""
+    """Hash the stamps of the local files that rows name, in any of their texts."""
     rows = rows.with_format(None).flatten()
-    numbers = [name for name, feature in rows.features.items() if not _may_name(feature)]
-    seen, digest = set(), hashlib.sha256()
+    # Other columns hold no text that could name a file, and may be large
+    others = [name for name, feature in rows.features.items() if not _may_name(feature)]
+    stamps: dict[str, str] = {}
 
     def visit(value: Any, row: dict[str, Any]) -> None:
         if isinstance(value, dict | list):
@@ -293,22 +287,23 @@ def _named_files(rows: Dataset, reader: Reader) -> str:
                 visit(inner, row)
         elif isinstance(value, str) and value:
             path = reader.resolve_path(value, row)["path"]
-            if path not in seen and "://" not in path and os.path.isfile(path):
-                digest.update(repr(stamp(path)).encode())
-                seen.add(path)
+            if path not in stamps and "://" not in path and os.path.isfile(path):
+                stamps[path] = repr(stamp(path))
 
-    for batch in rows.remove_columns(numbers).iter(batch_size=100):
+    for batch in rows.remove_columns(others).iter(batch_size=100):
         for row in rows_of(batch):
-            with contextlib.suppress(BadSampleError):  # `read` will report it
+            with contextlib.suppress(BadSampleError):  # which `read` will report
                 row = parse_record(row)
                 visit({name: value for name, value in row.items() if name not in ORIGIN}, row)
-    return digest.hexdigest()
+    return fingerprint(stamps.values())
 
 
 def _may_name(feature: Any) -> bool:
+    """Tell whether a column may hold text."""
     return not isinstance(feature, Value) or feature.dtype in ("string", "large_string")
 
 
 def _frames(item: Any, location: str) -> list[PIL.Image.Image]:
+    """Decode an image or video as a list of frames."""
     decoded = load_media(item, location)
     return decoded if isinstance(decoded, list) else [decoded]

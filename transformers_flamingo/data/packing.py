@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Several short documents in one row of a batch: which of them, and whether a model keeps them apart."""
+"""Pack several short documents into one row of a batch, and check that a model keeps them apart."""
 
 from collections.abc import Sequence
 
@@ -10,18 +10,19 @@ from ..modeling_flamingo import FlamingoModel
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """
-    Documents in few rows of like length, since rows are padded to the longest.
+    Distribute documents over few rows of similar length, because rows are padded to the longest.
 
-    How many rows: from the longest document on, each goes into the first row that has room. There are at most 11/9 of the
-    rows of the best packing, and 6/9 (Dosa 2007, "The tight bound of first fit decreasing bin-packing algorithm"). Then, if
-    that works, each goes into the shortest of so many rows (Graham 1969, "Bounds on multiprocessing timing anomalies").
+    First, from the longest document on, each goes into the first row with room. That gives at most 11/9 of the rows of the
+    best packing, plus 6/9 (Dosa 2007, "The tight bound of first fit decreasing bin-packing algorithm"). Then each goes into
+    the shortest of that number of rows (Graham 1969, "Bounds on multiprocessing timing anomalies"), and this second
+    packing is used if all its rows fit.
 
     Args:
-        lengths (`Sequence[int]`): Tokens of each document.
-        capacity (`int`): Tokens of a row, at most.
+        lengths (`Sequence[int]`): Number of tokens of each document.
+        capacity (`int`): Maximum number of tokens of a row.
 
     Returns:
-        `list[list[int]]`: the documents of each row, by their place in `lengths`, in that order.
+        `list[list[int]]`: the documents of each row, as sorted indices into `lengths`.
     """
     longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     rows, room = [], []
@@ -42,18 +43,18 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 def check_packing(model: FlamingoModel) -> None:
     """
-    Make sure that packed documents do not see each other, by asking the model with its weights and attention.
+    Check that packed documents do not see each other, by running the model with its weights and attention.
 
-    The gradient of what it computes for the second document of a row must be exactly 0 at all tokens of the first, and the
-    logits of the second those that it has alone: some language models count positions from the edge of the row. There are
-    two rows, because flash attention takes documents apart in one row only. Modes, gradients of the weights and
-    random generators stay as they are.
+    The gradient of the logits of the second document of a row must be exactly 0 at all tokens of the first, and these
+    logits must equal those of the document alone, because some language models count positions from the edge of the row.
+    There are two rows, because flash attention separates documents only in a batch of one row. Modes, gradients of the
+    weights and random generators stay unchanged.
 
     Args:
-        model ([`FlamingoModel`]): On a device on which it runs.
+        model ([`FlamingoModel`]): The model, on a device that it can run on.
 
     Raises:
-        ValueError: it does not keep them apart.
+        ValueError: the model does not keep the documents apart.
     """
     embed, markers = model.get_input_embeddings(), model.config.image_token_ids or [model.config.image_token_id]
     tokens = [token for token in range(8 + len(markers)) if token not in markers][:8]
@@ -73,8 +74,8 @@ def check_packing(model: FlamingoModel) -> None:
         if gradient[:, :4].any():
             problem = "the second document of a row depends on the first"
         elif difference > torch.finfo(alone.dtype).eps ** 0.5:
-            problem = "the second document of a row has other logits than alone: its positions do not start again"
-    except Exception as error:  # each family fails in its own way
+            problem = "the second document of a row has different logits than alone: its positions do not start again"
+    except Exception as error:  # language models that refuse position_ids or inputs_embeds do so with any error
         problem, cause = f"{type(error).__name__}: {error}", error
     finally:
         for module, mode in modes.items():
@@ -82,6 +83,6 @@ def check_packing(model: FlamingoModel) -> None:
     if problem is not None:
         raise ValueError(
             f"{type(model.language_model).__name__} with attention {model.language_model.config._attn_implementation!r} "
-            f"cannot keep apart the documents that are packed into one row ({problem}), so they would not be learned "
-            "as they are alone. Leave out `packing`, or choose `attn_implementation='sdpa'` or another language model."
+            f"cannot keep apart the documents that are packed into one row ({problem}), so training would differ from "
+            "training on each alone. Turn off `packing`, or choose `attn_implementation='sdpa'` or another language model."
         ) from cause

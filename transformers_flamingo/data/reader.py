@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Readers of data files: from the rows of [`rows`] to documents, with errors that name file and row."""
+"""The base class of the readers of formats, which make documents of rows, with errors that name file and row."""
 
 import os
 from dataclasses import dataclass, field
@@ -18,48 +18,48 @@ from .rows import load_rows, read_rows
 @dataclass(frozen=True)
 class Reader:
     """
-    Reads one layout. A subclass documents its columns and has `read`; its fields are its options.
+    Reader of one format. A subclass documents its columns and defines `_document`, and its fields are its options.
 
     Args:
-        media_root (`str`, *optional*): Where relative paths of images and videos start, and what all paths must be in.
-            By default they start in the folder of the file with the row.
+        media_root (`str`, *optional*): Folder that relative paths of images and videos start from, and that all paths must
+            be in. By default they start in the folder of the file with the row.
         allow_remote (`bool`, *optional*, defaults to `False`): Whether rows may name addresses, such as `https://`. See
-            [`data.media_files`] for what a row may name.
+            [`data.media_files`] for everything that a row may name.
     """
 
     media_root: str | None = None
     allow_remote: bool = field(default=False, kw_only=True)
 
-    #: The members that a sample of a `.tar` may have; none if the layout has no such form.
+    #: The members of a sample of a `.tar`, by suffix, with their features. Empty if the format has no such form.
     tar_members: ClassVar[dict[str, Any]] = {}
 
     def load(self, path: str, *, split: str | None = None, streaming: bool = False) -> Dataset | IterableDataset:
         """
-        Open the files of a data set.
+        Open the files of a dataset.
 
         Args:
             path (`str`): A file, a glob pattern or a folder, also of a remote file system
                 (`"hf://datasets/OWNER/NAME/data/*.parquet"`).
-            split (`str`, *optional*): Takes only files with this word in their name or in a folder below `path`:
-                `"train"` takes `train/metadata.csv`, `train-00000-of-00002.parquet` and `train2014.jsonl`.
-                `"train+validation"` takes both. Needed if some files are held out by their names and others are not.
-            streaming (`bool`, *optional*, defaults to `False`): Reads rows when they are asked for. Each file is a
-                shard.
+            split (`str`, *optional*): Take only files with this word in their name or in a folder below `path`: `"train"`
+                takes `train/metadata.csv`, `train-00000-of-00002.parquet` and `train2014.jsonl`, and
+                `"train+validation"` takes both. It is needed if the names say that some files are held out and others not.
+            streaming (`bool`, *optional*, defaults to `False`): Whether to read rows lazily. Each file is a shard.
 
         Returns:
-            A dataset whose rows go to `read`, and [`row_location`].
+            `datasets.Dataset`, or `datasets.IterableDataset` with `streaming`, whose rows [`Reader.read`] and
+            [`row_location`] take.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the files are of a kind that this layout does not have, of several kinds or of several splits, or
-                one is not a regular file, or damaged. A stream raises the last one when it comes to the damage.
+            ValueError: the files are of a kind that this format does not have, of several kinds or of several splits, or
+                one is not a regular file or is damaged. A stream raises this when it reaches the damage.
         """
         files = find_files(path, split)
         members = self.tar_members if kind_of(files[0]) == "tar" else None
         if members == {}:
             raise ValueError(
-                f"{path!r} leads to {files[0]!r}, but {type(self).__name__} has no form in .tar files. Its docstring says "
-                "which forms it has."
+                f"{path!r} leads to {files[0]!r}, but {type(self).__name__} does not read .tar files. Its docstring lists "
+                "the files that it reads."
             )
         if streaming:
             return IterableDataset.from_generator(read_rows, gen_kwargs={"files": files, "members": members})
@@ -67,7 +67,7 @@ class Reader:
 
     def read(self, row: dict[str, Any]) -> list[Chunk]:
         """
-        Make a document of a row.
+        Turn a row into a document.
 
         Raises:
             BadSampleError: a column is missing, empty or malformed. The message names file and row.
@@ -82,21 +82,29 @@ class Reader:
             raise
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise BadSampleError(
-                f"{row_location(row)}: it is not what {type(self).__name__} reads ({type(error).__name__}: {error}). Fix the row, "
+                f"{row_location(row)}: it does not have the format of {type(self).__name__} ({type(error).__name__}: {error}). Fix the row, "
                 "or remove it."
             ) from error
         return document
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
-        """Make what `read` returns. A subclass defines it; a row that it cannot take may raise what it will."""
+        """Turn a row into a document, for `read`. `read` turns what a malformed row raises into a `BadSampleError`."""
         raise NotImplementedError
 
     def resolve_path(self, item: Any, row: dict[str, Any]) -> Any:
         """
-        Return `item`, and if it is a path, a dict of `bytes` and a [`MediaPath`], see [`data.media_files.resolve_media_path`].
+        Resolve the path of an image or video. Items with data of their own are returned as they are.
+
+        Args:
+            item: An image or video as the row has it: a path, a dict of `bytes` and `path`, an image, or a list of frames.
+            row (`dict`): The row, which says where a relative path starts.
+
+        Returns:
+            `item`, or a dict with `bytes` of `None` and the [`MediaPath`] that
+            [`~data.media_files.resolve_media_path`] returns.
 
         Raises:
-            BadSampleError: it is `None`, an empty list, an empty path, or a dict without bytes and a path, or with others.
+            BadSampleError: the item is `None`, an empty list or an empty path, or a dict with neither bytes nor a path.
         """
         if isinstance(item, list | tuple):
             if not item:
@@ -108,7 +116,7 @@ class Reader:
             if not isinstance(data, bytes | bytearray | None) or not isinstance(path, str | None):
                 raise BadSampleError(
                     f"{row_location(row)}: an image or video has 'bytes' of type {type(data).__name__} and a 'path' of type "
-                    f"{type(path).__name__}. Give bytes, or a path as a text."
+                    f"{type(path).__name__}. Give bytes, or a path as a string."
                 )
             if data is not None:
                 return item

@@ -43,8 +43,11 @@ def read_rows(
 
     Args:
         files (`list[str]`): What [`find_files`] returned.
-        members (`dict`, *optional*): Of `.tar` files, the suffixes of members with their features.
-        columns (`tuple[str, ...]`, *optional*): Columns that each row of a table has, `None` where its file has none such.
+        members (`dict`, *optional*): The suffixes of members to read from `.tar` files, with their features.
+        columns (`tuple[str, ...]`, *optional*): Columns that each row of a table gets, `None` if its file has no such column.
+
+    Yields:
+        `dict[str, Any]`: the columns of a row, and those of [`columns`] that say where it is from.
 
     Raises:
         ValueError: a file cannot be read to its end. The message names it.
@@ -60,19 +63,19 @@ def read_rows(
                 yield from _table_rows(file, columns)
             else:
                 yield from (_json_lines if suffix_of(file) == ".jsonl" else _json_list)(file)
-        except Exception as error:  # each format has its own
+        except Exception as error:  # each compression, parser and remote file system has its own
             raise _unreadable(file, error) from error
 
 
 def load_rows(files: list[str], members: dict[str, Any] | None = None) -> list[Dataset]:
     """
-    Read files of one kind into `datasets`' cache, or find them there, if none of them has changed ([`stamp`]).
+    Read files of one kind into `datasets`' cache, or reuse what is there if none of them has changed ([`stamp`]).
 
     Args:
         files, members: As in [`read_rows`].
 
     Returns:
-        `list[datasets.Dataset]`, which together have the rows.
+        `list[datasets.Dataset]`: the rows, in one or several parts.
 
     Raises:
         ValueError: a file cannot be read to its end, or there is no row.
@@ -95,26 +98,25 @@ def load_rows(files: list[str], members: dict[str, Any] | None = None) -> list[D
             read_rows,
             features=features,
             gen_kwargs={"files": files, "members": members, "columns": columns},
-            # Not that of the function and its arguments: the files may change, and so may what is read of them
+            # By default it would depend on the function and its arguments, but files change, and so does what is read
             fingerprint=Hasher.hash((stamps, str(features), version("transformers-flamingo"))),
-            # A row may hold images
-            writer_batch_size=100,
+            writer_batch_size=100,  # a row may hold images
         )
     except DatasetGenerationError as error:
         raise (error.__cause__ or error) from None
     except ValueError as error:  # `datasets` refuses to make a dataset without rows
         raise ValueError(
-            f"There is no row in {files[0]!r} and the {len(files) - 1} files behind it ({error}). Check the path."
+            f"There is no row in {files[0]!r} and the {len(files) - 1} files after it ({error}). Check the path."
         ) from error
     return [rows]
 
 
 def _load_parquet(file: str, name: str) -> Dataset:
     try:
-        # The name is a part of the place in the cache, which else knows only path and second of the last change
+        # The name is part of the key in the cache, which otherwise has only the path and the second of the last change
         rows = load_dataset("parquet", name=name, data_files=[file], split="train")
         rows = rows.cast(undecoded(rows.features))
-    except Exception as error:  # pyarrow's, or that of `datasets` around it
+    except Exception as error:  # pyarrow's, a remote file system's, or that of `datasets` around it
         raise _unreadable(file, error.__cause__ or error) from error
     rows = rows.add_column(FILE, [file] * len(rows), feature=Value("string"))
     return rows.add_column(ROW, list(range(len(rows))), feature=Value("int64"))
@@ -123,14 +125,14 @@ def _load_parquet(file: str, name: str) -> Dataset:
 def _parquet_rows(file: str) -> Iterator[dict[str, Any]]:
     rows = load_dataset("parquet", data_files=[file], split="train", streaming=True)
     rows = rows.cast(undecoded(rows.features))
-    # `iter`, because plain iteration in a DataLoader's worker would deal this file out among the workers, although it is
+    # `iter`, because plain iteration in a DataLoader's worker would split this file among the workers, although it is
     # this worker's own shard, and rows would be lost
     for number, batch in enumerate(rows.iter(batch_size=1)):
         yield {**{name: values[0] for name, values in batch.items()}, FILE: file, ROW: number}
 
 
 def undecoded(feature: Any) -> Any:
-    """Return `feature` with every image and video in it left as bytes and path: a broken one is then an error of its row."""
+    """Return `feature` with its images and videos as bytes and path, so that a corrupt one is reported for its own row."""
     if isinstance(feature, dict):
         inner = {name: undecoded(value) for name, value in feature.items()}
         return Features(inner) if isinstance(feature, Features) else inner
@@ -158,18 +160,18 @@ def _json_list(file: str) -> Iterator[dict[str, Any]]:
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON ({error}). With one record per line, it must be named .jsonl") from error
     if not isinstance(records, list):
-        raise ValueError(f"it holds a {type(records).__name__}, where a list of records should be")
+        raise ValueError(f"it holds a {type(records).__name__} instead of a list of records")
     for number, item in enumerate(records):
         yield {JSON: json.dumps(item), ERROR: None, FILE: file, ROW: number}
 
 
 def _table(source: BinaryIO, file: str) -> tuple[list[str], Any]:
-    """Return the header of a table, and the rows behind it. Bytes that are not UTF-8 are surrogates."""
+    """Return the header of a table and an iterator of its rows. Bytes that are not UTF-8 become surrogates."""
     text = io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape", newline="")
     rows = csv.reader(text, delimiter="\t" if suffix_of(file) == ".tsv" else ",", strict=True)
     names = next(rows, [])
     if not names or len(set(names)) < len(names) or not is_utf8("".join(names)):
-        raise ValueError(f"its first line should name its columns, each once, in UTF-8, but it is {names}")
+        raise ValueError(f"its first line should name each column once, in UTF-8, but it is {names}")
     return names, rows
 
 
@@ -177,20 +179,18 @@ def _header(file: str) -> list[str]:
     try:
         with open_file(file) as source:
             return _table(source, file)[0]
-    except Exception as error:  # each compression has its own
+    except Exception as error:  # each compression and remote file system has its own
         raise _unreadable(file, error) from error
 
 
 def _table_rows(file: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    # As strings, and no word means "missing": a caption may be "007", "None" or "NA"
+    # As strings, with no word for a missing value: a caption may be "007", "None" or "NA"
     with open_file(file) as source:
         names, rows = _table(source, file)
         for number, values in enumerate(filter(None, rows)):
             error = None
             if len(values) != len(names):
-                error = (
-                    f"{len(values)} values, where the {len(names)} columns are {names}: a comma in a text needs quotes"
-                )
+                error = f"it has {len(values)} values for the {len(names)} columns {names}: a text with a comma needs quotes"
             elif not is_utf8("".join(values)):
                 error = "it is not UTF-8"
             values = dict.fromkeys(names) if error else dict(zip(names, values, strict=True))
@@ -200,5 +200,5 @@ def _table_rows(file: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]
 def _unreadable(file: str, error: Exception) -> ValueError:
     return ValueError(
         f"{file!r} cannot be read to its end ({type(error).__name__}: {error}). It is damaged, cut short, or not what its "
-        "name says, and rows would be lost. Fetch it again, or remove it."
+        "name says, so rows would be lost. Fetch it again, or remove it."
     )

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""From a document to a sample for the collator: the text rules of the paper, and how a document is cut to fit."""
+"""Turn documents into samples for the collator: the text rules of the paper, and cutting to a budget."""
 
 from typing import Any, NamedTuple
 
@@ -25,44 +25,45 @@ def document_to_sample(
     append_eos: bool = False,
 ) -> dict[str, Any]:
     """
-    A document as a row for [`FlamingoDataCollator`], by the rules of the paper (Alayrac et al. 2022, section 2.4 and
-    appendix A.3).
+    Turn a document into a sample for [`FlamingoDataCollator`], by the rules of the paper (Alayrac et al. 2022, section
+    2.4 and appendix A.3).
 
-    **Text.** Each item is one `<image>` before its prompt and text, and each text ends with `<|endofchunk|>`.
+    **Text.** Each image or video is one `<image>` before its prompt and text, and each text ends with `<|endofchunk|>`.
 
-    **What is learned**: the texts with their `<|endofchunk|>`, and neither markers nor prompts. In a document with
-    images, text before the first of them is only read: no image explains it. So of an image-text pair everything but
-    `<image>` is learned, and of a question with its answer only the answer.
+    **Supervision.** The texts and their `<|endofchunk|>` are supervised. Markers and prompts are not. In a document with
+    images, text before the first image is not supervised either, because no image explains it. So everything but
+    `<image>` is supervised in an image-text pair, and only the answer in a question with its answer.
 
-    **Cutting.** Whole chunks are left out from the end until the document fits both budgets. Only where that would
-    leave nothing to learn, text before the first image is left out, and if that does not suffice, the first chunk
-    that does not fit loses the end of its text, with its `<|endofchunk|>`. What stands behind the last learned text,
-    such as an image that no text follows, is always left out: no loss depends on it.
+    **Cutting.** Whole chunks are removed from the end until the document fits both budgets. If nothing would be left to
+    learn, text before the first image is removed instead, and if that is not enough, the first chunk that does not fit
+    loses the end of its text, with its `<|endofchunk|>`. Anything after the last supervised text, such as an image that
+    no text follows, is always removed, because no loss depends on it.
 
     Args:
-        document (`list[Chunk]`): What a reader's `read` returned.
+        document (`list[Chunk]`): What [`Reader.read`] returned.
         processor ([`FlamingoProcessor`]): For its markers and, if `max_length` is given, its fast tokenizer.
-        rng (`numpy.random.Generator`): The only source of chance. What is drawn does not depend on the budgets.
+        rng (`numpy.random.Generator`): The only source of randomness. The draws do not depend on the budgets.
         location (`str`): File and row of the document, for error messages: [`row_location`] of its row.
-        max_length (`int`, *optional*): Token budget, with the special tokens that the tokenizer adds.
-        max_images (`int`, *optional*): Budget of images and videos.
+        max_length (`int`, *optional*): Maximum number of tokens, including the special tokens that the tokenizer adds.
+        max_images (`int`, *optional*): Maximum number of images and videos.
         leading_space_probability (`float`, *optional*, defaults to 0.5):
-            How often a chunk begins with a space, so that the model learns words both with and without one. The
-            paper's 0.5.
+            Probability that a chunk begins with a space, so that the model learns words both with and without one. The
+            default is the paper's.
         next_image_probability (`float`, *optional*, defaults to 0):
-            How often the texts of a document see the image behind them in place of the one before: on a web page
-            nobody knows which of the two a text is about. The paper's `p_next`, which is 0.5 for web pages. The
-            markers move: the first image then belongs to the text before it, and the last text keeps the last image.
+            Probability that the texts of a document see the next image instead of the previous one: on a web page, a text
+            may be about either. This is the paper's `p_next`, 0.5 for web pages. The markers move: the first image then
+            belongs to the text before it, and the last text keeps the last image.
         append_eos (`bool`, *optional*, defaults to `False`):
-            Whether the tokenizer's end of sequence follows the last `<|endofchunk|>`, and is learned, where it fits.
-            OpenFlamingo does so for image-text pairs.
+            Whether to append the tokenizer's end-of-sequence token, supervised, if it fits. OpenFlamingo does so for
+            image-text pairs.
 
     Returns:
-        `dict` with `text`, `images` (PIL images, and lists of frames for videos) and `supervised`, the learned parts
-        of the text as `[start, end)` in characters. Where media are features, `image_features` stands for `images`.
+        `dict` with `text`, `images` (`N` PIL images, or lists of frames for videos) and `supervised`, the supervised
+        parts of the text as `[start, end)` in characters. Features, `N` tensors `(F, P, Dv)`, are in `image_features`
+        instead of `images`.
 
     Raises:
-        BadSampleError: a text contains a special token, nothing is left to learn, or an image that is kept is broken.
+        BadSampleError: a text contains a special token, nothing is left to learn, or a remaining image is broken.
         ValueError: `next_image_probability` is given for a document with prompts.
     """
     _refuse_special_tokens(document, processor, location)
@@ -75,35 +76,36 @@ def document_to_sample(
     pieces, seen = [], not has_media
     for chunk, space in zip(document, spaces, strict=True):
         seen = seen or chunk.item is not None
-        pieces.append(_piece(chunk, space, seen, processor))
-    pieces = _without_unlearned_end(pieces)
+        pieces.append(_make_piece(chunk, space, seen, processor))
+    pieces = _drop_unsupervised_end(pieces)
     kept = _fit(pieces, processor, max_length, max_images)
     if not kept:
         raise BadSampleError(
-            f"{location}: nothing to learn from, in {len(document)} chunks within {max_length=} and {max_images=}. There "
-            "is no text, or what must be read before the first text does not fit. Leave the row out, or raise the "
-            "budgets."
+            f"{location}: nothing to learn from in {len(document)} chunks within {max_length=} and {max_images=}. There is "
+            "no text, or what comes before the first text does not fit. Remove the row, or raise the budgets."
         )
 
     text = "".join(piece.text for piece in kept)
     starts = np.cumsum([0, *(len(piece.text) for piece in kept)]).tolist()
     supervised = [
-        (start + piece.learned_from, start + len(piece.text))
+        (start + piece.supervised_from, start + len(piece.text))
         for start, piece in zip(starts, kept, strict=False)
-        if piece.is_learned
+        if piece.is_supervised
     ]
     if append_eos and kept[-1] is pieces[-1]:
         eos = processor.tokenizer.eos_token
         if eos is None:
-            raise ValueError("`append_eos` was given, but the tokenizer has no `eos_token`. Set one, or leave it out.")
+            raise ValueError(
+                "`append_eos` is set, but the tokenizer has no `eos_token`. Set one, or omit `append_eos`."
+            )
         if max_length is None or len(_token_starts(text + eos, processor)) <= _budget(max_length, processor):
             supervised.append((len(text), len(text) + len(eos)))
             text += eos
-    # Behind an image or another text, something is always predicted
+    # After an image or another text, something is always predicted
     if kept[0].item is None and len(supervised) == 1 and not _is_predicted(text, supervised[0], processor):
         raise BadSampleError(
-            f"{location}: nothing to learn from: all that is learned of {text!r} is its first token, which nothing comes before "
-            f"to predict it from (within {max_length=}). Remove the row, or raise the budget."
+            f"{location}: nothing to learn from: only the first token of {text!r} is supervised (within {max_length=}), "
+            "and nothing comes before it to predict it from. Remove the row, or raise the budget."
         )
     media = [piece.item for piece in kept if piece.item is not None]
     if media and all(isinstance(item, torch.Tensor) for item in media):
@@ -112,39 +114,39 @@ def document_to_sample(
 
 
 class _Piece(NamedTuple):
-    """A chunk as it stands in the text."""
+    """A chunk as text, with its marker and its end."""
 
     text: str
-    learned_from: int  # character; the end of the text if nothing of it is learned
+    supervised_from: int  # in characters; the end of the text if nothing of it is supervised
     item: Any
-    is_context: bool  # text that is only read, and belongs to no question: it can go
+    is_context: bool  # text before the first image, without a prompt: it can be removed
 
     @property
-    def is_learned(self) -> bool:
-        return self.learned_from < len(self.text)
+    def is_supervised(self) -> bool:
+        return self.supervised_from < len(self.text)
 
 
-def _piece(chunk: Chunk, space: bool, sees_image: bool, processor: FlamingoProcessor) -> _Piece:
+def _make_piece(chunk: Chunk, space: bool, sees_image: bool, processor: FlamingoProcessor) -> _Piece:
     marker = "" if chunk.item is None else processor.image_token
     body = chunk.prompt + chunk.text
     body = " " * bool(space and body and not body[0].isspace()) + body
     text = marker + body + processor.end_of_chunk_token * bool(chunk.text)
     if not chunk.text or not sees_image:
-        learned_from = len(text)
+        supervised_from = len(text)
     elif chunk.prompt:
-        # A byte-level tokenizer makes the space before a word a part of its token
-        learned_from = len((marker + body).removesuffix(chunk.text).rstrip(" "))
+        # A byte-level tokenizer makes the space before a word part of its token
+        supervised_from = len((marker + body).removesuffix(chunk.text).rstrip(" "))
     else:
-        learned_from = len(marker)  # the leading space is a part of the text
-    return _Piece(text, learned_from, chunk.item, not sees_image and not chunk.prompt)
+        supervised_from = len(marker)  # the leading space is part of the text
+    return _Piece(text, supervised_from, chunk.item, not sees_image and not chunk.prompt)
 
 
 def _see_next_image(document: list[Chunk], location: str) -> list[Chunk]:
-    """Each text moves to the image behind it; the last text stays with the last image."""
+    """Move each text to the next image. The last text stays with the last image."""
     if any(chunk.prompt for chunk in document):
         raise ValueError(
             f"{location} has prompts, and `next_image_probability` would move its images away from their questions. It "
-            "is for interleaved web pages: leave it at 0 for this data set."
+            "is for interleaved web pages: leave it at 0 for this dataset."
         )
     if document[0].item is not None:
         document = [Chunk(""), *document]
@@ -154,34 +156,34 @@ def _see_next_image(document: list[Chunk], location: str) -> list[Chunk]:
     return [Chunk(text, item) for text, item in zip(texts, media, strict=True)]
 
 
-def _without_unlearned_end(pieces: list[_Piece]) -> list[_Piece]:
-    """No loss depends on what stands behind the last learned text."""
-    learned = [index for index, piece in enumerate(pieces) if piece.is_learned]
+def _drop_unsupervised_end(pieces: list[_Piece]) -> list[_Piece]:
+    """Drop the pieces after the last supervised text: no loss depends on them."""
+    learned = [index for index, piece in enumerate(pieces) if piece.is_supervised]
     return pieces[: learned[-1] + 1] if learned else []
 
 
 def _fit(
     pieces: list[_Piece], processor: FlamingoProcessor, max_length: int | None, max_images: int | None
 ) -> list[_Piece]:
-    """The pieces that fit, see [`document_to_sample`]; `[]` if nothing could be learned from what fits."""
-    kept = _without_unlearned_end(_whole_pieces(pieces, processor, max_length, max_images))
+    """Return the pieces that fit, see [`document_to_sample`], or `[]` if nothing in them would be supervised."""
+    kept = _drop_unsupervised_end(_whole_pieces(pieces, processor, max_length, max_images))
     if kept or not pieces:
         return kept
     while pieces[0].is_context:
         pieces = pieces[1:]
     whole = _whole_pieces(pieces, processor, max_length, max_images)
-    kept = _without_unlearned_end(whole)
+    kept = _drop_unsupervised_end(whole)
     if kept:
         return kept
-    long = pieces[len(whole)]
+    long = pieces[len(whole)]  # the first that does not fit
     if max_images is not None and sum(piece.item is not None for piece in [*whole, long]) > max_images:
         return []
     before = "".join(piece.text for piece in whole)
     text, budget = before + long.text, _budget(max_length, processor)
-    # Not once: a tokenizer may split a shorter text into more tokens
+    # In a loop, because a tokenizer may split a shorter text into more tokens
     while len(starts := _token_starts(text, processor)) > budget:
         text = text[: min(len(text) - 1, starts[budget])]
-    if not starts or starts[-1] < len(before) + long.learned_from:
+    if not starts or starts[-1] < len(before) + long.supervised_from:
         return []
     return [*whole, long._replace(text=text[len(before) :])]
 
@@ -206,8 +208,8 @@ def _is_predicted(text: str, span: tuple[int, int], processor: FlamingoProcessor
 
 
 def _token_starts(text: str, processor: FlamingoProcessor) -> list[int]:
-    """Where each token starts, in characters."""
-    # verbose: no warning that a document is longer than the language model's context, because it is about to be cut
+    """Return the character at which each token starts."""
+    # verbose: a document that is longer than the language model's context is cut next, so it needs no warning
     encoding = processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     return [start for start, _ in encoding["offset_mapping"]]
 
@@ -218,10 +220,10 @@ def _budget(max_length: int, processor: FlamingoProcessor) -> int:
 
 def _refuse_special_tokens(document: list[Chunk], processor: FlamingoProcessor, location: str) -> None:
     tokenizer = processor.tokenizer
-    # The unknown token is no instruction: text that spells it out is as unknown as it says
+    # The unknown token is not an instruction: text that spells it out is as unknown as it says
     reserved = {*tokenizer.all_special_tokens, processor.image_token, processor.end_of_chunk_token}
     reserved.discard(tokenizer.unk_token)
-    texts = [""]  # what stands together, without a marker or an end between
+    texts = [""]  # joined across chunks with no marker or end between them: a token may form across the seam
     for chunk in document:
         if chunk.item is not None:
             texts.append("")
@@ -233,6 +235,6 @@ def _refuse_special_tokens(document: list[Chunk], processor: FlamingoProcessor, 
         if found:
             raise BadSampleError(
                 f"{location}: the text contains {', '.join(map(repr, found))}, which the tokenizer would read as a "
-                "special token: a marker without an image, or the end of a text that goes on. Remove it from the "
+                "special token: a marker without an image, or the end of a text that continues. Remove it from the "
                 "text, or remove the row."
             )

@@ -1,9 +1,9 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Decode texts of data files that should be UTF-8."""
+"""Check and decode the texts of data files, which should be UTF-8."""
 
 
 def decode_utf8(data: bytes, what: str) -> tuple[str | None, str | None]:
-    """Return the text, and what is wrong with it."""
+    """Return the text and `None`, or `None` and the error, which calls the text `what`."""
     try:
         return data.decode("utf-8"), None
     except UnicodeDecodeError as error:
@@ -11,8 +11,10 @@ def decode_utf8(data: bytes, what: str) -> tuple[str | None, str | None]:
 
 
 def is_utf8(text: str) -> bool:
+    """Tell whether a text that was decoded with `surrogateescape` has no byte that is not UTF-8."""
     return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def printable(text: str) -> str:
+    """Replace the surrogates of a text that was decoded with `surrogateescape` by escapes such as `\\xff`."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

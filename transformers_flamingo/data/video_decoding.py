@@ -176,9 +176,7 @@ def _open_container(source: BinaryIO, name: str) -> Iterator[Any]:
             yield container
     except BadSampleError:
         raise
-    except (
-        Exception
-    ) as error:  # PyAV's own, an IndexError where there is no video stream, and ours of frames and lengths
+    except Exception as error:  # PyAV has types of its own, and raises IndexError if there is no video stream
         raise BadSampleError(
             f"{name} cannot be decoded ({getattr(error, 'strerror', None) or error}). It is truncated, damaged, or not a "
             f"video of a format that is read ({', '.join(VIDEO_FORMATS)}). Fetch it again, or remove the row."
@@ -214,11 +212,11 @@ def _check_whole(container: Any, last: Any) -> None:
 def _seconds(container: Any) -> float:
     """Return the time at which a container ends."""
     if container.duration is None:
-        raise ValueError("its length is not known; give the end of the part")
+        raise ValueError("its length is unknown: give the end of the part")
     return (container.duration + max(0, container.start_time or 0)) / 1_000_000
 
 
 def _duration(frame: Any, container: Any) -> float:
-    """Return for how many seconds a frame is shown; that of the frame rate if the file does not say."""
+    """Return the seconds that a frame is shown, from the frame rate if the file does not say."""
     rate = container.streams.video[0].average_rate
     return max(float((frame.duration or 0) * frame.time_base), float(1 / rate) if rate else 0.0)

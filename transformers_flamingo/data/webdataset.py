@@ -21,7 +21,7 @@ _MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
 
 
 class _Header(tarfile.TarInfo):
-    """Raise for a damaged header, which `tarfile` takes for the end of the archive behind the first member."""
+    """Member header that raises if it is damaged. `tarfile` takes a damaged header after the first for the end."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
@@ -32,16 +32,25 @@ class _Header(tarfile.TarInfo):
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(
-                f"no header of a member and no end of the archive at byte {offset}: {error}"
+                f"neither the header of a member nor the end of the archive is at byte {offset}: {error}"
             ) from error
 
 
 def tar_samples(file: str, members: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the samples of a `.tar`: neighboring members whose names have the same beginning, up to the first dot."""
+    """
+    Read the samples of a `.tar` file.
+
+    Args:
+        file (`str`): Path or address of the archive.
+        members (`dict`): The suffixes of members to read, with their features.
+
+    Raises:
+        Exception: the archive is damaged or cut short, with the type of whatever read it.
+    """
     sample, name, count = None, None, 0
     with open_file(file) as source, tarfile.open(fileobj=source, mode="r|", tarinfo=_Header) as archive:
         while (member := archive.next()) is not None:
-            archive.members.clear()  # it would keep all headers
+            archive.members.clear()  # or it would keep all headers
             match = _MEMBER.fullmatch(member.name)
             if member.isdir() or match is None:
                 continue
@@ -59,11 +68,11 @@ def tar_samples(file: str, members: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 _add(sample, kind, archive.extractfile(member) if member.isreg() else None, members[kind])
             seen.add(kind)
         _check_end(archive)
-        # The last one only now: it is whole if the archive is
+        # The last sample only now: it is known to be whole if the archive is
         if sample is not None:
             yield sample
     if count == 0:
-        raise ValueError("it holds no member that is named as a sample, KEY.SUFFIX")
+        raise ValueError("none of its members has the name of a sample, KEY.SUFFIX")
 
 
 def _add(sample: dict[str, Any], kind: str, data: BinaryIO | None, feature: Any) -> None:
@@ -83,4 +92,4 @@ def _check_end(archive: tarfile.TarFile) -> None:
         raise tarfile.ReadError("it does not end with two blocks of zeros")
     while block := archive.fileobj.read(1 << 20):
         if block.strip(b"\0"):
-            raise tarfile.ReadError("there are data behind its end: two archives in one file?")
+            raise tarfile.ReadError("there is data after its end: it may be two archives in one file")

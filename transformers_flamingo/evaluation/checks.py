@@ -1,7 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Checks of a task, its data and a model that come before an evaluation computes anything."""
 
-import hashlib
 import os
 import zlib
 from collections import Counter
@@ -11,10 +10,11 @@ from typing import Any
 import torch
 
 from ..data import VideoSegment
-from ..data.literal_text import special_token_spans
 from ..data.media_files import check_media_file
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from ..utils.fingerprint import fingerprint
+from ..utils.literal_text import special_token_spans
 from .config import EvaluationConfig
 from .task import Example, Prediction, Task
 
@@ -164,27 +164,15 @@ def check_model(model: FlamingoModel) -> None:
             )
 
 
-def weights_fingerprint(model: FlamingoModel) -> str:
-    """Tell models apart: by names, shapes, dtypes and some values of all weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        flat = tensor.detach().flatten()
-        some = flat[:: max(1, len(flat) // 64)][:65]
-        digest.update(some.float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def examples_fingerprint(examples: Iterable[Example]) -> str:
+def fingerprint_examples(examples: Iterable[Example]) -> str:
     """
-    Tell data apart: by the texts of all examples, and by size and time of the last change of the files of their media.
-    Images that are drawn, and those at an address, are told apart by their number alone.
+    Return the fingerprint of data: of the texts of all examples, and of size and time of the last change of their media files.
+    Of drawn images and images at an address only the number counts.
     """
-    digest = hashlib.sha256()
-    for e in examples:
-        media = [_media_stamp(item) for item in e.media]
-        digest.update(repr((e.id, e.prompt, e.answer, e.references, e.candidates, e.group, media)).encode())
-    return digest.hexdigest()[:16]
+    return fingerprint(
+        repr((e.id, e.prompt, e.answer, e.references, e.candidates, e.group, [_media_stamp(item) for item in e.media]))
+        for e in examples
+    )
 
 
 def _media_stamp(item: Any) -> Any:

@@ -21,7 +21,9 @@ from transformers import Cache, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
 from ..data import load_media
-from ..modeling_flamingo import FlamingoModel, MediaCacheLayer
+from ..data.encoding import encode_images
+from ..media_cache_flamingo import MediaCacheLayer
+from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from .task import Example, GenerationSettings
 
@@ -131,19 +133,11 @@ class FewShotEngine:
         new = [item for key, item in wanted.items() if key not in self._latents]
         for key in wanted.keys() & self._latents.keys():
             self._latents.move_to_end(key)
-        for start in range(0, len(new), self.batch_size):
-            batch = new[start : start + self.batch_size]
-            inputs = self.processor(
-                images=[[load_media(item.data, item.location)] for item in batch],
-                text=[self.processor.image_token] * len(batch),
-                return_tensors="pt",
-            ).to(self.model.device)
-            latents = self.model.get_image_features(
-                inputs["pixel_values"], inputs["frame_attention_mask"]
-            ).pooler_output
-            self.num_encoded += len(batch)
-            for item, own in zip(batch, latents[:, 0].cpu(), strict=True):
-                self._latents[item.key] = own.clone()
+        images = (load_media(item.data, item.location) for item in new)
+        latents = encode_images(self.model, self.processor, images, batch_size=self.batch_size, device="cpu")
+        for item, item_latents in zip(new, latents, strict=True):
+            self._latents[item.key] = item_latents.clone()  # without those of its batch
+        self.num_encoded += len(new)
         while len(self._latents) > max(self.max_cached_media, len(wanted)):
             self._latents.popitem(last=False)
 
@@ -353,7 +347,7 @@ class FewShotEngine:
         language_model = self.model.language_model
         return (
             language_model.is_backend_compatible()
-            and self.model._takes_position_ids
+            and self.model.accepts_position_ids
             and language_model.config._attn_implementation in ("eager", "sdpa")
             and all(type(layer) in (DynamicLayer, MediaCacheLayer) for layer in cache.layers)
         )

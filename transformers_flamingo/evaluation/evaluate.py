@@ -24,6 +24,7 @@ from ..data import blank_image
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..saving_flamingo import write_json, write_text
+from ..utils.fingerprint import fingerprint_weights
 from ..utils.redaction import redact_values
 from .checks import (
     check_media,
@@ -31,8 +32,7 @@ from .checks import (
     check_references,
     check_task,
     check_texts,
-    examples_fingerprint,
-    weights_fingerprint,
+    fingerprint_examples,
 )
 from .config import EvaluationConfig
 from .demonstrations import Demonstrations, build_prompt, orders
@@ -105,9 +105,9 @@ def evaluate(
     settings = asdict(config) | {
         "task": repr(task),
         "model": model_name,
-        "weights": weights_fingerprint(model),
+        "weights": fingerprint_weights(model.state_dict()),
         "queries": len(queries),
-        "examples": examples_fingerprint(chain(queries, support)),
+        "examples": fingerprint_examples(chain(queries, support)),
     }
     with hold_folder(directory, redact_values(settings)) as earlier:
         summary = {

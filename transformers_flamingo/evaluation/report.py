@@ -4,13 +4,17 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..cards.model_card import FlamingoModelCardData
 from ..modeling_flamingo import FlamingoModel
-from .checks import weights_fingerprint
+from ..utils.fingerprint import fingerprint_weights
 from .folder import RESULTS_NAME, read_summary, set_aside
 from .published import PublishedScore
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def read_results(directory: str | os.PathLike) -> list[dict[str, Any]]:
@@ -81,14 +85,16 @@ def write_evaluation_card(model: FlamingoModel, directory: str | os.PathLike, **
         directory (`str`): The output directory, a folder for each task in it.
         facts: Other fields of [`FlamingoModelCardData`].
     """
-    weights = weights_fingerprint(model)
+    weights = fingerprint_weights(model.state_dict())
     summaries = [summary for summary in read_results(directory) if summary["weights"] == weights]
     scores = [score for summary in summaries for score in card_scores(summary)]
     card = FlamingoModelCardData.from_model(model, scores=scores, **facts)
     card.save(Path(directory) / "README.md")
 
 
-def plot_results(path: str | os.PathLike, summary: dict[str, Any], published: Sequence[PublishedScore] = ()) -> None:
+def plot_results(
+    path: str | os.PathLike, summary: dict[str, Any], published: Sequence[PublishedScore] = ()
+) -> "Figure":
     """
     Plot score against shots, with its spread over seeds, the blind score dotted and published scores thin. Needs matplotlib.
 
@@ -99,40 +105,25 @@ def plot_results(path: str | os.PathLike, summary: dict[str, Any], published: Se
         path (`str`): The image file.
         summary (`dict`): What [`evaluate`] returned.
         published (`Sequence[PublishedScore]`, *optional*): Those of the same task.
+
+    Returns:
+        `matplotlib.figure.Figure`: The figure that was written.
     """
-    import matplotlib
+    from ..cards.plotting import ShotCurve, ShotPanel, plot_shots
 
-    matplotlib.use("Agg")  # no screen is needed
-    from matplotlib import pyplot as plt
-
-    entries = sorted(summary["results"], key=lambda entry: entry["shots"])
-    shots = [entry["shots"] for entry in entries]
-    # Shots double: equal steps for them, 0 included
-    place = {count: i for i, count in enumerate(sorted({*shots, *(row.shots for row in published)}))}
-    figure, axes = plt.subplots(figsize=(11, 4.5))
-    axes.set_prop_cycle(color=plt.get_cmap("tab20").colors)
-    series: dict[str, list[PublishedScore]] = {}
-    for row in sorted(published, key=lambda row: row.shots):
-        series.setdefault(row.model + (", RICES" if row.demonstrations == "rices" else ""), []).append(row)
-    for name, rows in sorted(series.items()):
-        places, values = [place[row.shots] for row in rows], [row.score for row in rows]
-        axes.plot(places, values, ".-", linewidth=0.8, alpha=0.6, label=f"{name} (published)")
+    series: dict[str, dict[int, float]] = {}
+    for row in published:
+        name = row.model + (", RICES" if row.demonstrations == "rices" else "")
+        series.setdefault(name, {})[row.shots] = row.score
+    curves = [ShotCurve(f"{name} (published)", scores, style="published") for name, scores in sorted(series.items())]
     mark = _incomparable(summary)
     name = (summary["model"] or "this model") + (f" ({mark})" if mark else "")
-    for prefix, style, label in (("", "o-", name), ("blind_", "o:", "blind")):
-        measured = [entry for entry in entries if f"{prefix}mean" in entry]
-        if measured:
-            means, stds = ([entry[f"{prefix}{kind}"] for entry in measured] for kind in ("mean", "std"))
-            places = [place[entry["shots"]] for entry in measured]
-            axes.errorbar(places, means, yerr=stds, fmt=style, color="black", capsize=3, markersize=4, label=label)
-    axes.set(xlabel="shots", ylabel=summary["metric"])
-    axes.set_title(plot_title(summary, bool(published)), fontsize=9)
-    axes.set_xticks(list(place.values()), [str(count) for count in place])
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    for prefix, style, label in (("", "measured", name), ("blind_", "control", "blind")):
+        entries = [entry for entry in summary["results"] if f"{prefix}mean" in entry]
+        if entries:
+            means, stds = ({e["shots"]: e[f"{prefix}{kind}"] for e in entries} for kind in ("mean", "std"))
+            curves.append(ShotCurve(label, means, "black", style, stds))
+    return plot_shots(path, [ShotPanel(plot_title(summary, bool(published)), curves)], summary["metric"])
 
 
 def plot_title(summary: dict[str, Any], has_published: bool) -> str:

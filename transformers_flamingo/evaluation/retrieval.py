@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedModel
 
 from ..data import load_media
+from ..data.encoding import encode_images
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.loading import check_name
@@ -36,11 +37,11 @@ class ImageEmbedder:
     def __init__(
         self, model: FlamingoModel, processor: FlamingoProcessor, *, clip: str | None = None, batch_size: int = 32
     ):
-        self.model, self.image_processor, self.batch_size = model, processor.image_processor, batch_size
+        self.model, self.processor, self.batch_size = model, processor, batch_size
         self.clip = None
         if clip is not None:
             self.clip = _load_clip(clip).to(model.device).eval()
-            self.image_processor = AutoImageProcessor.from_pretrained(clip)
+            self.clip_image_processor = AutoImageProcessor.from_pretrained(clip)
         elif model.vision_model is None:
             raise ValueError("The model has no vision encoder to compare images by. Give `clip`.")
         self._vectors: dict[Hashable, np.ndarray] = {}
@@ -56,22 +57,26 @@ class ImageEmbedder:
 
     @torch.inference_mode()
     def _embed(self, examples: Sequence[Example], kind: str) -> np.ndarray:
-        frames, counts = [], []
+        videos = []  # an image is a video of one frame
         for example in examples:
             media = media_of(example, kind)
             if not media:
                 raise ValueError(f"{kind} {example.id!r} has no image, so there is nothing to compare.")
-            decoded = load_media(media[0].data, media[0].location)
-            decoded = decoded if isinstance(decoded, list) else [decoded]
-            frames += [frame.convert("RGB") for frame in decoded]
-            counts.append(len(decoded))
-        pixels = self.image_processor(frames, return_tensors="pt")["pixel_values"].to(self.model.device)
-        if self.clip is not None:
-            vectors = self.clip.get_image_features(pixel_values=pixels)
-            vectors = getattr(vectors, "pooler_output", vectors)
+            loaded = load_media(media[0].data, media[0].location)
+            frames = loaded if isinstance(loaded, list) else [loaded]
+            videos.append([frame.convert("RGB") for frame in frames])
+        if self.clip is None:
+            features = encode_images(
+                self.model, self.processor, videos, output="last_hidden_state", batch_size=self.batch_size
+            )
+            vectors = [frames.mean(dim=1) for frames in features]  # of the patches
         else:
-            vectors = self.model.get_image_features(pixels[:, None]).last_hidden_state[:, 0].mean(dim=1)
-        means = [part.float().mean(dim=0) for part in vectors.split(counts)]
+            frames = [frame for video in videos for frame in video]
+            pixels = self.clip_image_processor(frames, return_tensors="pt")["pixel_values"].to(self.model.device)
+            embeddings = self.clip.get_image_features(pixel_values=pixels)
+            embeddings = getattr(embeddings, "pooler_output", embeddings)
+            vectors = embeddings.split([len(video) for video in videos])
+        means = [vector.float().mean(dim=0) for vector in vectors]  # of the frames
         return torch.nn.functional.normalize(torch.stack(means), dim=-1).cpu().numpy()
 
 

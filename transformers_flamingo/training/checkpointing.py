@@ -208,9 +208,8 @@ def load_trainable(model: nn.Module, directory: str | os.PathLike) -> None:
             "configuration next to it."
         )
     for module in model.modules():
-        if hasattr(
-            module, "_share_token_rows"
-        ):  # a model that was moved shares them at its next forward, which would undo this
-            module._share_token_rows()
+        # A model that was moved refreshes its token rows at the next forward, which would undo the loading
+        if hasattr(module, "refresh_token_rows"):
+            module.refresh_token_rows()
     for name, tensor in load_file(path).items():
         parameters[name].copy_(tensor)

@@ -99,7 +99,7 @@ def choose_best_metric(args: FlamingoTrainingArguments, eval_dataset: Any, *, ha
             Whether the trainer has a `compute_metrics`, whose metrics are not known in advance.
 
     Raises:
-        ValueError: there is no such metric. The message names the available ones.
+        ValueError: the evaluation does not have the metric. The message names the available ones.
     """
     if args.save_strategy == "best" and args.metric_for_best_model is None:
         args.metric_for_best_model, args.greater_is_better = "loss", False

@@ -41,9 +41,11 @@ class RecipeParser(HfArgumentParser):
     def __init__(self, kinds: Sequence[type], mapping_names: Sequence[str] = (), **kwargs: Any):
         usage = "%(prog)s RECIPE [--NAME VALUE ...]"
         super().__init__(kinds, **{"usage": usage, "add_help": False, "allow_abbrev": False, **kwargs})
+        fields_of_kinds = {action.dest for action in self._actions}
+        group = self.add_argument_group("sources")
         for name in mapping_names:
-            if all(action.dest != name for action in self._actions):
-                self.add_argument(f"--{name}", help="Names mapped to values, as JSON.")
+            if name not in fields_of_kinds:
+                group.add_argument(f"--{name}", help=f"Sources by name, as JSON, or --{name}.NAME.FIELD.")
         for action in self._actions:
             action.required = False
 
@@ -57,9 +59,8 @@ class RecipeParser(HfArgumentParser):
             # The choices are checked by the dataclass
             action.default, action.choices, action.type = SUPPRESS, None, _allow_null(action.type or str)
         given, rest = self.parse_known_args(list(arguments))
-        values = {
-            name: getattr(value, "value", value) for name, value in vars(given).items()
-        }  # the value of an `Enum`
+        # An `Enum` is written as its value
+        values = {name: getattr(value, "value", value) for name, value in vars(given).items()}
         check_values(values, "The command line")
         return values, rest
 
@@ -104,8 +105,8 @@ def parse_values(
         values = merge(values, change)
     values = {name: v for name, v in values.items() if v is not None and (v or name not in mapping_names)}
 
-    resolved = _resolve(values)
-    typed = _convert(resolved, kinds)
+    _check_references(values)
+    typed = _resolve(values, {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()})
     parts = []
     for kind in kinds:
         missing = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING and f.name not in typed]
@@ -119,11 +120,8 @@ def parse_values(
             raise ValueError(f"The values of the recipe do not fit: {explain(error)}") from error
     public = {name: value for name, value in redact_values(values).items() if value is not None}
     note = "" if public == values else _SECRETS_NOTE
-    return (
-        parts,
-        {name: resolved.get(name, {}) for name in mapping_names},
-        note + yaml.safe_dump(public, sort_keys=False),
-    )
+    text = note + yaml.safe_dump(public, sort_keys=False)
+    return parts, {name: typed.get(name, {}) for name in mapping_names}, text
 
 
 def _parse_mapping(name: str, value: Any) -> dict[str, Any] | None:
@@ -172,8 +170,8 @@ def _parse_scalar(text: str) -> Any:
     return value
 
 
-def _resolve(values: dict[str, Any]) -> dict[str, Any]:
-    """Replace each `${NAME}` by the value that the recipe has for this name."""
+def _check_references(values: dict[str, Any]) -> None:
+    """Check that each `${NAME}` names a plain value, which is not a secret."""
     size = 0
     for text in _texts(values):
         for name in REFERENCE.findall(text):
@@ -184,7 +182,7 @@ def _resolve(values: dict[str, Any]) -> dict[str, Any]:
                     f"{subject} {name!r} is not in the recipe. Correct the name. If `${{{name}}}` is part of the text, write "
                     f"a backslash before it: `\\${{{name}}}`."
                 )
-            # A secret would appear under another name; and chains of references can stand for billions of values
+            # A secret would be published under another name, and chains of references could grow without limit
             if any(map(is_secret_name, name.split("."))):
                 raise ValueError(
                     f"{subject} {name!r} is a secret, which cannot be copied. Write it where it is needed."
@@ -195,14 +193,9 @@ def _resolve(values: dict[str, Any]) -> dict[str, Any]:
                 )
             size += len(str(value))
     if size > MAX_BYTES:
-        raise ValueError(f"The references `${{NAME}}` of the recipe stand for more than {MAX_BYTES:,} characters.")
-    try:
-        config = OmegaConf.create(values)
-        if missing := sorted(OmegaConf.missing_keys(config)):
-            raise ValueError(f"`{missing[0]}` is '{PLACEHOLDER}', a placeholder. Give it a value, or remove it.")
-        return OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ValueError(f"The recipe cannot be resolved: {explain(error)}") from error
+        raise ValueError(
+            f"The references `${{NAME}}` of the recipe expand to more than {MAX_BYTES:,} characters. Remove some."
+        )
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -213,32 +206,36 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-def _convert(values: dict[str, Any], kinds: Sequence[type]) -> dict[str, Any]:
-    """Convert the values to the types of the dataclasses' fields; others are left out."""
-    hints = {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()}
-    values = {name: value for name, value in values.items() if name in hints}
+def _resolve(values: dict[str, Any], hints: dict[str, Any]) -> dict[str, Any]:
+    """Replace each `${NAME}` by the value of that name, and convert the values to their types."""
+    schema = []
     for name, value in values.items():
-        _check_text(name, value, hints[name])
-    schema = make_dataclass("Schema", [(name, hints[name], field(default=PLACEHOLDER)) for name in values])
+        hint = hints.get(name, dict)
+        kinds = {get_origin(kind) or kind for kind in (get_args(hint) or [hint])}
+        _check_text(name, value, kinds)
+        # In the dictionary of a union, `OmegaConf` 2.4 cannot resolve all texts
+        is_mapping = dict in kinds and isinstance(value, dict)
+        schema.append((name, dict[str, Any] if is_mapping else hint, field(default=PLACEHOLDER)))
     try:
-        typed = OmegaConf.merge(OmegaConf.structured(schema), values)
+        config = OmegaConf.merge(OmegaConf.structured(make_dataclass("Schema", schema)), values)
+        if missing := sorted(OmegaConf.missing_keys(config)):
+            raise ValueError(f"`{missing[0]}` is '{PLACEHOLDER}', a placeholder. Give it a value, or remove it.")
+        return OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         name = str(error.full_key).partition(".")[0].partition("[")[0]
         value = redact_values({name: values.get(name)})[name]
         reason = "" if value is None else f": {one_line(str(error).partition(chr(10))[0], 300)}"
         raise ValueError(f"`{name}` is {show(value)}, which does not fit{reason.rstrip('.')}.") from error
-    return OmegaConf.to_container(typed)
 
 
-def _check_text(name: str, value: Any, hint: Any) -> None:
-    """Refuse a bool or a number that `OmegaConf` would turn into a text: whoever wrote it meant something else."""
-    members = {get_origin(member) or member for member in (get_args(hint) or [hint])}
-    if isinstance(value, bool) and not members & {bool, dict} and name != "resume_from_checkpoint":
+def _check_text(name: str, value: Any, kinds: set[type]) -> None:
+    """Refuse a bool or a number where a text should be. `OmegaConf` would convert it, but YAML may have misread the text."""
+    if isinstance(value, bool) and not kinds & {bool, dict} and name != "resume_from_checkpoint":
         raise ValueError(
             f"`{name}` is {str(value).lower()}, which it cannot be. YAML reads an unquoted yes, no, on or off as true or "
             'false: put the word in quotes, such as "no".'
         )
-    if isinstance(value, int | float) and not isinstance(value, bool) and not members & {int, float, bool}:
+    if isinstance(value, int | float) and not isinstance(value, bool) and not kinds & {int, float, bool}:
         raise ValueError(f"`{name}` is the number {show(value)}, where a text should be. Put it in quotes.")
-    if isinstance(value, list) and list in members and not all(isinstance(item, str) for item in value):
+    if isinstance(value, list) and list in kinds and not all(isinstance(item, str) for item in value):
         raise ValueError(f"`{name}` is {show(value)}, where a list of texts should be.")

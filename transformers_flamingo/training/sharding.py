@@ -8,7 +8,8 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import fully_shard
 
-from ..modeling_flamingo import FlamingoModel, find_decoder_layers
+from ..language_models_flamingo import find_decoder_layers
+from ..modeling_flamingo import FlamingoModel
 
 
 def sharding_units(model: FlamingoModel) -> list[nn.Module]:
@@ -45,7 +46,7 @@ def shard_model(model: FlamingoModel, *, reshard_after_forward: bool = True, **k
         [`FlamingoModel`]: The same model.
     """
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
-    model.separate_token_rows()
+    model.detach_token_rows()
     for unit in sharding_units(model):
         fully_shard(unit, reshard_after_forward=reshard_after_forward, **kwargs)
     # Hooks of the embeddings read the token rows, outside of any forward that would gather them: they stay gathered

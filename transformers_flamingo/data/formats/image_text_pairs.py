@@ -18,19 +18,18 @@ _IMAGE_FILES = ("jpg", "jpeg", "png", "webp")
 @dataclass(frozen=True)
 class ImageTextPairs(Reader):
     """
-    One image with its caption, in any of three layouts:
+    Reader of images with one caption each, in any of three layouts:
 
     - WebDataset `.tar` files as `img2dataset` writes them: `000.jpg` (or `jpeg`, `png`, `webp`) and `000.txt`;
     - `.parquet` with the columns `image` (embedded or a path) and `text`;
-    - a folder of images with `metadata.csv` or `metadata.jsonl`, as `datasets`' image folder: the columns
-      `file_name`, relative
-      to that file, and `text`.
+    - a folder of images with `metadata.csv` or `metadata.jsonl`, as the image folder of `datasets`, with the columns
+      `file_name`, relative to that file, and `text`.
 
-    The caption may also be called `caption`.
+    The column of the caption may also be called `caption`.
 
     Args:
-        media_root (`str`, *optional*): Where relative paths start.
-        prompt (`str`, *optional*, defaults to `""`): Stands before each caption and is not learned, such as
+        media_root (`str`, *optional*): Folder that relative paths start from.
+        prompt (`str`, *optional*, defaults to `""`): Text before each caption that is not supervised, such as
             `"Output:"`.
     """
 
@@ -43,6 +42,6 @@ class ImageTextPairs(Reader):
         image = require_column(row, "image", "file_name", *_IMAGE_FILES)
         if isinstance(image, list | tuple):
             raise BadSampleError(
-                f"{row_location(row)}: {len(image)} images, where one belongs to a text. See `parts`."
+                f"{row_location(row)}: {len(image)} images with one text. Use the format `parts` for such rows."
             )
         return [Chunk(require_text(row, "text", "caption", "txt"), self.resolve_path(image, row), self.prompt)]

@@ -19,16 +19,16 @@ _PLACEHOLDER = re.compile(r"\s*<image>\s*")
 @dataclass(frozen=True)
 class Llava(Reader):
     r"""
-    Conversations as LLaVA publishes them, in `.json`, `.jsonl` or `.parquet`:
+    Reader of conversations as LLaVA publishes them, in `.json`, `.jsonl` or `.parquet`. The columns are
 
-        image           a path relative to `media_root`, a list of them, or none for text alone; also `images`
+        image           a path relative to `media_root`, a list of paths, or no value for text alone; also `images`
         conversations   [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cat."}, ...]
 
-    Each `<image>` in a human's value is the place of one image. The line break that sets it off is not kept, because
-    Flamingo's marker needs none. What `gpt` says is learned.
+    Each `<image>` in the value of a human marks one image. The line break around it is removed, because Flamingo's marker
+    needs none. The messages from `gpt` are supervised.
 
     Args:
-        media_root (`str`, *optional*): Folder of the images. The folder of the file with the row by default.
+        media_root (`str`, *optional*): Folder of the images, by default that of the file with the row.
     """
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
@@ -43,8 +43,8 @@ class Llava(Reader):
             role = _ROLES.get(message.get("from"))
             if role is None or not isinstance(message.get("value"), str):
                 raise BadSampleError(
-                    f"{row_location(row)}: a message {message!r}. It needs 'from' ({', '.join(_ROLES)}) and a text in "
-                    "'value'."
+                    f"{row_location(row)}: the message {message!r} needs 'from' ({', '.join(_ROLES)}) and a text in 'value'. "
+                    "Fix the row, or remove it."
                 )
             first, *rest = [message["value"]] if role == "assistant" else _PLACEHOLDER.split(message["value"])
             parts = [first.strip()] if first.strip() else []
@@ -56,7 +56,7 @@ class Llava(Reader):
             messages.append((role, parts))
         if count != len(images):
             raise BadSampleError(
-                f"{row_location(row)}: {count} `<image>` in 'conversations' and {len(images)} in 'image'. Which image "
-                "stands where is unknown."
+                f"{row_location(row)}: {count} `<image>` in 'conversations' and {len(images)} images in 'image', so it is "
+                "unknown which marker an image belongs to. Fix the row, or remove it."
             )
         return messages_to_document(messages, row_location(row))

@@ -12,21 +12,28 @@ from ..reader import Reader
 
 def messages_to_document(messages: list[tuple[str, list[Any]]], location: str) -> list[Chunk]:
     """
-    A document from messages `(role, parts)`, each part a string or an item.
+    Turn messages into a document.
 
-    What the assistant says is learned, everything else is read. The text is that of the processor's chat template, so
-    that a model is asked as it was trained. What stands behind the last answer is left out.
+    The messages of the assistant are supervised, and everything else is not. The text is that of the processor's chat
+    template, so that a model is asked as it was trained. Anything after the last answer is dropped.
+
+    Args:
+        messages (`list[tuple[str, list]]`): Pairs of a role and the parts of a message, each a string, or an image or
+            video as in [`Chunk`].
+        location (`str`): File and row, for error messages.
 
     Raises:
-        BadSampleError: the assistant answers with anything but text, or says nothing.
+        BadSampleError: a message of the assistant is empty, or has anything but text.
     """
     document, chunk = [], Chunk("")
-    last = ""  # the last part of the last message, unless it was answered
+    last = ""  # last part of the previous message, "" after an answer
     for role, parts in messages:
         if role == "assistant":
             answer = "".join(part for part in parts if isinstance(part, str))
             if not all(isinstance(part, str) for part in parts) or not answer.strip():
-                raise BadSampleError(f"{location}: the assistant says {parts!r}, where a text should be.")
+                raise BadSampleError(
+                    f"{location}: a message of the assistant is {parts!r} instead of a text. Fix the row, or remove it."
+                )
             gap = " " * (isinstance(last, str) and last != "" and not last[-1].isspace() and not answer[0].isspace())
             document.append(replace(chunk, text=gap + answer))
             chunk, last = Chunk(""), ""
@@ -47,15 +54,14 @@ def messages_to_document(messages: list[tuple[str, list[Any]]], location: str) -
 @dataclass(frozen=True)
 class Messages(Reader):
     """
-    Conversations as TRL trains on them, in `.parquet`, `.jsonl` or `.json`:
+    Reader of conversations as TRL trains on them, in `.parquet`, `.jsonl` or `.json`. The columns are
 
         messages   [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]},
                     {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]}, ...]
-        images     [image, ...], embedded or paths, for the parts of type image in their order; also `image`, a single
-        one
+        images     [image, ...], embedded or paths, for the parts of type image in their order; or `image`, a single one
 
-    `content` may be a string. If no message marks an image, the images stand before the first message of the user, as
-    in TRL. What the assistant says is learned.
+    `content` may be a string. If no message marks an image, the images come before the first message of the user, as in
+    TRL. The messages of the assistant are supervised.
     """
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
@@ -71,7 +77,7 @@ class Messages(Reader):
         unknown = sorted({role for role, _ in messages} - {"system", "user", "assistant"})
         if unknown:
             raise BadSampleError(
-                f"{row_location(row)}: a message of {unknown[0]!r}. Known are system, user and assistant."
+                f"{row_location(row)}: a message of the role {unknown[0]!r}. Known roles are system, user and assistant."
             )
         marked = sum(part is None for _, parts in messages for part in parts)
         if images and not marked:
@@ -80,8 +86,8 @@ class Messages(Reader):
             marked = len(images)
         if marked != len(images):
             raise BadSampleError(
-                f"{row_location(row)}: {marked} parts of type image in 'messages', and {len(images)} images. Which image "
-                "stands where is unknown."
+                f"{row_location(row)}: {marked} parts of type image in 'messages' and {len(images)} images, so it is "
+                "unknown which part an image belongs to. Fix the row, or remove it."
             )
         rest = iter(images)
         filled = [(role, [next(rest) if part is None else part for part in parts]) for role, parts in messages]
@@ -89,7 +95,7 @@ class Messages(Reader):
 
     @staticmethod
     def _parts(message: dict[str, Any], row: dict[str, Any]) -> list[str | None]:
-        """The texts of a message, and `None` for each image."""
+        """Return the texts of a message, and `None` for each image."""
         content = message["content"]
         if isinstance(content, str):
             return [content]

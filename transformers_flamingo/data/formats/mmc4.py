@@ -23,26 +23,26 @@ logger = logging.get_logger(__name__)
 @dataclass(frozen=True)
 class MMC4(Reader):
     """
-    A web page as a list of sentences and a list of images, in `.jsonl` or `.jsonl.zip` as published, or as the member
-    `json` of a `.tar` as OpenFlamingo's conversion writes it:
+    Reader of web pages as a list of sentences and a list of images, in `.jsonl` or `.jsonl.zip` as published, or as the
+    member `json` of a `.tar` as OpenFlamingo's conversion writes it. The columns are
 
         text_list    ["sentence 0", "sentence 1", ...]
         image_info   [{"image_name": "db1c.jpg", "matched_text_index": 1, "matched_sim": 0.32, ...}, ...]
 
-    **Which sentence an image belongs to** is `matched_text_index`, which MMC4 computed from its `similarity_matrix`
-    by linear assignment: at most one image for a sentence, and where there are more images than sentences, the best
-    sentence for each left over. An image stands before its sentence, and several before one sentence in the order of
+    `matched_text_index` is the sentence that an image belongs to. MMC4 computed it from its `similarity_matrix` by linear
+    assignment: at most one image per sentence, and if there are more images than sentences, the best sentence for each
+    remaining image. An image comes before its sentence, and several images of one sentence are in the order of
     `image_info`.
 
-    Pixels are `image_base64` in `image_info`, as in OpenFlamingo's shards, or the file `image_name` under
-    `media_root`. Left out, while their sentences stay, are images below `min_similarity` and those that were never
-    fetched. `load` skips pages that then have no image, and counts them unless it streams. Beyond that OpenFlamingo drops
-    images below 10 KB and every second page with a single image; this reader does not.
+    The pixels are `image_base64` in `image_info`, as in OpenFlamingo's shards, or the file `image_name` under
+    `media_root`. Images below `min_similarity` and those that were never fetched are dropped, and their sentences stay.
+    `load` skips pages without any remaining image, and reports their number unless it streams. OpenFlamingo also drops
+    images below 10 KB and every second page with a single image, which this reader does not do.
 
     Args:
-        media_root (`str`, *optional*): Folder of the image files. The folder of the file with the row by default.
+        media_root (`str`, *optional*): Folder of the image files, by default that of the file with the row.
         min_similarity (`float`, *optional*, defaults to 0.24):
-            Least `matched_sim`, a cosine of CLIP ViT-L/14. OpenFlamingo's 0.24.
+            Minimum `matched_sim`, a cosine of CLIP ViT-L/14. The default is OpenFlamingo's.
     """
 
     min_similarity: float = 0.24
@@ -50,12 +50,13 @@ class MMC4(Reader):
     tar_members = {"json": Value("string")}
 
     def load(self, path: str, *, split: str | None = None, streaming: bool = False) -> Dataset | IterableDataset:
+        """Open the files as [`Reader.load`] does, and skip the pages without an image to use."""
         rows = super().load(path, split=split, streaming=streaming)
         kept = rows.filter(self._has_image)
         if not streaming and len(kept) < len(rows):
             logger.warning(
-                f"{path!r}: {len(rows) - len(kept)} of {len(rows)} pages are skipped, because none of their images is there "
-                f"and has a `matched_sim` of at least {self.min_similarity}."
+                f"{path!r}: {len(rows) - len(kept)} of {len(rows)} pages are skipped, because they have no image file "
+                f"with a `matched_sim` of at least {self.min_similarity}."
             )
         return kept
 
@@ -72,15 +73,15 @@ class MMC4(Reader):
         try:
             return bool(self._images(parse_record(row)))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # BadSampleError is a ValueError
-            return True  # `read` will report it, where bad samples can be counted
+            return True  # kept for `read` to report it, so that bad samples can be counted
 
     def _images(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        """The `image_info` of the images to use."""
+        """Return the `image_info` of the images to use."""
         used, sentences = [], require_list(row, "text_list")
-        wrong = next((place for place, text in enumerate(sentences) if not isinstance(text, str)), None)
+        wrong = next((index for index, text in enumerate(sentences) if not isinstance(text, str)), None)
         if wrong is not None:
             raise BadSampleError(
-                f"{row_location(row)}: sentence {wrong} of 'text_list' is {sentences[wrong]!r}, where a text belongs. Fix the row, "
+                f"{row_location(row)}: sentence {wrong} of 'text_list' is {sentences[wrong]!r} instead of a text. Fix the row, "
                 "or remove it."
             )
         for number, image in enumerate(require_list(row, "image_info")):
@@ -92,11 +93,11 @@ class MMC4(Reader):
             if image["matched_text_index"] not in range(len(sentences)):
                 raise BadSampleError(
                     f"{row_location(row)}: image {number} is matched to sentence {image['matched_text_index']} of "
-                    f"{len(sentences)}."
+                    f"{len(sentences)}. Fix the row, or remove it."
                 )
             if math.isnan(image["matched_sim"]):
                 raise BadSampleError(
-                    f"{row_location(row)}: 'matched_sim' of image {number} is {image['matched_sim']}: it is neither above nor below "
+                    f"{row_location(row)}: 'matched_sim' of image {number} is {image['matched_sim']}, neither above nor below "
                     "`min_similarity`. Fix the row, or remove it."
                 )
             if image["matched_sim"] >= self.min_similarity and (image.get("image_base64") or self._file(image, row)):
@@ -116,5 +117,5 @@ class MMC4(Reader):
             return {"bytes": b64decode(image["image_base64"]), "path": image.get("image_name")}
         except (binascii.Error, ValueError) as error:
             raise BadSampleError(
-                f"{row_location(row)}: 'image_base64' of {image.get('image_name')!r}: {error}."
+                f"{row_location(row)}: 'image_base64' of {image.get('image_name')!r} cannot be decoded ({error}). Fix the row, or remove it."
             ) from error

@@ -13,15 +13,15 @@ from ..reader import Reader
 @dataclass(frozen=True)
 class Obelics(Reader):
     r"""
-    A web page as two parallel lists, in `.parquet` or `.jsonl`:
+    Reader of web pages as two parallel lists, in `.parquet` or `.jsonl`. The columns are
 
         images   [image_1, None,   image_2]    embedded, or paths
         texts    [None,    "text", None   ]
 
-    Exactly one of the two has a value at each place. OBELICS publishes URLs in `images`: fetch them first, and where
-    one cannot be fetched leave the place out of both lists, or the page out.
+    Exactly one of the two has a value at each index. OBELICS publishes URLs in `images`: fetch them first. If one cannot
+    be fetched, remove its index from both lists, or remove the page.
 
-    Two texts with no image between them are joined by an empty line, as paragraphs within one text are.
+    Two texts with no image between them are joined by an empty line, as are paragraphs within one text.
     """
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
@@ -29,20 +29,20 @@ class Obelics(Reader):
         images, texts = require_list(row, "images"), require_list(row, "texts")
         if len(images) != len(texts):
             raise BadSampleError(
-                f"{row_location(row)}: {len(images)} places in 'images' and {len(texts)} in 'texts'. The two lists must be "
-                "parallel: which image stands where is unknown."
+                f"{row_location(row)}: {len(images)} entries in 'images' and {len(texts)} in 'texts'. The two lists must be "
+                "parallel, or it is unknown which text an image belongs to. Fix the row, or remove it."
             )
         parts = []
-        for place, (image, text) in enumerate(zip(images, texts, strict=True)):
+        for index, (image, text) in enumerate(zip(images, texts, strict=True)):
             if (image is None) == (text is None):
-                found = "neither image nor text" if image is None else "both an image and a text"
+                found = "neither an image nor a text" if image is None else "both an image and a text"
                 raise BadSampleError(
-                    f"{row_location(row)}: place {place} has {found}, where exactly one belongs. An image that could not be "
-                    "fetched must be left out of both lists: the text behind it would look at the image before it."
+                    f"{row_location(row)}: index {index} has {found}, but needs exactly one. Remove an image that could not be fetched "
+                    "from both lists: the text after it would see the image before it."
                 )
             if text is not None and not isinstance(text, str):
                 raise BadSampleError(
-                    f"{row_location(row)}: place {place} of 'texts' has a {type(text).__name__}, where a text belongs. Fix the "
+                    f"{row_location(row)}: index {index} of 'texts' has a {type(text).__name__} instead of a text. Fix the "
                     "row, or remove it."
                 )
             parts.append(self.resolve_path(image, row) if text is None else text)

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Any interleaved document, as a list of parts."""
+"""Interleaved documents of any kind, as lists of parts."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,18 +14,20 @@ from ..video_decoding import FixedRate, decode_video
 @dataclass(frozen=True)
 class Parts(Reader):
     """
-    Any interleaved document, in `.jsonl`, `.json` or `.parquet`: the column `parts` with a list, in reading order, of
+    Reader of interleaved documents of any kind, in `.jsonl`, `.json` or `.parquet`. The columns are
 
-        {"type": "text",  "text": "..."}
-        {"type": "image", "image": an embedded image or a path}
-        {"type": "video", "video": an embedded file, a path, or a list of frames}
+        parts   a list, in reading order, of
+                {"type": "text",  "text": "..."}
+                {"type": "image", "image": an embedded image or a path}
+                {"type": "video", "video": an embedded file, a path, or a list of frames}
 
-    An image or video belongs to the text behind it. Two texts with no image between them are joined by a space.
+    An image or video belongs to the text after it. Two texts with no image between them are joined by a space.
 
     Args:
-        media_root (`str`, *optional*): Where relative paths start.
-        fps (`float`, *optional*, defaults to 1): Frames per second to take of a video. The paper's 1.
-        max_frames (`int`, *optional*, defaults to 8): Most frames to take of a video. The paper's 8.
+        media_root (`str`, *optional*): Folder that relative paths start from.
+        fps (`float`, *optional*, defaults to 1): Frames per second to take from a video. The default is the paper's.
+        max_frames (`int`, *optional*, defaults to 8): Maximum number of frames to take from a video. The default is the
+            paper's.
     """
 
     fps: float = 1.0

@@ -14,25 +14,27 @@ from ..reader import Reader
 @dataclass(frozen=True)
 class QuestionAnswering(Reader):
     """
-    A question about an image, in `.parquet`, `.jsonl`, `.json`, or `.csv`: the columns
+    Reader of questions about one image each, in `.parquet`, `.jsonl`, `.json`, or `.csv`. The columns are
 
         image      an embedded image or a path; also `file_name`
         question   text
         answers    a list of texts, or of {"answer": text} as in VQAv2; or `answer`, one text
 
-    Only the answer is learned: the one given most often, and of several the first. Empty ones do not count.
+    Only the answer is supervised: the most frequent one, and the first of several such. Empty answers do not count.
 
     Args:
-        media_root (`str`, *optional*): Where relative paths start.
+        media_root (`str`, *optional*): Folder that relative paths start from.
         template (`str`, *optional*, defaults to `"Question:{question} Short answer:"`):
-            What stands before the answer. OpenFlamingo's, for VQAv2, OK-VQA, TextVQA and VizWiz.
+            The prompt before the answer. The default is OpenFlamingo's for VQAv2, OK-VQA, TextVQA and VizWiz.
     """
 
     template: str = "Question:{question} Short answer:"
 
     def __post_init__(self):
         if "{question}" not in self.template:
-            raise ValueError(f"`template` is {self.template!r}, without {{question}}: the question would be left out.")
+            raise ValueError(
+                f"`template` is {self.template!r}, without {{question}}, so no prompt would have its question. Add {{question}}."
+            )
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = parse_record(row)
@@ -44,14 +46,16 @@ class QuestionAnswering(Reader):
         wrong = [answer for answer in answers if not isinstance(answer, str | None)]
         if wrong:
             raise BadSampleError(
-                f"{row_location(row)}: an answer is {wrong[0]!r}, where a text should be. Fix the row, or remove it."
+                f"{row_location(row)}: an answer is {wrong[0]!r} instead of a text. Fix the row, or remove it."
             )
         answers = [answer.strip() for answer in answers if answer and answer.strip()]
         if not answers:
-            raise BadSampleError(f"{row_location(row)}: no answer. Leave the row out.")
+            raise BadSampleError(f"{row_location(row)}: no answer. Remove the row.")
         prompt = self.template.replace("{question}", require_text(row, "question"))
         image = require_column(row, "image", "file_name")
         if isinstance(image, list | tuple):
-            raise BadSampleError(f"{row_location(row)}: {len(image)} images, where a question is about one.")
+            raise BadSampleError(
+                f"{row_location(row)}: {len(image)} images for one question. Use the format `parts` or `messages` for such rows."
+            )
         image = self.resolve_path(image, row)
         return [Chunk(Counter(answers).most_common(1)[0][0], image, prompt)]

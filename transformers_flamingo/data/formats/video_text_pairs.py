@@ -15,19 +15,20 @@ from ..video_decoding import FixedRate, decode_video
 @dataclass(frozen=True)
 class VideoTextPairs(Reader):
     """
-    One video with its caption, in any of three layouts:
+    Reader of videos with one caption each, in any of three layouts:
 
     - WebDataset `.tar` files: `000.mp4` (or `webm`, `mkv`) and `000.txt`;
     - `.parquet` with the columns `video` (embedded or a path) and `text`;
-    - a folder of videos with `metadata.csv` or `metadata.jsonl`: the columns `file_name`, relative to that file, and
+    - a folder of videos with `metadata.csv` or `metadata.jsonl`, with the columns `file_name`, relative to that file, and
       `text`.
 
-    The caption may also be called `caption`. Frames are decoded by PyAV when the row is read.
+    The column of the caption may also be called `caption`. PyAV decodes the frames when the row is read.
 
     Args:
-        media_root (`str`, *optional*): Where relative paths start.
-        fps (`float`, *optional*, defaults to 1): Frames per second to take. The paper's 1.
-        max_frames (`int`, *optional*, defaults to 8): Most frames to take, from the beginning. The paper's 8.
+        media_root (`str`, *optional*): Folder that relative paths start from.
+        fps (`float`, *optional*, defaults to 1): Frames per second to take. The default is the paper's.
+        max_frames (`int`, *optional*, defaults to 8): Maximum number of frames to take, from the beginning. The default is
+            the paper's.
     """
 
     fps: float = 1.0

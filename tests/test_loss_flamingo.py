@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, Trainer, TrainingArguments
 
-from transformers_flamingo import FlamingoConfig, FlamingoModel, modeling_flamingo
+from transformers_flamingo import FlamingoConfig, FlamingoModel, loss_flamingo
 
 
 SUPERVISED = 9
@@ -28,7 +28,7 @@ SUPERVISED = 9
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Four tokens at a time: nine supervised ones take three chunks, the last not full."""
-    monkeypatch.setattr(modeling_flamingo, "LOSS_CHUNK_SIZE", 4)
+    monkeypatch.setattr(loss_flamingo, "LOSS_CHUNK_SIZE", 4)
 
 
 def batch() -> dict[str, torch.Tensor]:
@@ -240,7 +240,7 @@ def test_half_precision_weights_get_the_gradient_of_the_mean_and_not_of_a_rounde
 
     exact = weight.detach().float().requires_grad_()
     (torch.nn.functional.cross_entropy(states.float() @ exact.T, targets, reduction="sum") / 7).backward()
-    (modeling_flamingo.ChunkedLoss.apply(summed, 4, True, states, targets, weight) / 7).backward()
+    (loss_flamingo.ChunkedLoss.apply(summed, 4, True, states, targets, weight) / 7).backward()
     slope = (weight.grad.float() * exact.grad).sum() / (exact.grad**2).sum()
     assert abs(slope - 1) < 1e-3
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""What a user typed is text: with a byte-level tokenizer, which can express any text, nothing of it is lost."""
+"""A user's words are text: a byte-level tokenizer, which can express any text, loses none of them."""
 
 import pytest
 import torch
@@ -11,14 +11,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from transformers_flamingo import FlamingoProcessor
-from transformers_flamingo.data.literal_text import encode_literal, render_literal
+from transformers_flamingo.utils.literal_text import encode_literal, render_literal
 
 
 SPECIALS = ("<image>", "<|endofchunk|>", "<pad>", "</s>", "<s>")
 
 
 def byte_processor(**kwargs) -> FlamingoProcessor:
-    """Every byte is a token, and `<s>` comes first."""
+    """Return a processor whose tokenizer has a token for every byte, and puts `<s>` first."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate(["<s>", "</s>", "<pad>", *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
@@ -85,7 +85,7 @@ def test_only_what_the_user_typed_is_text(processor):
 
 
 def test_a_template_that_ends_in_a_marker_is_not_misled():
-    """A typed marker at the end of a question does not take the space before the answer away."""
+    """A typed marker at the end of a question does not remove the space before the answer."""
     chat = [user("what <image>"), {"role": "assistant", "content": [{"type": "text", "text": "this"}]}, user("x")]
     assert render_literal(byte_processor(), chat)[0] == "what <image> this<|endofchunk|>x"
 
@@ -93,7 +93,7 @@ def test_a_template_that_ends_in_a_marker_is_not_misled():
 def test_what_cannot_be_text_is_refused(processor):
     as_text = byte_processor(image_token_is_text=True)
     with pytest.raises(
-        ValueError, match="contains '<image>', which this model's tokenizer can only read as a special token"
+        ValueError, match="contains '<image>', which the tokenizer of this model can only read as a special token"
     ):
         encode_literal(as_text, "<image>a <image>", [(9, 16)], [Image.new("RGB", (8, 8))])
 

@@ -1,19 +1,18 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""One sample of each published layout, read from a file, rendered and collated."""
+"""One sample of each published format, read from a file and collated."""
 
 import json
 from base64 import b64encode
 
 import numpy as np
 import pytest
-from data_factory import learned, number_of, picture, png, video_file, write_jsonl, write_tar
+from data_factory import both, learned, number_of, numbered_image, png, video_file, write_jsonl, write_tar
 from datasets import Dataset, Features, Image, List, Value
 
 from transformers_flamingo.data import FORMATS, BadSampleError, Chunk, document_to_sample, row_location
 
 
 EOC = "<|endofchunk|>"
-both = pytest.mark.parametrize("streaming", [False, True])
 
 
 def first(name, path, streaming=False, **options):
@@ -23,7 +22,7 @@ def first(name, path, streaming=False, **options):
 
 
 def sample(name, path, processor, streaming=False, **options):
-    """Text, numbers of the pictures, and what the labels teach, of the first row."""
+    """Return the text of the first row, the numbers of its images, and the texts that its labels teach."""
     reader, row = first(name, path, streaming, **options)
     row = document_to_sample(
         reader.read(row), processor, np.random.default_rng(0), location=row_location(row), leading_space_probability=0
@@ -88,7 +87,7 @@ def test_obelics(streaming, tmp_path, processor):
 
 
 def mmc4_page(pixels):
-    """Two images whose order differs from that of their sentences, and one that matches nothing well."""
+    """Return a page of two images whose order differs from that of their sentences, and one that matches nothing well."""
     matches = [(1, 2, 0.30), (2, 0, 0.31), (3, 1, 0.10)]
     return {
         "text_list": ["sentence 0.", "sentence 1.", "sentence 2.", "sentence 3."],
@@ -150,7 +149,7 @@ def test_mmc4_images_of_one_sentence_keep_their_order(tmp_path, processor):
 
 
 @both
-def test_mmc4_pages_without_images_are_left_out(streaming, tmp_path, caplog):
+def test_mmc4_pages_without_images_are_skipped(streaming, tmp_path, caplog):
     pages = [mmc4_page(lambda number: {}), mmc4_page(base64_pixels), mmc4_page(lambda number: {"matched_sim": 0.1})]
     write_jsonl(tmp_path / "a.jsonl", [*pages, {"text_list": ["no images column"]}])
     rows = FORMATS["mmc4"]().load(str(tmp_path), streaming=streaming)
@@ -197,8 +196,8 @@ def test_parts_in_columns(tmp_path, processor):
 @pytest.mark.parametrize(
     ("answers", "answer"),
     [
-        ({"answers": ["grey", "red", "red "]}, "red"),
-        ({"answers": [{"answer": "grey", "answer_id": 1}, {"answer": "red", "answer_id": 2}]}, "grey"),
+        ({"answers": ["gray", "red", "red "]}, "red"),
+        ({"answers": [{"answer": "gray", "answer_id": 1}, {"answer": "red", "answer_id": 2}]}, "gray"),
         ({"answer": "red"}, "red"),
     ],
 )
@@ -295,7 +294,7 @@ def test_conversations_are_trained_as_the_chat_template_asks(order, question, la
     assert sample("messages", tmp_path, processor)[0] == processor.apply_chat_template(messages)
 
 
-def test_images_of_messages_without_places_stand_first(tmp_path, processor):
+def test_images_of_messages_without_markers_come_first(tmp_path, processor):
     write_png(tmp_path / "a.png", 1)
     messages = [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "A cat."}]
     write_jsonl(tmp_path / "a.jsonl", [{"messages": messages, "image": "a.png"}])
@@ -340,9 +339,9 @@ ASKS, ANSWERS = {"role": "user", "content": "What?"}, {"role": "assistant", "con
         ("image_text_pairs", {"text": "a"}, "no value in 'image' or 'file_name'"),
         ("image_text_pairs", {"file_name": "a.png", "text": " "}, "the text in 'text' or .* is ' '"),
         ("image_text_pairs", {"file_name": "a.png", "text": 7}, "the text in 'text' or .* is 7"),
-        ("obelics", {"images": ["a.png"], "texts": [None, "a"]}, "1 places in 'images' and 2 in 'texts'"),
-        ("obelics", {"images": ["a.png", None], "texts": [None, None]}, "place 1 has neither image nor text"),
-        ("obelics", {"images": ["a.png"], "texts": ["a"]}, "place 0 has both an image and a text"),
+        ("obelics", {"images": ["a.png"], "texts": [None, "a"]}, "1 entries in 'images' and 2 in 'texts'"),
+        ("obelics", {"images": ["a.png", None], "texts": [None, None]}, "index 1 has neither an image nor a text"),
+        ("obelics", {"images": ["a.png"], "texts": ["a"]}, "index 0 has both an image and a text"),
         ("mmc4", {"text_list": ["a"]}, "no value in 'image_info'"),
         ("mmc4", {"text_list": ["a"], "image_info": [{"image_name": "a.png"}]}, "image 0 has only"),
         ("mmc4", {"text_list": ["a"], "image_info": [{**IMAGE_INFO, "matched_text_index": 1}]}, "to sentence 1 of 1"),
@@ -356,13 +355,17 @@ ASKS, ANSWERS = {"role": "user", "content": "What?"}, {"role": "assistant", "con
         ("parts", {"parts": [{"type": "video", "video": "none.mp4"}]}, "the video '.*none.mp4' cannot be read"),
         ("question_answering", {"image": "a.png", "question": "what?", "answers": [""]}, "no answer"),
         ("question_answering", {"image": "a.png", "answer": "red"}, "no value in 'question'"),
-        ("llava", {"conversations": [{"from": "human", "value": "<image>"}, GPT]}, "1 `<image>` .* and 0 in 'image'"),
-        ("llava", {"image": "a.png", "conversations": [USER, GPT]}, "0 `<image>` .* and 1 in 'image'"),
+        (
+            "llava",
+            {"conversations": [{"from": "human", "value": "<image>"}, GPT]},
+            "1 `<image>` .* and 0 images in 'image'",
+        ),
+        ("llava", {"image": "a.png", "conversations": [USER, GPT]}, "0 `<image>` .* and 1 images in 'image'"),
         ("llava", {"conversations": [{"from": "user", "value": "a"}]}, "needs 'from'"),
-        ("llava", {"conversations": [USER, {**GPT, "value": ""}]}, "the assistant says"),
+        ("llava", {"conversations": [USER, {**GPT, "value": ""}]}, "a message of the assistant"),
         ("messages", {"messages": [{**ASKS, "content": [{"type": "image"}]}, ANSWERS]}, "1 parts .* and 0 images"),
         ("messages", {"messages": [{**ASKS, "content": [{"type": "audio"}]}]}, "a part of type 'audio'"),
-        ("messages", {"messages": [ASKS, {**ANSWERS, "content": []}]}, "the assistant says"),
+        ("messages", {"messages": [ASKS, {**ANSWERS, "content": []}]}, "a message of the assistant"),
         ("video_text_pairs", {"file_name": "none.mp4", "text": "a"}, "the video '.*none.mp4' cannot be read"),
     ],
 )
@@ -389,6 +392,6 @@ def test_a_marker_in_a_caption_names_file_and_row(tmp_path, processor):
         sample("image_text_pairs", tmp_path, processor)
 
 
-def test_documents_hold_pictures_as_they_come():
-    row = {"image": picture(1), "text": "a cat"}
+def test_documents_hold_images_as_they_come():
+    row = {"image": numbered_image(1), "text": "a cat"}
     assert FORMATS["image_text_pairs"]().read(row) == [Chunk("a cat", row["image"])]

@@ -1,10 +1,10 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Rows that are not what a reader reads are bad samples with file and row, whatever is wrong with them."""
+"""Malformed rows are bad samples that name file and row, whatever is wrong with them."""
 
 import math
 
 import pytest
-from data_factory import number_of, picture, png
+from data_factory import number_of, numbered_image, png
 
 from transformers_flamingo.data import FORMATS, BadSampleError, load_media
 from transformers_flamingo.data.columns import FILE, JSON, ROW, TAR_FILE, TAR_KEY
@@ -95,15 +95,15 @@ PIXELS = {"bytes": png(1), "path": None}
     ],
 )
 def test_images_as_bytes_and_path(name, row):
-    """As `datasets.Image(decode=False)` gives them."""
+    """This is how `datasets.Image(decode=False)` stores them."""
     (chunk,) = FORMATS[name]().read({**row, FILE: "data.parquet", ROW: 0})
     assert chunk.text.strip() == "a"
     item = load_media(chunk.item, "")
     assert number_of(item[0] if name == "video_text_pairs" else item) == 1
 
 
-def test_frames_beyond_the_budget_are_left_out():
-    frames = [picture(i) for i in range(5)]
+def test_frames_beyond_the_budget_are_dropped():
+    frames = [numbered_image(i) for i in range(5)]
     (chunk,) = FORMATS["video_text_pairs"](max_frames=3).read({"video": frames, "text": "a"})
     assert [number_of(frame) for frame in chunk.item] == [0, 1, 2]
     row = {"parts": [{"type": "video", "video": frames}, {"type": "text", "text": "a"}]}
@@ -111,7 +111,7 @@ def test_frames_beyond_the_budget_are_left_out():
     assert [number_of(frame) for frame in chunk.item] == [0, 1, 2]
 
 
-def test_what_a_record_says_of_its_origin_is_not_believed():
+def test_a_record_cannot_claim_another_origin():
     row = {JSON: '{"__url__": "other.tar", "__file__": "other.json", "text": "a"}', FILE: "data.jsonl", ROW: 7}
     with pytest.raises(BadSampleError, match="^data.jsonl, row 7: no value in 'image'"):
         FORMATS["image_text_pairs"]().read(row)

@@ -18,7 +18,7 @@ from factory import (
 from transformers import Trainer, TrainingArguments
 
 from transformers_flamingo import FlamingoModel
-from transformers_flamingo.modeling_flamingo import find_decoder_layers
+from transformers_flamingo.language_models_flamingo import find_decoder_layers
 
 
 ROWS = [END_OF_CHUNK, IMAGE]

@@ -1,0 +1,305 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+From pixels or features to latents: the vision encoder, the mask of real frames, and the resampler.
+
+The latents of an image depend on that image alone, so they can be kept and passed again. Padding is never encoded.
+
+Shapes: `B` batch, `N` images or videos per sample, `F` frames, `C, H, W` pixels, `E` real frames of the batch, `P` patches,
+`L` latents, `Dv` vision width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
+
+from .checks_flamingo import check_finite, check_mask, check_tensors
+
+
+# Maximum number of images or frames per forward pass of a frozen vision encoder.
+ENCODER_CHUNK_SIZE = 32
+
+
+@dataclass
+class FlamingoImageFeatures(BaseModelOutputWithPooling):
+    """
+    Output of [`FlamingoModel.get_image_features`].
+
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(B, N, P, Dv)`, or `(B, N, F, P, Dv)` for video):
+            Features of the vision encoder; 0 at padding.
+        pooler_output (`torch.FloatTensor` of shape `(B, N, L, Dv)`): The resampled latents; 0 at padding.
+        image_attention_mask (`torch.BoolTensor` of shape `(B, N)`): True where there is a real image or video.
+        hidden_states, attentions (`tuple`, *optional*): Those of the vision encoder, over all real frames.
+    """
+
+    image_attention_mask: torch.BoolTensor | None = None
+
+    def map_batch(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> "FlamingoImageFeatures":
+        """Apply `fn` (e.g. a slice or a repeat) to the batch dimension of the latents and the mask."""
+        return FlamingoImageFeatures(
+            pooler_output=fn(self.pooler_output), image_attention_mask=fn(self.image_attention_mask)
+        )
+
+
+def check_vision_model(vision_model: PreTrainedModel | None) -> None:
+    """
+    Check that a vision encoder sees whole images.
+
+    Raises:
+        ValueError: it masks patches at random, as ViT-MAE does.
+    """
+    mask_ratio = getattr(getattr(vision_model, "config", None), "mask_ratio", None)
+    # Hiera's configuration always has the ratio, and it masks nothing unless it is being pretrained
+    if mask_ratio and all(getattr(module, "is_mae", True) for module in vision_model.modules()):
+        raise ValueError(
+            f"The vision encoder is a {vision_model.config.model_type} with `mask_ratio={mask_ratio}`: it masks that share "
+            "of each image at random and shuffles the rest, so the same image would never give the same features. Use the "
+            "encoder without masking that has the same weights, such as `ViTModel.from_pretrained` for a ViT-MAE checkpoint."
+        )
+
+
+def check_encoder_outputs(mm_encoder_outputs: Any) -> None:
+    """
+    Check that `mm_encoder_outputs` holds images under the one name that is read.
+
+    Raises:
+        ValueError: it is not a dict, or has another name, which would be ignored.
+    """
+    if mm_encoder_outputs is None or (isinstance(mm_encoder_outputs, dict) and mm_encoder_outputs.keys() <= {"image"}):
+        return
+    if not isinstance(mm_encoder_outputs, dict):
+        raise ValueError(
+            f"`mm_encoder_outputs` is a {type(mm_encoder_outputs).__name__}. It must be a dict: `{{'image': ...}}`."
+        )
+    given = sorted(mm_encoder_outputs)
+    raise ValueError(
+        f"`mm_encoder_outputs` is a dict with {given}, but images and videos are both passed as `image`, and any other "
+        "name would be ignored. Rename it."
+    )
+
+
+def expand_frame_mask(
+    frame_attention_mask: torch.Tensor | None, shape: tuple[int, int, int], has_frames: bool
+) -> torch.BoolTensor | None:
+    """
+    Expand a mask of images or frames to `(B, N, F)`.
+
+    Args:
+        frame_attention_mask (`torch.Tensor` of shape `(B, N)` or `(B, N, F)`, *optional*): 1 at real images or frames.
+        shape (`tuple[int, int, int]`): `(B, N, F)`.
+        has_frames (`bool`): Whether videos were given, so that frames may be masked.
+
+    Returns:
+        `torch.BoolTensor` of shape `(B, N, F)`, or `None` without a mask: all frames are real.
+
+    Raises:
+        ValueError: the shape or a value is wrong.
+    """
+    if frame_attention_mask is None:
+        return None
+    check_mask("frame_attention_mask", frame_attention_mask, (2, 3))
+    mask = frame_attention_mask.bool()
+    if mask.ndim == 2 and mask.shape == shape[:2]:
+        return mask[:, :, None].expand(shape)
+    if has_frames and mask.shape == shape:
+        return mask
+    expected = f"{tuple(shape[:2])} or {tuple(shape)}" if has_frames else f"{tuple(shape[:2])}"
+    raise ValueError(
+        f"`frame_attention_mask` has shape {tuple(frame_attention_mask.shape)}, but the images or features given "
+        f"with it need {expected}: (B, N), or (B, N, F) for videos."
+    )
+
+
+def real_images_first(features: FlamingoImageFeatures, is_wanted: torch.BoolTensor) -> FlamingoImageFeatures:
+    """Move the wanted images of each sample `(B, N)` to the front, in their order: marker k is image k whatever pads."""
+    latents = features.pooler_output
+    if torch.compiler.is_compiling() or bool((is_wanted[:, 1:] & ~is_wanted[:, :-1]).any()):
+        order = (~is_wanted).long().argsort(dim=1, stable=True)
+        latents = latents.take_along_dim(order[:, :, None, None], dim=1)
+        is_wanted = is_wanted.take_along_dim(order, dim=1)
+    return FlamingoImageFeatures(pooler_output=latents, image_attention_mask=is_wanted)
+
+
+class FlamingoImageFeaturesMixin:
+    """The path of a [`FlamingoModel`] from images to latents: `get_image_features` and what it is made of."""
+
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.FloatTensor,
+        frame_attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> FlamingoImageFeatures:
+        """
+        Encode images and videos.
+
+        The latents of an image depend on that image alone, so they can be kept and passed again:
+        `model(..., mm_encoder_outputs={"image": features})`, and likewise to `generate`.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(B, N, C, H, W)`, or `(B, N, F, C, H, W)` with video):
+                The pixels.
+            frame_attention_mask (`torch.Tensor` of shape `(B, N)` or `(B, N, F)`, *optional*):
+                1 where there is a real image or frame, 0 at padding, which is not encoded. By default all are real.
+            kwargs: Passed to the vision encoder, such as `output_hidden_states`.
+
+        Returns:
+            [`FlamingoImageFeatures`]: the latents are its `pooler_output` `(B, N, L, Dv)`.
+
+        Raises:
+            ValueError: there is no vision encoder, or a shape is wrong.
+        """
+        if self.vision_model is None:
+            raise ValueError(
+                "`pixel_values` were given, but this model has no vision encoder (config.vision_config is None). Pass "
+                "precomputed features instead: `mm_encoder_outputs={'image': {'last_hidden_state': "
+                "features}}` with features of shape (B, N, P, Dv), or (B, N, F, P, Dv) for video."
+            )
+        check_tensors(pixel_values=pixel_values, frame_attention_mask=frame_attention_mask)
+        if pixel_values.ndim not in (5, 6):
+            raise ValueError(
+                f"`pixel_values` has shape {tuple(pixel_values.shape)}. It must be (B, N, C, H, W) for images or "
+                "(B, N, F, C, H, W) for videos: samples, images per sample, then each image. FlamingoProcessor makes it."
+            )
+        if not pixel_values.is_floating_point():
+            raise ValueError(
+                f"`pixel_values` is of type {pixel_values.dtype}, so the pixels were not rescaled and normalized as the "
+                "vision encoder needs them. Pass the images through FlamingoProcessor."
+            )
+        has_frames = pixel_values.ndim == 6
+        frames = pixel_values if has_frames else pixel_values[:, :, None]  # (B, N, F, C, H, W)
+        frame_mask = expand_frame_mask(frame_attention_mask, frames.shape[:3], has_frames)
+
+        flat = frames.flatten(0, 2)  # (B * N * F, C, H, W)
+        is_real = frame_mask.flatten() if frame_mask is not None else None
+        if is_real is not None and not torch.compiler.is_compiling():
+            flat = flat[is_real]
+        if len(flat) == 0:
+            raise ValueError(
+                f"`pixel_values` of shape {tuple(pixel_values.shape)} holds no real image: `frame_attention_mask` has no 1, "
+                "or there are no images at all. Omit `pixel_values` for text alone."
+            )
+        check_finite(flat, "pixel_values", "real image or frame")
+        outputs = self._encode(flat, **kwargs)
+        features = self._select_features(outputs["last_hidden_state"], flat.shape[-2:])
+        if is_real is not None and len(features) != len(is_real):
+            padded = features.new_zeros(len(is_real), *features.shape[1:])
+            features = padded.index_put((is_real.nonzero().squeeze(-1),), features)
+        features = features.unflatten(0, frames.shape[:3])  # (B, N, F, P, Dv)
+
+        result = self._resample(features, frame_mask)
+        result.last_hidden_state = features if has_frames else features.squeeze(2)
+        result.hidden_states, result.attentions = outputs["hidden_states"], outputs["attentions"]
+        return result
+
+    def _encode(self, frames: torch.Tensor, **kwargs) -> dict[str, Any]:
+        """Run the vision encoder on frames `(E, C, H, W)`: its outputs by name."""
+        needs_gradient = torch.is_grad_enabled() and (
+            frames.requires_grad or any(p.requires_grad for p in self.vision_model.parameters())
+        )
+        # Without gradients only the features are kept, so in chunks the memory for the rest does not grow with the frames.
+        is_whole = needs_gradient or torch.compiler.is_compiling()
+        with torch.set_grad_enabled(needs_gradient):
+            chunks = [
+                self.vision_model(pixel_values=chunk.to(self.vision_model.dtype), return_dict=True, **kwargs)
+                for chunk in ([frames] if is_whole else frames.split(ENCODER_CHUNK_SIZE))
+            ]
+
+        def joined(name: str) -> torch.Tensor | tuple[torch.Tensor, ...] | None:
+            parts = [getattr(outputs, name, None) for outputs in chunks]
+            if len(parts) == 1 or parts[0] is None:
+                return parts[0]
+            if isinstance(parts[0], tuple):
+                return tuple(torch.cat(layer) for layer in zip(*parts, strict=True))
+            return torch.cat(parts)
+
+        return {name: joined(name) for name in ("last_hidden_state", "hidden_states", "attentions")}
+
+    def _select_features(self, features: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
+        """Select the tokens of the vision encoder that `vision_feature_select_strategy` asks for: `(E, P, Dv)`."""
+        if features.ndim != 3:
+            raise ValueError(
+                f"{type(self.vision_model).__name__} returns features of shape {tuple(features.shape)}, but a sequence "
+                "(images, P, Dv) is needed. Use an encoder that returns one, or pass features yourself as "
+                "`mm_encoder_outputs`."
+            )
+        patch_size = getattr(self.config.vision_config, "patch_size", None)
+        if self.config.vision_feature_select_strategy == "full" or patch_size is None:
+            return features
+        # Other tokens may come before the patches: a class token (CLIP, ViT, DINOv2), registers too, or none (SigLIP).
+        height, width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+        num_patches = (image_size[0] // height) * (image_size[1] // width)
+        return features[:, max(features.shape[1] - num_patches, 0) :]
+
+    def _resample(self, features: torch.Tensor, frame_mask: torch.BoolTensor | None) -> FlamingoImageFeatures:
+        """Resample features `(B, N, F, P, Dv)` of real frames `(B, N, F)` to latents. Padding gets 0 and is not computed."""
+        shape = features.shape[:2]
+        if frame_mask is None:
+            latents = self.resampler(features.flatten(0, 1))
+            is_image = torch.ones(shape, dtype=torch.bool, device=features.device)
+        elif torch.compiler.is_compiling():
+            # Static shapes: padding is computed too, and then set to 0.
+            is_image = frame_mask.any(dim=2)
+            latents = self.resampler(features.flatten(0, 1), frame_mask.flatten(0, 1))
+            latents = latents * is_image.flatten()[:, None, None]
+        else:
+            is_image = frame_mask.any(dim=2)
+            index = is_image.flatten().nonzero().squeeze(-1)
+            real_frames = frame_mask.flatten(0, 1)[index]
+            resampled = self.resampler(features.flatten(0, 1)[index], None if real_frames.all() else real_frames)
+            latents = resampled.new_zeros(is_image.numel(), *resampled.shape[1:]).index_put((index,), resampled)
+        return FlamingoImageFeatures(pooler_output=latents.unflatten(0, shape), image_attention_mask=is_image)
+
+    def _as_image_features(
+        self, image_outputs: ModelOutput | dict, frame_attention_mask: torch.Tensor | None
+    ) -> FlamingoImageFeatures:
+        """
+        Read `mm_encoder_outputs["image"]`: latents given as `pooler_output` `(B, N, L, Dv)`, or features given as
+        `last_hidden_state` `(B, N, P, Dv)` or `(B, N, F, P, Dv)`, which are resampled.
+        """
+        if not isinstance(image_outputs, dict):
+            raise ValueError(
+                f"`mm_encoder_outputs['image']` is a {type(image_outputs).__name__}, but it must be what "
+                "`get_image_features` returns, or a dict with `pooler_output` (latents, (B, N, L, Dv)) or "
+                "`last_hidden_state` (features, (B, N, P, Dv) or (B, N, F, P, Dv))."
+            )
+        latents, features = image_outputs.get("pooler_output"), image_outputs.get("last_hidden_state")
+        given, name = (features, "last_hidden_state") if latents is None else (latents, "pooler_output")
+        dims = (4, 5) if latents is None else (4,)
+        check_tensors(frame_attention_mask=frame_attention_mask, **{f"mm_encoder_outputs['image']['{name}']": given})
+        if given is None or given.ndim not in dims or given.shape[-1] != self.config.vision_hidden_size:
+            raise ValueError(
+                f"`mm_encoder_outputs['image']` has `{name}` of shape "
+                f"{None if given is None else tuple(given.shape)}. Needed is `pooler_output` (latents) of shape "
+                "(B, N, L, Dv), or `last_hidden_state` (features) of shape (B, N, P, Dv) or (B, N, F, P, Dv), with "
+                f"Dv = {self.config.vision_hidden_size}."
+            )
+        if not given.is_floating_point():
+            raise ValueError(
+                f"`mm_encoder_outputs['image']['{name}']` is of type {given.dtype}, but features are floats: they were not "
+                "made by a vision encoder, or were converted since."
+            )
+        check_finite(given, name, "sample")
+        if latents is None:
+            has_frames = features.ndim == 5
+            features = features if has_frames else features[:, :, None]
+            return self._resample(features, expand_frame_mask(frame_attention_mask, features.shape[:3], has_frames))
+        is_image = image_outputs.get("image_attention_mask")
+        if frame_attention_mask is not None:
+            check_mask("frame_attention_mask", frame_attention_mask, (2, 3))
+            is_image = frame_attention_mask.bool()
+            is_image = is_image.any(dim=2) if is_image.ndim == 3 else is_image
+        if is_image is None:
+            is_image = torch.ones(latents.shape[:2], dtype=torch.bool, device=latents.device)
+        if is_image.shape != latents.shape[:2]:
+            raise ValueError(
+                f"The mask of the images has shape {tuple(is_image.shape)}, but `pooler_output` has "
+                f"{tuple(latents.shape)}: they must agree in (B, N)."
+            )
+        return FlamingoImageFeatures(pooler_output=latents, image_attention_mask=is_image)

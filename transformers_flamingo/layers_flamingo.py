@@ -1,0 +1,392 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+The layers of Flamingo: attention, the Perceiver resampler, and the gated cross-attention block.
+
+These are the equations of section 3.1 of the paper (Alayrac et al. 2022). The resampler turns the features of each image
+or video into `L` latents:
+
+    latents += attention(LN(latents), concat(LN(features), LN(latents)))
+    latents += ffn(latents)                                                  # for each layer, then a last LN
+
+Before some decoder layers of the language model, a gated block lets each token attend to the latents of the one image
+that it sees:
+
+    x += tanh(attn_gate) * attention(LN(x), latents)
+    x += tanh(ffn_gate) * ffn(x)
+
+Shapes: `B` batch, `N` images or videos per sample, `M` images or videos of the batch, `F` frames, `P` patches, `L` latents,
+`T` text length, `D` text width, `Dv` vision width.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .configuration_flamingo import FlamingoConfig
+from .media_cache_flamingo import MediaCacheLayer
+from .visibility_flamingo import MaskLayout, SegmentLayout
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Compute attention in plain operations, as each model of transformers does for `attn_implementation="eager"`.
+
+    Args:
+        module (`nn.Module`): The attention, asked whether it is in training mode.
+        query (`torch.Tensor` of shape `(B, heads, T, head_dim)`): The queries.
+        key, value (`torch.Tensor` of shape `(B, heads, S, head_dim)`): The keys and values.
+        attention_mask (`torch.Tensor`, *optional*): Additive, and broadcast to `(B, heads, T, S)`.
+        scaling (`float`): Factor of the scores.
+        dropout (`float`, *optional*, defaults to 0): Probability that a weight is dropped in training.
+
+    Returns:
+        The outputs `(B, T, heads, head_dim)` and the weights `(B, heads, T, S)`.
+    """
+    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class FlamingoAttention(nn.Module):
+    """
+    Multi-head attention of one sequence to another, without biases, as in OpenFlamingo and flamingo-mini.
+
+    Args:
+        config ([`FlamingoConfig`]): Names the attention implementation.
+        query_size, context_size (`int`): Widths of the sequence that attends and of the one that is attended to.
+        num_heads, head_dim (`int`): Number of heads, and the width of each.
+    """
+
+    def __init__(self, config: FlamingoConfig, query_size: int, context_size: int, num_heads: int, head_dim: int):
+        super().__init__()
+        self.config = config
+        self.head_dim = head_dim
+        self.scaling = head_dim**-0.5
+        self.is_causal = False
+        self.q_proj = nn.Linear(query_size, num_heads * head_dim, bias=False)
+        self.k_proj = nn.Linear(context_size, num_heads * head_dim, bias=False)
+        self.v_proj = nn.Linear(context_size, num_heads * head_dim, bias=False)
+        self.o_proj = nn.Linear(num_heads * head_dim, query_size, bias=False)
+
+    def split_heads(self, states: torch.Tensor) -> torch.Tensor:
+        """Split states into heads: `(B, S, heads * head_dim)` -> `(B, heads, S, head_dim)`."""
+        return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+    def project_context(self, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Project `context` `(B, S, context_size)` to keys and values, each `(B, heads, S, head_dim)`."""
+        return self.split_heads(self.k_proj(context)), self.split_heads(self.v_proj(context))
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Attend with queries `(B, heads, T, head_dim)` to `(B, heads, S, head_dim)`: `(B, T, heads * head_dim)`."""
+        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        output, _ = attention_interface(
+            self, query, key, value, attention_mask, scaling=self.scaling, dropout=0.0, is_causal=False
+        )
+        return output.flatten(-2)
+
+
+class FlamingoMLP(nn.Module):
+    """Feed-forward network without biases, with its layer norm in front."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int, activation: str):
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden_size)
+        self.fc1 = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.act = ACT2FN[activation]
+        self.fc2 = nn.Linear(intermediate_size, hidden_size, bias=False)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Transform `(..., hidden_size)` to the same shape."""
+        return self.fc2(self.act(self.fc1(self.norm(hidden_states))))
+
+
+class FlamingoResamplerLayer(GradientCheckpointingLayer):
+    """
+    One layer of the resampler: the latents attend to the features and to themselves, then pass a feed-forward network.
+
+    In a resampler of type "transformer" there is one sequence, which attends to itself. In one of type "mlp" nothing
+    attends, and the feed-forward network gets as many more weights as attention would have had.
+    """
+
+    def __init__(self, config: FlamingoConfig):
+        super().__init__()
+        size, num_heads, head_dim = config.vision_hidden_size, config.resampler_num_heads, config.resampler_head_dim
+        self.norm_features = nn.LayerNorm(size) if config.resampler_type == "perceiver" else None
+        self.norm_latents = self.attention = None
+        intermediate_size = size * config.resampler_ffn_mult
+        if config.resampler_type == "mlp":
+            # Attention has four matrices of size * heads * head_dim, a feed-forward two of size * intermediate_size
+            intermediate_size += 2 * num_heads * head_dim
+        else:
+            self.norm_latents = nn.LayerNorm(size)
+            self.attention = FlamingoAttention(config, size, size, num_heads, head_dim)
+        self.mlp = FlamingoMLP(size, intermediate_size, config.resampler_activation)
+
+    def forward(
+        self,
+        latents: torch.Tensor,
+        features: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Update latents `(M, L, Dv)` from features `(M, F * P, Dv)` under an additive mask `(M, 1, 1, F * P + L)`."""
+        if self.attention is not None:
+            normed = self.norm_latents(latents)
+            query = self.attention.split_heads(self.attention.q_proj(normed))
+            context = normed if features is None else torch.cat([self.norm_features(features), normed], dim=1)
+            key, value = self.attention.project_context(context)
+            latents = latents + self.attention.o_proj(self.attention.attend(query, key, value, attention_mask))
+        return latents + self.mlp(latents)
+
+
+class FlamingoPerceiverResampler(nn.Module):
+    """
+    Perceiver resampler: turns any number of visual features into `L` latents (paper, section 3.1.1 and figure 5).
+
+    Keys and values come from the features and the latents together. A learned embedding is added to each frame; a
+    video with more frames than embeddings gets them by linear interpolation, first to first and last to last (paper,
+    appendix A.3.2: "30 frames at test time").
+
+    The paper compares it with a Transformer and an MLP of as many weights (table 3, row vi), but does not say how these
+    produce `L` outputs. `config.resampler_type` means:
+
+    - `"perceiver"`: the latents attend, and the features do not change.
+    - `"transformer"`: features and latents are one sequence that attends to itself, and the outputs at the latents
+      are kept: the cost is quadratic in `F * P`.
+    - `"mlp"`: each feature goes through residual feed-forward layers by itself. The frames are averaged, and the `P`
+      tokens are average-pooled to `L` (`adaptive_avg_pool1d`; with `P < L`, tokens are repeated). There are no latents
+      to learn.
+    """
+
+    def __init__(self, config: FlamingoConfig):
+        super().__init__()
+        size = config.vision_hidden_size
+        self.resampler_type = config.resampler_type
+        self.num_latents = config.resampler_num_latents
+        self.latents = None
+        if self.resampler_type != "mlp":
+            self.latents = nn.Parameter(torch.empty(self.num_latents, size))
+        self.frame_embeddings = None
+        if config.resampler_num_frames > 0:
+            self.frame_embeddings = nn.Parameter(torch.empty(config.resampler_num_frames, size))
+        self.layers = nn.ModuleList(FlamingoResamplerLayer(config) for _ in range(config.resampler_num_layers))
+        self.norm = nn.LayerNorm(size)
+
+    def forward(self, features: torch.Tensor, frame_mask: torch.BoolTensor | None = None) -> torch.Tensor:
+        """
+        Resample features to latents.
+
+        Args:
+            features (`torch.Tensor` of shape `(M, F, P, Dv)`): The features of `M` images or videos.
+            frame_mask (`torch.BoolTensor` of shape `(M, F)`, *optional*): True at real frames. By default all are real.
+
+        Returns:
+            `torch.Tensor` of shape `(M, L, Dv)`.
+        """
+        num_media, num_frames, num_patches, _ = features.shape
+        features = features.to(self.norm.weight.dtype)
+        if self.frame_embeddings is not None:
+            features = features + self._frame_embeddings(num_media, num_frames, frame_mask)[:, :, None]
+        features = features.flatten(1, 2)  # (M, F, P, Dv) -> (M, F * P, Dv)
+
+        if self.resampler_type == "mlp":
+            if self.training and not torch.compiler.is_compiling():
+                # Reentrant checkpointing computes no gradient of weights unless some input requires one.
+                features = features.requires_grad_()
+            for layer in self.layers:
+                features = layer(features)
+            return self.norm(self._pool(features.unflatten(1, (num_frames, num_patches)), frame_mask))
+
+        attention_mask = None
+        if frame_mask is not None:
+            # (M, F) -> (M, 1, 1, F * P + L); the latents are always visible
+            visible = frame_mask.repeat_interleave(num_patches, dim=1)
+            visible = nn.functional.pad(visible, (0, self.num_latents), value=True)
+            attention_mask = torch.zeros(visible.shape, dtype=features.dtype, device=features.device)
+            attention_mask = attention_mask.masked_fill(~visible, torch.finfo(features.dtype).min)[:, None, None]
+
+        # A copy instead of a view: with frozen features a view would be a leaf that requires a gradient, which torch's
+        # flop counter does not support.
+        latents = self.latents.repeat(num_media, 1, 1)
+        if self.resampler_type == "transformer":
+            latents, features = torch.cat([features, latents], dim=1), None
+        for layer in self.layers:
+            latents = layer(latents, features, attention_mask)
+        return self.norm(latents[:, -self.num_latents :])
+
+    def _pool(self, features: torch.Tensor, frame_mask: torch.BoolTensor | None) -> torch.Tensor:
+        """Average over the real frames, and over `L` parts of the tokens: `(M, F, P, Dv)` -> `(M, L, Dv)`."""
+        if frame_mask is None:
+            features = features.mean(dim=1)
+        else:
+            features = features.masked_fill(~frame_mask[:, :, None, None], 0).sum(dim=1)
+            features = features / frame_mask.sum(dim=1).clamp(min=1)[:, None, None]
+        return nn.functional.adaptive_avg_pool1d(features.transpose(1, 2), self.num_latents).transpose(1, 2)
+
+    def _frame_embeddings(self, num_media: int, num_frames: int, frame_mask: torch.BoolTensor | None) -> torch.Tensor:
+        """Interpolate frame embeddings `(M, F, Dv)` for each video by its own number of real frames."""
+        known = len(self.frame_embeddings)
+        device = self.frame_embeddings.device
+        if frame_mask is None:
+            frame_mask = torch.ones(num_media, num_frames, dtype=torch.bool, device=device)
+        frame = (frame_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+        count = frame_mask.sum(dim=1, keepdim=True)
+        position = torch.where(count > known, frame * ((known - 1) / (count - 1).clamp(min=1)), frame.float())
+        low = position.floor().long().clamp(max=known - 1)
+        high = (low + 1).clamp(max=known - 1)
+        weight = (position - low)[..., None].to(self.frame_embeddings.dtype)
+        return self.frame_embeddings[low] * (1 - weight) + self.frame_embeddings[high] * weight
+
+
+def apply_gate(gate: nn.Parameter | None, branch: torch.Tensor) -> torch.Tensor:
+    """Scale a branch by `tanh(gate)`, or return it as it is without a gate."""
+    return branch if gate is None else gate.tanh() * branch
+
+
+class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
+    """
+    Tanh-gated cross-attention and feed-forward network, before a decoder layer (paper, section 3.1.2 and figure 4).
+
+    `x += tanh(attn_gate) * attention(LN(x), latents)`, then `x += tanh(ffn_gate) * ffn(x)`. Both gates start at 0, so
+    the language model is unchanged at first. Without gates (`config.cross_attention_gating`) both branches are added in
+    full. Without hidden units (`config.cross_attention_ffn_mult`) there is no feed-forward network.
+    """
+
+    def __init__(self, config: FlamingoConfig):
+        super().__init__()
+        size = config.text_config.hidden_size
+        self.norm = nn.LayerNorm(size)
+        self.attention = FlamingoAttention(
+            config,
+            size,
+            config.vision_hidden_size,
+            config.cross_attention_num_heads,
+            config.cross_attention_head_dim,
+        )
+        is_gated, has_mlp = config.cross_attention_gating == "tanh", config.cross_attention_ffn_mult > 0
+        self.attn_gate = nn.Parameter(torch.empty(1)) if is_gated else None
+        self.mlp = self.ffn_gate = None
+        if has_mlp:
+            self.mlp = FlamingoMLP(size, size * config.cross_attention_ffn_mult, config.cross_attention_activation)
+            self.ffn_gate = nn.Parameter(torch.empty(1)) if is_gated else None
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        latents: torch.Tensor | None,
+        layout: SegmentLayout | MaskLayout | None = None,
+        cache: MediaCacheLayer | None = None,
+    ) -> torch.Tensor:
+        """
+        Add what the tokens see to the input of a decoder layer.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(B, T, D)`): The input of the decoder layer.
+            latents (`torch.Tensor`, *optional*):
+                Latents of the images of this call: `(S, L, Dv)` with a `SegmentLayout`, `(B, N, L, Dv)` with a
+                `MaskLayout`, `None` if there are none.
+            layout (`SegmentLayout` or `MaskLayout`, *optional*): Which token sees which of them.
+            cache (`MediaCacheLayer`, *optional*):
+                Holds the last image before this call; the last image of this call is written to it. Gradient
+                checkpointing drops the argument by this name.
+
+        Returns:
+            `torch.Tensor` of shape `(B, T, D)`.
+        """
+        attended = self._cross_attend(hidden_states, latents, layout, cache)
+        # Without any image the attention branch adds exactly 0, and the feed-forward branch still runs.
+        if attended is not None:
+            hidden_states = hidden_states + apply_gate(self.attn_gate, attended)
+        if self.mlp is not None:
+            hidden_states = hidden_states + apply_gate(self.ffn_gate, self.mlp(hidden_states))
+        return hidden_states
+
+    def _cross_attend(
+        self,
+        hidden_states: torch.Tensor,
+        latents: torch.Tensor | None,
+        layout: SegmentLayout | MaskLayout | None,
+        cache_layer: MediaCacheLayer | None,
+    ) -> torch.Tensor | None:
+        """Attend to the images of this call and the one in the cache: `(B, T, D)`, or `None` without any image."""
+        is_cached = cache_layer is not None and cache_layer.is_initialized
+        if latents is None and not is_cached:
+            return None
+
+        query = self.attention.q_proj(self.norm(hidden_states))  # (B, T, heads * head_dim)
+        if latents is None:
+            # Beams of one prompt see one image, so they are one row with more tokens, and its keys are read once:
+            # (B, T, ...) -> (B / repeats, repeats * T, ...)
+            query = self.attention.split_heads(query.unflatten(0, (-1, cache_layer.num_repeats)).flatten(1, 2))
+            attended = self.attention.attend(query, cache_layer.keys, cache_layer.values)
+            return self.attention.o_proj(attended.view(*hidden_states.shape[:2], -1))
+
+        latents, layout = latents.to(hidden_states.device), layout.to(hidden_states.device)
+        past = cache_layer.expanded() if is_cached else None
+        attend = self._attend_segments if isinstance(layout, SegmentLayout) else self._attend_masked
+        attended, last_key, last_value = attend(query, latents, layout, past)
+        if cache_layer is not None:
+            cache_layer.set_image(last_key, last_value)
+        return self.attention.o_proj(attended)
+
+    def _attend_segments(
+        self, query: torch.Tensor, latents: torch.Tensor, layout: SegmentLayout, past: tuple | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Let each row of tokens attend to the one image it sees. Also return keys and values of the last images."""
+        key, value = self.attention.project_context(latents)  # (S, heads, L, head_dim)
+        if past is not None:
+            key, value = torch.cat([past[0], key]), torch.cat([past[1], value])
+        # Mask by multiplication so that samples without an image get zero keys and values.
+        has_media = layout.has_media[:, None, None, None]
+        last_key, last_value = key[layout.last_index] * has_media, value[layout.last_index] * has_media
+        if layout.key_value_index is not None:
+            key, value = key[layout.key_value_index], value[layout.key_value_index]
+
+        # (B, T, ...) -> (R, c, ...) -> attention -> (R * c, ...) -> (B, T, ...); a token without an image gets the row of 0
+        rows = query.flatten(0, 1)[layout.token_index].unflatten(0, (len(key), -1))
+        attended = self.attention.attend(self.attention.split_heads(rows), key, value).flatten(0, 1)
+        attended = torch.cat([attended, attended.new_zeros(1, attended.shape[-1])])
+        return attended[layout.slot_index].view_as(query), last_key, last_value
+
+    def _attend_masked(
+        self, query: torch.Tensor, latents: torch.Tensor, layout: MaskLayout, past: tuple | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Let all tokens attend to all images under a mask. Also return keys and values of the last images."""
+        batch_size, num_media, num_latents, _ = latents.shape
+        key, value = self.attention.project_context(latents.flatten(1, 2))  # (B, heads, N * L, head_dim)
+        if past is None:
+            past_key = past_value = key.new_zeros(*key.shape[:2], num_latents, key.shape[-1])
+        else:
+            past_key, past_value = past
+        key, value = torch.cat([past_key, key], dim=2), torch.cat([past_value, value], dim=2)
+
+        attended = self.attention.attend(self.attention.split_heads(query), key, value, layout.attention_mask)
+        # (B, heads, (N + 1) * L, head_dim) -> (B, heads, N + 1, L, head_dim) -> the last image of each sample
+        samples = torch.arange(batch_size, device=key.device)
+        last_key, last_value = (
+            states.unflatten(2, (num_media + 1, num_latents))[samples, :, layout.last_index] for states in (key, value)
+        )
+        return attended, last_key, last_value

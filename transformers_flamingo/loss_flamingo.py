@@ -1,0 +1,277 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+The loss at supervised positions, in chunks.
+
+The head of a language model is a large part of the cost of training, and the logits of a whole batch a large part of its
+memory. Here logits exist at supervised positions only, [`LOSS_CHUNK_SIZE`] of them at a time.
+
+Shapes: `B` batch, `T` text length, `D` text width, `V` vocabulary, `M` supervised tokens of the batch.
+"""
+
+import copy
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+
+# Number of tokens whose logits are in memory at once. Fewer save little memory next to the activations, and do fewer
+# operations for each weight of the head that is read.
+LOSS_CHUNK_SIZE = 256
+
+
+class StubDecoder(nn.Module):
+    """
+    Stub decoder that returns precomputed outputs and delegates all other attributes to the real decoder.
+
+    Args:
+        decoder (`nn.Module`): The real decoder.
+    """
+
+    outputs: ModelOutput
+
+    def __init__(self, decoder: nn.Module):
+        super().__init__()
+        self.__dict__["decoder"] = decoder  # not a submodule, because its parameters are not wanted
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.decoder, name)
+
+    def forward(self, *args, **kwargs) -> ModelOutput:
+        """Return the outputs."""
+        return self.outputs
+
+
+class LanguageModelHead(nn.Module):
+    """
+    The head of a causal language model: from the last hidden states of its decoder to logits.
+
+    Heads differ between model families (bias, scaling, soft-capping), so instead of reimplementing them we call the
+    model's own `forward` on a shallow copy whose decoder is replaced by a [`StubDecoder`]. Modules and parameters are the
+    model's own, and the model itself does not change.
+
+    Args:
+        language_model (`PreTrainedModel`): The causal language model.
+        decoder_name (`str`): Name of its decoder among its modules.
+    """
+
+    def __init__(self, language_model: PreTrainedModel, decoder_name: str):
+        super().__init__()
+        self.language_model = module = self._copy(language_model)
+        *path, name = decoder_name.split(".")
+        for part in path:
+            module._modules[part] = self._copy(module._modules[part])
+            module = module._modules[part]
+        module._modules[name] = self.decoder = StubDecoder(module._modules[name])
+
+    @staticmethod
+    def _copy(module: nn.Module) -> nn.Module:
+        shallow = copy.copy(module)
+        shallow._modules = dict(module._modules)
+        # accelerate puts a forward on the instance, which would run the original.
+        shallow.__dict__.pop("forward", None)
+        return shallow
+
+    def forward(self, hidden_states: torch.Tensor, outputs: ModelOutput) -> torch.Tensor:
+        """
+        Compute logits.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(M, D)`): Some of the last hidden states in
+            outputs (`ModelOutput`): the decoder's outputs.
+
+        Returns:
+            `torch.Tensor` of shape `(M, V)`.
+        """
+        self.decoder.outputs = type(outputs)(**{**outputs, "last_hidden_state": hidden_states[None]})
+        # It is not called as a module: hooks on the whole language model are not meant for its head.
+        forward = type(self.language_model).forward
+        return forward(self.language_model, inputs_embeds=hidden_states[None], return_dict=True).logits[0]
+
+
+def extract_lm_head(language_model: nn.Module) -> LanguageModelHead | None:
+    """Return the head of a language model, or `None` where the head cannot be run by itself."""
+    # Wrapped by PEFT or `torch.compile`
+    if not isinstance(language_model, PreTrainedModel):
+        return None
+    # Sharded by FSDP2 or by DeepSpeed's ZeRO-3, which gather weights for a call of the whole model
+    if any(
+        hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id") for parameter in language_model.parameters()
+    ):
+        return None
+    decoder = language_model.get_decoder()
+    if not isinstance(decoder, PreTrainedModel):  # some other module of that name
+        decoder = language_model.base_model
+    names = [name for name, module in language_model.named_modules() if module is decoder]
+    return LanguageModelHead(language_model, names[0]) if names not in ([], [""]) else None
+
+
+class ChunkedLoss(torch.autograd.Function):
+    """
+    A loss that is a sum over tokens, computed for a few tokens at a time.
+
+    The logits of a chunk are freed before those of the next chunk are made: the gradient of each chunk is computed right
+    away, and only the gradient of the hidden states is kept. It is the gradient of the sum. Backward scales it by the
+    incoming gradient of a mean or a gradient scaler, so it does not vanish in half precision.
+
+    `apply(loss, chunk_size, needs_gradient, hidden_states, targets, *parameters)` takes `loss(hidden_states, targets)`, a
+    scalar, hidden states `(M, D)`, targets `(M,)`, and the parameters that `loss` uses and that require a gradient. Without
+    `needs_gradient` it computes the sum alone (autograd asks for a gradient even where gradients are switched off).
+    """
+
+    @staticmethod
+    def forward(ctx, loss, chunk_size, needs_gradient, hidden_states, targets, *parameters):
+        """Sum the loss over all chunks, and keep the gradients of the sum."""
+        total = hidden_states.new_zeros((), dtype=torch.float32)
+        gradients = []
+        sums = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in parameters if needs_gradient]
+        for chunk, chunk_targets in zip(hidden_states.split(chunk_size), targets.split(chunk_size), strict=True):
+            if not needs_gradient:
+                total += loss(chunk, chunk_targets)
+                continue
+            with torch.enable_grad():
+                chunk = chunk.detach().requires_grad_()
+                # As a view: the flop counter has hooks on inputs of modules, which autograd.grad refuses on a leaf.
+                chunk_loss = loss(chunk.view_as(chunk), chunk_targets)
+            total += chunk_loss.detach()
+            states_grad, *param_grads = torch.autograd.grad(chunk_loss, [chunk, *parameters], allow_unused=True)
+            gradients.append(states_grad)
+            for gradient_sum, gradient in zip(sums, param_grads, strict=True):
+                if gradient is not None:
+                    gradient_sum += gradient
+        if needs_gradient:
+            ctx.save_for_backward(torch.cat(gradients), *sums)
+            ctx.dtypes = [tensor.dtype for tensor in (hidden_states, *parameters)]
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, scale):
+        """Scale the kept gradients."""
+        # In float32: a mean's scale is rounded in half precision, and that of a gradient scaler may not fit.
+        # Without a target the mean is 0 / 0 and its scale not finite, but nothing depends on the parameters.
+        scale = scale if len(ctx.saved_tensors[0]) > 0 else torch.zeros_like(scale)
+        states_grad, *param_grads = (
+            (gradient.float() * scale).to(dtype) for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        )
+        return None, None, None, states_grad, None, *param_grads
+
+
+def chunked_loss(
+    sum_loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    hidden_states: torch.Tensor,
+    targets: torch.Tensor,
+    parameters: Iterable[nn.Parameter],
+    num_targets: torch.Tensor | int | None,
+) -> torch.Tensor:
+    """
+    Compute the mean loss of targets, in chunks.
+
+    Args:
+        sum_loss (`Callable`): The summed loss of hidden states `(m, D)` and targets `(m,)`.
+        hidden_states (`torch.Tensor` of shape `(M, D)`): The hidden states at supervised positions.
+        targets (`torch.Tensor` of shape `(M,)`): The ids to predict.
+        parameters (`Iterable[nn.Parameter]`): The parameters that `sum_loss` uses.
+        num_targets (`torch.Tensor` or `int`, *optional*):
+            Divisor of the sum; by default `M`. Without a target the mean is NaN, as in the stock loss, and its gradient 0.
+
+    Returns:
+        A scalar.
+    """
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    needs_gradient = torch.is_grad_enabled() and (hidden_states.requires_grad or len(parameters) > 0)
+    total = ChunkedLoss.apply(sum_loss, LOSS_CHUNK_SIZE, needs_gradient, hidden_states, targets, *parameters)
+    return total / (torch.tensor(len(targets)) if num_targets is None else num_targets)
+
+
+class WithZeroGradients(torch.autograd.Function):
+    """
+    Identity that gives a gradient of 0 to parameters that its input does not depend on: `apply(tensor, *parameters)`.
+
+    A batch without images leaves resampler and cross-attention unused, and processes that train together
+    (`DistributedDataParallel`) would wait for their gradients forever where another process has images. It is not
+    `tensor + 0 * sum(parameters)`, which is NaN when a parameter or the sum is not finite.
+    """
+
+    @staticmethod
+    def forward(ctx, tensor: torch.Tensor, *parameters: nn.Parameter) -> torch.Tensor:
+        """Copy the tensor."""
+        ctx.save_for_backward(*parameters)
+        return tensor.clone()  # a view could not be scaled in place, as Trainer does
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Pass the gradient on, with zeros for the parameters."""
+        return gradient, *map(torch.zeros_like, ctx.saved_tensors)
+
+
+class FlamingoLossMixin:
+    """The loss of a [`FlamingoModel`] in training."""
+
+    def _supervised_loss(
+        self,
+        outputs: ModelOutput,
+        head: LanguageModelHead | None,
+        targets: torch.LongTensor,
+        supervised: torch.BoolTensor,
+        shift_labels: torch.LongTensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        ignore_index: int = -100,
+        **kwargs,
+    ) -> torch.Tensor:
+        """
+        Compute the loss from logits at supervised positions only: the head is expensive, and full-batch logits dominate
+        memory.
+
+        Args:
+            outputs (`ModelOutput`): Of the language model's body, or, without `head`, of the whole language model.
+            head ([`LanguageModelHead`], *optional*): Makes logits from hidden states, in chunks.
+            targets (`torch.LongTensor` of shape `(M,)`): The ids to predict.
+            supervised (`torch.BoolTensor` of shape `(B, T)`): True where they are predicted.
+            kwargs: Those of the loss function.
+        """
+        compute_loss = functools.partial(
+            self.loss_function,
+            labels=None,
+            vocab_size=self.config.text_config.vocab_size,
+            ignore_index=ignore_index,
+            **kwargs,
+        )
+        if head is None:
+            return compute_loss(outputs.logits, shift_labels=targets, num_items_in_batch=num_items_in_batch)
+
+        def sum_loss(hidden_states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return compute_loss(head(hidden_states, outputs), shift_labels=targets, num_items_in_batch=1)
+
+        hidden_states = outputs.last_hidden_state
+        hidden_states = hidden_states[supervised.to(hidden_states.device)]  # (B, T, D) -> (M, D)
+        row_parameters = [] if self.head_token_rows is None else self.head_token_rows.parameters()
+        return chunked_loss(
+            sum_loss,
+            hidden_states,
+            targets.to(hidden_states.device),
+            [*head.parameters(), *row_parameters],
+            num_items_in_batch,
+        )
+
+    def _with_zero_gradients(
+        self, loss: torch.Tensor | None, logits: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Give parameters that only images use a gradient of 0: see [`WithZeroGradients`]."""
+        unused = [*self.resampler.parameters(), *([] if self.vision_model is None else self.vision_model.parameters())]
+        for name, parameter in self.gated_cross_attention.named_parameters():
+            # The feed-forward networks are used: in reentrant checkpointing they would have two gradients
+            if ".mlp." not in name and not name.endswith("ffn_gate"):
+                unused.append(parameter)
+        # Sharded parameters are not part of a graph outside their modules
+        unused = [p for p in unused if p.requires_grad and type(p.data) is torch.Tensor]
+        if not unused:
+            return loss, logits
+        if loss is None:
+            return None, WithZeroGradients.apply(logits, *unused)
+        return WithZeroGradients.apply(loss, *unused), logits

@@ -1,0 +1,243 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+Joining two pretrained backbones, and loading and saving a whole model: special tokens, quantization, whole folders.
+"""
+
+import copy
+import functools
+import os
+from dataclasses import fields
+from typing import Any, Self
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers.quantizers.auto import AutoQuantizationConfig
+from transformers.utils import logging
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from .configuration_flamingo import FlamingoConfig
+from .saving_flamingo import update_folder
+from .tokenizers_flamingo import load_tokenizer
+
+
+logger = logging.get_logger(__name__)
+
+
+# Names that a quantization config must skip so that it quantizes the decoder of the language model only. Quantizers match
+# prefixes, suffixes and regular expressions against names of modules or of their weights. The direct children of a language
+# model are its decoder and its head; the heads of BERT and its relatives are deeper.
+_UNQUANTIZED_MODULES = [
+    "vision_model",
+    "resampler",
+    "gated_cross_attention",
+    r"language_model\.[^.]+(\.weight|\.bias)?$",
+    r"language_model\.(lm_head|cls|generator_predictions)",
+]
+# Attributes that hold this list in the quantization configs of different libraries.
+_SKIP_LISTS = ("llm_int8_skip_modules", "modules_to_not_convert")
+
+
+def _quantize_only_the_decoder(quantization_config: QuantizationConfigMixin | dict) -> QuantizationConfigMixin:
+    """
+    Return a copy that quantizes the decoder of the language model only.
+
+    The names that it skips already may be relative to the language model, as users know them, or to the whole model.
+    """
+    if isinstance(quantization_config, dict):
+        quantization_config = AutoQuantizationConfig.from_dict(quantization_config)
+    quantization_config = copy.deepcopy(quantization_config)
+    for name in _SKIP_LISTS:
+        if hasattr(quantization_config, name):
+            given = getattr(quantization_config, name) or []
+            inside = [f"language_model.{key}" for key in given if not key.startswith("language_model")]
+            names = [*_UNQUANTIZED_MODULES, *given, *inside]
+            setattr(quantization_config, name, list(dict.fromkeys(names)))
+    return quantization_config
+
+
+def _load_backbone(auto_class: type, name_or_path: str | os.PathLike, kwargs: dict[str, Any]) -> PreTrainedModel:
+    """Load a backbone, and check that no weight is missing: `from_pretrained` would leave it random, and then it is frozen."""
+    model, info = auto_class.from_pretrained(name_or_path, **kwargs, output_loading_info=True)
+    # A checkpoint of a classifier has no pooler, and none is used here.
+    if missing := sorted(key for key in info["missing_keys"] if "pooler" not in key.split(".")):
+        raise ValueError(
+            f"{str(name_or_path)!r} lacks {len(missing)} weights of its model, such as {missing[0]}. They would be random. Use the "
+            "config.json that was saved with these weights, or fetch the model again."
+        )
+    return model
+
+
+def _special_token_ids(text_model_name_or_path: str, vocab_size: int, given: dict[str, Any]) -> dict[str, int]:
+    """
+    Find the ids that the processor gives to `<|endofchunk|>`, `<image>` and, where there is no padding token, `<PAD>`.
+
+    They are those of the tokenizer if it has them, else the next free ones. The model needs a row for each. Ids in `given`
+    are kept.
+    """
+    try:
+        tokenizer = load_tokenizer(text_model_name_or_path)
+        vocabulary, free = tokenizer.get_vocab(), len(tokenizer)
+        needs_pad = "pad_token" not in tokenizer.special_tokens_map
+    except (OSError, ValueError):
+        vocabulary, free, needs_pad = {}, 0, False
+    has_ids = "image_token_id" in given or "end_of_chunk_token_id" in given
+    # Where there are no tokenizer files, some tokenizer classes start with an empty vocabulary instead of failing.
+    if 2 * free < vocab_size:
+        vocabulary, free, needs_pad = {}, vocab_size, False
+        if not has_ids:
+            logger.warning(
+                f"No tokenizer was found at {text_model_name_or_path}, so `<|endofchunk|>` and `<image>` get the ids "
+                f"{free} and {free + 1}, after all rows of the language model. If your tokenizer has other ids for "
+                "them, pass `image_token_id` and `end_of_chunk_token_id`."
+            )
+    ids = {}
+    # The order in which FlamingoProcessor adds them.
+    for name, token in (("end_of_chunk_token_id", "<|endofchunk|>"), ("image_token_id", "<image>")):
+        ids[name] = given.get(name) if has_ids else vocabulary.get(token, free)
+        free = max(free, 1 + (ids[name] or 0))
+    if needs_pad:
+        ids["pad_token_id"] = free
+    return ids
+
+
+class FlamingoPretrainedMixin:
+    """Loading and saving of a [`FlamingoModel`]: `from_pretrained`, `from_vision_text_pretrained` and `save_pretrained`."""
+
+    @classmethod
+    def from_pretrained(cls, *args, quantization_config: QuantizationConfigMixin | dict | None = None, **kwargs):
+        """
+        Load a model as [`PreTrainedModel.from_pretrained`] does.
+
+        A `quantization_config` quantizes the decoder of the language model only, except for the modules that it names
+        itself. The head, the vision encoder, the resampler and the gated blocks keep their precision.
+
+        Raises:
+            ValueError: the quantization cannot skip modules.
+        """
+        if quantization_config is not None:
+            quantization_config = _quantize_only_the_decoder(quantization_config)
+            if not any(hasattr(quantization_config, name) for name in _SKIP_LISTS):
+                raise ValueError(
+                    f"{type(quantization_config).__name__} has no list of modules to skip, so it would also "
+                    "quantize the gated blocks, which are trained, and the vision encoder. Use BitsAndBytesConfig, "
+                    "TorchAoConfig or QuantoConfig."
+                )
+            kwargs["quantization_config"] = quantization_config
+        return super().from_pretrained(*args, **kwargs)
+
+    def save_pretrained(
+        self,
+        save_directory: str,
+        is_main_process: bool = True,
+        state_dict: dict[str, torch.Tensor] | None = None,
+        push_to_hub: bool = False,
+        **kwargs,
+    ) -> None:
+        """
+        Save the model as `PreTrainedModel.save_pretrained` does, with two differences.
+
+        Parameters keep their own names. The stock method gives those of some language models the names of older
+        releases (GPT-NeoX: `embed_out`). [`~FlamingoModel.from_pretrained`] reads either, but a `Trainer` that resumes
+        would ignore them with a warning.
+
+        The new files replace those of an earlier model only when all are written. A process that is killed leaves the
+        earlier model, or a folder without `config.json`, which does not load. It never leaves the configuration of one
+        model with the weights of another.
+
+        Raises:
+            OSError: the folder cannot be written, or there is a file of that name. Its content does not change then.
+        """
+        if any(rows is not None and not rows.is_view for rows in (self.input_token_rows, self.output_token_rows)):
+            state_dict = self.merge_token_rows(self.state_dict() if state_dict is None else state_dict)
+        kwargs.setdefault("save_original_format", False)
+        save = functools.partial(
+            super().save_pretrained, is_main_process=is_main_process, state_dict=state_dict, push_to_hub=push_to_hub
+        )
+        # Shards are written by all processes at once, into the folder itself.
+        if kwargs.get("distributed_checkpoint") or not self.should_save_on_this_rank(is_main_process):
+            save(save_directory, **kwargs)
+            return
+        if push_to_hub:
+            kwargs.setdefault("repo_id", os.path.basename(os.path.normpath(save_directory)))
+        with update_folder(save_directory) as partial:
+            save(partial, **kwargs)
+
+    @classmethod
+    def from_vision_text_pretrained(
+        cls,
+        vision_model_name_or_path: str | None,
+        text_model_name_or_path: str,
+        **kwargs,
+    ) -> Self:
+        """
+        Join two pretrained backbones. Resampler and gated blocks are new and must be trained. Until then the model
+        computes exactly what the language model does.
+
+        The embeddings of the language model are resized to hold `<|endofchunk|>` and `<image>`, and the `<PAD>` that
+        [`FlamingoProcessor`] adds to a tokenizer without one. New rows are drawn around the mean of the old ones (the
+        default of `resize_token_embeddings`).
+
+        Args:
+            vision_model_name_or_path (`str`, *optional*):
+                Name or directory of the vision encoder. Of a two-tower model, such as CLIP, the vision tower is used.
+                `None` makes a model without one, which needs `vision_hidden_size`.
+            text_model_name_or_path (`str`): Name or directory of the causal language model.
+            kwargs:
+                `vision_*` and `text_*` go to the `from_pretrained` of that backbone without their prefix, such as
+                `text_quantization_config`; `dtype` is the dtype of the whole model (default: the language model's);
+                the rest are fields of [`FlamingoConfig`]. By default `image_token_id` and `end_of_chunk_token_id` are those
+                that [`FlamingoProcessor`] adds to the tokenizer at `text_model_name_or_path`. Without a tokenizer there,
+                they come after the last row of the embeddings.
+
+        Returns:
+            [`FlamingoModel`] in evaluation mode. Nothing is frozen: see [`~FlamingoModel.freeze_backbones`].
+
+        Raises:
+            ValueError: a backbone does not fit.
+        """
+        config_fields = {f.name for f in fields(FlamingoConfig)}
+        dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
+        backbone_kwargs = {"vision_": {}, "text_": {}}
+        for key in list(kwargs):
+            for prefix, target in backbone_kwargs.items():
+                if key.startswith(prefix) and key not in config_fields:
+                    target[key.removeprefix(prefix)] = kwargs.pop(key)
+        for target in backbone_kwargs.values():
+            if dtype is not None:
+                target.setdefault("dtype", dtype)
+
+        vision_model, vision_config = None, None
+        if vision_model_name_or_path is not None:
+            vision_config = AutoConfig.from_pretrained(vision_model_name_or_path)
+            vision_config = getattr(vision_config, "vision_config", vision_config)
+            vision_model = _load_backbone(
+                AutoModel, vision_model_name_or_path, {"config": vision_config, **backbone_kwargs["vision_"]}
+            )
+            vision_config = vision_model.config
+
+        language_model = _load_backbone(AutoModelForCausalLM, text_model_name_or_path, backbone_kwargs["text_"])
+        text_config = language_model.config.get_text_config()
+        kwargs = {**_special_token_ids(text_model_name_or_path, text_config.vocab_size, kwargs), **kwargs}
+        ids = [kwargs.get(name) for name in ("image_token_id", "end_of_chunk_token_id", "pad_token_id")]
+        num_rows = 1 + max(token_id or 0 for token_id in ids)
+        if num_rows > language_model.get_input_embeddings().weight.shape[0]:
+            language_model.resize_token_embeddings(num_rows)
+
+        config = FlamingoConfig.from_vision_text_configs(vision_config, text_config, **kwargs)
+        model = cls(config, vision_model=vision_model, language_model=language_model)
+        for part in model.children():
+            if part is not language_model:
+                part.to(language_model.device, language_model.dtype)
+        if getattr(language_model, "hf_quantizer", None) is not None:
+            model._adopt_quantization()
+        return model.eval()
+
+    def _adopt_quantization(self) -> None:
+        """Copy the quantization attributes to the composite model, where saving, loading, Trainer and PEFT expect them."""
+        quantizer, text_config = self.language_model.hf_quantizer, self.config.text_config
+        quantizer.quantization_config = _quantize_only_the_decoder(quantizer.quantization_config)
+        self.config.quantization_config = quantizer.quantization_config
+        del text_config.quantization_config
+        for name in ("hf_quantizer", "is_quantized", "quantization_method", "is_loaded_in_8bit", "is_loaded_in_4bit"):
+            if hasattr(self.language_model, name):
+                setattr(self, name, getattr(self.language_model, name))

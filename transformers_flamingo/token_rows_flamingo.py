@@ -1,0 +1,239 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+Trainable rows of frozen embeddings, and what `freeze_backbones()` freezes.
+
+With frozen backbones the embeddings of the new tokens are trained, and no other row of the matrix. A [`TokenRows`] holds
+these rows as parameters of their own, so the optimizer sees them alone, with weight decay and state for them alone. It
+has two modes:
+
+|                          | view (default)                        | detached, after [`TokenRows.detach`]                |
+|--------------------------|---------------------------------------|-----------------------------------------------------|
+| memory of a parameter    | that of its row in the matrix         | its own                                             |
+| value in use             | the matrix                            | the parameter, which overrides the row              |
+| in the state dict        | no, because the matrix contains it    | yes, until `merge_token_rows` writes it into the matrix |
+| used                     | everywhere else, and in checkpoints   | where the matrix is sharded over processes (FSDP2)  |
+
+In the first mode a checkpoint has no names that a plain model lacks, which is why it is the default. The second exists
+because a sharded matrix has no rows that could share memory.
+
+Shapes: `B` batch, `T` text length, `D` text width, `V` vocabulary, `K` trained tokens.
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+
+class TokenRows(nn.Module):
+    """
+    Trainable rows of a frozen embedding matrix, as parameters `token_ID` `(D,)`.
+
+    Args:
+        weight (`torch.Tensor` of shape `(V, D)`): The matrix.
+        token_ids (`list[int]`): The rows.
+    """
+
+    def __init__(self, weight: torch.Tensor, token_ids: list[int]):
+        super().__init__()
+        self.token_ids = token_ids
+        self.is_view = True
+        self.hooks: list[RemovableHandle] = []
+        for token_id in token_ids:
+            self.register_parameter(f"token_{token_id}", nn.Parameter(weight.data[token_id]))
+
+    def items(self) -> list[tuple[int, nn.Parameter]]:
+        """Return the token ids, each with its row `(D,)`."""
+        return [(token_id, getattr(self, f"token_{token_id}")) for token_id in self.token_ids]
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Tell whether some row records gradients now."""
+        return torch.is_grad_enabled() and any(row.requires_grad for row in self.parameters())
+
+    def hook(self, module: nn.Module, function: Callable) -> None:
+        """Register `function(rows, module, args, output)` as a forward hook of an embedding, until [`~TokenRows.unhook`]."""
+        self.hooks.append(module.register_forward_hook(functools.partial(function, self)))
+
+    def unhook(self) -> None:
+        """Remove the hooks."""
+        for handle in self.hooks:
+            handle.remove()
+        self.hooks.clear()
+
+    @torch.no_grad()
+    def refresh(self, weight: torch.Tensor) -> None:
+        """Make the parameters views of `weight` `(V, D)` again: moving, casting or copying a model gives them other memory."""
+        if not self.is_view:
+            return
+        for token_id, row in self.items():
+            if row.data_ptr() != weight[token_id].data_ptr():
+                row.data = weight.data[token_id]
+
+    @torch.no_grad()
+    def detach(self) -> None:
+        """Give each parameter its own memory, permanently."""
+        for _, row in self.items():
+            row.data = row.data.clone()
+        self.is_view = False
+
+    def _save_to_state_dict(self, *args, **kwargs):
+        if not self.is_view:
+            super()._save_to_state_dict(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        if not self.is_view:
+            super()._load_from_state_dict(*args, **kwargs)
+
+
+def train_input_rows(rows: TokenRows, embedding: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+    """Add the rows' gradients, and detached values, to the output `(B, T, D)` of a frozen input embedding: its forward hook."""
+    scale = torch.as_tensor(getattr(embedding, "embed_scale", 1.0))  # Gemma's embedding multiplies by it
+    for token_id, row in rows.items():
+        is_token = (args[0] == token_id)[..., None]
+        if not rows.is_view:
+            output = torch.where(is_token, (row * scale.to(row.dtype)).to(output.dtype), output)
+        elif rows.needs_gradient:
+            # The value is in the output already. What is added is 0 with the gradient of the row.
+            output = output + is_token * ((row - row.detach()) * scale)
+    return output
+
+
+def train_output_rows(rows: TokenRows, head: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+    """Add the rows' gradients, and detached values, to the logits `(..., V)` of a frozen output embedding: its forward hook."""
+    if rows.is_view and not rows.needs_gradient:
+        return output
+    weight = torch.stack([row for _, row in rows.items()])  # (K, D)
+    index = torch.tensor(rows.token_ids, device=output.device)
+    # In place over the whole of `output`: through a slice of it, backward would copy the gradient of all logits.
+    if rows.is_view:
+        logits = nn.functional.linear(args[0].detach(), weight)
+        return output.index_add_(-1, index, (logits - logits.detach()).to(output.dtype))
+    # The detached rows replace the matrix's own columns, with the gradient of the hidden states.
+    bias = getattr(head, "bias", None)
+    logits = nn.functional.linear(args[0], weight, None if bias is None else bias[index])
+    return output.index_copy_(-1, index, logits.to(output.dtype))
+
+
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Gather a tensor that is sharded over processes."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+class FlamingoFreezingMixin:
+    """What is trained of a [`FlamingoModel`]: freezing and unfreezing of its backbones."""
+
+    input_token_rows: TokenRows | None
+    output_token_rows: TokenRows | None
+
+    def freeze_backbones(self) -> None:
+        """
+        Freeze vision encoder and language model, except for the embeddings of `<image>` and `<|endofchunk|>`.
+
+        The resampler, the gated blocks, and the two new rows of the input embedding (and of the output embedding where it
+        is not tied to it) stay trainable. All other weights of the backbones stay bit-identical through training, even
+        with weight decay: see [`TokenRows`]. A frozen vision encoder runs without recording gradients.
+
+        Raises:
+            ValueError: the model has PEFT adapters.
+        """
+        if getattr(self, "peft_config", None):
+            raise ValueError(
+                "This model has PEFT adapters, and PEFT froze all that they do not train. `freeze_backbones()` would also "
+                "freeze the adapters of the language model, and make parameters of rows that PEFT trains already. Do not "
+                "call it."
+            )
+        if self.vision_model is not None:
+            self.vision_model.requires_grad_(False)
+        self.language_model.requires_grad_(False)
+        self.resampler.requires_grad_(True)
+        self.gated_cross_attention.requires_grad_(True)
+        self._remove_token_rows()
+        self._add_token_rows()
+
+    def unfreeze_backbones(self, vision_model: bool | None = None, language_model: bool | None = None) -> None:
+        """
+        Make the backbones trainable again.
+
+        Without arguments both are unfrozen. With one argument, `True` unfreezes that backbone alone and `False` the other
+        one alone.
+
+        Args:
+            vision_model (`bool`, *optional*): Whether to unfreeze the vision encoder.
+            language_model (`bool`, *optional*): Whether to unfreeze the language model.
+        """
+        unfreezes_vision = not language_model if vision_model is None else vision_model
+        unfreezes_text = not vision_model if language_model is None else language_model
+        if unfreezes_vision and self.vision_model is not None:
+            self.vision_model.requires_grad_(True)
+        if unfreezes_text:
+            self._remove_token_rows()
+            self.language_model.requires_grad_(True)
+
+    @property
+    def trained_token_ids(self) -> list[int]:
+        """Return the tokens whose embeddings are trained with frozen backbones: the special ones that are not ordinary text."""
+        token_ids = {self.config.image_token_id, self.config.end_of_chunk_token_id}
+        return sorted(token_ids - set(self.config.image_token_ids or ()))
+
+    @property
+    def head_token_rows(self) -> TokenRows | None:
+        """Return the trained rows of the output embedding: those of the input embedding where the two are tied."""
+        return self.input_token_rows if self.output_token_rows is None else self.output_token_rows
+
+    def _add_token_rows(self) -> None:
+        embedding, head = self.get_input_embeddings(), self.get_output_embeddings()
+        self.input_token_rows = TokenRows(embedding.weight, self.trained_token_ids)
+        if head.weight is not embedding.weight:
+            self.output_token_rows = TokenRows(head.weight, self.trained_token_ids)
+        self.input_token_rows.hook(embedding, train_input_rows)
+        self.head_token_rows.hook(head, train_output_rows)
+
+    def _remove_token_rows(self) -> None:
+        for rows in (self.input_token_rows, self.output_token_rows):
+            if rows is not None:
+                rows.unhook()
+        self.input_token_rows = self.output_token_rows = None
+
+    def refresh_token_rows(self) -> None:
+        """Make the trained rows views of their matrices again, after the model was moved, cast or copied."""
+        if self.input_token_rows is not None:
+            self.input_token_rows.refresh(self.get_input_embeddings().weight)
+        if self.output_token_rows is not None:
+            self.output_token_rows.refresh(self.get_output_embeddings().weight)
+
+    def detach_token_rows(self) -> None:
+        """Give the trained rows of frozen embeddings their own memory, before the matrices are sharded: see [`TokenRows`]."""
+        self.refresh_token_rows()
+        for rows in (self.input_token_rows, self.output_token_rows):
+            if rows is not None:
+                rows.detach()
+
+    @torch.no_grad()
+    def merge_token_rows(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """
+        Write detached token rows of a full state dict into its matrices.
+
+        Args:
+            state_dict (`dict[str, torch.Tensor]`): Its matrices are changed in place, unless they are sharded.
+
+        Returns:
+            The state dict without the rows. A state dict that has none is returned as it is.
+        """
+        merged = dict(state_dict)
+        names = {module: name for name, module in self.named_modules()}
+        head_rows = "input_token_rows" if self.output_token_rows is None else "output_token_rows"
+        for module, rows_name in (
+            (self.get_input_embeddings(), "input_token_rows"),
+            (self.get_output_embeddings(), head_rows),
+        ):
+            rows, key = getattr(self, rows_name), f"{names[module]}.weight"
+            for token_id in [] if rows is None else rows.token_ids:
+                row = state_dict.get(f"{rows_name}.token_{token_id}")
+                merged.pop(f"{rows_name}.token_{token_id}", None)
+                if row is not None and key in merged:
+                    merged[key] = full_tensor(merged[key])
+                    merged[key][token_id] = full_tensor(row)
+        return merged
