@@ -185,6 +185,7 @@ def train_text_backbone(
         "training_seconds": round(time.perf_counter() - started, 1),
         "versions": library_versions(),
     }
+    model.config.use_cache = True  # the trainer has switched it off
     with update_folder(Path(output_dir)) as partial:
         model.eval().save_pretrained(partial)
         tokenizer.save_pretrained(partial)
