@@ -279,3 +279,5 @@ class FlamingoGenerationMixin(GenerationMixin):
             # Generated tokens see what the last token of the prompt sees.
             num_new_tokens = max(markers.shape[1] - media_index.shape[1], 0)
             media_index = torch.cat([media_index, media_index[:, -1:].expand(-1, num_new_tokens)], dim=1)
+        model_inputs["media_index"] = media_index
+        return model_inputs

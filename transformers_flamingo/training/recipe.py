@@ -88,8 +88,7 @@ def make_recipe_parser(**kwargs: Any) -> ArgumentParser:
     """
     parser = RecipeParser(_KINDS, _MAPPING_NAMES, **kwargs)
     group = parser.add_argument_group(
-        "data sources",
-        "fields of the source NAME of the mixture; of held-out data with `evaluation` instead of `data`",
+        "fields of a source", "`data.NAME` is a source of the mixture. For held-out data, write `evaluation.NAME`."
     )
     for f in fields(DataSource):
         if f.name != "name":
