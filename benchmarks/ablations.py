@@ -1,12 +1,12 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-The paper's ablations over the miniature world, each trained for the same steps: a table of what each costs.
+Train the paper's ablations on the miniature world, each for the same number of steps, and write a table of their scores.
 
     flamingo miniature-data miniature-data --num-pictures 2000 --num-videos 200
     python benchmarks/ablations.py --data miniature-data --steps 250 --output runs/ablations --table docs/ablations.md
 
-A run that is there already is not repeated. One seed, few steps, a tiny world: a table of the switches at work, and no
-repetition of the paper's.
+Runs that have finished in the output folder are not repeated. One seed, few steps and a tiny world: the table shows that
+the switches work, and does not reproduce the paper's.
 """
 
 import argparse
@@ -27,10 +27,11 @@ COLUMNS = {
 
 
 def main() -> None:
+    """Train what has not been trained yet, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder of `flamingo miniature-data`")
-    parser.add_argument("--steps", type=int, default=250)
-    parser.add_argument("--output", required=True)
+    parser.add_argument("--data", required=True, help="folder that `flamingo miniature-data` wrote")
+    parser.add_argument("--steps", type=int, default=250, help="optimizer steps of each run (default: %(default)s)")
+    parser.add_argument("--output", required=True, help="folder for the runs, one subfolder each")
     parser.add_argument("--table", required=True, help="Markdown file to write")
     arguments = parser.parse_args()
     names = ["miniature", *sorted(map(str, ABLATIONS.glob("*.yaml")))]
@@ -49,8 +50,9 @@ def main() -> None:
     lines = [
         "# The paper's ablations over the miniature world",
         "",
-        f"{arguments.steps} steps each, one seed, 200 held-out rows. Written by `benchmarks/ablations.py`: the switches at work, in a "
-        "tiny world after few steps, and no repetition of the paper's table 3. Of three layers, every second is the one in the middle.",
+        f"{arguments.steps} steps each, one seed, 200 held-out rows. Written by `benchmarks/ablations.py`: they show the switches at "
+        "work in a tiny world after few steps, and do not reproduce the paper's table 3. With three layers, every second one is "
+        "the middle one.",
         "",
         *(f"| {' | '.join(map(str.strip, row))} |" for row in (header, ["---"] * len(header), *rows)),
     ]

@@ -1,12 +1,12 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-What beams cost: `generate()` with 1, 3 and 8 beams after a prompt with 8 images.
+Measure the cost of beams: `generate()` with 1, 3 and 8 beams after a prompt with 8 images.
 
     python benchmarks/beam_search.py [--workload small] [--text gpt2] [--tokens 256] [--new-tokens 8] [--repeats 5]
 
-"Stock prefill" is the same model with the prefill of transformers' `generate()`, which computes a prompt once for each
-beam. The floor is the prompt once, images included, and each new token of each beam; of the first, `prompt` has the time. "Kept
-for images" is what the media cache holds at the end.
+"Stock prefill" is the same model with the prefill of transformers' `generate()`, which computes the prompt once for each
+beam. The floor is computing the prompt once, with its images, and each new token of each beam. The row `prompt` is the time
+of the prompt. "Kept for images" is the size of the media cache at the end.
 """
 
 import functools
@@ -21,6 +21,7 @@ from transformers_flamingo.media_cache_flamingo import MediaCacheLayer
 
 
 def main() -> None:
+    """Time the searches, print the table and save it if asked to."""
     arguments = common.parser(__doc__, tokens=256, new_tokens=8, images=8).parse_args()
     model = common.build(arguments)
     batch = common.inputs(model, arguments.images, arguments.tokens)

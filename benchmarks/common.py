@@ -1,10 +1,10 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-What the benchmarks share: the workloads, timing in turns, and where figures go.
+Shared parts of the benchmarks: the workloads, timing in turns, and saving of the figures.
 
-A script measures its cases in turns within one run, so that whatever else the machine does falls on all of them, and
-prints medians, their spread (the middle half of the runs, over the median) and ratios. With `--save` the rows are
-written to `benchmarks/results/<script>.<device>.json`, from which `benchmarks/report.py` makes the tables of README.md.
+A script measures its cases in turns within one run, so that other load on the machine affects all of them, and prints
+medians, their spread (the interquartile range over the median) and ratios. With `--save` the rows are written to
+`benchmarks/results/<script>.<device>.json`, from which `benchmarks/report.py` makes the tables of README.md.
 """
 
 import argparse
@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # a line on stderr at each start and stop of the profiler
+# Otherwise the profiler prints a line to stderr whenever it starts and stops. It is read when torch is imported.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ from transformers_flamingo.evaluation.engine import MediaItem
 
 RESULTS = Path(__file__).parent / "results"
 
-# Shapes of the workloads: "small" on a CPU, "large" on a GPU in bfloat16.
+# Shapes of the workloads: "small" for a CPU in float32, "large" for a GPU in bfloat16
 CLIP_VIT_B_32 = {"patch_size": 32}
 CLIP_VIT_L_14 = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
 CLIP_VIT_L_14 |= {"patch_size": 14}
@@ -61,21 +62,48 @@ TEXT: dict[str, Callable[[], PreTrainedConfig]] = {
 }
 
 
+# Help of the options that only some scripts have
+OPTIONS = {
+    "batch_size": "number of texts in a batch",
+    "documents": "number of captions",
+    "images": "number of images",
+    "layers": "number of layers of the language model; 0 for all",
+    "max_images": "maximum number of images in a prompt",
+    "max_tokens": "maximum number of tokens of a caption",
+    "min_tokens": "minimum number of tokens of a caption",
+    "new_tokens": "number of tokens to generate",
+    "pool": "number of examples that demonstrations are drawn from",
+    "queries": "number of queries in a run",
+    "rows": "number of rows of data",
+    "shots": "number of demonstrations before the query",
+    "tokens": "number of tokens of a text, with its image markers",
+    "workers": "number of workers of the data loader, compared with none",
+}
+
+
 def parser(doc: str, **integers: int) -> argparse.ArgumentParser:
-    """The options that all scripts have, and `--name` for each integer."""
+    """Make a parser of the options that all scripts have, and of `--name` for each integer with its default."""
     result = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    result.add_argument("--workload", choices=("small", "large"), default="small")
-    result.add_argument("--text", choices=TEXT, help="language model (small: gpt2, large: llama-1b)")
-    result.add_argument("--device", default="cpu")
-    result.add_argument("--repeats", type=int, default=5)
+    result.add_argument(
+        "--workload",
+        choices=("small", "large"),
+        default="small",
+        help="CLIP ViT-B/32 and GPT-2 small in float32, or CLIP ViT-L/14 and a Llama of 1B in bfloat16 (default: %(default)s)",
+    )
+    result.add_argument(
+        "--text", choices=TEXT, help="language model (default: gpt2 if small, or opt in peers.py; llama-1b if large)"
+    )
+    result.add_argument("--device", default="cpu", help="device of torch, such as cuda (default: %(default)s)")
+    result.add_argument("--repeats", type=int, default=5, help="number of runs of each case (default: %(default)s)")
     result.add_argument("--save", action="store_true", help="write the rows to benchmarks/results")
     for name, default in integers.items():
-        result.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
+        help_text = f"{OPTIONS[name]} (default: %(default)s)"
+        result.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=help_text)
     return result
 
 
 def build(arguments: argparse.Namespace, **fields: Any) -> FlamingoModel:
-    """The model of the workload: random weights, a block before every layer, 64 latents, gates at 0.5."""
+    """Build the model of the workload: random weights, a block before every layer, 64 latents, gates at 0.5."""
     is_small = arguments.workload == "small"
     text_config = TEXT[arguments.text or ("gpt2" if is_small else "llama-1b")]()
     config = FlamingoConfig.from_vision_text_configs(
@@ -102,7 +130,7 @@ def build(arguments: argparse.Namespace, **fields: Any) -> FlamingoModel:
 
 
 def processor(model: FlamingoModel) -> FlamingoProcessor:
-    """A processor with the word `w<i>` for each token `i` of the model, but for the last three, which are special."""
+    """Build a processor with the word `w<i>` for each token `i` of the model except the last three, which are special."""
     config = model.config
     words = {f"w{i}": i for i in range(config.end_of_chunk_token_id - 1)} | {"<pad>": config.end_of_chunk_token_id - 1}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
@@ -112,16 +140,18 @@ def processor(model: FlamingoModel) -> FlamingoProcessor:
 
 
 def words(rng: np.random.Generator, number: int, vocabulary: int = 5000) -> str:
+    """Return a text of `number` random words."""
     return " ".join(f"w{i}" for i in rng.integers(1, vocabulary, number))
 
 
-def picture(number: int) -> MediaItem:
+def random_image(number: int) -> MediaItem:
+    """Return an image of 256 x 256 random pixels; `number` is its seed and its key."""
     pixels = np.random.default_rng(number).integers(0, 255, (256, 256, 3), dtype=np.uint8)
     return MediaItem(number, Image.fromarray(pixels))
 
 
 def inputs(model: FlamingoModel, num_images: int, num_tokens: int, batch_size: int = 1) -> dict[str, torch.Tensor]:
-    """Random text of `num_tokens`, in which the images are marked at equal distances, and their pixels."""
+    """Return random texts of `num_tokens` tokens with image markers at equal distances, and pixels for the images."""
     generator = torch.Generator().manual_seed(num_images)
     input_ids = torch.randint(10, 20_000, (batch_size, num_tokens), generator=generator)
     input_ids[:, torch.arange(num_images) * num_tokens // max(num_images, 1)] = model.config.image_token_id
@@ -138,18 +168,19 @@ class Timing:
 
     @property
     def median(self) -> float:
+        """Return the median of the runs."""
         return statistics.median(self.seconds)
 
     @property
     def spread(self) -> float:
-        """The middle half of the runs, over the median."""
+        """Return the interquartile range of the runs over their median, or NaN for a single run."""
         if len(self.seconds) < 2:
             return float("nan")
         low, _, high = statistics.quantiles(self.seconds, n=4)
         return (high - low) / self.median
 
     def over(self, other: "Timing") -> float:
-        """The median of ratios of runs that followed each other."""
+        """Return the median of the ratios of runs of the same turn."""
         return statistics.median(a / b for a, b in zip(self.seconds, other.seconds, strict=True))
 
 
@@ -157,8 +188,8 @@ def time_in_turns(
     cases: dict[str, Callable[[], Any]], repeats: int, device: str = "cpu", warmup: int = 1
 ) -> dict[str, Timing]:
     """
-    Time the cases one after the other, `repeats` times around after `warmup` rounds that do not count. A case that
-    returns a float has measured its seconds itself.
+    Run all cases in turns and time them: `warmup` rounds that do not count, then `repeats` rounds that do. A case that
+    returns a float has measured its own seconds.
     """
 
     def synchronize() -> None:
@@ -170,15 +201,15 @@ def time_in_turns(
         for name, case in cases.items():
             synchronize()
             start = time.perf_counter()
-            own = case()
+            measured = case()
             synchronize()
             if turn >= warmup:
-                seconds[name].append(own if isinstance(own, float) else time.perf_counter() - start)
+                seconds[name].append(measured if isinstance(measured, float) else time.perf_counter() - start)
     return {name: Timing(values) for name, values in seconds.items()}
 
 
 class TokenTimes(StoppingCriteria):
-    """Stops nothing: notes when each token of a `generate()` was there."""
+    """Record the time of each token of a `generate()`, as a stopping criterion that never stops."""
 
     def __init__(self):
         self.times: list[float] = []
@@ -191,7 +222,7 @@ class TokenTimes(StoppingCriteria):
 
 
 def generate(model: PreTrainedModel, batch: dict[str, torch.Tensor], num_tokens: int, **options: Any) -> float:
-    """Seconds per token of `generate()`, the prompt and first token aside."""
+    """Run `generate()` and return the seconds per token, without the prompt and the first token."""
     times = TokenTimes()
     model.generate(
         **batch,
@@ -204,7 +235,7 @@ def generate(model: PreTrainedModel, batch: dict[str, torch.Tensor], num_tokens:
 
 
 def peak_bytes(case: Callable[[], Any], device: str = "cpu") -> int:
-    """The most bytes that tensors made in `case` take at once: what the allocator did, no estimate."""
+    """Return the peak of the bytes of all tensors that `case` makes, as measured from the allocator."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -214,13 +245,13 @@ def peak_bytes(case: Callable[[], Any], device: str = "cpu") -> int:
         return torch.cuda.max_memory_allocated() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         case()
-    # What the allocator did, one event for each piece that was taken or given back
+    # One event for each allocation and each release
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
 
 
 def report(arguments: argparse.Namespace, rows: list[dict[str, Any]], name: str | None = None) -> None:
-    """Print rows as a Markdown table; with `--save` keep them for README.md."""
+    """Print rows as a Markdown table, and with `--save` write them to the results."""
     print(markdown(rows))
     if not arguments.save:
         return
@@ -240,19 +271,22 @@ def report(arguments: argparse.Namespace, rows: list[dict[str, Any]], name: str 
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """Rows as a table; the columns are those of the first."""
+    """Format rows as a Markdown table with the columns of the first row."""
     columns = list(rows[0])
     lines = [columns, ["---"] * len(columns), *([str(row.get(column, "")) for column in columns] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def milliseconds(timing: Timing) -> str:
+    """Format the median of a timing."""
     return f"{1000 * timing.median:.1f}"
 
 
 def percent(share: float) -> str:
+    """Format a share."""
     return f"{share:.0%}"
 
 
 def megabytes(number: float) -> str:
+    """Format a number of bytes in units of 10^6."""
     return f"{number / 1e6:.1f}"

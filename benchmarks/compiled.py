@@ -1,12 +1,12 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-`torch.compile`: the forward pass, and steps of `generate()` with a static cache.
+Measure `torch.compile`: the forward pass, and steps of `generate()` with a static cache.
 
     python benchmarks/compiled.py [--workload small] [--text gpt2] [--tokens 64] [--new-tokens 16] [--images 4] [--repeats 5]
 
 The forward pass is compiled with `fullgraph=True`, which fails at a graph break. Steps are compiled by `generate()` itself, with
-inductor's default mode on a CPU and `reduce-overhead` (CUDA graphs) on a GPU. "Graphs" is how many were compiled over all
-calls: more than one for a case would mean that something was compiled again.
+inductor's default mode on a CPU and `reduce-overhead` (CUDA graphs) on a GPU. "Graphs" is the number of graphs compiled in
+all calls: more than one for a case would mean that something was compiled again.
 """
 
 import functools
@@ -18,6 +18,7 @@ from transformers import CompileConfig
 
 
 def main() -> None:
+    """Time each case eager and compiled, print the table and save it if asked to."""
     arguments = common.parser(__doc__, tokens=64, new_tokens=16, images=4).parse_args()
     model = common.build(arguments)
     batch = common.inputs(model, arguments.images, arguments.tokens)

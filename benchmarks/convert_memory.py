@@ -1,11 +1,12 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Memory that converting an OpenFlamingo checkpoint takes, over the bytes of the checkpoint plus the language model.
-
-The made-up files have the real shapes of OpenFlamingo-9B (MPT-7B, CLIP ViT-L/14, a block before every fourth layer) but
-few layers. The peak is of anonymous memory: pages of a mapped file can be dropped at any time and do not count.
+Measure the peak memory of converting an OpenFlamingo checkpoint, over the bytes of the checkpoint plus the language model.
 
     python benchmarks/convert_memory.py [--layers 4] [--dtype float32]
+
+The files are generated with the real shapes of OpenFlamingo-9B (MPT-7B, CLIP ViT-L/14, a block before every fourth layer)
+but fewer layers. The peak is of anonymous memory: the pages of a mapped file do not count, because the system can drop them
+at any time. Linux only.
 """
 
 import argparse
@@ -24,6 +25,7 @@ D, DV, INNER, LATENTS, ROWS = 4096, 1024, 512, 64, 50280
 
 
 def write_files(directory: Path, num_layers: int) -> None:
+    """Write a checkpoint in OpenFlamingo's layout, and the backbones and the tokenizer that its conversion reads."""
     config = MptConfig(d_model=D, n_heads=32, n_layers=num_layers, vocab_size=50432)
     MptForCausalLM(config).save_pretrained(directory / "text")
     vision = CLIPVisionConfig(
@@ -54,6 +56,7 @@ def write_files(directory: Path, num_layers: int) -> None:
 
 
 def anonymous_bytes(pid: int) -> int:
+    """Return the resident anonymous memory of a process, 0 if it has ended."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return 1024 * int(line.split()[1])
@@ -61,6 +64,7 @@ def anonymous_bytes(pid: int) -> int:
 
 
 def peak_of(command: list[str]) -> int:
+    """Run a command and return the peak of its anonymous memory, sampled every 20 ms."""
     process = subprocess.Popen(command)
     peak = 0
     while process.poll() is None:
@@ -72,9 +76,15 @@ def peak_of(command: list[str]) -> int:
 
 
 def main() -> None:
+    """Convert the generated checkpoint and print its peak of memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=4, help="layers of the language model (the real one: 32)")
-    parser.add_argument("--dtype", default="float32", help="what is written")
+    parser.add_argument(
+        "--layers",
+        type=int,
+        default=4,
+        help="number of layers of the language model; the real one has 32 (default: %(default)s)",
+    )
+    parser.add_argument("--dtype", default="float32", help="dtype of the converted weights (default: %(default)s)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)

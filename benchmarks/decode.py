@@ -1,12 +1,12 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-What one more token costs, after a prompt with 0, 1 or 32 images.
+Measure the cost of one more token after a prompt with 0, 1 or 32 images.
 
     python benchmarks/decode.py [--workload small] [--text gpt2] [--tokens 256] [--new-tokens 16] [--repeats 5]
 
-All prompts have as many tokens. Beside the model stand the bare language model with a cache of the same length, and the
-arithmetic of the gated blocks alone: the same blocks, one after the other, on one token and the kept keys and values of one
-image. "Floor" is their sum: what a step must do.
+All prompts have the same number of tokens. The model is compared with the bare language model with a cache of the same
+length, and with the gated blocks alone, run one after the other on one token and the cached keys and values of one image.
+"Floor" is the sum of these two: the work that a step cannot avoid.
 """
 
 import functools
@@ -17,6 +17,7 @@ import torch
 
 
 def main() -> None:
+    """Time a step of each model, print the table and save it if asked to."""
     parser = common.parser(__doc__, tokens=256, new_tokens=16)
     arguments = parser.parse_args()
     model = common.build(arguments)

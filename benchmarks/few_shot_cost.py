@@ -1,20 +1,21 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-What a query costs with 32 shots, over what it costs with none.
+Measure the cost of a query with 32 shots over that of a query without shots.
 
-    python benchmarks/few_shot_cost.py [--workload small] [--queries 8] [--pool 64] [--repeats 3] [--device cpu]
+    python benchmarks/few_shot_cost.py [--workload small] [--queries 8] [--pool 64] [--repeats 5] [--device cpu]
 
-Each query is an image with a question of 8 tokens, answered by 5 greedy tokens; each shot an image with 8 + 4 tokens.
-Printed are medians over repeats, all in one run, and the ratio to 0 shots, for
+Each query is an image with a question of 8 tokens, answered by 5 greedy tokens. Each shot is an image with 12 tokens. The
+table has the medians and the ratio to 0 shots of
 
-- fixed shots: their cache is computed once, and the images of queries are new;
+- fixed shots: their cache is computed once, and the images of the queries are new;
 - random shots from a pool whose images were encoded before;
-- no reuse: every prompt from its pixels, as OpenFlamingo's evaluation does it.
+- no reuse: every prompt from its pixels, as in OpenFlamingo's evaluation.
 """
 
 import functools
 import statistics
 import time
+from collections.abc import Callable, Iterator
 from itertools import count
 
 import common
@@ -29,7 +30,10 @@ SETTINGS = GenerationSettings(max_new_tokens=5, num_beams=1, extra={"min_new_tok
 NUMBERS = count()
 
 
-def prompts(pool: list[tuple[MediaItem, str]], shots: int, queries: int, rng: np.random.Generator, fixed: bool):
+def prompts(
+    pool: list[tuple[MediaItem, str]], shots: int, queries: int, rng: np.random.Generator, fixed: bool
+) -> Iterator[Prompt]:
+    """Yield prompts of `shots` examples of the pool and a query with a new image."""
     chosen = rng.choice(len(pool), shots, replace=False)
     for _ in range(queries):
         if not fixed:
@@ -39,37 +43,52 @@ def prompts(pool: list[tuple[MediaItem, str]], shots: int, queries: int, rng: np
             prefix,
             f"<image>{common.words(rng, 8)}",
             tuple(pool[i][0] for i in chosen),
-            (common.picture(next(NUMBERS)),),
+            (common.random_image(next(NUMBERS)),),
         )
 
 
+def answer(engine: FewShotEngine, asked: list[Prompt]) -> float:
+    """Generate the answers and return the seconds per query."""
+
+    def synchronize() -> None:
+        if engine.model.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    synchronize()
+    start = time.perf_counter()
+    engine.generate(asked, SETTINGS)
+    synchronize()
+    return (time.perf_counter() - start) / len(asked)
+
+
+def prompt_forward(engine: FewShotEngine, prompt: Prompt) -> Callable[[], None]:
+    """Return the forward pass of one prompt alone, with its images encoded before."""
+    engine.encode(prompt.media)
+    ids = torch.tensor(engine.processor.tokenizer([prompt.text])["input_ids"], device=engine.model.device)
+    features = engine._image_features([prompt.media])
+
+    @torch.inference_mode()
+    def forward() -> None:
+        engine.model(input_ids=ids, use_cache=True, logits_to_keep=1, **features)
+
+    return forward
+
+
 def main() -> None:
+    """Time the queries, print the table and save it if asked to."""
     arguments = common.parser(__doc__, queries=8, pool=64).parse_args()
     model = common.build(arguments)
     processor = common.processor(model)
     rng = np.random.default_rng(0)
-    pool = [(common.picture(next(NUMBERS)), common.words(rng, 12)) for _ in range(arguments.pool)]
-
-    def answer(engine: FewShotEngine, asked: list[Prompt]) -> float:
-        """Seconds per query, without what was prepared before."""
-
-        def synchronize() -> None:
-            if model.device.type == "cuda":
-                torch.cuda.synchronize()
-
-        synchronize()
-        start = time.perf_counter()
-        engine.generate(asked, SETTINGS)
-        synchronize()
-        return (time.perf_counter() - start) / len(asked)
+    pool = [(common.random_image(next(NUMBERS)), common.words(rng, 12)) for _ in range(arguments.pool)]
 
     def reused(shots: int, fixed: bool) -> float:
         engine = FewShotEngine(model, processor, batch_size=arguments.queries, shares_prefix=fixed)
         asked = list(prompts(pool, shots, arguments.queries, rng, fixed))
         engine.encode([item for prompt in asked for item in prompt.prefix_media])
-        if fixed and shots:  # as the queries before would have left it
+        if fixed and shots:  # an earlier query has left the cache of the shots
             before = asked[0]
-            query_media = (common.picture(next(NUMBERS)),)
+            query_media = (common.random_image(next(NUMBERS)),)
             engine.generate([Prompt(before.prefix, before.query, before.prefix_media, query_media)], SETTINGS)
         return answer(engine, asked)
 
@@ -86,18 +105,8 @@ def main() -> None:
         "nothing reused, as OpenFlamingo evaluates": nothing_reused,
     }
     cases = {f"{kind} {shots}": functools.partial(run, shots) for kind, run in kinds.items() for shots in (0, 32)}
-    # The arithmetic of the 457 tokens of one prompt with 32 shots, and nothing else
     prompt = next(prompts(pool, 32, 1, rng, fixed=False))
-    engine = FewShotEngine(model, processor)
-    engine.encode(prompt.media)
-    ids = torch.tensor(processor.tokenizer([prompt.text])["input_ids"], device=model.device)
-    features = engine._image_features([prompt.media])
-
-    @torch.inference_mode()
-    def prompt_alone() -> None:
-        model(input_ids=ids, use_cache=True, logits_to_keep=1, **features)
-
-    cases["prompt alone"] = prompt_alone
+    cases["prompt alone"] = prompt_forward(FewShotEngine(model, processor), prompt)
     timings = common.time_in_turns(cases, arguments.repeats, arguments.device)
 
     rows = []

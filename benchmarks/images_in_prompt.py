@@ -1,13 +1,13 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-What prefill and a training step cost with 1 to 32 images in a text of 256 tokens.
+Measure the cost of prefill and of a training step with 1 to 32 images in a text of 256 tokens.
 
     python benchmarks/images_in_prompt.py [--workload small] [--text gpt2] [--tokens 256] [--repeats 5]
 
-"Encode" is vision encoder and resampler; "text" is everything else, measured with the latents given. Of that, "keys and
-values" are the projections of the latents in all gated blocks, measured alone: work that each image needs once, as its
-encoding does. "Text without" is the difference, and it, with its memory, must not grow with the number of images.
-A training step is forward and backward of a mean loss over all tokens, with frozen backbones.
+"Encode" is the vision encoder and the resampler. "Text" is everything else, measured with given latents. "Keys and values"
+is a part of "text", measured alone: the projections of the latents in all gated blocks, which each image needs once, as it
+needs its encoding. "Text without" is the difference of the two. Its time and memory must not grow with the number of images.
+A training step is the forward and backward pass of a mean loss over all tokens, with frozen backbones.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,7 @@ NUM_IMAGES = (1, 2, 5, 8, 16, 32)
 
 
 def main() -> None:
+    """Time prefill and training, print both tables and save them if asked to."""
     arguments = common.parser(__doc__, tokens=256).parse_args()
     model = common.build(arguments)
     for mode in ("prefill", "training"):
@@ -62,6 +63,7 @@ def main() -> None:
 
 
 def cases_of(model: torch.nn.Module, num_images: int, num_tokens: int, mode: str) -> dict[str, Callable[[], Any]]:
+    """Return the parts of a prefill or a training step by name. Each runs forward, and in training backward too."""
     batch = common.inputs(model, num_images, num_tokens)
     pixel_values = batch.pop("pixel_values")
     is_training = mode == "training"

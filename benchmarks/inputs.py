@@ -1,15 +1,16 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Images into tensors: images per second of the processor and of the training data, over what stock parts alone do.
+Measure how fast images become tensors: images per second of the processor and of the data loader, next to stock parts.
 
     python benchmarks/inputs.py [--images 64] [--rows 128] [--repeats 5] [--workers 1]
 
-Both in one process on one core, with CLIP's preprocessing at 224 px. The first table starts from decoded images, and its
-floor is what no implementation can leave out: Pillow's resize and one pass that makes numbers of the pixels.
+CLIP's preprocessing at 224 px, in one process on one core. The first table starts from decoded images. Its floor is the
+work that no implementation can avoid: Pillow's resize and one pass that turns pixels into numbers.
 
-The second starts from JPEGs of 640 x 480 in files, made here, in micro-batches of 8. Beside `DataMixture`, which opens,
-decodes, renders, tokenises and labels, stands the least that gives a model the same images: `datasets` decodes them, and
-the stock image processor and the tokenizer are called. Of kept features, `datasets` reads the same rows and stacks them.
+The second table starts from generated JPEG files of 640 x 480, in micro-batches of 8. It compares `DataMixture`, which
+opens, decodes, renders, tokenizes and labels, with the minimum that gives a model the same images: `datasets` decodes them,
+and the stock image processor and the tokenizer are called. With kept features, `datasets` reads the same rows and they are
+stacked.
 """
 
 import argparse
@@ -40,8 +41,8 @@ BATCH_SIZE = 8
 CAPTION = "a photo of two red circles on a table"
 
 
-def picture(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Smooth, as photographs are: noise would make large JPEGs that are slow to decode."""
+def smooth_image(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Return a random image as smooth as a photograph: noise would make large JPEGs that are slow to decode."""
     coarse = np.random.default_rng(seed).integers(
         0, 256, (max(1, height // 16), max(1, width // 16), 3), dtype=np.uint8
     )
@@ -49,6 +50,7 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
+    """Build a tokenizer of the words of `CAPTION`."""
     words = {word: index for index, word in enumerate(dict.fromkeys(["<unk>", *CAPTION.split()]))}
     backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -56,13 +58,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def resize_and_normalize(images: list[Image.Image], processor: CLIPImageProcessorPil) -> torch.Tensor:
-    """`(N, C, 224, 224)`, as the processor makes it, by Pillow and one look-up for each pixel."""
+    """Return `(N, C, 224, 224)`, the processor's output, by Pillow's resize and one table look-up per value."""
     levels = np.arange(256, dtype=np.float32)[None] / 255
     tables = (levels - np.array(processor.image_mean, np.float32)[:, None]) / np.array(
         processor.image_std, np.float32
     )[:, None]
     pixels = np.empty((len(images), 3, 224, 224), np.float32)
-    for place, image in zip(pixels, images, strict=True):
+    for output, image in zip(pixels, images, strict=True):
         scale = 224 / min(image.size)
         width, height = (round(side * scale) for side in image.size)
         left, top = (width - 224) // 2, (height - 224) // 2
@@ -70,21 +72,23 @@ def resize_and_normalize(images: list[Image.Image], processor: CLIPImageProcesso
             top : top + 224, left : left + 224
         ]
         for channel, table in enumerate(tables):
-            np.take(table, resized[..., channel], out=place[channel], mode="clip")
+            np.take(table, resized[..., channel], out=output[channel], mode="clip")
     return torch.from_numpy(pixels)
 
 
 def per_second(number: int, timing: common.Timing) -> str:
+    """Format a rate."""
     return f"{number / timing.median:.0f}"
 
 
 def processor_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time the processors on decoded images and return the rows of the first table."""
     stock = CLIPImageProcessorPil()
     processor = FlamingoProcessor(stock, tokenizer())
     converted = FlamingoProcessor(FlamingoImageProcessor(), tokenizer())
     rows = []
     for size, per_row in itertools.product(((224, 224), (640, 480), (1024, 768)), (1, 8)):
-        flat = [picture(*size, seed) for seed in range(arguments.images)]
+        flat = [smooth_image(*size, seed) for seed in range(arguments.images)]
         batches = [flat[start : start + per_row] for start in range(0, len(flat), per_row)]
 
         def ours(processor: FlamingoProcessor, batches: list[list[Image.Image]] = batches) -> None:
@@ -121,11 +125,11 @@ def processor_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def write_files(directory: Path, num_rows: int) -> None:
-    """`pairs.parquet` and `pairs.tar`, of the same JPEGs."""
+    """Write `pairs.parquet` and `pairs.tar` with the same JPEGs."""
     jpegs = []
     for seed in range(num_rows):
         file = io.BytesIO()
-        picture(640, 480, seed).save(file, "JPEG", quality=90)
+        smooth_image(640, 480, seed).save(file, "JPEG", quality=90)
         jpegs.append(file.getvalue())
     columns = {"image": [{"bytes": jpeg, "path": None} for jpeg in jpegs], "text": [CAPTION] * num_rows}
     features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
@@ -139,7 +143,7 @@ def write_files(directory: Path, num_rows: int) -> None:
 
 
 class StockCollator:
-    """The least that makes tensors of decoded images and their texts."""
+    """The minimum that turns decoded images and their texts into tensors."""
 
     def __init__(self):
         self.image_processor, self.tokenizer = CLIPImageProcessorPil(), tokenizer()
@@ -153,16 +157,21 @@ class StockCollator:
 
 
 def stack_features(rows: list[dict[str, Any]]) -> torch.Tensor:
+    """Collate rows with kept features."""
     return torch.stack([row["image_features"] for row in rows])
 
 
 def take(loader: Iterable, num_batches: int) -> None:
+    """Read the first `num_batches` batches of a loader."""
     taken = sum(1 for _ in itertools.islice(iter(loader), num_batches))
     if taken != num_batches:
-        raise RuntimeError(f"{taken} batches, where {num_batches} were asked for: the loaders were not compared.")
+        raise RuntimeError(
+            f"The loader gave {taken} batches instead of {num_batches}, so the loaders cannot be compared."
+        )
 
 
 def loader_rows(arguments: argparse.Namespace, directory: Path) -> list[dict[str, Any]]:
+    """Time the loaders on files and return the rows of the second table."""
     write_files(directory, arguments.rows)
     processor = FlamingoProcessor(CLIPImageProcessorPil(), tokenizer())
     config = FlamingoConfig.from_vision_text_configs(
@@ -221,6 +230,7 @@ def loader_rows(arguments: argparse.Namespace, directory: Path) -> list[dict[str
 
 
 def main() -> None:
+    """Time processors and loaders, print both tables and save them if asked to."""
     parser = common.parser(__doc__, images=64, rows=128, workers=1)
     arguments = parser.parse_args()
     datasets.disable_progress_bars()

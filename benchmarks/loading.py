@@ -1,13 +1,13 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Time and memory of loading a model and of importing the package, over what the bare parts take.
+Measure time and memory of loading a model and of importing the package, next to the bare parts.
 
     python benchmarks/loading.py [--workload small] [--text gpt2] [--repeats 5]
 
-Each case is a process of its own, so that nothing is loaded twice or shared. `from_pretrained` maps the file and copies
-nothing, so the megabytes of weights stand beside two peaks above that of the imports: of anonymous memory, which the
-process allocates, and of all that is resident, which counts the pages of the file that were read. "Touched" reads every
-weight once: what a first forward waits for. The bare backbones together are the floor for the model without its new parts.
+Each case runs in a separate process, so that nothing is loaded twice or shared. `from_pretrained` maps the file and copies
+nothing, so the size of the weights is shown next to two peaks above that of the imports: of anonymous memory, which the
+process allocates, and of resident memory, which also counts the pages of the file that were read. "Touched" reads every
+weight once, as the first forward pass does. The bare backbones together are the floor of the model without its new parts.
 """
 
 import argparse
@@ -44,13 +44,14 @@ IMPORTS = {
 
 
 def in_a_process(kind: str, *arguments: str) -> list[float]:
+    """Run `loading_case.py` and return the numbers that it prints."""
     command = [sys.executable, str(Path(__file__).with_name("loading_case.py")), kind, *arguments]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return [float(number) for number in output.split()[-5 if kind == "model" else -3 :]]
 
 
 def time_processes(cases: dict[str, Callable[[], list[float]]], repeats: int) -> tuple[dict, dict]:
-    """Timings of the first number of each case, and medians of the numbers behind it."""
+    """Run the cases in turns; return the timings, which are the first number of a case, and medians of its other numbers."""
     rest: dict[str, list[list[float]]] = {name: [] for name in cases}
 
     def run(name: str) -> float:
@@ -65,6 +66,7 @@ def time_processes(cases: dict[str, Callable[[], list[float]]], repeats: int) ->
 
 
 def model_rows(arguments: argparse.Namespace, directory: str) -> list[dict[str, Any]]:
+    """Save the models, load each in processes, and return the rows of the second table."""
     model = common.build(arguments)
     for name, part in {"flamingo": model, "text": model.language_model, "vision": model.vision_model}.items():
         part.save_pretrained(Path(directory) / name)
@@ -91,6 +93,7 @@ def model_rows(arguments: argparse.Namespace, directory: str) -> list[dict[str, 
 
 
 def import_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time the imports in processes and return the rows of the first table."""
     timings, medians = time_processes(
         {name: functools.partial(in_a_process, "import", statement) for name, statement in IMPORTS.items()},
         arguments.repeats,
@@ -109,6 +112,7 @@ def import_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main() -> None:
+    """Time imports and models, print both tables and save them if asked to."""
     arguments = common.parser(__doc__).parse_args()
     common.report(arguments, import_rows(arguments), "loading-imports")
     with tempfile.TemporaryDirectory() as directory:

@@ -1,6 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-One case of loading.py, in a process of its own: it imports nothing before it measures.
+Measure one case of loading.py in a separate process. Nothing is imported before the measurement.
 
     python benchmarks/loading_case.py import STATEMENT
     python benchmarks/loading_case.py model EXPRESSION DIRECTORY
@@ -13,13 +13,20 @@ from pathlib import Path
 
 
 def measure_import(statement: str) -> list[float]:
+    """Return the seconds of an import, the peak of resident memory in bytes, and the number of modules."""
     start = time.perf_counter()
     exec(statement)
     return [time.perf_counter() - start, memory("VmHWM"), len(sys.modules)]
 
 
 def measure_model(expression: str, directory: str) -> list[float]:
-    """Seconds to load and to read all weights, peaks of anonymous and of resident memory, and bytes of the weights."""
+    """
+    Load a model or several.
+
+    Returns:
+        `list[float]`: seconds to load, seconds to load and read all weights, peaks of anonymous and of resident memory
+        above the imports, and size of the weights, all in bytes.
+    """
     import torch
     import transformers
     from transformers import CLIPVisionModel, GPT2LMHeadModel, LlamaForCausalLM, OPTForCausalLM  # noqa: F401
@@ -57,7 +64,7 @@ def measure_model(expression: str, directory: str) -> list[float]:
 
 
 def memory(kind: str) -> int:
-    """Bytes, as Linux knows them. Not `ru_maxrss`, in which a process begins with the peak of its parent."""
+    """Return a memory counter of Linux in bytes. `ru_maxrss` would not do: it starts at the peak of the parent process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(kind))
 

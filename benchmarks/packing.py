@@ -1,12 +1,12 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-What a training step on short captions costs, each in a row of its own and packed into rows.
+Measure the cost of a training step on short captions, with one row per caption and packed into rows.
 
     python benchmarks/packing.py [--workload small] [--text gpt2] [--documents 32] [--min-tokens 8] [--max-tokens 40]
 
-The captions have lengths at random, uniform between the two, with one image each, whose features are cached: encoding
-them is no part of the step, the resampler is. The step is forward and backward with frozen backbones. All cases have the
-same captions and so the same floor: "tokens" less padding.
+Captions have uniformly random lengths between the two, and one image each. Image features are cached, so a step includes
+the resampler but not the vision encoder. A step is forward and backward with frozen backbones. All cases have the same
+captions, and so the same floor: "tokens" minus padding.
 """
 
 import functools
@@ -24,7 +24,7 @@ ROW_LENGTHS = (64, 128, 256, 512)
 
 
 def captions(model: FlamingoModel, number: int, shortest: int, longest: int) -> list[dict[str, Any]]:
-    """`<image>`, words, `<|endofchunk|>`, of `shortest` to `longest` tokens, with features of an image."""
+    """Return rows of `<image>`, words and `<|endofchunk|>`, `shortest` to `longest` tokens, with features of an image."""
     generator = torch.Generator().manual_seed(0)
     config = model.config.vision_config
     num_patches = (config.image_size // config.patch_size) ** 2
@@ -37,11 +37,13 @@ def captions(model: FlamingoModel, number: int, shortest: int, longest: int) -> 
 
 
 def step(model: FlamingoModel, batch: dict[str, Any]) -> None:
+    """Run forward and backward, without an optimizer."""
     model(**batch).loss.backward()
     model.zero_grad()
 
 
 def main() -> None:
+    """Time a step of each layout, print the table and save it if asked to."""
     arguments = common.parser(__doc__, documents=32, min_tokens=8, max_tokens=40).parse_args()
     model = common.build(arguments)
     model.freeze_backbones()

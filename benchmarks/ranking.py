@@ -1,13 +1,13 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-What it costs to rank 10, 100 and 1,000 candidates after one context.
+Measure the cost of ranking 10, 100 and 1,000 candidates after one context.
 
     python benchmarks/ranking.py [--workload small] [--shots 8] [--repeats 5]
 
-The context is 8 shots and a query, 9 images and about 150 tokens; its images were encoded before, and it is computed once
-in each run. Candidates have 1 to 4 tokens, drawn from 1,000 words. "Floor" is what has to be computed at all: the context,
-and the distinct beginnings of candidates, without their last tokens, here as rows of 128 tokens of plain text after an
-image, with the probabilities after each. "Whole prompts" has no cache: each candidate is scored behind its context.
+The context is 8 shots and a query: 9 images and about 150 tokens. Its images were encoded before, and it is computed once
+in each run. Candidates have 1 to 4 tokens, drawn from 1,000 words. "Floor" is the work that cannot be avoided: the context
+and the distinct prefixes of the candidates, without their last tokens, here as rows of 128 tokens of plain text after an
+image, with the probabilities after each token. "Whole prompts" uses no cache: the context is computed for each candidate.
 """
 
 import functools
@@ -20,12 +20,13 @@ from transformers_flamingo.evaluation.engine import FewShotEngine, Prompt
 
 
 def main() -> None:
+    """Time the rankings, print the table and save it if asked to."""
     arguments = common.parser(__doc__, shots=8).parse_args()
     model = common.build(arguments)
     processor = common.processor(model)
     engine = FewShotEngine(model, processor, shares_prefix=False)
     rng = np.random.default_rng(0)
-    images = tuple(common.picture(i) for i in range(arguments.shots + 1))
+    images = tuple(common.random_image(i) for i in range(arguments.shots + 1))
     prefix = "".join(f"<image>{common.words(rng, 14)}<|endofchunk|>" for _ in images[1:])
     prompt = Prompt(prefix, f"<image>{common.words(rng, 14)}", images[1:], images[:1])
     engine.encode(images)
@@ -52,8 +53,8 @@ def main() -> None:
     cases, tokens = {}, {}
     for number in (10, 100, 1000):
         chosen = candidates[:number]
-        ids = [tuple(own) for own in processor.tokenizer(chosen)["input_ids"]]
-        tokens[number] = len({own[:n] for own in ids for n in range(1, len(own))})
+        rows_of_ids = [tuple(row) for row in processor.tokenizer(chosen)["input_ids"]]
+        tokens[number] = len({row[:n] for row in rows_of_ids for n in range(1, len(row))})
         cases[f"floor {number}"] = functools.partial(floor, tokens[number])
         cases[f"rank {number}"] = functools.partial(engine.rank, [prompt], [chosen])
     cases["whole prompts"] = functools.partial(whole_prompts, candidates[:10])

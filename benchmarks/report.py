@@ -1,10 +1,10 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Write the tables of benchmarks/README.md anew, from the figures in benchmarks/results.
+Update the tables of benchmarks/README.md from the figures in benchmarks/results.
 
     python benchmarks/report.py
 
-A table stands between `<!-- table NAME -->` and `<!-- end -->`; NAME is a file of the results without `.json`.
+A table is everything between `<!-- table NAME -->` and `<!-- end -->`. NAME is a file of the results without `.json`.
 """
 
 import argparse
@@ -19,6 +19,7 @@ README = Path(__file__).parent / "README.md"
 
 
 def table(name: str) -> str:
+    """Format the results of a file as a line with their origin and a Markdown table."""
     result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     threads = f"{result['threads']} thread{'s' if result['threads'] > 1 else ''}"
     source = f"`{result['command']}`: {result['machine']}, {threads}, torch {result['torch']}, {result['date']}."
@@ -26,6 +27,7 @@ def table(name: str) -> str:
 
 
 def main() -> None:
+    """Update all tables in place."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     text = README.read_text(encoding="utf-8")
     text = re.sub(

@@ -1,19 +1,20 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-What parts of a training step cost: the loss, the encoder, and what lies below the first gated block.
+Measure the cost of parts of a training step: the loss, the encoder, and the layers below the first gated block.
 
     python benchmarks/training_step.py [--workload small] [--text gpt2] [--tokens 256] [--batch-size 2] [--repeats 5]
 
-Forward and backward with frozen backbones, two images in each row. The first table has a block before every layer:
+A step is forward and backward with frozen backbones and two images per row. The first table has a block before every layer:
 
-- all logits: `skip_logits=False`, the loss from logits `(B, T, V)`, as both peers compute it;
-- loss in chunks: what training does; with every token supervised, and with one in eight (answers to questions);
-- cached features: the same, with what the vision encoder made of the images.
+- all logits: `skip_logits=False`, with the loss from logits `(B, T, V)`, as both peers compute it;
+- loss in chunks: the default of training, with every token supervised and with one in eight (answers to questions);
+- cached features: the same, with the precomputed output of the vision encoder instead of pixels.
 
-The second has one before every fourth layer (layers 3, 7, 11), with and without training the embeddings of the two new
-tokens: the gradient of these must pass the layers below the first block.
+The second table has a block before every fourth layer (layers 3, 7 and 11), with and without training the embeddings of the
+two new tokens, whose gradient must pass the layers below the first block.
 """
 
+import argparse
 import functools
 
 import common
@@ -21,6 +22,7 @@ import torch
 
 
 def main() -> None:
+    """Time the steps, print both tables and save them if asked to."""
     arguments = common.parser(__doc__, tokens=256, batch_size=2).parse_args()
     model = common.build(arguments)
     batch = common.inputs(model, 2, arguments.tokens, arguments.batch_size)
@@ -58,11 +60,13 @@ def main() -> None:
 
 
 def step(model: torch.nn.Module, batch: dict[str, torch.Tensor], **options) -> None:
+    """Run forward and backward, without an optimizer."""
     model(**batch, **options).loss.backward()
     model.zero_grad(set_to_none=True)
 
 
-def measure(arguments, cases: dict, name: str) -> None:
+def measure(arguments: argparse.Namespace, cases: dict, name: str) -> None:
+    """Time the cases, measure their peaks of memory, and report them under a name."""
     timings = common.time_in_turns(cases, arguments.repeats, arguments.device)
     peaks = {case: common.peak_bytes(run, arguments.device) for case, run in cases.items()}
     first = next(iter(cases))

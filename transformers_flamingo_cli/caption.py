@@ -28,10 +28,10 @@ class CaptionArguments:
     """
 
     images: list[str]
-    model: str = field(metadata={"help": "directory or Hub name of the model"})
-    prompt: str = field(default="", metadata={"help": "text after the image, such as 'Output:'"})
-    max_new_tokens: int = field(default=32, metadata={"help": "maximum number of tokens of a caption"})
-    num_beams: int = field(default=1, metadata={"help": "number of beams of beam search"})
+    model: str = field(metadata={"help": "Directory or Hub name of the model."})
+    prompt: str = field(default="", metadata={"help": "Text after the image, such as 'Output:'."})
+    max_new_tokens: int = field(default=32, metadata={"help": "Maximum number of tokens of a caption."})
+    num_beams: int = field(default=1, metadata={"help": "Number of beams of beam search."})
 
     def __post_init__(self):
         check_range(self, "max_new_tokens", 1)
@@ -40,7 +40,7 @@ class CaptionArguments:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the images and the options."""
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files or URLs")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="Files or URLs.")
     add_fields(parser, CaptionArguments, exclude=["images"])
 
 

@@ -14,20 +14,22 @@ HELP = "Chat with a saved Flamingo model in the browser."
 @dataclass(kw_only=True)
 class ChatArguments:
     """
-    Arguments of `flamingo chat`, as in [`run_chat`](transformers_flamingo.apps.chat).
+    Arguments of `flamingo chat`, as in [`run_chat`](transformers_flamingo.apps.chat_page).
 
     Raises:
         ValueError: there is no such port.
     """
 
     model: str
-    host: str = field(default="127.0.0.1", metadata={"help": "address to listen on; the default is this machine only"})
-    port: int | None = field(
-        default=None, metadata={"help": "port to listen on (default: the first that is free from 7860)"}
+    host: str = field(
+        default="127.0.0.1", metadata={"help": "Address to listen on; the default is this machine only."}
     )
-    share: bool = field(default=False, metadata={"help": "open a public link through Gradio's servers"})
+    port: int | None = field(
+        default=None, metadata={"help": "Port to listen on (default: the first that is free from 7860)"}
+    )
+    share: bool = field(default=False, metadata={"help": "Open a public link through Gradio's servers."})
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
-        default="auto", metadata={"help": "data type of the weights; auto is as saved"}
+        default="auto", metadata={"help": "Data type of the weights; auto is as saved."}
     )
 
     def __post_init__(self):
@@ -36,7 +38,7 @@ class ChatArguments:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model and the options."""
-    parser.add_argument("model", metavar="DIRECTORY", help="directory or Hub name of the model")
+    parser.add_argument("model", metavar="DIRECTORY", help="Directory or Hub name of the model.")
     add_fields(parser, ChatArguments, exclude=["model"])
 
 
@@ -44,6 +46,6 @@ def run(arguments: argparse.Namespace) -> None:
     """Serve the page until it is interrupted."""
     options = read_fields(ChatArguments, arguments)
 
-    from transformers_flamingo.apps.chat import run_chat
+    from transformers_flamingo.apps.chat_page import run_chat
 
     run_chat(options.model, options.host, options.port, options.share, options.dtype)

@@ -1,9 +1,11 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Find the subcommand that was asked for, run it, and report errors that a user can fix in one line."""
 
+import argparse
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 
@@ -12,16 +14,15 @@ from .parsing import Parser, UsageError
 
 GROUP = "transformers_flamingo.commands"
 COMMANDS = ("caption", "chat", "convert", "train", "evaluate", "pretrain")
-# Commands of the distribution `transformers-flamingo-miniature`
+# Registered by `transformers-flamingo-miniature`. Where it is not installed, they say how to install it
 MINIATURE_COMMANDS = ("demo", "miniature-data", "miniature-backbones")
 INSTALL_MINIATURE = 'pip install "transformers-flamingo[demo]"'
 
 
 def find_commands() -> dict[str, EntryPoint]:
-    """Return the module of each subcommand by name, without importing any: those of this package and of installed plugins."""
-    names = (*MINIATURE_COMMANDS, *COMMANDS)
-    own = {name: EntryPoint(name, f"{__package__}.{name.replace('-', '_')}", GROUP) for name in names}
-    return own | {entry.name: entry for entry in sorted(entry_points(group=GROUP))}
+    """Return the subcommands of this package and of installed plugins by name, without importing any."""
+    own = {name: EntryPoint(name, f"{__package__}.{name}", GROUP) for name in COMMANDS}
+    return own | {entry.name: entry for entry in sorted(entry_points(group=GROUP)) if entry.name not in own}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,17 +43,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = find_commands()
     command = argv[0] if argv else None
     if command in MINIATURE_COMMANDS and command not in commands:
-        print(f"flamingo {command}: It is part of the miniature. Install it: {INSTALL_MINIATURE}", file=sys.stderr)
+        print(
+            f"flamingo {command}: The miniature world is not installed. Install it: {INSTALL_MINIATURE}",
+            file=sys.stderr,
+        )
         return 1
     if command in commands:
         return _run_command(commands[command], argv[1:])
-    parser = Parser(prog="flamingo", description="Flamingo, the few-shot visual language model.")
+    parser = Parser(
+        prog="flamingo",
+        description="Flamingo, the few-shot visual language model.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # a command to copy is not broken
+    )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, entry in commands.items():
         subparsers.add_parser(name, help=entry.load().HELP)
     missing = [name for name in MINIATURE_COMMANDS if name not in commands]
     if missing:
-        parser.epilog = f"More commands ({', '.join(missing)}): {INSTALL_MINIATURE}"
+        parser.epilog = f"For {', '.join(missing)}: {INSTALL_MINIATURE}"
     parser.parse_args(argv[:1])  # exits: it is a call for help, or not a command
     return 2
 
@@ -95,7 +103,8 @@ def _run_command(entry: EntryPoint, argv: Sequence[str]) -> int:
 
 
 def _log_traceback(error: Exception) -> None:
-    """Write the traceback of an error that is shown as one line where `TRANSFORMERS_VERBOSITY=debug` asks for it."""
-    from transformers.utils.logging import get_logger
+    """Write the traceback of an error that is shown as one line, if `TRANSFORMERS_VERBOSITY=debug` asks for it."""
+    from transformers.utils import logging
 
-    get_logger(__name__).debug("The error in full:", exc_info=error)
+    if logging.get_verbosity() <= logging.DEBUG:
+        traceback.print_exception(error)

@@ -28,20 +28,24 @@ class ConvertArguments:
     output_dir: str
     vision: str | None = field(
         default=None,
-        metadata={"help": "name or directory of the vision encoder (default: that of a released checkpoint)"},
+        metadata={"help": "Name or directory of the vision encoder (default: that of a released checkpoint)"},
     )
-    text: str | None = field(default=None, metadata={"help": "name or directory of the language model (likewise)"})
+    text: str | None = field(
+        default=None,
+        metadata={"help": "Name or directory of the language model (default: that of a released checkpoint)"},
+    )
     tokenizer: str | None = field(
-        default=None, metadata={"help": "name or directory of its tokenizer (default: that of --text)"}
+        default=None, metadata={"help": "Name or directory of its tokenizer (default: that of --text)"}
     )
     cross_attention_every_n_layers: int | None = field(
-        default=None, metadata={"help": "interval of the gated blocks, for open-flamingo (likewise)"}
+        default=None,
+        metadata={"help": "Interval of the gated blocks, for open-flamingo (default: that of a released checkpoint)"},
     )
     dtype: Literal["float32", "bfloat16", "float16"] = field(
-        default="float32", metadata={"help": "data type of the weights that are written"}
+        default="float32", metadata={"help": "Data type of the weights that are written."}
     )
     dry_run: bool = field(
-        default=False, metadata={"help": "check the checkpoint and print the mapping of its weights; write nothing"}
+        default=False, metadata={"help": "Check the checkpoint and print the mapping of its weights; write nothing."}
     )
 
     def __post_init__(self):
@@ -50,13 +54,15 @@ class ConvertArguments:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the code base, the checkpoint, the output folder and the options."""
-    parser.add_argument("peer", choices=PEERS, help="the code base that made the checkpoint")
+    parser.add_argument("peer", choices=PEERS, help="The code base that made the checkpoint.")
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        help="file (open-flamingo), directory (flamingo-mini), or Hub name of a released checkpoint",
+        help="File (open-flamingo), directory (flamingo-mini), or Hub name of a released checkpoint.",
     )
-    parser.add_argument("output_dir", metavar="DIRECTORY", help="where to write the model; must be empty if it exists")
+    parser.add_argument(
+        "output_dir", metavar="DIRECTORY", help="Where to write the model; must be empty if it exists."
+    )
     add_fields(parser, ConvertArguments, exclude=["peer", "checkpoint", "output_dir"])
 
 
@@ -66,7 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     import torch
 
-    from transformers_flamingo.conversion import conversion, convert_flamingo_mini, convert_open_flamingo
+    from transformers_flamingo.conversion import convert_flamingo_mini, convert_open_flamingo, format_table
 
     keywords = {"vision": options.vision, "text": options.text, "tokenizer": options.tokenizer}
     keywords |= {"dtype": getattr(torch, options.dtype), "dry_run": options.dry_run}
@@ -82,6 +88,6 @@ def run(arguments: argparse.Namespace) -> None:
     finally:
         signal.signal(signal.SIGTERM, previous)
     if options.dry_run:
-        print(conversion.format_table(table))
+        print(format_table(table))
     else:
         print(f"{options.output_dir}: a Flamingo for AutoModelForImageTextToText.from_pretrained")

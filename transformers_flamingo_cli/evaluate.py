@@ -31,17 +31,19 @@ class EvaluationArguments:
     """
 
     model: str
-    task: list[str] = field(metadata={"help": "names of tasks"})
+    task: list[str] = field(metadata={"help": "Names of tasks."})
     data: str | None = field(
         default=None,
-        metadata={"help": "folder of the files of a benchmark, or of the datasets that tasks are named after"},
+        metadata={"help": "Folder of the files of a benchmark, or of the datasets that tasks are named after."},
     )
     option: list[tuple[str, str]] = field(default_factory=list)
-    batch_size: int = field(default=8, metadata={"help": "number of queries answered together"})
+    batch_size: int = field(default=8, metadata={"help": "Number of queries answered together."})
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
-        default="auto", metadata={"help": "data type of the weights; auto is as saved"}
+        default="auto", metadata={"help": "Data type of the weights; auto is as saved."}
     )
-    output_dir: str = field(default="evaluation", metadata={"help": "gets a folder for each task, and the model card"})
+    output_dir: str = field(
+        default="evaluation", metadata={"help": "Gets a folder for each task, and the model card."}
+    )
 
     def __post_init__(self):
         check_range(self, "batch_size", 1)
@@ -51,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model, the options of the command, and those of `EvaluationConfig`."""
     from transformers_flamingo.evaluation.config import EvaluationConfig
 
-    parser.add_argument("model", metavar="MODEL", help="directory or Hub name of the model")
+    parser.add_argument("model", metavar="MODEL", help="Directory or Hub name of the model.")
     add_fields(parser, EvaluationArguments, exclude=["model", "option"])
     parser.add_argument(
         "--option",
@@ -59,9 +61,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=_split_option,
         metavar="FIELD=VALUE",
-        help="other fields of the tasks, such as split=test",
+        help="Other fields of the tasks, such as split=test.",
     )
-    add_fields(parser, EvaluationConfig)
+    add_fields(parser, EvaluationConfig, exclude=["blind"])
+    parser.add_argument(
+        "--no_blind",
+        "--no-blind",
+        action="store_false",
+        dest="blind",
+        help="Skip the blind (no-image) baseline.",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ import argparse
 import copy
 import dataclasses
 from collections.abc import Callable, Collection
-from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
 
 MAX_SEED = 2**32 - 1  # the largest that numpy takes
@@ -42,9 +42,8 @@ def add_fields(parser: argparse.ArgumentParser, kind: type, exclude: Collection[
     """
     Add an option for each field of a dataclass, spelled with `_` or `-`, with the `help` of its metadata and its default.
 
-    The rules are those of `HfArgumentParser`, with two differences. A switch takes no value, so it can come before a positional
-    argument: `--share`, and `--no-blind` for a switch that is on by default. A tuple of any length is an option with several
-    values, as a list is.
+    The rules are those of `HfArgumentParser`, except that a switch takes no value, so that it can come before a positional
+    argument: `flamingo chat --share DIRECTORY`.
 
     Args:
         parser (`argparse.ArgumentParser`): Gets the options.
@@ -57,26 +56,19 @@ def add_fields(parser: argparse.ArgumentParser, kind: type, exclude: Collection[
     for field in dataclasses.fields(kind):
         if field.name in exclude:
             continue
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        field, hint = copy.copy(field), hints[field.name]  # it is changed below, and by `HfArgumentParser`
-        shown = " ".join(map(str, default)) if isinstance(default, list | tuple) else default
-        known = shown not in (dataclasses.MISSING, None, "", False) and hint is not bool
-        text = field.metadata.get("help", "") + (f" (default: {shown})" if known else "")
-        if hint is bool:
-            name = f"no_{field.name}" if default else field.name
-            parser.add_argument(
-                *dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")),
-                action="store_false" if default else "store_true",
-                dest=field.name,
-                help=f"Turn off: {text}" if default else text,
-            )
+        text = field.metadata.get("help", "").replace("%", "%%")
+        if hints[field.name] is bool and field.default is False:
+            options = dict.fromkeys((f"--{field.name}", f"--{field.name.replace('_', '-')}"))
+            parser.add_argument(*options, action="store_true", help=text)
             continue
-        field.metadata = {**field.metadata, "help": text.replace("%", "%%")}
-        field.type = list[get_args(hint)[0]] if get_origin(hint) is tuple else hint
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if default not in (dataclasses.MISSING, None, ""):
+            shown = " ".join(map(str, default)) if isinstance(default, list) else default
+            text += f" (default: {shown})"
+        field = copy.copy(field)
+        field.type, field.metadata = hints[field.name], {**field.metadata, "help": text}
         # Private, but the public constructor can neither leave out a field nor add to a parser that exists
         HfArgumentParser._parse_dataclass_field(parser, field)
-        if default is not dataclasses.MISSING:
-            parser.set_defaults(**{field.name: default})
 
 
 def read_fields(kind: type[T], arguments: argparse.Namespace) -> T:
@@ -109,4 +101,4 @@ def check_range(arguments: Any, name: str, minimum: int, maximum: int | None = N
 def format_options(parser: argparse.ArgumentParser) -> str:
     """Return the help of a parser without its usage, which would name all options a second time."""
     parser.usage = argparse.SUPPRESS
-    return parser.format_help()
+    return parser.format_help().replace("options:\n", "fields of the recipe:\n", 1)

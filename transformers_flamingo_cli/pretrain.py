@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     backbones = parser.add_subparsers(dest="backbone", required=True, metavar="BACKBONE")
     for name, text in BACKBONES.items():
         subparser = backbones.add_parser(name, help=text, description=f"{text} {HELP.partition('. ')[2]}")
-        subparser.add_argument("recipe", metavar="RECIPE", help="YAML file, or the name of a shipped recipe")
+        subparser.add_argument("recipe", metavar="RECIPE", help="YAML file, or the name of a shipped recipe.")
         subparser.set_defaults(overrides=[])
         subparser.more_help = partial(_format_recipe_options, name)
 

@@ -17,7 +17,7 @@ def _format_recipe_options() -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the recipe. Its fields are options that `read_recipe` parses, and `--help` lists."""
-    parser.add_argument("recipe", metavar="RECIPE", help="YAML file, or the name of a shipped recipe")
+    parser.add_argument("recipe", metavar="RECIPE", help="YAML file, or the name of a shipped recipe.")
     parser.set_defaults(overrides=[])
     parser.more_help = _format_recipe_options
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""What `benchmarks/peers.py` says where no peer can be timed."""
+"""`benchmarks/peers.py` reports why a peer cannot be timed."""
 
 import re
 from importlib.util import module_from_spec, spec_from_file_location
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not SCRIPT.exists(), reason="the source distribu
 def peers():
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.syspath_prepend(SCRIPT.parent)  # for `import common`
-        spec = spec_from_file_location("benchmarks_peers", SCRIPT)  # `peers` is a helper of other tests
+        spec = spec_from_file_location("benchmarks_peers", SCRIPT)  # other tests have a helper called `peers`
         module = module_from_spec(spec)
         spec.loader.exec_module(module)
         yield module
@@ -25,14 +25,16 @@ def peers():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "name a peer: --open-flamingo PATH"),
+        ([], "choose a peer: --open-flamingo PATH"),
         (["--open-flamingo", "."], r"--open-flamingo is \., but there is no folder open_flamingo in it"),
         (["--flamingo-mini", "no/where"], "--flamingo-mini is no/where, but there is no folder flamingo_mini in it"),
-        (["--open-flamingo", ".", "--text", "gpt2"], "--text gpt2: .* take opt"),
-        (["--flamingo-mini", ".", "--workload", "large"], "--text llama-1b: flamingo-mini knows opt only"),
+        (["--open-flamingo", ".", "--text", "gpt2"], "--text gpt2: .* use opt"),
+        (["--flamingo-mini", ".", "--workload", "large"], "--text llama-1b: flamingo-mini supports only opt"),
     ],
 )
-def test_a_peer_that_cannot_be_timed_is_an_error_that_says_why(peers, options, message, tmp_path, monkeypatch, capsys):
+def test_a_peer_that_cannot_be_timed_is_an_error_with_the_reason(
+    peers, options, message, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["peers.py", *options])
     with pytest.raises(SystemExit):

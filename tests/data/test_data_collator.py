@@ -7,7 +7,7 @@ from PIL import Image
 from runs import NO_DROPOUT
 
 from transformers_flamingo.training import FlamingoDataCollator
-from transformers_flamingo.visibility_flamingo import compute_media_index
+from transformers_flamingo.visibility_flamingo import compute_media_index, find_documents
 
 
 PICTURE = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (200, 30, 30))
@@ -240,8 +240,7 @@ def test_packed_documents_share_rows():
     ]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 2, 0], [0, 1, 2, 3, 4, 5, 0, 1]]
     assert batch["frame_attention_mask"].tolist() == [[1, 1, 1], [0, 0, 0]]
-    model = tiny_flamingo()
-    documents = model._find_documents(batch["position_ids"], batch["input_ids"].shape, None)
+    documents = find_documents(batch["position_ids"], batch["input_ids"].shape, None)
     media_index = compute_media_index(batch["input_ids"] == IMAGE, documents)
     assert media_index.tolist() == [[0, 1, 1, 1, 2, 2, 3, 0], [0] * 8]
 

@@ -56,7 +56,9 @@ def test_the_processor_names_the_file_of_a_row(processor, monkeypatch):
 def test_formats_that_run_programs_are_refused():
     buffer = io.BytesIO()
     numbered_image(5).save(buffer, "EPS")
-    with pytest.raises(BadSampleError, match="row 3: the image cannot be decoded .it is not in the format of an image"):
+    with pytest.raises(
+        BadSampleError, match="row 3: the image cannot be decoded .it is not in the format of an image"
+    ):
         decode_image(buffer.getvalue(), LOCATION)
 
 

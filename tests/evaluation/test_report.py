@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Results as a picture and as rows of a card."""
+"""Test the plot of results and their rows of a card."""
 
 import json
 
@@ -149,7 +149,7 @@ def test_damaged_results_of_another_task_do_not_end_a_card(tmp_path):
 
 
 @pytest.mark.parametrize("task", ["coco", "miniature_shapes"])
-def test_a_picture_with_and_without_published_scores(tmp_path, task):
+def test_a_plot_with_and_without_published_scores(tmp_path, task):
     plot_results(tmp_path / "shots.png", summary(task), published_scores(task))
-    with Image.open(tmp_path / "shots.png") as picture:
-        assert picture.format == "PNG" and picture.width > 400
+    with Image.open(tmp_path / "shots.png") as image:
+        assert image.format == "PNG" and image.width > 400

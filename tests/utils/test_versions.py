@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Outside the tested versions, an import says so once. The bounds in both `pyproject.toml` are what CI installs."""
+"""An import outside the tested versions warns once. CI installs the bounds in both `pyproject.toml`."""
 
 import os
 import subprocess
@@ -38,7 +38,7 @@ def test_a_release_outside_the_range_is_named(version, is_tested):
     assert found == ([] if is_tested else [f"transformers {version} (tested: <5.25,>=5.24)"])
 
 
-def test_builds_extras_and_missing_packages_are_no_finding():
+def test_builds_extras_and_missing_packages_are_not_reported():
     def installed(name):
         if name == "jinja2":
             raise metadata.PackageNotFoundError(name)

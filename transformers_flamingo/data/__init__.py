@@ -19,6 +19,7 @@ batch = FlamingoDataCollator(processor)(list(itertools.islice(samples, 8)))
 from .columns import row_location
 from .data_collator import FlamingoDataCollator
 from .documents import Chunk, interleave
+from .encoding import encode_images
 from .errors import BadSampleError
 from .features import EncodedDocuments, add_image_features, encode_documents
 from .formats import FORMATS
@@ -47,6 +48,7 @@ __all__ = [
     "decode_video",
     "document_to_sample",
     "encode_documents",
+    "encode_images",
     "interleave",
     "load_media",
     "pack",

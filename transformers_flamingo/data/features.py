@@ -156,7 +156,7 @@ def encode_documents(
         "error": Value("string"),
     }
     settings = {f.name: getattr(reader, f.name) for f in fields(reader)}
-    key = (type(reader).__name__, settings, max_images, sorted(columns), _named_files(rows, reader))
+    key = (type(reader).__name__, settings, max_images, _named_files(rows, reader))
     return encoder.map(rows, encode, columns, [name for name in rows.column_names if name not in kept], key=key)
 
 
@@ -200,19 +200,19 @@ class _Encoder:
             raise ValueError(f"`dtype` is {dtype!r}. Features are stored as float16 or float32.")
         self.model, self.processor = model, processor
         self.batch_size, self.dtype = batch_size, dtype
-        # The size of the features is known from an image, and not from all configurations
+        # Encode an image to learn the shape (P, Dv) of features, which not all configurations tell
         self.shape = self([PIL.Image.new("RGB", (64, 64))]).shape[1:]
 
     @property
     def fingerprint(self) -> str:
-        """Return the fingerprint of all that features depend on, in addition to the image."""
+        """Return the fingerprint of everything that features depend on in addition to the image."""
         return fingerprint(
             [
                 self.model.config.vision_config.to_json_string(),
                 self.model.config.vision_feature_select_strategy,
                 type(self.processor.image_processor).__name__,
                 self.processor.to_json_string(),
-                # How images are read, and for documents what is read of a row
+                # other versions may read images or rows differently
                 version("transformers-flamingo"),
                 self.dtype,
                 fingerprint_weights(self.model.vision_model.state_dict(), sample=False),
@@ -231,13 +231,12 @@ class _Encoder:
             output="last_hidden_state",
             batch_size=self.batch_size,
             device="cpu",
-            dtype=dtype,
         )
-        features = torch.stack(encoded)
+        features = torch.stack(encoded).to(dtype)
         if not features.isfinite().all():
             raise ValueError(
-                f"Features of {type(self.model.vision_model).__name__} are too large for {self.dtype}, or not finite at all. Keep them in "
-                "float32."
+                f"Features of {type(self.model.vision_model).__name__} are too large for {self.dtype}, or not finite at all. Store them "
+                "as float32."
             )
         return features
 

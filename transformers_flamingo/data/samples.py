@@ -123,6 +123,7 @@ class _Piece(NamedTuple):
 
     @property
     def is_supervised(self) -> bool:
+        """Tell whether any of the text is supervised."""
         return self.supervised_from < len(self.text)
 
 

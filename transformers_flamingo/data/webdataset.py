@@ -25,6 +25,7 @@ class _Header(tarfile.TarInfo):
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        """Read the next header, or raise a `tarfile.ReadError` if it is damaged."""
         offset = archive.offset
         try:
             return super().fromtarfile(archive)

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Results as a plot and as rows of a card."""
+"""Report of an evaluation: a plot, and rows of a model card."""
 
 import os
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def read_results(directory: str | os.PathLike) -> list[dict[str, Any]]:
-    """Read what [`evaluate`] wrote into the folders of `directory`, in the order of their names, without damaged files."""
+    """Read what [`evaluate`] wrote into the folders of `directory`, in the order of their names, and skip damaged files."""
     summaries = [read_summary(path) for path in sorted(Path(directory).glob(f"*/{RESULTS_NAME}"))]
     return [summary for summary in summaries if summary is not None]
 
 
 def check_results(directory: str | os.PathLike) -> None:
-    """Set aside the damaged results in the folders of `directory`: the card would lack them without a word."""
+    """Rename damaged results in the folders of `directory`, with a warning. Otherwise the card would silently lack them."""
     for path in sorted(Path(directory).glob(f"*/{RESULTS_NAME}")):
         if read_summary(path) is None:
             set_aside(path, "The card lacks its scores until that task is evaluated again.")
@@ -32,9 +32,9 @@ def check_results(directory: str | os.PathLike) -> None:
 
 def describe_queries(summary: dict[str, Any]) -> str:
     """
-    Name what was scored: `"coco"`, or `"coco, subset of 48 of 5,000 queries"`.
+    Name the scored queries: `"coco"`, or `"coco, subset of 48 of 5,000 queries"`.
 
-    A score over other queries than all of a benchmark's is not its score, and never has its bare name.
+    Only a score over all queries of a benchmark has its bare name.
     """
     if not summary.get("is_subset"):
         return summary["task"]
@@ -67,7 +67,7 @@ def card_scores(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _demonstrations(protocol: dict[str, Any]) -> str:
-    """Say how demonstrations were chosen: `"random from 2,048"`."""
+    """Describe the choice of demonstrations: `"random from 2,048"`."""
     words = [protocol["selection"]]
     if protocol.get("support_size") is not None:
         words.append(f"from {protocol['support_size']:,}")
@@ -78,7 +78,9 @@ def _demonstrations(protocol: dict[str, Any]) -> str:
 
 def write_evaluation_card(model: FlamingoModel, directory: str | os.PathLike, **facts: Any) -> None:
     """
-    Write `README.md` into `directory`: the card of a model with its results in the folders there, and no other model's.
+    Write `README.md` into `directory`: the card of a model with its results in the folders of `directory`.
+
+    Results of other models are left out. A fingerprint of the weights tells models apart.
 
     Args:
         model ([`FlamingoModel`]): The model.
@@ -127,7 +129,7 @@ def plot_results(
 
 
 def plot_title(summary: dict[str, Any], has_published: bool) -> str:
-    """Say what a plot shows, and that it is not comparable with published scores where it is not."""
+    """Describe a plot, and state if its scores are not comparable with published ones."""
     split = f", split {summary['split']}" if summary.get("split") else ""
     seeds = sorted({int(seed) for entry in summary["results"] for seed in entry["scores"]})
     title = (
@@ -139,7 +141,7 @@ def plot_title(summary: dict[str, Any], has_published: bool) -> str:
 
 
 def _incomparable(summary: dict[str, Any]) -> str:
-    """Say why the scores are not those of the benchmark; empty if they are."""
+    """Return why the scores are not those of the benchmark, or an empty text if they are."""
     if summary.get("is_subset"):
         return "subset" if summary["num_queries"] < summary["num_available"] else "other data"
     return "" if summary.get("is_published_split", True) else "another split"

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from . import MAX_SEED
+
 
 HELP = "Train one of the two shipped miniature backbones from scratch."
 
@@ -29,7 +31,7 @@ class MiniatureBackbonesArguments:
     seed: int = field(default=0, metadata={"help": "Seed of the data and the weights."})
 
     def __post_init__(self):
-        from transformers_flamingo_cli.parsing import MAX_SEED, check_range
+        from transformers_flamingo_cli.parsing import check_range
 
         check_range(self, "seed", 0, MAX_SEED)
 

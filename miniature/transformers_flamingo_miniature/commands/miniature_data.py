@@ -5,6 +5,8 @@ import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import MAX_SEED
+
 
 HELP = "Draw the miniature world and write it in published layouts, to train on."
 
@@ -30,7 +32,7 @@ class MiniatureDataArguments:
     seed: int = field(default=0, metadata={"help": "Seed of the world."})
 
     def __post_init__(self):
-        from transformers_flamingo_cli.parsing import MAX_SEED, check_range
+        from transformers_flamingo_cli.parsing import check_range
 
         check_range(self, "num_pictures", 1)
         check_range(self, "num_videos", 1)
