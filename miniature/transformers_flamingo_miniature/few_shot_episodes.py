@@ -106,8 +106,7 @@ def sample_few_shot_episode(
 
 def few_shot_prompt(episode: FewShotEpisode, processor: FlamingoProcessor) -> str:
     """Return the text of an episode, without the query's word."""
-    examples = (f"{processor.image_token}{word}{processor.end_of_chunk_token}" for word in episode.words[:-1])
-    return "".join(examples) + processor.image_token
+    return "".join(processor.few_shot_text([(1, word) for word in episode.words[:-1]]))
 
 
 class PicturePool:
