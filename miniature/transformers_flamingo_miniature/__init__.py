@@ -5,8 +5,10 @@ The miniature: an offline world of drawn pictures, in which a tiny Flamingo lear
 - `world`: scenes, their captions and questions, and the pictures drawn from them
 - `data`, `files`: datasets of the world in memory, and on disk in published layouts
 - `shipped`: paths of the shipped backbones, `clip/` and `gpt2/`
-- `vision_backbone`, `text_backbone`, `tokenizer`: how these two were trained
-- `demo`, `few_shot`: `flamingo demo` and `flamingo demo --few-shot`
+- `vision_backbone`, `text_backbone`: how these two were trained
+- `tokenizer`, `texts`, `text_rows`, `text_evaluation`: words, texts, training rows and measurements of the language model
+- `demo`: `flamingo demo`
+- `few_shot`, `few_shot_episodes`, `few_shot_training`: `flamingo demo --few-shot`
 - `tasks`, `recipes/`, `commands`: what `flamingo evaluate`, `flamingo train` and `flamingo` find through entry points
 
 Only the standard library is imported here: `flamingo --help` imports this package.

@@ -6,31 +6,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
 from transformers_flamingo.cards.rendering import render_card
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 from transformers_flamingo.training import FlamingoDataCollator
 from transformers_flamingo_cli import main
-from transformers_flamingo_miniature import few_shot, text_backbone_path, vision_backbone_path
+from transformers_flamingo_miniature import few_shot_episodes, text_backbone_path, vision_backbone_path
 from transformers_flamingo_miniature.few_shot import (
+    FewShotArguments,
+    evaluate_few_shot,
+    few_shot_model_path,
+    rank_words,
+)
+from transformers_flamingo_miniature.few_shot_episodes import (
     CONTRASTS,
     PAIRS,
     SHOTS,
     WORDS,
-    FewShotArguments,
     PicturePool,
-    episode_row,
-    evaluate_few_shot,
-    few_shot_model_path,
     few_shot_prompt,
-    name_row,
-    rank_words,
     sample_few_shot_episode,
 )
+from transformers_flamingo_miniature.few_shot_training import episode_row, name_row
 from transformers_flamingo_miniature.shipped import card_template
 
 
@@ -51,8 +53,8 @@ def processor():
 @pytest.fixture
 def few_pictures(monkeypatch):
     """Drawing and encoding pictures takes most of the time."""
-    for split in few_shot._PICTURES_PER_PAIR:
-        monkeypatch.setitem(few_shot._PICTURES_PER_PAIR, split, 10)
+    for split in few_shot_episodes._PICTURES_PER_PAIR:
+        monkeypatch.setitem(few_shot_episodes._PICTURES_PER_PAIR, split, 10)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,7 @@ def test_the_answer_is_any_candidate_and_any_example_equally_often():
 
 def test_impossible_episodes():
     rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="2 to 4 ways here, but 5 were asked for"):
+    with pytest.raises(ValueError, match="2 to 4 ways, but `ways` is 5"):
         sample_few_shot_episode("validation", "pair", 5, 4, rng)
     with pytest.raises(ValueError, match="Unknown split 'tset'"):
         sample_few_shot_episode("tset", "pair", 2, 4, rng)
@@ -128,7 +130,7 @@ def test_what_is_learned_from_an_episode(processor, pool, described):
     assert (batch["labels"] != -100).sum() == sum(len(row["supervised"]) for row in rows)  # a word is a token
 
 
-def test_a_name_is_the_colour_or_the_shape_of_the_picture(processor, pool):
+def test_a_name_is_the_color_or_the_shape_of_the_picture(processor, pool):
     rng = np.random.default_rng(0)
     for _ in range(50):
         row = name_row(pool, processor, rng)
@@ -158,6 +160,13 @@ def test_pixels_and_kept_latents_give_the_same_answer(shipped):
     expected = words[logits[processor.tokenizer.convert_tokens_to_ids(words)].argmax()]
     latents = model.get_image_features(inputs["pixel_values"]).pooler_output
     assert rank_words(model, processor, [episode], latents) == [expected]
+
+
+def test_the_shipped_model_has_the_shipped_language_model(shipped):
+    weights = {name.removeprefix("language_model."): tensor for name, tensor in shipped[0].state_dict().items()}
+    frozen = AutoModelForCausalLM.from_pretrained(text_backbone_path()).state_dict()
+    # The two special tokens of Flamingo are behind the words.
+    assert all(torch.equal(weights[name][: len(tensor)], tensor) for name, tensor in frozen.items())
 
 
 def test_the_shipped_model_comes_with_the_card_of_its_record():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from transformers_flamingo_miniature.text_backbone import TEXT_KINDS, sample_text
+from transformers_flamingo_miniature.texts import TEXT_KINDS, sample_text
 from transformers_flamingo_miniature.tokenizer import (
     HELD_OUT_NONSENSE_WORDS,
     NONSENSE_WORDS,
