@@ -49,7 +49,7 @@ def count_encoded_frames(model: FlamingoModel) -> list[int]:
 
 
 def randomized(model: FlamingoModel) -> FlamingoModel:
-    """Layer norms as no initialisation has them, so that each one counts."""
+    """Layer norms as no initialization has them, so that each one counts."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for part in (model.resampler, model.gated_cross_attention):

@@ -1,10 +1,10 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Random inputs for every surface that takes what others wrote: each must be a result or a clear error.
+"""Try random inputs on every surface that reads data of others: each must give a result or a clear error.
 
     python tests/fuzz.py --inputs 10000 --seed 0
 
 A clear error is a `ValueError`, `TypeError` or `FileNotFoundError` with a message, by a `raise` of this package or of
-transformers. Anything else, a call of more than 10 s among them, is counted as other, and printed with its smallest example.
+transformers. Anything else, such as a call of more than 10 s, is counted as other, and printed with its smallest example.
 """
 
 import argparse
@@ -49,7 +49,7 @@ CLEAR = (ValueError, TypeError, FileNotFoundError)
 PACKAGE = os.sep + "transformers_flamingo" + os.sep
 SECONDS = 10
 
-# One attempt: a name for the table, what is tried, and what to print if it is neither a result nor a clear error
+# One attempt: a name for the table, the call, and a function that describes it if the outcome is neither of the two
 Attempt = tuple[str, Callable[[], Any], Callable[[], str]]
 
 
@@ -66,14 +66,14 @@ def image_files(rng: random.Random) -> dict[str, bytes]:
     modes = {mode: base.convert("RGB").convert(mode) for mode in ("1", "L", "P", "RGB", "CMYK", "I", "F")}
     modes |= {"RGBA": base, "LA": base.convert("LA"), "I;16": PIL.Image.fromarray(noise.view(np.uint16)[..., 0])}
     for name in sorted(PIL.Image.SAVE.keys() - {"PDF", "EPS"}):
-        # Icons of Macintosh are made in ten sizes up to 1024, which takes a second for noise
+        # Macintosh icons are written in ten sizes up to 1024, which takes a second for noise
         for mode, image in modes.items() if name != "ICNS" else [("P", modes["P"])]:
             buffer = io.BytesIO()
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     image.save(buffer, name)
-            except Exception:  # a mode that the format has not, or a format without an encoder
+            except Exception:  # the format does not have this mode, or has no encoder
                 continue
             files[f"{name} {mode}"] = buffer.getvalue()
     for name, options in {"PNG": {"interlace": 1}, "GIF": {}, "WEBP": {}, "TIFF": {}, "AVIF": {}}.items():
@@ -94,7 +94,7 @@ def image_files(rng: random.Random) -> dict[str, bytes]:
 
 
 def damage(data: bytes, rng: random.Random) -> bytes:
-    """Flip, cut, repeat, or insert bytes, more often near the beginning, where the headers are."""
+    """Flip, cut, repeat or insert bytes, more often near the beginning, where the headers are."""
     data = bytearray(data)
     for _ in range(rng.choice([1, 1, 1, 2, 5, 20])):
         if not data:
@@ -117,6 +117,7 @@ def damage(data: bytes, rng: random.Random) -> bytes:
 
 
 def image_attempts(rng: random.Random, folder: Path, processor: Any) -> Iterator[Attempt]:
+    """Damage image files, and read them in each way that the processor takes."""
     files = image_files(rng)
     path = folder / "image.bin"
     while True:
@@ -138,6 +139,7 @@ def image_attempts(rng: random.Random, folder: Path, processor: Any) -> Iterator
 
 
 def text(rng: random.Random) -> str:
+    """Return a short text, with special tokens, surrogates or any characters."""
     pieces = [
         "a cat",
         "<image>",
@@ -160,10 +162,12 @@ def text(rng: random.Random) -> str:
 
 
 def number(rng: random.Random) -> Any:
+    """Return a number, often an odd one."""
     return rng.choice([0, 1, -1, 2, 8, 255, 4096, 1e-3, 0.5, -0.0, 1e300, 2**70, float("nan"), float("inf"), True])
 
 
 def array(rng: random.Random) -> Any:
+    """Return an array or tensor of an image, often of a wrong shape or type."""
     shape = rng.choice([(5, 6), (5, 6, 3), (3, 5, 6), (5, 6, 4), (2, 5, 6, 3), (1, 1, 3), (0, 3), (5, 6, 2), (), (3,)])
     kind = rng.choice(
         ["uint8", "uint16", "int16", "int32", "int64", "float16", "float32", "float64", "bool", "complex64", "O"]
@@ -181,6 +185,7 @@ def array(rng: random.Random) -> Any:
 
 
 def image(rng: random.Random, folder: Path) -> Any:
+    """Return one image in some form, often one that cannot be read."""
     buffer = io.BytesIO()
     PIL.Image.new("RGB", (9, 7), (200, 10, 0)).save(buffer, "PNG")
     data = buffer.getvalue()
@@ -214,6 +219,7 @@ def image(rng: random.Random, folder: Path) -> Any:
 
 
 def images(rng: random.Random, folder: Path) -> Any:
+    """Return images, nested in some way."""
     one = partial(image, rng, folder)
 
     def some(make: Callable[[], Any]) -> list[Any]:
@@ -224,6 +230,8 @@ def images(rng: random.Random, folder: Path) -> Any:
 
 
 def keywords(rng: random.Random) -> dict[str, Any]:
+    """Return some keywords of a call of the processor."""
+
     def size() -> Any:
         return rng.choice(
             [8, 0, -1, "a", None, {"shortest_edge": number(rng)}, {"height": 8, "width": number(rng)}, [8, 8]]
@@ -259,12 +267,13 @@ def keywords(rng: random.Random) -> dict[str, Any]:
 
 
 def processor_attempts(rng: random.Random, folder: Path, processor: Any) -> Iterator[Attempt]:
+    """Call the processor, or its chat template, with random arguments."""
     while True:
         call = keywords(rng)
         media = images(rng, folder)
         kind = rng.randrange(6)
         if kind <= 2:
-            # Texts that fit, so that the images are looked at
+            # The texts fit, so that the images are read
             flat = media if isinstance(media, list) else [media]
             nested = [sample if isinstance(sample, list) else [sample] for sample in flat]
             call |= {"images": nested, "text": ["<image>" * len(sample) + "a" for sample in nested]}
@@ -296,7 +305,7 @@ def processor_attempts(rng: random.Random, folder: Path, processor: Any) -> Iter
 
 
 def row_of(rng: random.Random, name: str, folder: Path) -> dict[str, Any]:
-    """Return a good row of a format, of which some values are then replaced."""
+    """Return a valid row of a format."""
     buffer = io.BytesIO()
     PIL.Image.new("RGB", (9, 7), (200, 10, 0)).save(buffer, "PNG")
     embedded = {"bytes": buffer.getvalue(), "path": None}
@@ -330,6 +339,7 @@ def row_of(rng: random.Random, name: str, folder: Path) -> dict[str, Any]:
 
 
 def mutate(value: Any, rng: random.Random, folder: Path) -> Any:
+    """Replace, remove or repeat some parts of a value."""
     if rng.random() < 0.15:
         odd = [None, "", text(rng), number(rng), [], {}, [None], {"bytes": b"x", "path": None}, {"path": "/dev/zero"}]
         odd += [
@@ -350,6 +360,7 @@ def mutate(value: Any, rng: random.Random, folder: Path) -> Any:
 
 
 def row_attempts(rng: random.Random, folder: Path, processor: Any) -> Iterator[Attempt]:
+    """Read and render rows of each format in which some values were replaced."""
     readers = {name: kind(media_root=rng.choice([None, str(folder)])) for name, kind in FORMATS.items()}
     generator = np.random.default_rng(0)
     for number_ in itertools.count():
@@ -367,7 +378,7 @@ def row_attempts(rng: random.Random, folder: Path, processor: Any) -> Iterator[A
 
 
 def file_attempts(rng: random.Random, folder: Path, processor: Any) -> Iterator[Attempt]:
-    """Whole files of rows, damaged, and read to the end."""
+    """Damage a video and decode it."""
     import av
 
     video = folder / "video.mp4"
@@ -385,6 +396,7 @@ def file_attempts(rng: random.Random, folder: Path, processor: Any) -> Iterator[
 
 
 def recipe_attempts(rng: random.Random, folder: Path, processor: Any) -> Iterator[Attempt]:
+    """Read recipes in which some values or bytes were replaced, with random changes."""
     good = {
         "vision": "miniature",
         "text": "miniature",
@@ -442,7 +454,7 @@ SURFACES = {
 
 
 class TookTooLong(BaseException):
-    """Not an `Exception`, so that no handler of what is tried swallows it."""
+    """Stop a call. It is not an `Exception`, so that no handler in the call swallows it."""
 
 
 def _alarm(*_: Any) -> None:
@@ -450,7 +462,7 @@ def _alarm(*_: Any) -> None:
 
 
 def is_clear(error: BaseException) -> bool:
-    """Tell whether an error is of the kind that a user can act on: raised on purpose, by this package or transformers."""
+    """Tell whether a user can act on an error: it was raised on purpose, by this package or transformers."""
     if not isinstance(error, CLEAR) or not str(error).strip():
         return False
     last = traceback.extract_tb(error.__traceback__)[-1]
@@ -466,13 +478,13 @@ def fuzz(
     Try random inputs.
 
     Args:
-        inputs (`int`): How many in all.
-        seed (`int`): The same seed tries the same inputs.
-        surfaces (`list[str]`): Keys of `SURFACES`.
-        seconds (`int`, *optional*, defaults to 0): Time for each, by the alarm of the process; 0 for any time.
+        inputs (`int`): Total number of inputs.
+        seed (`int`): Seed of the inputs.
+        surfaces (`list[str]`): Keys of `SURFACES` to try.
+        seconds (`int`, *optional*, defaults to 0): Time limit of each input, by the alarm of the process. 0 is no limit.
 
     Returns:
-        The counts of each surface, and for each kind of other outcome its shortest example.
+        `tuple`: the counts of outcomes for each surface, and the shortest example for each kind of other outcome.
     """
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "data")]
     from data_factory import bpe_processor
@@ -497,8 +509,8 @@ def fuzz(
                     outcome = "clear error" if is_clear(error) else "other"
                     if outcome == "other":
                         frames = traceback.extract_tb(error.__traceback__)
-                        ours = [frame for frame in frames if PACKAGE in frame.filename] or frames
-                        kind = f"{type(error).__name__} at {Path(ours[-1].filename).name}:{ours[-1].lineno}: {error!s:.20}"
+                        own_frames = [frame for frame in frames if PACKAGE in frame.filename] or frames
+                        kind = f"{type(error).__name__} at {Path(own_frames[-1].filename).name}:{own_frames[-1].lineno}: {error!s:.20}"
                         example = f"{error!s:.200}\n    {show()}"
                         if len(example) < len(examples[surface].get(kind, example + " ")):
                             examples[surface][kind] = example
@@ -510,6 +522,7 @@ def fuzz(
 
 
 def main() -> None:
+    """Run the command, and exit with code 1 if there was any other outcome."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)

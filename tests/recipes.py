@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""`flamingo train` on the miniature world for the tests, in a process of its own."""
+"""Recipes of the tests, and `flamingo train` in a separate process."""
 
 import os
 import subprocess
@@ -9,12 +9,12 @@ from pathlib import Path
 import yaml
 
 
-#: Each recipe that is shipped, cut short and over the miniature world.
+#: A short version of each shipped recipe, on the miniature world.
 SMOKE_RECIPES = Path(__file__).parent / "smoke_recipes"
 
 
 def miniature_recipe(data: str | Path, output_dir: str | Path) -> dict:
-    """A recipe that trains in a second; `data` is a folder of `flamingo miniature-data`."""
+    """Return a recipe that trains in a second; `data` is a folder of `flamingo miniature-data`."""
     return {
         "vision": "miniature",
         "text": "miniature",
@@ -30,8 +30,8 @@ def miniature_recipe(data: str | Path, output_dir: str | Path) -> dict:
     }
 
 
-def train_elsewhere(tmp_path: Path, recipe: dict, *arguments: str, preexec_fn=None, **environment: str):
-    """What `flamingo train` said, and its exit code."""
+def train_in_process(tmp_path: Path, recipe: dict, *arguments: str, preexec_fn=None, **environment: str):
+    """Run `flamingo train` in a separate process, and return its output and exit code."""
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     return subprocess.run(
         [sys.executable, "-m", "transformers_flamingo_cli", "train", str(tmp_path / "recipe.yaml"), *arguments],
@@ -45,6 +45,6 @@ def train_elsewhere(tmp_path: Path, recipe: dict, *arguments: str, preexec_fn=No
 
 
 def message_of(result: subprocess.CompletedProcess) -> str:
-    """Its one line of error."""
+    """Return the one line of its error."""
     (line,) = (line for line in result.stderr.splitlines() if line.startswith("flamingo train: "))
     return line

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Small training runs for the tests, in this process or in processes of their own that may be killed."""
+"""Run small trainings for the tests, in this process or in separate processes that may be killed."""
 
 import contextlib
 import hashlib
@@ -47,7 +47,7 @@ def png(number: int) -> bytes:
 
 
 def write_pairs(directory: Path, size: int, first: int = 0, broken: tuple[int, ...] = ()) -> str:
-    """Image-text pairs in a folder; the text of pair `i` is words that tell `i`. Returns its path."""
+    """Write image-text pairs to a folder; the words of pair `i` encode `i`. Return the path of the file."""
     directory.mkdir(parents=True)
     lines = []
     for i in range(first, first + size):
@@ -58,7 +58,7 @@ def write_pairs(directory: Path, size: int, first: int = 0, broken: tuple[int, .
 
 
 def write_shards(directory: Path, num_shards: int, size: int, broken: tuple[int, ...] = ()) -> str:
-    """WebDataset shards of such pairs, `size` in each. Returns a pattern."""
+    """Write WebDataset shards of such pairs, `size` in each. Return a pattern."""
     directory.mkdir(parents=True)
     for shard in range(num_shards):
         with tarfile.open(directory / f"{shard:03}.tar", "w") as tar:
@@ -76,7 +76,7 @@ def words(number: int) -> str:
 
 
 def numbers(input_ids: torch.Tensor) -> list[int]:
-    """The pairs in a batch."""
+    """Return the numbers of the pairs in a batch."""
     rows = [[int(token) for token in row if 10 <= token < 90] for row in input_ids]
     return [(high - 10) * 40 + low - 50 for high, low in rows]
 
@@ -132,7 +132,7 @@ class _Kill(TrainerCallback):
 
 
 class _KillWhileSaving(FlamingoTrainer):
-    """Killed at `step`, in the middle of a file (`"optimizer"`), or when all but the manifest is there."""
+    """A trainer that is killed at `step`, in the middle of a file (`"optimizer"`), or when only the manifest is missing."""
 
     moment, step = "optimizer", 4
 
@@ -150,8 +150,8 @@ class _KillWhileSaving(FlamingoTrainer):
 
 
 def train(result: str | Path, output_dir: str | Path, sources: list[DataSource], kill: str | None = None, **kwargs):
-    """Begin a run, or go on with it, and leave losses and weights in a file; `kill` is a step or a moment in step 4."""
-    kwargs["flamingo"] = model(**kwargs.pop("model", {}))  # a model given to a process would share its memory
+    """Start or resume a run, and write losses and weights to a file; `kill` is a step or a moment in step 4."""
+    kwargs["flamingo"] = model(**kwargs.pop("model", {}))  # a model passed to a process would share its memory
     if kill is not None and kill.isdigit():
         kwargs["callbacks"] = [_Kill(int(kill))]
     elif kill is not None:
@@ -171,7 +171,7 @@ def train(result: str | Path, output_dir: str | Path, sources: list[DataSource],
 
 
 def train_on_features(directory: str, path: str, **kwargs) -> None:
-    """A run whose sources cache features in `directory`; each process leaves its losses and what its encoder saw."""
+    """Train on sources that cache features in `directory`; each process writes its losses and how many images it encoded."""
     datasets.config.HF_DATASETS_CACHE = Path(directory) / "cache"
     flamingo = model(text_kwargs=NO_DROPOUT)
     with counted_images(flamingo) as seen:
@@ -183,7 +183,7 @@ def train_on_features(directory: str, path: str, **kwargs) -> None:
 
 
 def contrast(directory: str, path: str, batch_size: int) -> None:
-    """Pretraining of a vision encoder; the first process leaves its losses."""
+    """Pretrain a vision encoder; the first process writes its losses."""
     datasets.config.HF_DATASETS_CACHE = Path(directory) / "cache"
     arguments = VisionPretrainingArguments(data_path=path, **TOWERS)
     training = TrainingArguments(
@@ -207,7 +207,7 @@ def contrast(directory: str, path: str, batch_size: int) -> None:
 
 @contextlib.contextmanager
 def counted_images(flamingo: FlamingoModel) -> Iterator[list[int]]:
-    """How many images each call of the vision encoder was given."""
+    """Count the images that each call of the vision encoder gets."""
     seen = []
 
     def count(module, args, kwargs):
@@ -219,14 +219,14 @@ def counted_images(flamingo: FlamingoModel) -> Iterator[list[int]]:
 
 
 def losses(logs: list[dict]) -> list[dict]:
-    """All losses and gates of the log, which must not differ by a bit."""
+    """Return all losses and gates of the log, which must not differ by a bit."""
     names = ("loss", "gate", "step", "grad_norm", "skipped")
     kept = [{key: value for key, value in entry.items() if key.startswith(names)} for entry in logs]
     return [entry for entry in kept if "loss" in entry]
 
 
 def gradients_of_two(directory: str, *, checkpointing: bool | None = None) -> None:
-    """With DDP as the stock `Trainer` uses it, one process has an image and the other none: leave their gradients."""
+    """Write the gradients of two processes in DDP, as the stock `Trainer` uses it, only one of which has an image."""
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
     flamingo = model(text_kwargs=NO_DROPOUT).train()

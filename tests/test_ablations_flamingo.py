@@ -11,9 +11,9 @@ from torch.testing import assert_close
 from transformers import Trainer, TrainingArguments
 
 from transformers_flamingo import FlamingoModel
+from transformers_flamingo.cards.plotting import plot_gates
 from transformers_flamingo.layers_flamingo import FlamingoPerceiverResampler
 from transformers_flamingo.training import GateHistoryCallback, parameter_groups
-from transformers_flamingo.training.report import plot_gates
 
 
 VANILLA = {"cross_attention_gating": "none", "cross_attention_ffn_mult": 0}

@@ -115,7 +115,7 @@ def test_code_travels_with_the_checkpoint(saved):
     assert processor_map == {"AutoProcessor": "processing_flamingo.FlamingoProcessor"}
 
 
-def test_without_the_package_the_code_of_the_checkpoint_does_the_same(saved, tmp_path):
+def test_without_the_package_the_traveling_code_does_the_same(saved, tmp_path):
     """Load in a process that cannot import this package, save again, and load that."""
     script = textwrap.dedent(
         """

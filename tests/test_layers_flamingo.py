@@ -82,7 +82,7 @@ def test_gated_block_is_the_papers():
 @families
 def test_closed_gates_are_the_bare_language_model_bit_for_bit(text):
     torch.manual_seed(0)
-    model = FlamingoModel(tiny_config(text)).eval()  # as initialised
+    model = FlamingoModel(tiny_config(text)).eval()  # as initialized
     bare = AutoModelForCausalLM.from_config(tiny_text_config(text)).eval()
     bare.load_state_dict(model.language_model.state_dict())
     ids = prompt("aIbcIdefghijk", "IabcdIefghijk")

@@ -315,3 +315,14 @@ def test_the_base_model_is_the_model_without_its_head(text):
         other = model.base_model(**{**inputs, "pixel_values": images.flip(0)}).last_hidden_state
     torch.testing.assert_close(body, heads_input[0])
     assert (body - other)[:, -1].abs().amax(dim=-1).min() > 1e-4
+
+
+def test_the_base_model_takes_the_keywords_of_every_model():
+    body, ids, images = tiny_flamingo().eval().base_model, prompt("aIbc"), random_images(1, 1)
+    with torch.no_grad():
+        whole = body(ids, pixel_values=images, use_cache=False).last_hidden_state
+        first = body(ids[:, :3], pixel_values=images, use_cache=True)
+        with pytest.warns(FutureWarning, match="`past_key_values` is deprecated"):
+            rest = body(ids[:, 3:], past_key_values=first.cache, return_dict=False)
+    assert isinstance(rest, tuple)
+    torch.testing.assert_close(rest[0], whole[:, 3:])

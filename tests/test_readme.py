@@ -41,9 +41,9 @@ def test_the_first_screen_runs():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert any("flamingo demo" in line for line in lines[:25])
     assert [block.strip() for block in blocks("bash")] == [
-        'pip install -c constraints.txt -e ".[demo]" && flamingo demo',
+        "pip install -c constraints.txt -e . -e miniature && flamingo demo",
         "hf upload my-name/my-flamingo DIRECTORY   # the model with its code, the processor and the card",
-        'pip install -c constraints.txt -e ".[dev]" && python -m pytest',
+        'pip install -c constraints.txt -e ".[dev]" -e miniature && python -m pytest',
     ]
 
 

@@ -186,6 +186,21 @@ def test_freezing_survives_a_copy(tied, how):
 
 
 @tied_or_not
+@pytest.mark.parametrize("how", ["deepcopy", "pickle"])
+def test_a_copy_is_unfrozen_alone(tied, how):
+    def count_hooks(model):
+        return len(model.get_input_embeddings()._forward_hooks), len(model.get_output_embeddings()._forward_hooks)
+
+    model = frozen_flamingo(tied=tied)
+    other = copy.deepcopy(model) if how == "deepcopy" else pickle.loads(pickle.dumps(model))
+    other.unfreeze_backbones()
+    assert count_hooks(model) == (1, 1) and count_hooks(other) == (0, 0)
+    other.freeze_backbones()
+    model.unfreeze_backbones()
+    assert count_hooks(model) == (0, 0) and count_hooks(other) == (1, 1)
+
+
+@tied_or_not
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_freezing_survives_a_change_of_dtype(tied, dtype):
     model = frozen_flamingo(tied=tied).to(dtype)

@@ -63,7 +63,7 @@ class FlamingoGenerationMixin(GenerationMixin):
         config.eos_token_id = list(dict.fromkeys([self.config.end_of_chunk_token_id, *token_ids("eos_token_id")]))
         for name in ("begin_suppress_tokens", "bad_words_ids", "suppress_tokens"):
             setattr(config, name, getattr(text, name, None))
-        if self.config.image_token_ids is None:  # those are ordinary text
+        if self.config.image_token_ids is None:  # markers in `image_token_ids` are ordinary text, and may be generated
             config.suppress_tokens = [*(config.suppress_tokens or ()), self.config.image_token_id]
 
     def _maybe_prepare_encoder_kwargs_for_generation(
@@ -79,7 +79,7 @@ class FlamingoGenerationMixin(GenerationMixin):
         )
         frame_attention_mask = model_kwargs.get("frame_attention_mask")
         if model_kwargs.get("pixel_values") is None:
-            model_kwargs.pop("pixel_values", None)  # the stock method takes its presence for images
+            model_kwargs.pop("pixel_values", None)  # its presence means images to the stock method
         check_encoder_outputs(model_kwargs.get("mm_encoder_outputs"))
         # A copy: the stock method writes into the caller's dict.
         model_kwargs["mm_encoder_outputs"] = dict(model_kwargs.get("mm_encoder_outputs") or {})
@@ -101,9 +101,8 @@ class FlamingoGenerationMixin(GenerationMixin):
         is_image = None if image_features is None else image_features.image_attention_mask
         if model_kwargs.get("media_index") is not None:
             check_media_index(model_kwargs["media_index"], markers.shape, is_image)
-        elif (
-            is_image is not None or self.config.image_token_ids is None
-        ):  # those are text, as long as there is no image
+        # Markers in `image_token_ids` are ordinary text as long as there is no image.
+        elif is_image is not None or self.config.image_token_ids is None:
             check_image_counts(markers, is_image)
         model_kwargs["mm_encoder_outputs"] = {} if image_features is None else {"image": image_features}
         return model_kwargs

@@ -117,7 +117,7 @@ def expand_frame_mask(
 
 
 def real_images_first(features: FlamingoImageFeatures, is_wanted: torch.BoolTensor) -> FlamingoImageFeatures:
-    """Move the wanted images of each sample `(B, N)` to the front, in their order: marker k is image k whatever pads."""
+    """Move the wanted images of each sample `(B, N)` to the front, in order, so that marker k is image k despite padding."""
     latents = features.pooler_output
     if torch.compiler.is_compiling() or bool((is_wanted[:, 1:] & ~is_wanted[:, :-1]).any()):
         order = (~is_wanted).long().argsort(dim=1, stable=True)
@@ -276,7 +276,7 @@ class FlamingoImageFeaturesMixin:
         if given is None or given.ndim not in dims or given.shape[-1] != self.config.vision_hidden_size:
             raise ValueError(
                 f"`mm_encoder_outputs['image']` has `{name}` of shape "
-                f"{None if given is None else tuple(given.shape)}. Needed is `pooler_output` (latents) of shape "
+                f"{None if given is None else tuple(given.shape)}. It needs `pooler_output` (latents) of shape "
                 "(B, N, L, Dv), or `last_hidden_state` (features) of shape (B, N, P, Dv) or (B, N, F, P, Dv), with "
                 f"Dv = {self.config.vision_hidden_size}."
             )

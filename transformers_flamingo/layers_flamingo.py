@@ -15,7 +15,7 @@ that it sees:
     x += tanh(ffn_gate) * ffn(x)
 
 Shapes: `B` batch, `N` images or videos per sample, `M` images or videos of the batch, `F` frames, `P` patches, `L` latents,
-`T` text length, `D` text width, `Dv` vision width.
+`T` text length, `D` text width, `Dv` vision width, `S` images of this call that some token sees, `K` keys.
 """
 
 from collections.abc import Callable
@@ -47,13 +47,13 @@ def eager_attention_forward(
     Args:
         module (`nn.Module`): The attention, asked whether it is in training mode.
         query (`torch.Tensor` of shape `(B, heads, T, head_dim)`): The queries.
-        key, value (`torch.Tensor` of shape `(B, heads, S, head_dim)`): The keys and values.
-        attention_mask (`torch.Tensor`, *optional*): Additive, and broadcast to `(B, heads, T, S)`.
+        key, value (`torch.Tensor` of shape `(B, heads, K, head_dim)`): The keys and values.
+        attention_mask (`torch.Tensor`, *optional*): Additive, and broadcast to `(B, heads, T, K)`.
         scaling (`float`): Factor of the scores.
         dropout (`float`, *optional*, defaults to 0): Probability that a weight is dropped in training.
 
     Returns:
-        The outputs `(B, T, heads, head_dim)` and the weights `(B, heads, T, S)`.
+        The outputs `(B, T, heads, head_dim)` and the weights `(B, heads, T, K)`.
     """
     weights = torch.matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
@@ -85,11 +85,11 @@ class FlamingoAttention(nn.Module):
         self.o_proj = nn.Linear(num_heads * head_dim, query_size, bias=False)
 
     def split_heads(self, states: torch.Tensor) -> torch.Tensor:
-        """Split states into heads: `(B, S, heads * head_dim)` -> `(B, heads, S, head_dim)`."""
+        """Split states into heads: `(B, T, heads * head_dim)` -> `(B, heads, T, head_dim)`."""
         return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def project_context(self, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Project `context` `(B, S, context_size)` to keys and values, each `(B, heads, S, head_dim)`."""
+        """Project `context` `(B, K, context_size)` to keys and values, each `(B, heads, K, head_dim)`."""
         return self.split_heads(self.k_proj(context)), self.split_heads(self.v_proj(context))
 
     def attend(
@@ -99,7 +99,7 @@ class FlamingoAttention(nn.Module):
         value: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Attend with queries `(B, heads, T, head_dim)` to `(B, heads, S, head_dim)`: `(B, T, heads * head_dim)`."""
+        """Attend with queries `(B, heads, T, head_dim)` to `(B, heads, K, head_dim)`: `(B, T, heads * head_dim)`."""
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )

@@ -82,8 +82,8 @@ class LanguageModelHead(nn.Module):
         Compute logits.
 
         Args:
-            hidden_states (`torch.Tensor` of shape `(M, D)`): Some of the last hidden states in
-            outputs (`ModelOutput`): the decoder's outputs.
+            hidden_states (`torch.Tensor` of shape `(M, D)`): Some of the decoder's last hidden states.
+            outputs (`ModelOutput`): All outputs of the decoder, in which they replace the last hidden states.
 
         Returns:
             `torch.Tensor` of shape `(M, V)`.
@@ -233,7 +233,9 @@ class FlamingoLossMixin:
             head ([`LanguageModelHead`], *optional*): Makes logits from hidden states, in chunks.
             targets (`torch.LongTensor` of shape `(M,)`): The ids to predict.
             supervised (`torch.BoolTensor` of shape `(B, T)`): True where they are predicted.
-            kwargs: Those of the loss function.
+            shift_labels: Unused, because `targets` were taken from them. It keeps the keyword from the loss function.
+            num_items_in_batch (`torch.Tensor` or `int`, *optional*): Divisor of the sum; by default `M`.
+            ignore_index (`int`, *optional*, defaults to -100), kwargs: Arguments of the loss function.
         """
         compute_loss = functools.partial(
             self.loss_function,

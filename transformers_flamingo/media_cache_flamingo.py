@@ -53,7 +53,7 @@ class MediaCacheLayer(CacheLayerMixin):
         )
 
     def set_image(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Replace the image by a newer one: keys and values `(B, heads, L, head_dim)`."""
+        """Replace the image with a newer one: keys and values `(B, heads, L, head_dim)`."""
         if self.is_initialized and self._is_static and self.keys.shape == key_states.shape:
             # Compiled code and CUDA graphs hold on to the address.
             self.keys.copy_(key_states)

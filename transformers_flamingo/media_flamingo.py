@@ -36,7 +36,7 @@ def is_video(value: Any) -> bool:
 
 
 def is_single_image(item: Any) -> bool:
-    """Return whether an element of a sample's list is an image, and not a video."""
+    """Return whether an element of a sample's list is an image instead of a video."""
     return not isinstance(item, list | tuple) and not is_array(item, 4)
 
 
@@ -60,7 +60,8 @@ def nest_media(
     """
     alone = images is None or videos is None
     by_name = {}
-    for name, split in (("images", _split_images(images)), ("videos", _split_videos(videos))):
+    for name, given, split_media in (("images", images, _split_images), ("videos", videos, _split_videos)):
+        split = split_media(given)
         if split is None:
             continue
         items, is_nested = split

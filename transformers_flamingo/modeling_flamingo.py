@@ -84,7 +84,7 @@ require_private_names(PreTrainedModel, _can_compile_fullgraph=None, _init_weight
 
 @dataclass
 class FlamingoInputs:
-    """Text and images of one forward pass. The fields are those arguments of [`FlamingoModel.forward`]."""
+    """Text and images of one forward pass. The fields are the arguments of [`FlamingoModel.forward`] with these names."""
 
     input_ids: torch.LongTensor | None = None
     attention_mask: torch.Tensor | None = None
@@ -171,7 +171,7 @@ class FlamingoModel(
     Args:
         config ([`FlamingoConfig`]): The configuration.
         vision_model (`PreTrainedModel`, *optional*): An existing vision encoder. By default it is built from `config`.
-        language_model (`PreTrainedModel`, *optional*): An existing causal language model. By default likewise.
+        language_model (`PreTrainedModel`, *optional*): An existing causal language model. By default it is built, too.
 
     Attributes:
         max_text_length (`int`, *optional*):
@@ -248,10 +248,10 @@ class FlamingoModel(
 
         | parameter                          | value                                                                  |
         |------------------------------------|------------------------------------------------------------------------|
-        | `attn_gate`, `ffn_gate`            | 0, so that the language model starts unchanged (paper, section 3.1.2)   |
-        | weights of linear maps             | uniform in +-1/sqrt(fan in), as `nn.Linear` and both peers have it     |
+        | `attn_gate`, `ffn_gate`            | 0, so that the language model starts unchanged (paper, section 3.1.2)  |
+        | weights of linear maps             | uniform in +-1/sqrt(fan in), the default of `nn.Linear`                |
         | layer norms                        | weight 1, bias 0                                                       |
-        | `latents`                          | standard normal, as both peers have it                                 |
+        | `latents`                          | standard normal, as in OpenFlamingo and flamingo-mini                  |
         | `frame_embeddings`                 | normal, 0.02: small next to features, as a single image gets one too   |
         """
         if isinstance(module, nn.Linear):
@@ -485,9 +485,8 @@ class FlamingoModel(
             documents = find_documents(position_ids, shape, inputs.use_cache)
         if media_index is None:
             markers = self._find_markers(input_ids, inputs_embeds, attention_mask)
-            if (
-                is_image is not None or self.config.image_token_ids is None
-            ):  # those are text, as long as there is no image
+            # Markers in `image_token_ids` are ordinary text as long as there is no image.
+            if is_image is not None or self.config.image_token_ids is None:
                 check_image_counts(markers, is_image)
             media_index = compute_media_index(markers, documents)
         elif image_features is not None or cache is None:  # not at each new token, where it would wait for the GPU

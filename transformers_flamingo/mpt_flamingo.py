@@ -18,7 +18,7 @@ class MptQKNorm(nn.Linear):
     The projection to queries, keys and values of an MPT attention, with a layer norm of queries and of keys over their
     full width, before they are split into heads.
 
-    The norms are part of the projection, so nothing else of the stock model changes.
+    The norms are part of the projection, so the rest of the stock model does not change.
 
     Args:
         projection (`nn.Linear`): The stock projection, whose weight is shared.

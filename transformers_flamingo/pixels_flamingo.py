@@ -222,8 +222,8 @@ def check_image_settings(settings: Mapping[str, Any], location: str) -> None:
     Check settings of an image processor with which every image would be noise.
 
     Args:
-        settings (`Mapping[str, Any]`): Settings by name. Checked are `rescale_factor`, `image_mean`, `image_std`, `size`,
-            `crop_size` and `pad_size`, where they are given.
+        settings (`Mapping[str, Any]`): Settings by name, of which `rescale_factor`, `image_mean`, `image_std`, `size`,
+            `crop_size` and `pad_size` are checked where they are given.
         location (`str`): Where the settings are from, for the message.
 
     Raises:

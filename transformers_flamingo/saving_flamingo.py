@@ -26,7 +26,7 @@ from typing import Any
 # The files that make a folder loadable as a model or an adapter. They are removed first and written last.
 _MARKS = ("config.json", "adapter_config.json")
 # Weights of an earlier model. Left next to new ones, they could be loaded under the new configuration. Those of another
-# variant (`model.fp16.safetensors`) stay if the configuration stays.
+# variant (`model.fp16.safetensors`) stay if the configuration stays the same, whatever its dtype.
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index*.json", "pytorch_model*.bin*", "adapter_model*")
 
 

@@ -2,9 +2,9 @@
 """
 Trainable rows of frozen embeddings, and what `freeze_backbones()` freezes.
 
-With frozen backbones the embeddings of the new tokens are trained, and no other row of the matrix. A [`TokenRows`] holds
-these rows as parameters of their own, so the optimizer sees them alone, with weight decay and state for them alone. It
-has two modes:
+With frozen backbones, the rows of the new tokens are the only ones of an embedding matrix that are trained. A [`TokenRows`]
+holds them as parameters of their own, so the optimizer keeps state for these rows only, and weight decay changes no other
+row. It has two modes:
 
 |                          | view (default)                        | detached, after [`TokenRows.detach`]                |
 |--------------------------|---------------------------------------|-----------------------------------------------------|
@@ -123,7 +123,7 @@ def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class FlamingoFreezingMixin:
-    """What is trained of a [`FlamingoModel`]: freezing and unfreezing of its backbones."""
+    """Freezing and unfreezing of the backbones of a [`FlamingoModel`], whose new tokens stay trainable."""
 
     input_token_rows: TokenRows | None
     output_token_rows: TokenRows | None

@@ -1,6 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Which image a token sees: phi, the two layouts that express it, and the checks of markers against images.
+Visibility of images: phi, which says which image a token sees, two layouts that express it, and the checks of markers.
 
 The rule is written once, in [`compute_media_index`]. Two layouts turn it into attention, and a test compares them:
 [`SegmentLayout`] in eager mode, whose cost does not depend on the number of images, and [`MaskLayout`] under
@@ -35,9 +35,9 @@ def find_markers(
     Find the `<image>` tokens of a text, padding aside.
 
     Args:
-        input_ids (`torch.LongTensor` of shape `(B, T)`, *optional*): The text, or
+        input_ids (`torch.LongTensor` of shape `(B, T)`, *optional*): The text.
         inputs_embeds (`torch.Tensor` of shape `(B, T, D)`, *optional*):
-            its embeddings, in which a marker is recognized by its own embedding.
+            Its embeddings instead. A marker is recognized by its embedding.
         attention_mask (`torch.Tensor` of shape `(B, past + T)`, *optional*): 1 at text, 0 at padding.
         marker_ids (`Sequence[int]`): The ids that mark an image.
         embedding (`nn.Module`): The input embedding of the language model.
@@ -203,7 +203,7 @@ def _count_images(is_image: torch.BoolTensor | None, text: torch.Tensor) -> torc
 @dataclass
 class SegmentLayout:
     """
-    The tokens of a batch, regrouped by the image they see, so that each token scores `L` keys and not `N * L`.
+    The tokens of a batch, regrouped by the image they see, so that each token scores `L` keys instead of `N * L`.
 
     The tokens that see one image form a segment. Segments are split into `R` rows of `c` slots. Every token in a row
     attends to the latents of one image, so no mask is needed:

@@ -1,8 +1,9 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Data sets of the miniature world, as `datasets` with an image column.
+"""
+Build datasets of the miniature world, with an image column.
 
-Each row is one scene with its picture, its caption, its questions and the attributes that they follow from, so that the
-same rows serve training on captions, training on questions, and exact measurement of every attribute.
+Each row is one scene with its picture, its caption, its questions and the attributes that they follow from, so that the same rows
+serve training on captions, training on questions, and exact measurement of every attribute.
 """
 
 from collections.abc import Iterator, Mapping
@@ -66,7 +67,7 @@ VIDEO_FEATURES = Features(
 
 
 def _endless(items: list[Any], rng: np.random.Generator) -> Iterator[Any]:
-    """All items in random order, then all again in another order, and so on: balanced over every prefix."""
+    """Yield all items in random order, then all again in another order, and so on: balanced over every prefix."""
     while True:
         for index in rng.permutation(len(items)):
             yield items[index]
@@ -75,16 +76,20 @@ def _endless(items: list[Any], rng: np.random.Generator) -> Iterator[Any]:
 def balanced_scenes(
     kind: str, size: int, rng: np.random.Generator, pairs: tuple[tuple[str, str], ...] = ALL_PAIRS
 ) -> list[Scene]:
-    """`size` scenes of one kind in which every combination of attributes occurs equally often, give or take one.
+    """
+    Draw `size` scenes of one kind in which every combination of attributes occurs equally often, give or take one.
 
     In a pair scene this holds for the left object with the background; the right object is drawn from those of another
     shape.
 
     Args:
         kind (`str`): `"single"`, `"pair"`, `"count"` or `"video"`.
-        size (`int`): number of scenes.
-        rng (`numpy.random.Generator`): the source of chance.
-        pairs (`tuple`, *optional*, defaults to `ALL_PAIRS`): the colour-shape pairs to choose from.
+        size (`int`): Number of scenes.
+        rng (`numpy.random.Generator`): The source of chance.
+        pairs (`tuple`, *optional*, defaults to `ALL_PAIRS`): The color-shape pairs to choose from.
+
+    Raises:
+        ValueError: the kind is unknown, or a pair scene is asked for and all pairs have one shape.
     """
     third = {"single": SIZES, "count": COUNTS, "video": DIRECTIONS, "pair": (None,)}
     if kind not in third:
@@ -104,6 +109,7 @@ def balanced_scenes(
 
 
 def _row(scene: Scene) -> dict[str, Any]:
+    """Return a scene as a row, without its picture."""
     pair = isinstance(scene, PairScene)
     return {
         "kind": scene.kind,
@@ -122,7 +128,7 @@ def _row(scene: Scene) -> dict[str, Any]:
 
 def _dataset(rows: list[dict[str, Any]], features: Features) -> Dataset:
     # Not `Dataset.from_generator`: its cache is keyed by the generator's arguments and would outlive a change of the
-    # world. The pictures of a few thousand rows are a few MB.
+    # world. The pictures of a few thousand rows are only a few MB.
     return Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features)
 
 
@@ -138,7 +144,7 @@ def _shares(size: int, kinds: Mapping[str, float]) -> dict[str, int]:
 def _rng(seed: int, split: str, media: str) -> np.random.Generator:
     if split not in SPLITS:
         raise ValueError(f"Unknown split {split!r}: known splits are {', '.join(SPLITS)}.")
-    # A stream of its own per split and medium: the test pictures stay the same when the training split grows.
+    # One stream per split and type of media: the test pictures stay the same when the training split grows.
     return np.random.default_rng([seed, SPLITS.index(split), ("image", "video").index(media)])
 
 
@@ -147,14 +153,15 @@ def _pairs_of(split: str) -> tuple[tuple[str, str], ...]:
 
 
 def build_image_split(split: str, size: int, *, seed: int = 0, kinds: Mapping[str, float] = DEFAULT_KINDS) -> Dataset:
-    """Draw one split of still pictures.
+    """
+    Draw one split of still pictures.
 
     Args:
-        split (`str`): one of `SPLITS`. Pictures of `"test_unseen"` show held-out colour-shape pairs only, those of all
-            other splits none of them.
-        size (`int`): number of rows.
-        seed (`int`): seed of the world; equal arguments give equal rows.
-        kinds (`Mapping`): share of each kind of scene: `"single"`, `"count"`, `"pair"`. Kinds are shuffled together.
+        split (`str`): One of `SPLITS`. Pictures of `"test_unseen"` show held-out color-shape pairs only, and pictures of all
+            other splits show none of them.
+        size (`int`): Number of rows.
+        seed (`int`): Seed of the world; equal arguments give equal rows.
+        kinds (`Mapping`): Share of each kind of scene: `"single"`, `"count"`, `"pair"`. Kinds are shuffled together.
 
     Returns:
         `datasets.Dataset` with the columns of `IMAGE_FEATURES`. One row reads
@@ -163,6 +170,9 @@ def build_image_split(split: str, size: int, *, seed: int = 0, kinds: Mapping[st
              "questions": [{"topic": "color", "question": "what color?", "answer": "red"}, ...],
              "color": "red", "shape": "circle", "size": "small", "background": "striped",
              "count": None, "right_color": None, "right_shape": None}
+
+    Raises:
+        ValueError: an argument is unknown or out of range.
     """
     if size < 1:
         raise ValueError(f"A split needs at least one row: got {size=}.")
@@ -183,12 +193,13 @@ def build_image_split(split: str, size: int, *, seed: int = 0, kinds: Mapping[st
 
 
 def build_video_split(split: str, size: int, *, seed: int = 0) -> Dataset:
-    """Draw one split of videos, each a list of frames in the column `frames`.
+    """
+    Draw one split of videos, each a list of frames in the column `frames`.
 
     Args:
-        split (`str`): one of `SPLITS`, as in `build_image_split`.
-        size (`int`): number of rows.
-        seed (`int`): seed of the world; equal arguments give equal rows.
+        split (`str`): One of `SPLITS`, as in [`build_image_split`].
+        size (`int`): Number of rows.
+        seed (`int`): Seed of the world; equal arguments give equal rows.
 
     Returns:
         `datasets.Dataset` with the columns of `VIDEO_FEATURES`.
@@ -208,12 +219,13 @@ def build_image_dataset(
     seed: int = 0,
     kinds: Mapping[str, float] = DEFAULT_KINDS,
 ) -> DatasetDict:
-    """All splits of still pictures: train, validation, test (seen pairs) and test_unseen (held-out pairs).
+    """
+    Draw all splits of still pictures: train, validation, test (seen pairs) and test_unseen (held-out pairs).
 
     Args:
-        train_size, validation_size, test_size (`int`): rows; `test_size` holds for both test splits.
-        seed (`int`): seed of the world.
-        kinds (`Mapping`): share of each kind of scene, as in `build_image_split`.
+        train_size, validation_size, test_size (`int`): Numbers of rows; `test_size` is that of both test splits.
+        seed (`int`): Seed of the world.
+        kinds (`Mapping`): Share of each kind of scene, as in [`build_image_split`].
     """
     sizes = {"train": train_size, "validation": validation_size, "test": test_size, "test_unseen": test_size}
     return DatasetDict(
@@ -224,6 +236,12 @@ def build_image_dataset(
 def build_video_dataset(
     *, train_size: int = 1000, validation_size: int = 100, test_size: int = 200, seed: int = 0
 ) -> DatasetDict:
-    """All splits of videos, as `build_image_dataset`."""
+    """
+    Draw all splits of videos, as [`build_image_dataset`] does of pictures.
+
+    Args:
+        train_size, validation_size, test_size (`int`): Numbers of rows; `test_size` is that of both test splits.
+        seed (`int`): Seed of the world.
+    """
     sizes = {"train": train_size, "validation": validation_size, "test": test_size, "test_unseen": test_size}
     return DatasetDict({split: build_video_split(split, size, seed=seed) for split, size in sizes.items()})

@@ -1,18 +1,19 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-`flamingo demo`: a Flamingo that has truly learned to see, made in minutes on a CPU without any download.
+`flamingo demo`: train a Flamingo that has truly learned to see, in minutes on a CPU, without any download.
 
-It draws a world of coloured shapes, joins the two shipped backbones (a vision tower and a language model that never
-met), trains resampler, gated blocks and the two new embeddings with the stock `Trainer`, measures the result on
-held-out pictures with the right, permuted and blank images, saves it, loads it back through the `Auto*` classes and
-writes a report.
+It draws a world of colored shapes and joins the two shipped backbones, a vision encoder and a language model that were trained
+apart. It trains resampler, gated blocks and the two new embeddings with the stock `Trainer`, saves the model, loads it through the
+`Auto*` classes, measures it on held-out pictures with the right, permuted and blank images, and writes a report.
 """
 
 import math
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import accelerate
 import datasets
@@ -21,13 +22,13 @@ import transformers
 from datasets import Dataset
 from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments, pipeline, set_seed
 
+from transformers_flamingo.cards.plotting import plot_captions, plot_gates, plot_losses
 from transformers_flamingo.cards.rendering import write_card
 from transformers_flamingo.data.encoding import encode_images
 from transformers_flamingo.modeling_flamingo import FlamingoModel
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 from transformers_flamingo.saving_flamingo import update_folder, write_json
 from transformers_flamingo.training import FlamingoDataCollator, GateHistoryCallback, parameter_groups
-from transformers_flamingo.training.report import plot_captions, plot_gates, plot_losses
 
 from .backbones import check_seed
 from .data import build_image_split
@@ -56,17 +57,17 @@ class DemoArguments:
         ValueError: a value is out of range.
     """
 
-    output_dir: str = field(default="flamingo-demo", metadata={"help": "folder of the report and the model"})
-    seed: int = field(default=0, metadata={"help": "seed of the pictures, the initial weights and the order"})
-    max_steps: int = field(default=2000, metadata={"help": "number of optimizer steps"})
-    batch_size: int = field(default=48, metadata={"help": "rows (a picture with a text) in a step"})
-    learning_rate: float = field(default=2e-3, metadata={"help": "peak learning rate of AdamW"})
+    output_dir: str = field(default="flamingo-demo", metadata={"help": "Folder of the report and the model."})
+    seed: int = field(default=0, metadata={"help": "Seed of the pictures, the initial weights and the order."})
+    max_steps: int = field(default=2000, metadata={"help": "Number of optimizer steps."})
+    batch_size: int = field(default=48, metadata={"help": "Rows (a picture with a text) in a step."})
+    learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate of AdamW."})
     gate_learning_rate_multiplier: float = field(
-        default=20.0, metadata={"help": "learning rate multiplier for the gates"}
+        default=20.0, metadata={"help": "Learning rate multiplier for the gates."}
     )
-    train_size: int = field(default=8000, metadata={"help": "number of pictures to train on"})
-    test_size: int = field(default=500, metadata={"help": "number of pictures in each of the two test splits"})
-    num_captions: int = field(default=16, metadata={"help": "number of pictures on the contact sheet"})
+    train_size: int = field(default=8000, metadata={"help": "Number of pictures to train on."})
+    test_size: int = field(default=500, metadata={"help": "Number of pictures in each of the two test splits."})
+    num_captions: int = field(default=16, metadata={"help": "Number of pictures on the contact sheet."})
 
     def __post_init__(self):
         check_seed(self.seed)
@@ -80,7 +81,7 @@ class DemoArguments:
             raise ValueError(f"`test_size` is {self.test_size}, but images can only be permuted among two or more.")
 
 
-# The architecture of the miniature. Everything else has its default.
+# The architecture of the miniature. All other fields have their defaults.
 MODEL_FIELDS = {
     "resampler_num_layers": 2,
     "resampler_num_latents": 16,
@@ -93,7 +94,7 @@ MODEL_FIELDS = {
 
 
 def build_miniature_flamingo() -> tuple[FlamingoModel, FlamingoProcessor]:
-    """The two shipped backbones joined, untrained between them and frozen, with its processor."""
+    """Join the two shipped backbones, frozen, by untrained blocks, and return the model with its processor."""
     vision, text = str(vision_backbone_path()), str(text_backbone_path())
     processor = FlamingoProcessor.from_vision_text_pretrained(vision, text)
     model = FlamingoModel.from_vision_text_pretrained(
@@ -109,13 +110,16 @@ def build_miniature_flamingo() -> tuple[FlamingoModel, FlamingoProcessor]:
 
 def training_rows(scenes: Dataset, features: torch.Tensor, processor: FlamingoProcessor) -> Dataset:
     """
-    Each scene once with its caption and once with each of its questions, as rows for [`FlamingoDataCollator`].
+    Make rows for [`FlamingoDataCollator`]: each scene once with its caption and once with each of its questions.
 
     Args:
-        scenes (`datasets.Dataset`): What [`build_image_split`] drew.
+        scenes (`datasets.Dataset`): A split of [`build_image_split`].
         features (`torch.Tensor` of shape `(len(scenes), P, Dv)`):
-            The features of their pictures. They stand once in memory: rows hold an index, and read them when a batch
-            is made.
+            The features of their pictures. They are in memory once: rows hold an index, and look them up when a batch is made.
+        processor ([`FlamingoProcessor`]): Its special tokens are used.
+
+    Returns:
+        `datasets.Dataset` with the columns `scene`, `prompt`, `completion` and, made on access, `image_features`.
     """
     rows = []
     for index, (caption, questions) in enumerate(zip(scenes["caption"], scenes["questions"], strict=True)):
@@ -135,46 +139,48 @@ def training_rows(scenes: Dataset, features: torch.Tensor, processor: FlamingoPr
     return Dataset.from_list(rows).with_transform(with_features)
 
 
-def run_demo(arguments: DemoArguments) -> dict:
+def run_demo(arguments: DemoArguments) -> dict[str, Any]:
     """
     Run the whole demo.
 
     Args:
-        arguments ([`DemoArguments`]): See there.
+        arguments ([`DemoArguments`]): The settings.
 
     Returns:
-        What is written to `metrics.json`.
+        `dict`: the content of `metrics.json`.
+
+    Raises:
+        OSError: the output folder cannot be written.
     """
     start = time.perf_counter()
     output_dir = Path(arguments.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     set_seed(arguments.seed)
 
-    _say(f"1. Drawing {arguments.train_size} pictures of coloured shapes to learn from, and others to be tested on.")
-    train, validation, seen, unseen = (
-        build_image_split(split, size, seed=arguments.seed)
-        for split, size in (
-            ("train", arguments.train_size),
-            ("validation", max(arguments.test_size // 4, 1)),
-            ("test", arguments.test_size),
-            ("test_unseen", arguments.test_size),
-        )
-    )
+    _say(f"1. Drawing {arguments.train_size} pictures of colored shapes to learn from, and others to test on.")
+    sizes = {
+        "train": arguments.train_size,
+        "validation": max(arguments.test_size // 4, 1),
+        "test": arguments.test_size,
+        "test_unseen": arguments.test_size,
+    }
+    scenes = {split: build_image_split(split, size, seed=arguments.seed) for split, size in sizes.items()}
 
-    _say("2. Joining a vision tower that never read and a language model that never saw.")
+    _say("2. Joining a vision encoder that has never read and a language model that has never seen.")
     model, processor = build_miniature_flamingo()
-    num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    num_frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    print(f"   {num_frozen:,} parameters stay frozen, {num_trained:,} are trained. All gates are at 0.", flush=True)
+    facts = _describe_model(model)
+    print(
+        f"   {facts['num_frozen_parameters']:,} parameters stay frozen, {facts['num_trained_parameters']:,} are trained. All gates "
+        "are at 0.",
+        flush=True,
+    )
 
     _say(f"3. Training for {arguments.max_steps} steps of {arguments.batch_size} captions, questions and answers.")
     training_start = time.perf_counter()
-    trainer, gates = _train(model, processor, train, validation, arguments, output_dir)
+    facts |= _train(model, processor, scenes["train"], scenes["validation"], arguments)
     training_seconds = time.perf_counter() - training_start
-    losses = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    evals = [(entry["step"], entry["eval_loss"]) for entry in trainer.state.log_history if "eval_loss" in entry]
 
-    _say("4. Saving, and loading back as anyone would: AutoModelForImageTextToText and pipeline().")
+    _say("4. Saving the model, and loading it with AutoModelForImageTextToText and pipeline(), as anyone would.")
     model_dir = output_dir / "model"
     with update_folder(model_dir) as partial:
         model.save_pretrained(partial)
@@ -183,43 +189,22 @@ def run_demo(arguments: DemoArguments) -> dict:
 
     _say("5. Measuring on held-out pictures: with the right image, with permuted images, with a blank image.")
     scores = {
-        "seen": evaluate_miniature(model, processor, seen, seed=arguments.seed, progress="   seen pairs"),
-        "unseen": evaluate_miniature(model, processor, unseen, seed=arguments.seed, progress="   unseen pairs"),
+        name: evaluate_miniature(model, processor, scenes[split], seed=arguments.seed, progress=f"   {name} pairs")
+        for name, split in (("seen", "test"), ("unseen", "test_unseen"))
     }
-    samples = _caption_samples(model_dir, seen, arguments.num_captions)
-
+    samples = _caption_samples(model_dir, scenes["test"], arguments.num_captions)
     metrics = {
         "arguments": {**asdict(arguments), "output_dir": None},
-        "num_trained_parameters": num_trained,
-        "num_frozen_parameters": num_frozen,
-        "backbones": {
-            name: {"type": config.model_type, "width": config.hidden_size, "layers": config.num_hidden_layers}
-            for name, config in (("vision", model.config.vision_config), ("text", model.config.text_config))
-        },
-        "training_rows": len(trainer.train_dataset),
-        "final_train_loss": losses[-1][1],
-        "final_validation_loss": evals[-1][1] if evals else None,
+        **facts,
         "scores": scores,
         "samples": [{key: sample[key] for key in ("caption", "truth")} for sample in samples],
-        "train_losses": losses,
-        "validation_losses": evals,
-        "gates": gates.history,
         "seconds": {"training": training_seconds, "total": time.perf_counter() - start},
         "versions": {
             "python": platform.python_version(),
             **{module.__name__: module.__version__ for module in (torch, transformers, datasets, accelerate)},
         },
     }
-    write_json(output_dir / "metrics.json", metrics)
-    plot_losses(output_dir / "loss.png", {"training": losses}, {"validation": evals} if evals else {})
-    plot_gates(output_dir / "gates.png", gates.history, model.config.cross_attention_layer_indices)
-    plot_captions(
-        output_dir / "captions.png",
-        [sample["image"] for sample in samples],
-        [sample["caption"] for sample in samples],
-        [sample["truth"] for sample in samples],
-    )
-    samples[0]["image"].save(output_dir / "example.png")
+    _write_report(output_dir, metrics, samples, model.config.cross_attention_layer_indices)
     write_card(card_template("demo"), metrics, model_dir / "README.md")
 
     print(format_scores(scores), flush=True)
@@ -229,32 +214,33 @@ def run_demo(arguments: DemoArguments) -> dict:
     return metrics
 
 
+def _describe_model(model: FlamingoModel) -> dict[str, Any]:
+    """Return the part of the record that describes the model."""
+    return {
+        "num_trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "num_frozen_parameters": sum(p.numel() for p in model.parameters() if not p.requires_grad),
+        "backbones": {
+            name: {"type": config.model_type, "width": config.hidden_size, "layers": config.num_hidden_layers}
+            for name, config in (("vision", model.config.vision_config), ("text", model.config.text_config))
+        },
+    }
+
+
 def _train(
     model: FlamingoModel,
     processor: FlamingoProcessor,
     train: Dataset,
     validation: Dataset,
     arguments: DemoArguments,
-    output_dir: Path,
-) -> tuple[Trainer, GateHistoryCallback]:
-    # The vision encoder is frozen: what it makes of a picture is computed once.
-    train_rows, validation_rows = (
-        training_rows(
-            scenes,
-            torch.stack(
-                encode_images(
-                    model,
-                    processor,
-                    list(scenes["image"]),
-                    output="last_hidden_state",
-                    batch_size=128,
-                    progress=f"   looking at {name}",
-                )
-            ),
-            processor,
-        )
-        for scenes, name in ((train, "the training pictures"), (validation, "the validation pictures"))
-    )
+) -> dict[str, Any]:
+    """Train with the stock `Trainer`, and return the part of the record that describes the training."""
+    # The vision encoder is frozen, so the features of a picture are computed once
+    options = {"output": "last_hidden_state", "batch_size": 128}
+    rows = {}
+    for name, split in (("training", train), ("validation", validation)):
+        progress = f"   looking at the {name} pictures"
+        features = encode_images(model, processor, list(split["image"]), progress=progress, **options)
+        rows[name] = training_rows(split, torch.stack(features), processor)
     gates = GateHistoryCallback()
     groups = parameter_groups(
         model,
@@ -265,7 +251,7 @@ def _train(
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
-            output_dir=str(output_dir),
+            output_dir=arguments.output_dir,
             max_steps=arguments.max_steps,
             per_device_train_batch_size=arguments.batch_size,
             per_device_eval_batch_size=2 * arguments.batch_size,
@@ -280,18 +266,40 @@ def _train(
             dataloader_pin_memory=False,  # there may be nothing to pin it for
             seed=arguments.seed,
         ),
-        train_dataset=train_rows,
-        eval_dataset=validation_rows,
+        train_dataset=rows["training"],
+        eval_dataset=rows["validation"],
         data_collator=FlamingoDataCollator(processor),
         callbacks=[gates],
         optimizers=(torch.optim.AdamW(groups, betas=(0.9, 0.98)), None),
     )
     trainer.train()
-    return trainer, gates
+    losses = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    evals = [(entry["step"], entry["eval_loss"]) for entry in trainer.state.log_history if "eval_loss" in entry]
+    return {
+        "training_rows": len(rows["training"]),
+        "final_train_loss": losses[-1][1],
+        "final_validation_loss": evals[-1][1] if evals else None,
+        "train_losses": losses,
+        "validation_losses": evals,
+        "gates": gates.history,
+    }
 
 
-def _caption_samples(model_dir: Path, scenes: Dataset, count: int) -> list[dict]:
-    """Captions of the first pictures by the stock pipeline, from the saved directory."""
+def _write_report(
+    output_dir: Path, metrics: dict[str, Any], samples: list[dict[str, Any]], layers: Sequence[int]
+) -> None:
+    """Write `metrics.json`, the figures, and one picture to try the model on."""
+    write_json(output_dir / "metrics.json", metrics)
+    evals = metrics["validation_losses"]
+    plot_losses(output_dir / "loss.png", {"training": metrics["train_losses"]}, {"validation": evals} if evals else {})
+    plot_gates(output_dir / "gates.png", metrics["gates"], layers)
+    images, captions, truths = ([sample[key] for sample in samples] for key in ("image", "caption", "truth"))
+    plot_captions(output_dir / "captions.png", images, captions, truths)
+    images[0].save(output_dir / "example.png")
+
+
+def _caption_samples(model_dir: Path, scenes: Dataset, count: int) -> list[dict[str, Any]]:
+    """Caption the first pictures with the stock pipeline, from the saved folder."""
     captioner = pipeline("image-text-to-text", model=str(model_dir))
     chosen = scenes.select(range(min(count, len(scenes))))
     images = list(chosen["image"])
@@ -305,12 +313,12 @@ def _caption_samples(model_dir: Path, scenes: Dataset, count: int) -> list[dict]
 
 
 def format_scores(scores: dict[str, dict[str, dict[str, float]]]) -> str:
-    """The scores as a table to print."""
+    """Format the scores of [`evaluate_miniature`] by split as a table to print."""
     lines = []
     for split, by_name in scores.items():
         lines.append("")
         lines.append(
-            f"{'colour-shape pairs ' + split:40} {'n':>5} " + "".join(f"{c:>10}" for c in CONDITIONS) + "    chance"
+            f"{'color-shape pairs ' + split:40} {'n':>5} " + "".join(f"{c:>10}" for c in CONDITIONS) + "    chance"
         )
         for name, values in by_name.items():
             numbers = "".join(f"{values[condition]:10.3f}" for condition in CONDITIONS)

@@ -1,9 +1,10 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""How well a Flamingo reads the miniature world, and whether it looks at all.
+"""
+Measure how well a Flamingo reads the miniature world, and whether it uses the image at all.
 
-Each score is measured three times over the same prompts: with the right image, with the images permuted among the
-scenes, and with one blank image for all. A model that looks falls to chance in the last two; a language model that
-guesses well does not.
+Each score is measured three times over the same prompts: with the right image, with the images permuted among the scenes, and
+with one blank image for all. A model that uses the image falls to chance in the last two; a language model that guesses well
+does not.
 """
 
 from collections import Counter, defaultdict
@@ -33,7 +34,7 @@ _WORDS = {
     "background": {word: word for word in BACKGROUNDS},
     "count": {word: number for number, word in NUMBER_WORDS.items()},
 }
-# What each kind of scene is scored on; a caption mentions no more.
+# The attributes that the caption of each kind of scene mentions
 _CAPTION_ATTRIBUTES = {
     "single": ("color", "shape", "size", "background"),
     "count": ("count", "color", "shape"),
@@ -43,7 +44,7 @@ _CAPTION_ATTRIBUTES = {
 
 def parse_caption(caption: str) -> dict[str, str | int]:
     """
-    The attributes a caption names: the first word of each kind, and of colour and shape also the second, as
+    Return the attributes that a caption names: the first word of each kind, and of color and shape also the second, as
     `right_color` and `right_shape`.
 
     >>> parse_caption("a red circle left of a blue bar")
@@ -62,7 +63,7 @@ def parse_caption(caption: str) -> dict[str, str | int]:
 
 @dataclass(frozen=True)
 class _Prompt:
-    """One thing to generate: which scene, after which text, and what is right."""
+    """A text to generate: which scene, after which text, and what is right."""
 
     scene: int
     text: str
@@ -90,16 +91,19 @@ def generate_texts(
     progress: str | None = None,
 ) -> list[str]:
     """
-    Greedy continuations of prompts with one image each.
+    Continue prompts with one image each, greedily.
 
     Args:
         texts (`list[str]`): The prompts.
         latents (`torch.Tensor` of shape `(len(texts), L, Dv)`): Their images, from [`encode_images`].
-        max_new_tokens (`int`): Where to stop if no `<|endofchunk|>` comes.
-        batch_size (`int`): Prompts generated together.
+        max_new_tokens (`int`): Maximum number of tokens, if no `<|endofchunk|>` comes before.
+        batch_size (`int`): Prompts answered together.
         progress (`str`, *optional*): Name of a progress bar.
+
+    Returns:
+        `list[str]`: the continuations, without special tokens.
     """
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # prompts of like length together: less padding
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # prompts of similar length together: less padding
     results: list[str] = [""] * len(texts)
     starts = range(0, len(order), batch_size)
     for start in tqdm(starts, desc=progress, disable=progress is None):
@@ -127,16 +131,22 @@ def evaluate_miniature(
     progress: str | None = None,
 ) -> dict[str, dict[str, float]]:
     """
-    Scores on one split of [`build_image_split`].
+    Compute the scores of a model on one split of [`build_image_split`].
 
     Args:
+        model ([`FlamingoModel`]): The model.
+        processor ([`FlamingoProcessor`]): Its processor.
         scenes (`datasets.Dataset`): The scenes.
         seed (`int`): Seed of the permutation of the images.
         progress (`str`, *optional*): Name of a progress bar.
 
     Returns:
-        For each score, such as `"caption/single/shape"` or `"question/count/color"`: `n`, the number of cases, the
-        accuracy under each of [`CONDITIONS`], and `chance`, how often two random scenes agree. `caption/single/color_and_shape` is right if both are.
+        `dict`: for each score, such as `"caption/single/shape"` or `"question/count/color"`: `n`, the number of cases, the accuracy
+        under each of [`CONDITIONS`], and `chance`, the probability that two random scenes agree. In
+        `caption/single/color_and_shape` both must be right.
+
+    Raises:
+        ValueError: there are fewer than two scenes.
     """
     model.eval()
     images = list(scenes["image"])
@@ -178,6 +188,7 @@ def evaluate_miniature(
 
 
 def _score(prompt: _Prompt, text: str, scene: dict) -> dict[str, bool]:
+    """Return for each score of a prompt whether the generated text is right."""
     if prompt.expected is not None:
         return {prompt.score_names[0]: text == prompt.expected}
     named = parse_caption(text)
@@ -188,7 +199,7 @@ def _score(prompt: _Prompt, text: str, scene: dict) -> dict[str, bool]:
 
 
 def _truths(prompt: _Prompt, scene: dict) -> dict[str, object]:
-    """The right value of each score of a prompt."""
+    """Return the right value of each score of a prompt."""
     if prompt.expected is not None:
         return {prompt.score_names[0]: prompt.expected}
     truths = {name: scene[name.rsplit("/", 1)[1]] for name in prompt.score_names}
@@ -197,13 +208,22 @@ def _truths(prompt: _Prompt, scene: dict) -> dict[str, object]:
 
 
 def _chance(truths: list[object]) -> float:
-    """How often two random scenes agree: what a model that sees the picture of another scene can reach."""
+    """Return the probability that two random scenes agree: the accuracy of a model that is shown another scene's picture."""
     counts = Counter(truths)
     return sum((count / len(truths)) ** 2 for count in counts.values())
 
 
 def derangement(size: int, rng: np.random.Generator) -> np.ndarray:
-    """A permutation in which nothing stays in its place: a cycle through all places in random order."""
+    """
+    Return a permutation without fixed points: a cycle through all places in random order.
+
+    Args:
+        size (`int`): Number of places.
+        rng (`numpy.random.Generator`): The source of chance.
+
+    Raises:
+        ValueError: the size is below 2.
+    """
     if size < 2:
         raise ValueError(f"Images can only be permuted among two or more scenes: got {size}.")
     order = rng.permutation(size)

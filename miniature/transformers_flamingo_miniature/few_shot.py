@@ -33,13 +33,13 @@ from datasets import Dataset
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer, TrainingArguments, set_seed
 
+from transformers_flamingo.cards.plotting import ShotCurve, ShotPanel, plot_shots
 from transformers_flamingo.cards.rendering import write_card
 from transformers_flamingo.data.encoding import encode_images
 from transformers_flamingo.modeling_flamingo import FlamingoModel
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 from transformers_flamingo.saving_flamingo import update_folder, write_json
 from transformers_flamingo.training import FlamingoDataCollator, GateHistoryCallback, parameter_groups
-from transformers_flamingo.training.report import plot_few_shot
 
 from .backbones import check_seed, library_versions
 from .evaluation import derangement
@@ -128,14 +128,14 @@ class FewShotArguments:
         scale (`float`): Length of all training stages, as a multiple.
     """
 
-    output_dir: str = field(default="flamingo-few-shot", metadata={"help": "folder of the report and the model"})
+    output_dir: str = field(default="flamingo-few-shot", metadata={"help": "Folder of the report and the model."})
     seed: int = field(
-        default=0, metadata={"help": "seed of the pictures, the episodes, the initial weights and the order"}
+        default=0, metadata={"help": "Seed of the pictures, the episodes, the initial weights and the order."}
     )
-    from_scratch: bool = field(default=False, metadata={"help": "train the model instead of loading the shipped one"})
-    split: str = field(default="test", metadata={"help": "split to measure on, 'validation' or 'test'"})
-    episodes: int = field(default=500, metadata={"help": "number of episodes behind each score"})
-    scale: float = field(default=1.0, metadata={"help": "factor on the length of all training stages"})
+    from_scratch: bool = field(default=False, metadata={"help": "Train the model instead of loading the shipped one."})
+    split: str = field(default="test", metadata={"help": "Split to measure on, 'validation' or 'test'."})
+    episodes: int = field(default=500, metadata={"help": "Number of episodes behind each score."})
+    scale: float = field(default=1.0, metadata={"help": "Factor on the length of all training stages."})
 
     def __post_init__(self):
         check_seed(self.seed)
@@ -440,6 +440,21 @@ def format_few_shot(scores: list[dict[str, Any]]) -> str:
             label = f"{contrast}, {ways} words" if condition == "image" else "   images permuted"
             lines.append(f"{label:24}" + "".join(f"{score[condition]:8.3f}" for score in chosen))
     return "\n".join(lines)
+
+
+def plot_few_shot(path: str | Path, scores: list[dict[str, Any]]) -> None:
+    """Plot accuracy against the number of shots, one panel per number of words; dotted with the images permuted."""
+    panels = []
+    for ways in sorted({score["ways"] for score in scores}):
+        curves = []
+        for index, contrast in enumerate(dict.fromkeys(score["contrast"] for score in scores)):
+            chosen = [score for score in scores if (score["contrast"], score["ways"]) == (contrast, ways)]
+            for condition, style in (("image", "measured"), ("permuted", "control")):
+                label = f"differ in {contrast}" + ("" if condition == "image" else ", images permuted")
+                values = {score["shots"]: score[condition] for score in chosen}
+                curves.append(ShotCurve(label, values, f"C{index}", style))
+        panels.append(ShotPanel(f"{ways} words", curves, chance=1 / ways))
+    plot_shots(path, panels, "accuracy", limits=(0, 1.02))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

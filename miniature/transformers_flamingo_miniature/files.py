@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""The miniature world written to disk in published layouts, so that training reads it as it reads real data."""
+"""Write the miniature world to disk in published layouts, so that training reads it as it reads real data."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from .world import answer_prompt
 
 
 _TEXT = Value("string")
-# The words of a page between its pictures: not about any of them.
+# The first text of a page: it is not about any of the pictures
 _OPENINGS = ("what is this ?", "many things .", "something to describe .", "one thing and the picture of it .")
 
-#: Splits that `flamingo miniature-data` writes, and their sizes beside that of `train`.
+#: Splits that `flamingo miniature-data` writes, and their sizes relative to that of `train`.
 SPLITS = {"train": 1.0, "validation": 0.05, "test": 0.1, "test_unseen": 0.1}
 FILES = ("pairs", "pages", "questions", "videos")
 
@@ -23,7 +23,7 @@ def write_training_files(
     directory: str | Path, split: str = "train", *, num_pictures: int = 2000, num_videos: int = 200, seed: int = 0
 ) -> dict[str, Path]:
     """
-    Draw one split of the miniature world and write it as four data sets:
+    Draw one split of the miniature world and write it as four datasets:
 
     - `pairs.parquet`, image-text pairs: columns `image`, `text`;
     - `pages.parquet`, interleaved pages of 2 to 4 pictures, each before its caption, in the columns of OBELICS: `images`
@@ -34,9 +34,10 @@ def write_training_files(
     Pairs, pages and questions show the same `num_pictures` pictures.
 
     Args:
-        directory (`str` or `Path`): Where to write; it is made, and files in it are replaced.
+        directory (`str` or `Path`): Output folder. It is created if missing, and files in it are replaced.
         split (`str`, *optional*, defaults to `"train"`): `"train"`, `"validation"`, `"test"` or `"test_unseen"`.
-        num_pictures, num_videos (`int`, *optional*): How many.
+        num_pictures (`int`, *optional*, defaults to 2000): Number of pictures.
+        num_videos (`int`, *optional*, defaults to 200): Number of videos.
         seed (`int`, *optional*, defaults to 0): Seed of the world.
 
     Returns:
@@ -70,7 +71,7 @@ def write_training_files(
     return paths
 
 
-#: The reader option with which `questions.parquet` reads as the miniature language model knows questions.
+#: The reader option with which questions of `questions.parquet` read as those that the miniature language model was trained on.
 QUESTION_TEMPLATE = answer_prompt("{question}")
 
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""The word-level tokenizer of the miniature world."""
+"""Build the word-level tokenizer of the miniature world."""
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -29,7 +29,7 @@ UNKNOWN = "<|unk|>"
 
 
 def miniature_vocabulary() -> tuple[str, ...]:
-    """All tokens of the miniature world in the order of their ids: special tokens, punctuation, then words, sorted."""
+    """Return all tokens of the miniature world in the order of their ids: special tokens, punctuation, then words, sorted."""
     words = {
         *SHAPES, *PLURALS.values(), *COLORS, *SIZES, *BACKGROUNDS, *DIRECTIONS, *QUESTION_TOPICS, *NONSENSE_WORDS,
         *(NUMBER_WORDS[count] for count in COUNTS), *_FUNCTION_WORDS,
@@ -38,14 +38,15 @@ def miniature_vocabulary() -> tuple[str, ...]:
 
 
 def build_tokenizer(model_max_length: int = 512) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer for the miniature world, as a fast tokenizer that `AutoTokenizer` loads.
+    """
+    Build a word-level tokenizer for the miniature world, as a fast tokenizer that `AutoTokenizer` loads.
 
     Words and punctuation marks are one token each; case is folded, so that a user may type "What color?". Decoding puts
     single spaces between words and none before punctuation. `<image>` and `<|endofchunk|>` are not in the vocabulary:
-    they are added where a Flamingo is put together, as for any other language model.
+    they are added when a Flamingo is assembled, as for any other language model.
 
     Args:
-        model_max_length (`int`, *optional*, defaults to 512): the longest text in tokens.
+        model_max_length (`int`, *optional*, defaults to 512): Maximum number of tokens of a text.
     """
     vocabulary = {token: index for index, token in enumerate(miniature_vocabulary())}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))

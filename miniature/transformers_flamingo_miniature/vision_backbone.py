@@ -1,14 +1,15 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Training of the miniature vision backbone: a tiny CLIP, of which the vision tower is kept.
+"""
+Train the miniature vision backbone: a tiny CLIP, of which the vision encoder is kept.
 
-Two things make it read every attribute, and not only the easy ones:
+Two things make it read every attribute, the hard ones included:
 
 - **Contrast sets.** A batch is made of small sets of pictures that are equal (place, tilt, tones, all other attributes)
-  but for one attribute. Inside a set only that attribute tells the captions apart, so no shortcut through the others
+  except for one attribute. Inside a set only that attribute tells the captions apart, so no shortcut through the others
   is left. Shape, the attribute learned last, is varied most often.
 - **Captions at several levels of detail.** Each picture is captioned in full and with some of its attributes only ("a
   circle", "something red"), and the contrastive loss is taken at each level. A level that mentions the shape alone
-  forces a reading of shape that does not depend on colour, which carries over to colour-shape pairs never seen. Many
+  forces a reading of shape that does not depend on color, which carries over to color-shape pairs never seen. Many
   pictures of a batch share such a caption, so each caption's target is spread over all of its pictures.
 """
 
@@ -26,7 +27,14 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig, CLIPVisionModel
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from transformers_flamingo.saving_flamingo import update_folder
@@ -51,7 +59,7 @@ from .world import (
 )
 
 
-# Levels of detail and their weights in the loss: shape is learned last, colour at once.
+# Levels of detail and their weights in the loss: shape is learned last, color at once.
 CAPTION_LEVELS = {"full": 1.0, "shape": 1.5, "color": 0.5, "rest": 1.0}
 _MAX_WORDS = 12
 
@@ -66,7 +74,12 @@ _VALUES = {"shape": SHAPES, "color": COLORS, "size": SIZES, "background": BACKGR
 
 
 def partial_captions(scene: ImageScene) -> dict[str, str]:
-    """The caption of a still scene at each of `CAPTION_LEVELS`, such as `{"shape": "a circle", ...}`."""
+    """
+    Return the caption of a still scene at each of `CAPTION_LEVELS`, such as `{"shape": "a circle", ...}`.
+
+    Raises:
+        ValueError: the scene moves.
+    """
     background = f"on a {scene.background} background"
     if scene.kind == "single":
         return {
@@ -98,7 +111,7 @@ def _pick(choices: tuple[tuple[str, float], ...], rng: np.random.Generator) -> s
 
 
 def contrast_set(rng: np.random.Generator) -> list[ImageScene]:
-    """Scenes that are equal but for one attribute, none of which shows a held-out pair."""
+    """Draw scenes that are equal except for one attribute, none of which shows a held-out pair."""
     kind = _pick(_KINDS, rng)
     scene = sample_scene(kind, rng, SEEN_PAIRS)
     field = _pick(_VARIED[kind], rng)
@@ -110,7 +123,7 @@ def contrast_set(rng: np.random.Generator) -> list[ImageScene]:
 
 
 def contrast_batch(batch_size: int, rng: np.random.Generator) -> tuple[list[ImageScene], list[Image.Image]]:
-    """`batch_size` scenes and their pictures, made of contrast sets (the last one may be cut)."""
+    """Draw `batch_size` scenes and their pictures, made of contrast sets (the last one may be cut)."""
     scenes: list[ImageScene] = []
     images: list[Image.Image] = []
     while len(scenes) < batch_size:
@@ -122,18 +135,19 @@ def contrast_batch(batch_size: int, rng: np.random.Generator) -> tuple[list[Imag
 
 
 def build_image_processor() -> CLIPImageProcessorPil:
-    """CLIP's preprocessing at the size of the miniature world, on the PIL backend."""
+    """Make CLIP's preprocessing at the size of the miniature world, on the PIL backend."""
     return CLIPImageProcessorPil(
         size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     )
 
 
 def pixels_of(images: list[Image.Image], processor: CLIPImageProcessorPil) -> torch.Tensor:
-    """What `processor` makes of pictures that already have the right size, in one array operation.
+    """
+    Compute the pixel values that `processor` returns for pictures of the right size, in one array operation.
 
     Args:
         images (`list[PIL.Image.Image]`): RGB pictures of `IMAGE_SIZE` x `IMAGE_SIZE`.
-        processor (`CLIPImageProcessorPil`): gives mean and deviation.
+        processor (`CLIPImageProcessorPil`): Its mean and standard deviation are used.
 
     Returns:
         `torch.FloatTensor` of shape `(B, C, H, W)`.
@@ -144,12 +158,13 @@ def pixels_of(images: list[Image.Image], processor: CLIPImageProcessorPil) -> to
 
 
 def clip_loss(image_features: torch.Tensor, text_features: torch.Tensor, caption: torch.Tensor) -> torch.Tensor:
-    """Two-term contrastive loss in which several images may have the same caption.
+    """
+    Compute the two-term contrastive loss where several images may have the same caption.
 
     Args:
-        image_features (`torch.FloatTensor` of shape `(B, K)`): normalised and scaled image embeddings.
-        text_features (`torch.FloatTensor` of shape `(U, K)`): normalised embeddings of the different captions.
-        caption (`torch.LongTensor` of shape `(B,)`): index of each image's caption among the `U`.
+        image_features (`torch.FloatTensor` of shape `(B, K)`): Normalized and scaled image embeddings.
+        text_features (`torch.FloatTensor` of shape `(U, K)`): Normalized embeddings of the different captions.
+        caption (`torch.LongTensor` of shape `(B,)`): Index of each image's caption among the `U`.
 
     Returns:
         `torch.FloatTensor` of shape `()`: the mean of the image-to-text term (cross-entropy over the `U` captions) and
@@ -187,7 +202,7 @@ def _clip_config(vocab_size: int, end_of_text_id: int, width: int, layers: int, 
 
 
 def _position_waves(width: int, grid: int) -> torch.Tensor:
-    """Sines and cosines of row and column at several wavelengths, one row of `width` numbers per patch: (P, Dv)."""
+    """Return sines and cosines of row and column at several wavelengths, one row of `width` numbers per patch: (P, Dv)."""
     places = torch.arange(grid, dtype=torch.float32)
     frequencies = math.pi / 2 * (2 / grid) ** torch.linspace(0, 1, width // 4)
     angles = places[:, None] * frequencies  # (grid, Dv / 4)
@@ -196,11 +211,12 @@ def _position_waves(width: int, grid: int) -> torch.Tensor:
     return torch.cat([rows, columns], dim=-1).flatten(0, 1)
 
 
-def _initialise_embeddings(tower: CLIPVisionModel) -> None:
-    """Give patches and places comparable weight from the start.
+def _initialize_embeddings(tower: CLIPVisionModel) -> None:
+    """
+    Give the content and the position of a patch comparable weight from the start.
 
-    CLIP's own initial values make the place of a patch a small disturbance of its content. A shape is a relation
-    between places, and was learned several times more slowly from there.
+    With CLIP's own initial values the position is a small perturbation of the content. A shape is a relation between positions, and
+    was learned several times more slowly that way.
     """
     embeddings = tower.embeddings
     with torch.no_grad():
@@ -228,22 +244,25 @@ def train_vision_backbone(
     probe_size: int = 4000,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train a tiny `CLIPModel` on pictures and captions of the world and save its vision tower.
+    """
+    Train a tiny `CLIPModel` on pictures and captions of the world and save its vision encoder.
 
-    Pictures are drawn afresh at every step; none shows a held-out colour-shape pair. The folder then loads with
-    `AutoModel` (a `CLIPVisionModel`) and `AutoImageProcessor`, and holds a `training.json` with the settings and the
-    measured figures.
+    Pictures are drawn anew at every step; none shows a held-out color-shape pair. The folder then loads with `AutoModel` (a
+    `CLIPVisionModel`) and `AutoImageProcessor`, and has a `training.json` with the settings and the scores.
 
     Args:
-        output_dir (`str` or `Path`): folder to write; made if missing.
-        seed (`int`): seed of the weights and of the pictures.
-        steps, batch_size, learning_rate, weight_decay, warmup_steps: AdamW with a cosine schedule.
-        width, layers, patch_size (`int`): size of the vision tower. The width is a multiple of 32, the head size.
-        probe_size (`int`): pictures that each probe is trained on; 0 trains and records none.
-        progress (`bool`): show progress bars.
+        output_dir (`str` or `Path`): Folder to write; created if missing.
+        seed (`int`): Seed of the weights and the pictures.
+        steps, batch_size, learning_rate, weight_decay, warmup_steps: Settings of AdamW with a cosine schedule.
+        width, layers, patch_size (`int`): Sizes of the vision encoder. The width is a multiple of 32, the head size.
+        probe_size (`int`): Number of pictures that each probe is trained on; 0 measures nothing.
+        progress (`bool`): Whether to show progress bars.
 
     Returns:
         `dict`: the content of `training.json`.
+
+    Raises:
+        ValueError: there are no steps, or fewer than two pictures in each.
     """
     if steps < 1 or batch_size < 2:
         raise ValueError(
@@ -252,49 +271,20 @@ def train_vision_backbone(
     started = time.perf_counter()
     rng = np.random.default_rng(seed)
     processor, tokenizer = build_image_processor(), build_tokenizer()
-    # Weight initialisation reads torch's global generator; callers keep their own state of it.
+    # Weight initialization reads torch's global generator; callers keep the state of theirs
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CLIPModel(_clip_config(len(tokenizer), tokenizer.eos_token_id, width, layers, patch_size)).train()
-        _initialise_embeddings(model.vision_model)
+        _initialize_embeddings(model.vision_model)
         tower = CLIPVisionModel(model.config.vision_config)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=learning_rate,
-        betas=(0.9, 0.98),
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, steps, warmup_steps))
-
-    losses: list[float] = []
-    bar = tqdm(range(steps), desc="vision backbone", disable=not progress)
-    for _ in bar:
-        scenes, images = contrast_batch(batch_size, rng)
-        image_features = _pooled(model.get_image_features(pixel_values=pixels_of(images, processor)))
-        image_features = image_features * model.logit_scale.exp().clamp(max=100)
-        captions = [partial_captions(scene) for scene in scenes]
-        texts = {level: [caption[level] for caption in captions] for level in CAPTION_LEVELS}
-        # The text tower reads every different caption of the batch once.
-        different = {text: index for index, text in enumerate(dict.fromkeys(itertools.chain(*texts.values())))}
-        tokens = tokenizer([f"{text}{tokenizer.eos_token}" for text in different], padding=True, return_tensors="pt")
-        text_features = _pooled(
-            model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-        )
-        loss = torch.zeros(())
-        for level, weight in CAPTION_LEVELS.items():
-            rows, caption = torch.unique(torch.tensor([different[text] for text in texts[level]]), return_inverse=True)
-            loss = loss + weight * clip_loss(image_features, text_features[rows], caption)
-        loss = loss / sum(CAPTION_LEVELS.values())
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-        bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
-
-    output_dir = Path(output_dir)
+    settings = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "warmup_steps": warmup_steps,
+    }
+    losses = _fit(model, tokenizer, processor, rng, **settings, progress=progress)
     tower.load_state_dict(model.vision_model.state_dict())
     with update_folder(output_dir) as partial:
         tower.eval().save_pretrained(partial)
@@ -303,12 +293,8 @@ def train_vision_backbone(
         "model": "CLIPVisionModel",
         "objective": "contrastive, two-term, captions at several levels of detail",
         "seed": seed,
-        "hyperparameters": {
-            "steps": steps,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "weight_decay": weight_decay,
-            "warmup_steps": warmup_steps,
+        "hyperparameters": settings
+        | {
             "optimizer": "AdamW, betas 0.9 and 0.98, gradient norm at most 1",
             "schedule": "cosine",
             "width": width,
@@ -329,6 +315,65 @@ def train_vision_backbone(
     return record
 
 
+def _fit(
+    model: CLIPModel,
+    tokenizer: PreTrainedTokenizerFast,
+    processor: CLIPImageProcessorPil,
+    rng: np.random.Generator,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    warmup_steps: int,
+    progress: bool,
+) -> list[float]:
+    """Train on contrast batches and return the loss of each step."""
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=learning_rate,
+        betas=(0.9, 0.98),
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, steps, warmup_steps))
+
+    losses: list[float] = []
+    bar = tqdm(range(steps), desc="vision backbone", disable=not progress)
+    for _ in bar:
+        scenes, images = contrast_batch(batch_size, rng)
+        loss = _batch_loss(model, tokenizer, scenes, pixels_of(images, processor))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
+    return losses
+
+
+def _batch_loss(
+    model: CLIPModel, tokenizer: PreTrainedTokenizerFast, scenes: list[ImageScene], pixels: torch.Tensor
+) -> torch.Tensor:
+    """Return the contrastive loss of a batch, averaged over the levels of detail by their weights."""
+    image_features = _pooled(model.get_image_features(pixel_values=pixels))
+    image_features = image_features * model.logit_scale.exp().clamp(max=100)
+    captions = [partial_captions(scene) for scene in scenes]
+    texts = {level: [caption[level] for caption in captions] for level in CAPTION_LEVELS}
+    # The text tower reads every different caption of the batch once
+    different = {text: index for index, text in enumerate(dict.fromkeys(itertools.chain(*texts.values())))}
+    tokens = tokenizer([f"{text}{tokenizer.eos_token}" for text in different], padding=True, return_tensors="pt")
+    text_features = _pooled(
+        model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+    )
+    loss = torch.zeros(())
+    for level, weight in CAPTION_LEVELS.items():
+        rows, caption = torch.unique(torch.tensor([different[text] for text in texts[level]]), return_inverse=True)
+        loss = loss + weight * clip_loss(image_features, text_features[rows], caption)
+    return loss / sum(CAPTION_LEVELS.values())
+
+
 def _batches(size: int, batch_size: int = 250) -> Iterator[slice]:
     for start in range(0, size, batch_size):
         yield slice(start, start + batch_size)
@@ -336,11 +381,12 @@ def _batches(size: int, batch_size: int = 250) -> Iterator[slice]:
 
 @torch.no_grad()
 def encode_patches(tower: CLIPVisionModel, pixels: torch.Tensor) -> torch.Tensor:
-    """The features that a Flamingo model reads: patch tokens before the last layer norm.
+    """
+    Compute the features that a Flamingo model reads: patch tokens before the last layer norm.
 
     Args:
-        tower (`CLIPVisionModel`): the vision backbone.
-        pixels (`torch.FloatTensor` of shape `(B, C, H, W)`): preprocessed pictures.
+        tower (`CLIPVisionModel`): The vision encoder.
+        pixels (`torch.FloatTensor` of shape `(B, C, H, W)`): Preprocessed pictures.
 
     Returns:
         `torch.FloatTensor` of shape `(B, P, Dv)`.
@@ -349,7 +395,7 @@ def encode_patches(tower: CLIPVisionModel, pixels: torch.Tensor) -> torch.Tensor
 
 
 class _AttentionProbe(nn.Module):
-    """Softmax-weighted means of the patch tokens, then one linear layer: what a resampler could read at the least."""
+    """Softmax-weighted means of the patch tokens, then one linear layer: a lower bound of what a resampler can read."""
 
     def __init__(self, width: int, classes: int, heads: int = 4) -> None:
         super().__init__()
@@ -390,18 +436,19 @@ def probe_vision_backbone(
     seed: int = 1,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Measure what can be read off the frozen patch tokens by small attention probes.
+    """
+    Measure what small attention probes can read off the frozen patch tokens.
 
-    Probes are trained on pictures of seen pairs and tested on fresh pictures of seen pairs and of held-out pairs. The
-    `left_*` probes read the left one of two objects, so they measure place too.
+    Probes are trained on pictures of seen pairs and tested on new pictures of seen pairs and of held-out pairs. The `left_*` probes
+    read the left one of two objects, so they measure place too.
 
     Args:
-        tower (`CLIPVisionModel`): the vision backbone.
-        processor (`CLIPImageProcessorPil`): its preprocessing.
-        size, test_size (`int`): pictures of each kind of scene to train on and to test on.
-        steps (`int`): training steps of each probe.
-        seed (`int`): seed of pictures and probes.
-        progress (`bool`): show a progress bar.
+        tower (`CLIPVisionModel`): The vision encoder.
+        processor (`CLIPImageProcessorPil`): Its preprocessing.
+        size, test_size (`int`): Number of pictures of each kind of scene to train on and to test on.
+        steps (`int`): Training steps of each probe.
+        seed (`int`): Seed of pictures and probes.
+        progress (`bool`): Whether to show a progress bar.
 
     Returns:
         `dict`: `{"seen": {probe: accuracy}, "held_out": {probe: accuracy}, "train_size": ..., "test_size": ...}`.
@@ -417,13 +464,11 @@ def probe_vision_backbone(
     was_training = tower.training
     tower.eval()
     data = {
-        kind: (
-            features_of(kind, size, SEEN_PAIRS),
-            {
-                "seen": features_of(kind, test_size, SEEN_PAIRS),
-                "held_out": features_of(kind, test_size, HELD_OUT_PAIRS),
-            },
-        )
+        kind: {
+            "train": features_of(kind, size, SEEN_PAIRS),
+            "seen": features_of(kind, test_size, SEEN_PAIRS),
+            "held_out": features_of(kind, test_size, HELD_OUT_PAIRS),
+        }
         for kind in dict.fromkeys(kind for kind, _, _ in _PROBES.values())
     }
     tower.train(was_training)
@@ -431,20 +476,24 @@ def probe_vision_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for name, (kind, attribute, classes) in tqdm(_PROBES.items(), desc="probes", disable=not progress):
-            (scenes, features), tests = data[kind]
-            labels = _labels(scenes, attribute, classes)
-            probe = _AttentionProbe(features.shape[-1], len(classes))
-            optimizer = torch.optim.AdamW(probe.parameters(), lr=3e-3, weight_decay=0.01)
-            for _ in range(steps):
-                rows = torch.randint(len(features), (min(256, len(features)),))
-                loss = F.cross_entropy(probe(features[rows]), labels[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            for split, (test_scenes, test_features) in tests.items():
+            scenes, features = data[kind]["train"]
+            probe = _train_probe(features, _labels(scenes, attribute, classes), len(classes), steps)
+            for split in ("seen", "held_out"):
+                scenes, features = data[kind][split]
                 with torch.no_grad():
-                    guess = probe(test_features).argmax(-1)
-                result[split][name] = round(
-                    (guess == _labels(test_scenes, attribute, classes)).float().mean().item(), 4
-                )
+                    is_right = probe(features).argmax(-1) == _labels(scenes, attribute, classes)
+                result[split][name] = round(is_right.float().mean().item(), 4)
     return result
+
+
+def _train_probe(features: torch.Tensor, labels: torch.Tensor, num_classes: int, steps: int) -> _AttentionProbe:
+    """Train a probe on patch features (N, P, Dv) and their labels (N,), from torch's global generator."""
+    probe = _AttentionProbe(features.shape[-1], num_classes)
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=3e-3, weight_decay=0.01)
+    for _ in range(steps):
+        rows = torch.randint(len(features), (min(256, len(features)),))
+        loss = F.cross_entropy(probe(features[rows]), labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return probe

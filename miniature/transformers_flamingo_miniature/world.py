@@ -1,14 +1,15 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""The miniature world: scenes, their words, and the pictures drawn from them.
+"""
+Define the miniature world: scenes, their captions and questions, and the pictures drawn from them.
 
-A scene is a small frozen dataclass that says *what* is to be seen; its caption and its questions follow from it alone.
-`render` and `render_video` draw it. Everything that the words do not mention (place, exact size and colour, tilt,
-background tones) comes from the `numpy.random.Generator` that the caller passes, and is drawn in an order that does not
-depend on the colours, shapes and sizes in the scene. Two scenes rendered with equally seeded generators therefore
-share all of it: that is how contrast sets (the same picture with another shape) are made.
+A scene is a small frozen dataclass that says *what* is to be seen; its caption and its questions follow from it alone. `render` and
+`render_video` draw it. Everything that the words do not mention (place, exact size and color, tilt, background tones) comes from
+the `numpy.random.Generator` that the caller passes, and is drawn in an order that does not depend on the colors, shapes and sizes
+in the scene. Two scenes that are rendered with equally seeded generators therefore share all of it: contrast sets (the same picture
+with another shape) are made this way.
 
-Shapes are signed distance functions, evaluated once per pixel: the distance to the outline gives an exact anti-aliased
-edge and a soft shadow without supersampling, in well under a millisecond per picture.
+Shapes are signed distance functions, evaluated once per pixel: the distance to the outline gives an exact anti-aliased edge and a
+soft shadow without supersampling, in well under a millisecond per picture.
 """
 
 from collections.abc import Callable, Iterable
@@ -31,9 +32,9 @@ DIRECTIONS = ("left", "right", "up", "down")
 NUMBER_WORDS = {1: "one", 2: "two", 3: "three", 4: "four"}
 PLURALS = {shape: "crosses" if shape == "cross" else f"{shape}s" for shape in SHAPES}
 
-# Colour-shape pairs of which no picture is ever used in training, neither of the vision backbone nor of the Flamingo
-# model: a model that names them right has composed colour and shape instead of remembering pairs. Each colour is held
-# out exactly once, so the colours of the training pictures stay uniform. Text about these pairs is not held out.
+# Color-shape pairs of which no picture is ever used in training, neither of the vision backbone nor of the Flamingo
+# model: a model that names them right has composed color and shape instead of remembering pairs. Each color is held
+# out exactly once, so the colors of the training pictures stay uniform. Text about these pairs is not held out.
 HELD_OUT_PAIRS = (
     ("red", "triangle"),
     ("green", "ring"),
@@ -67,7 +68,7 @@ _VIDEO_STEP = 9.0  # pixels an object moves from one frame to the next
 
 
 class Question(NamedTuple):
-    """A question about a scene. `topic` is the attribute asked for: one of the names in `QUESTION_TOPICS`."""
+    """Question about a scene. `topic` is the attribute asked for, one of `QUESTION_TOPICS`."""
 
     topic: str
     question: str
@@ -78,12 +79,12 @@ QUESTION_TOPICS = ("color", "shape", "size", "background", "count", "position", 
 
 
 def answer_prompt(question: str) -> str:
-    """The text after which the answer to `question` follows: `"question: what color? answer:"`."""
+    """Return the prompt of a question, which its answer continues: `"question: what color? answer:"`."""
     return f"question: {question} answer:"
 
 
 def answer_text(question: str, answer: str) -> str:
-    """Question and answer as one training text: `"question: what color? answer: red"`."""
+    """Return question and answer as one training text: `"question: what color? answer: red"`."""
     return f"{answer_prompt(question)} {answer}"
 
 
@@ -114,15 +115,17 @@ class SingleScene:
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """The colour-shape pairs to be seen."""
+        """Color-shape pairs in the picture."""
         return ((self.color, self.shape),)
 
     @property
     def caption(self) -> str:
+        """Caption of the scene."""
         return f"a {self.size} {self.color} {self.shape} on a {self.background} background"
 
     @property
     def questions(self) -> tuple[Question, ...]:
+        """Questions about the scene, with their answers."""
         return (
             Question("color", "what color?", self.color),
             Question("shape", "what shape?", self.shape),
@@ -155,16 +158,18 @@ class PairScene:
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """The colour-shape pairs to be seen, the left one first."""
+        """Color-shape pairs in the picture, the left one first."""
         return ((self.left_color, self.left_shape), (self.right_color, self.right_shape))
 
     @property
     def caption(self) -> str:
+        """Caption of the scene."""
         left = _with_article(f"{self.left_color} {self.left_shape}")
         return f"{left} left of {_with_article(f'{self.right_color} {self.right_shape}')}"
 
     @property
     def questions(self) -> tuple[Question, ...]:
+        """Questions about the scene, with their answers."""
         left, right = self.left_shape, self.right_shape
         return (
             Question("position", f"is the {left} left or right of the {right}?", "left"),
@@ -192,16 +197,18 @@ class CountScene:
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """The colour-shape pairs to be seen."""
+        """Color-shape pairs in the picture."""
         return ((self.color, self.shape),)
 
     @property
     def caption(self) -> str:
+        """Caption of the scene."""
         noun = self.shape if self.count == 1 else PLURALS[self.shape]
         return f"{NUMBER_WORDS[self.count]} {self.color} {noun}"
 
     @property
     def questions(self) -> tuple[Question, ...]:
+        """Questions about the scene, with their answers."""
         return (
             Question("count", "how many?", NUMBER_WORDS[self.count]),
             Question("color", "what color?", self.color),
@@ -227,15 +234,17 @@ class VideoScene:
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """The colour-shape pairs to be seen."""
+        """Color-shape pairs in the picture."""
         return ((self.color, self.shape),)
 
     @property
     def caption(self) -> str:
+        """Caption of the scene."""
         return f"{_with_article(f'{self.color} {self.shape}')} moves {self.direction}"
 
     @property
     def questions(self) -> tuple[Question, ...]:
+        """Questions about the scene, with their answers."""
         return (
             Question("direction", "which way does it move?", self.direction),
             Question("color", "what color?", self.color),
@@ -249,13 +258,17 @@ SCENE_KINDS = ("single", "pair", "count", "video")
 
 
 def sample_scene(kind: str, rng: np.random.Generator, pairs: tuple[tuple[str, str], ...] = ALL_PAIRS) -> Scene:
-    """Draw a scene whose attributes are uniform and independent, with colour and shape from `pairs`.
+    """
+    Draw a scene whose attributes are uniform and independent, with color and shape from `pairs`.
 
     Args:
-        kind (`str`): one of `SCENE_KINDS`.
-        rng (`numpy.random.Generator`): the source of chance.
-        pairs (`tuple`, *optional*, defaults to `ALL_PAIRS`): the colour-shape pairs to choose from. A pair scene needs
-            at least two shapes among them.
+        kind (`str`): One of `SCENE_KINDS`.
+        rng (`numpy.random.Generator`): The source of chance.
+        pairs (`tuple`, *optional*, defaults to `ALL_PAIRS`): The color-shape pairs to choose from. A pair scene needs at least
+            two shapes among them.
+
+    Raises:
+        ValueError: the kind is unknown, or a pair scene is asked for and all pairs have one shape.
     """
     _check("scene kind", kind, SCENE_KINDS)
     color, shape = pairs[rng.integers(len(pairs))]
@@ -273,11 +286,11 @@ def sample_scene(kind: str, rng: np.random.Generator, pairs: tuple[tuple[str, st
 
 
 def is_held_out(scene: Scene) -> bool:
-    """Whether a colour-shape pair in the scene is one of `HELD_OUT_PAIRS`, so that no model may train on its picture."""
+    """Check whether a color-shape pair in the scene is one of `HELD_OUT_PAIRS`, so that no model may train on its picture."""
     return any(pair in HELD_OUT_PAIRS for pair in scene.pairs)
 
 
-# Pixel centres, (H, W) each: x grows to the right, y downwards.
+# Pixel centers, (H, W) each: x grows to the right, y downwards.
 _Y, _X = np.meshgrid(
     np.arange(IMAGE_SIZE, dtype=np.float32) + 0.5, np.arange(IMAGE_SIZE, dtype=np.float32) + 0.5, indexing="ij"
 )
@@ -287,7 +300,7 @@ def _box(u: np.ndarray, v: np.ndarray, half_width: float, half_height: float) ->
     return np.maximum(np.abs(u) - half_width, np.abs(v) - half_height)
 
 
-# Signed distance to the outline, negative inside, of a shape of radius r centred at the origin. Proportions give the
+# Signed distance to the outline, negative inside, of a shape of radius r centered at the origin. Proportions give the
 # six shapes about the same visual weight; a bar lies on its side.
 _DISTANCE: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
     "circle": lambda u, v, r: np.hypot(u, v) - 0.95 * r,
@@ -300,7 +313,7 @@ _DISTANCE: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
 
 
 class _Placed(NamedTuple):
-    """An object with everything that is needed to draw it."""
+    """Object with everything that is needed to draw it."""
 
     shape: str
     rgb: np.ndarray  # (3,)
@@ -311,7 +324,7 @@ class _Placed(NamedTuple):
 
 
 def _background(name: str, rng: np.random.Generator) -> np.ndarray:
-    """A dim, nearly grey background, float32 of shape (H, W, 3) in 0..255."""
+    """Draw a dim, nearly gray background, float32 of shape (H, W, 3) in 0..255."""
     # Every number is drawn whether this background uses it or not: see the module docstring.
     tone = rng.uniform(52, 92)
     tint = rng.uniform(-9, 9, size=3)
@@ -386,12 +399,12 @@ def _place_count(scene: CountScene, rng: np.random.Generator) -> list[_Placed]:
     radius = _between(rng, *_COUNT_RADIUS)
     # Cells of a 3 x 3 grid, wider than an object and its jitter: objects never touch.
     cell = IMAGE_SIZE / 3
-    centres = [(column + 0.5, row + 0.5) for row in range(3) for column in range(3)]
-    chosen = rng.permutation(len(centres))
-    jitter = rng.uniform(-3, 3, size=(len(centres), 2))
+    centers = [(column + 0.5, row + 0.5) for row in range(3) for column in range(3)]
+    chosen = rng.permutation(len(centers))
+    jitter = rng.uniform(-3, 3, size=(len(centers), 2))
     return [
         _Placed(
-            scene.shape, rgb, centres[i][0] * cell + jitter[i, 0], centres[i][1] * cell + jitter[i, 1], radius, tilt
+            scene.shape, rgb, centers[i][0] * cell + jitter[i, 0], centers[i][1] * cell + jitter[i, 1], radius, tilt
         )
         for i in chosen[: scene.count]
     ]
@@ -401,14 +414,18 @@ _PLACERS = {"single": _place_single, "pair": _place_pair, "count": _place_count}
 
 
 def render(scene: ImageScene, rng: np.random.Generator) -> Image.Image:
-    """Draw a still scene.
+    """
+    Draw a still scene.
 
     Args:
-        scene (`SingleScene`, `PairScene` or `CountScene`): what is to be seen.
-        rng (`numpy.random.Generator`): place, tilt, exact size and colours, background tones.
+        scene (`SingleScene`, `PairScene` or `CountScene`): The scene.
+        rng (`numpy.random.Generator`): Source of place, tilt, exact size and colors, and background tones.
 
     Returns:
         `PIL.Image.Image`: RGB, `IMAGE_SIZE` x `IMAGE_SIZE`.
+
+    Raises:
+        ValueError: the scene moves.
     """
     if scene.kind not in _PLACERS:
         raise ValueError(
@@ -421,14 +438,18 @@ def render(scene: ImageScene, rng: np.random.Generator) -> Image.Image:
 
 
 def render_video(scene: VideoScene, rng: np.random.Generator) -> list[Image.Image]:
-    """Draw the `VIDEO_FRAMES` frames of a moving object, in order. The background stands still.
+    """
+    Draw the `VIDEO_FRAMES` frames of a moving object, in order. The background stands still.
 
     Args:
-        scene (`VideoScene`): what is to be seen.
-        rng (`numpy.random.Generator`): as in `render`.
+        scene (`VideoScene`): The scene.
+        rng (`numpy.random.Generator`): As in `render`.
 
     Returns:
         `list[PIL.Image.Image]`: RGB frames of `IMAGE_SIZE` x `IMAGE_SIZE`.
+
+    Raises:
+        ValueError: the scene stands still.
     """
     if scene.kind != "video":
         raise ValueError(f"`render_video` draws a moving scene, not a {scene.kind!r} scene: use `render`.")

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""The chat: its plain part, and its page in a real browser (chromium or chrome, driven by playwright)."""
+"""The chat in plain Python, and its page in a real browser (chromium or chrome, driven by playwright)."""
 
 import os
 import re
@@ -18,12 +18,11 @@ from transformers_flamingo.apps.chat import (
     AnswerSettings,
     FlamingoChat,
     assistant_message,
-    check_message,
     example_messages,
-    shown,
+    to_gradio_messages,
     user_message,
-    visitor_message,
 )
+from transformers_flamingo.apps.chat_limits import check_message, visitor_message
 from transformers_flamingo_cli import main
 
 
@@ -63,7 +62,7 @@ def test_the_prompt_is_that_of_few_shot_prompt(chat, images):
 def test_earlier_turns_are_part_of_the_prompt(chat, images):
     turns = [user_message("w8", images[:1]), assistant_message("w9"), user_message("w10", [])]
     assert chat.prepare(turns)[0] == "<image>w8 w9<|endofchunk|>w10"
-    assert [message["content"] for message in shown(turns)] == [{"path": images[0]}, "w8", "w9", "w10"]
+    assert [message["content"] for message in to_gradio_messages(turns)] == [{"path": images[0]}, "w8", "w9", "w10"]
 
 
 def test_answers_are_streamed_and_those_of_generate(chat, images):
@@ -106,7 +105,7 @@ def test_an_error_while_generating_is_raised(chat, images):
         list(chat.answer(inputs, AnswerSettings()))
 
 
-def test_what_cannot_be_answered_is_said(chat, images, tmp_path):
+def test_a_conversation_that_cannot_be_answered_is_refused(chat, images, tmp_path):
     with pytest.raises(ValueError, match="nothing to answer"):
         chat.prepare([user_message("", [])])
     broken = tmp_path / "broken.png"
@@ -123,7 +122,7 @@ def test_what_cannot_be_answered_is_said(chat, images, tmp_path):
 
 @pytest.mark.parametrize("token", ["<image>", "<|endofchunk|>", "<eos>", "<pad>"])
 def test_special_tokens_that_are_typed_are_text(chat, images, token):
-    """In the message, in an example and in an earlier answer: the markers are those of the chat alone."""
+    """The message, an example and an earlier answer have them. Only the markers of the chat itself are read as markers."""
     messages = [*example_messages([(images[0], f"w5 {token}")]), user_message(f"w8 {token} w9", images[1:])]
     messages += [assistant_message(f"{token} w6"), user_message(f"{token}", [])]
     prompt, inputs = chat.prepare(messages)
@@ -163,7 +162,7 @@ def test_a_visitor_is_told_which_image_and_no_path(tmp_path, monkeypatch):
     with pytest.raises(ValueError) as error:
         check_message("w5", [good, str(broken)])
     assert str(error.value) == "The image 'my cat.png' cannot be read: it is damaged, or not an image. Send another."
-    monkeypatch.setattr("transformers_flamingo.apps.chat.MAX_PIXELS", 199)
+    monkeypatch.setattr("transformers_flamingo.apps.chat_limits.MAX_PIXELS", 199)
     with pytest.raises(ValueError, match="The image 'good.png' of 20 x 10 pixels is too large: at most 199 pixels"):
         check_message("", [good])
 
@@ -181,20 +180,21 @@ def test_no_path_and_no_secret_reaches_a_visitor(tmp_path, caplog):
     error = ValueError(f"Image 0 ({path}) of {tmp_path}/cache/model.bin, hf_abcdefgh12345678: no 'a/b' text")
     assert visitor_message(error, [path]) == "Image 0 (my cat.png) of model.bin, <redacted>: no 'a/b' text"
     fault = visitor_message(KeyError(path))
-    assert fault == "The answer failed by a fault of the program. Its log on the server says how."
+    assert fault == "The answer failed because of a fault of the program. See its log on the server."
     assert "KeyError" in caplog.text
-    assert "not enough memory" in visitor_message(torch.OutOfMemoryError("CUDA out of memory"))
+    assert "not have enough memory" in visitor_message(torch.OutOfMemoryError("CUDA out of memory"))
 
 
 def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "transformers_flamingo.apps.chat_page", raising=False)
     assert main(["chat", str(tmp_path)]) == 1
     assert 'pip install "transformers-flamingo[chat]"' in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """The command `flamingo chat` with a tiny model, in a process of its own."""
+    """Run `flamingo chat` with a tiny model in a process of its own, and yield its address."""
     pytest.importorskip("gradio")
     directory = tmp_path_factory.mktemp("model")
     tiny_flamingo(gates=2.0).save_pretrained(directory)
@@ -263,7 +263,7 @@ def test_page(address, browser, chat, images):
         page.locator("#new-chat").click()
         expect(prompt).to_have_value("")
 
-    # An example, which stands in front of the prompt, and beam search
+    # An example, which comes before the message in the prompt, and beam search
     page.locator("#example-image input[type=file]").set_input_files(images[0])
     page.locator("#example-image img").wait_for()
     page.locator("#example-text textarea").fill("w5 w6")
@@ -276,7 +276,7 @@ def test_page(address, browser, chat, images):
     messages = [*example_messages([(images[0], "w5 w6")]), user_message("w8", images[1:])]
     expect(said).to_contain_text(answers(chat, messages, method="beam"))
 
-    # What is wrong is said, and what was typed stays
+    # An error is shown, and the message stays in its box
     expect(message).to_have_value("")  # the page has taken the last message out
     page.locator("#message .thumbnail-item").wait_for(state="detached")
     long = "w8 " * 150
@@ -285,7 +285,9 @@ def test_page(address, browser, chat, images):
     expect(page.locator(".toast-body")).to_contain_text("the language model has 128 positions")
     expect(message).to_have_value(long)
 
-    assert all(url.startswith((address, "data:", "blob:")) for url in requested), "something came from elsewhere"
+    assert all(url.startswith((address, "data:", "blob:")) for url in requested), (
+        "a file was fetched from another host"
+    )
 
 
 def test_an_upload_is_never_run_as_a_program(tmp_path, monkeypatch):

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Checkpoints in the layout of OpenFlamingo, made from a tiny Flamingo: what its conversion must give back."""
+"""Checkpoints in the layout of OpenFlamingo, made from a tiny Flamingo that their conversion must reproduce."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ BLOCK_MODULES = {
     "mlp.fc1": "ff.1",
     "mlp.fc2": "ff.3",
 }
-# OpenFlamingo's sizes of heads are fixed.
+# The sizes of heads are fixed in OpenFlamingo.
 OPEN_FLAMINGO = {
     "cross_attention_num_heads": 2,
     "cross_attention_head_dim": 64,
@@ -50,7 +50,7 @@ GPT_NEOX = (
 
 
 def trained_keys(model: FlamingoModel, layers_name: str) -> dict[str, torch.Tensor]:
-    """The new parts of a model under OpenFlamingo's names."""
+    """Return the resampler and the gated blocks of a model under OpenFlamingo's names."""
     state = model.state_dict()
     keys = {"perceiver.latents": state["resampler.latents"]}
     keys |= {f"perceiver.norm.{name}": state[f"resampler.norm.{name}"] for name in ("weight", "bias")}
@@ -75,7 +75,7 @@ def _sublayers(state, ours: str, modules: dict[str, str], theirs: str, to_kv: st
 
 @dataclass
 class OpenFlamingoFiles:
-    """A tiny model, and the files from which `convert_open_flamingo` must make it again."""
+    """A tiny model, and the files from which `convert_open_flamingo` must reproduce it."""
 
     model: FlamingoModel
     checkpoint: Path
@@ -86,14 +86,20 @@ def write_open_flamingo(
     directory: Path, text: str, layers_name: str, embeddings: dict[str, str], every: int = 1, **kwargs
 ) -> OpenFlamingoFiles:
     """
+    Write the checkpoint and the backbones of a tiny model in OpenFlamingo's layout.
+
     Args:
+        directory (`Path`): Folder for all files.
+        text (`str`): Family of the language model.
         layers_name (`str`): The peer's name of the list of decoder layers.
         embeddings (`dict[str, str]`): The peer's names of embeddings in the checkpoint -> ours.
+        every (`int`, *optional*, defaults to 1): Interval of the gated blocks in decoder layers.
+        **kwargs: Other fields of the config.
     """
     model = tiny_flamingo(text, cross_attention_every_n_layers=every, **OPEN_FLAMINGO, **kwargs)
     with torch.no_grad():
         for parameter in [*model.resampler.parameters(), *model.gated_cross_attention.parameters()]:
-            parameter.add_(0.1 * torch.randn_like(parameter))  # norms and gates of their own
+            parameter.add_(0.1 * torch.randn_like(parameter))  # so that norms and gates differ
     state = model.state_dict()
     keys = trained_keys(model, layers_name)
     keys |= {f"lang_encoder.{theirs}": state[f"language_model.{ours}"].clone() for theirs, ours in embeddings.items()}
@@ -107,19 +113,20 @@ def write_open_flamingo(
 
 
 def logits_of(model):
+    """Return the logits of a fixed prompt with two images, `(B, T, V)`."""
     with torch.no_grad():
         return model(prompt("aIbcEIde"), pixel_values=random_images(1, 2)).logits
 
 
 def rewrite(path, change):
-    """Change the keys of a checkpoint."""
+    """Rewrite a checkpoint with the dict that `change` returns, or that it changed in place."""
     keys = torch.load(path, weights_only=True)
     keys = change(keys) or keys
     torch.save(keys, path)
 
 
 def open_clip_keys(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights of a CLIP vision encoder under open_clip's names, as its `VisionTransformer` has them."""
+    """Return the weights of a CLIP vision encoder under the names of open_clip's `VisionTransformer`."""
     keys = {
         "class_embedding": state["embeddings.class_embedding"],
         "conv1.weight": state["embeddings.patch_embedding.weight"],

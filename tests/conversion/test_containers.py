@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""What people keep weights in: unwrapped where that is possible, else an error that says what to do."""
+"""Weights inside the files of trainers: they are unwrapped where that is possible, else an error says what to do."""
 
 import argparse
 import collections
@@ -35,11 +35,12 @@ def table(files):
 
 
 def prefixed(prefix: str) -> Callable[[State], State]:
+    """Return a function that adds a prefix to all names."""
     return lambda state: {prefix + key: value for key, value in state.items()}
 
 
 def otter(state: State) -> State:
-    """Otter's names (modeling_otter.py): the sublayers of a perceiver layer have no list, feed-forwards have a name."""
+    """Give tensors Otter's names (modeling_otter.py): perceiver sublayers are not in a list, feed-forwards are named."""
     state = {re.sub(r"(perceiver\.layers\.\d+)\.1\.", r"\1.feed_forward.", key): value for key, value in state.items()}
     state = {re.sub(r"(perceiver\.layers\.\d+)\.0\.", r"\1.", key): value for key, value in state.items()}
     return {
@@ -49,7 +50,7 @@ def otter(state: State) -> State:
 
 
 class AttributeDict(dict):
-    """As Lightning's: a dict of a class of its own."""
+    """A custom dict class, such as Lightning has."""
 
 
 AVERAGED = {"perceiver.latents": torch.full((64, 24), 7.0)}
@@ -107,7 +108,7 @@ CONTAINERS = {
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_what_is_around_the_weights_is_taken_off(files, table, tmp_path, name):
+def test_wrappers_around_the_weights_are_removed(files, table, tmp_path, name):
     path = tmp_path / "last.ckpt"
     torch.save(CONTAINERS[name](torch.load(files.checkpoint, weights_only=True)), path)
     found = convert_open_flamingo(path, "unused", **files.options, dry_run=True)
@@ -211,7 +212,7 @@ REFUSED = {
     ),
     "two models in a container": (
         lambda state: {"student": state, "teacher": dict(state)},
-        "several models, under 'student', 'teacher'. Keep the one",
+        "several models, under 'student', 'teacher'. Keep only the one",
     ),
     "two models by prefixes": (
         lambda state: prefixed("online_model.")(state) | prefixed("ema_model.")(state),
@@ -223,7 +224,7 @@ REFUSED = {
     ),
     "a name twice": (
         lambda state: state | {"module.perceiver.latents": torch.ones(64, 24)},
-        "2 models, under '', 'module.'|two tensors for perceiver.latents with other values",
+        "2 models, under '', 'module.'|two tensors for perceiver.latents with different values",
     ),
     "nothing": (lambda state: {}, "no weights"),
     "a list": (lambda state: [*state.values()], "no weights"),
@@ -234,7 +235,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_unwrapped_is_said(files, tmp_path, name):
+def test_files_that_cannot_be_unwrapped_are_refused_with_the_remedy(files, tmp_path, name):
     wrap, message = REFUSED[name]
     torch.save(wrap(torch.load(files.checkpoint, weights_only=True)), tmp_path / "last.ckpt")
     with pytest.raises(ValueError, match=message):
@@ -252,7 +253,7 @@ def test_what_cannot_be_unwrapped_is_said(files, tmp_path, name):
         (["config.json"], "has no weights"),
     ],
 )
-def test_a_folder_of_parts_is_said(files, tmp_path, names, message):
+def test_a_folder_of_parts_is_refused_with_the_remedy(files, tmp_path, names, message):
     for name in names:
         (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).write_bytes(b"")
     with pytest.raises((ValueError, OSError), match=message):
@@ -260,13 +261,13 @@ def test_a_folder_of_parts_is_said(files, tmp_path, names, message):
 
 
 @pytest.mark.parametrize("name", ["zero_pp_rank_0_mp_rank_00_optim_states.pt", "__0_0.distcp"])
-def test_one_file_of_several_is_said(files, tmp_path, name):
+def test_one_file_of_several_is_refused_with_the_remedy(files, tmp_path, name):
     torch.save({}, tmp_path / name)
     with pytest.raises(ValueError, match="one of several files.*python"):
         convert_open_flamingo(tmp_path / name, tmp_path / "out", **files.options)
 
 
-def test_flamingo_mini_in_containers(tmp_path):
+def test_containers_of_flamingo_mini_are_unwrapped(tmp_path):
     golden = Path(__file__).parents[1] / "golden" / "flamingo_mini" / "gpt2_every1"
     options = {"vision": golden / "vision_base", "text": golden / "lm_base", "tokenizer": golden / "tokenizer"}
     plain = convert_flamingo_mini(golden / "hf", "unused", **options, dry_run=True)

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Checkpoints and backbones that cannot become a model: one clear error each, and nothing is written."""
+"""Checkpoints and backbones that cannot be converted: each gives one clear error, and nothing is written."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from peers import GPT2, LLAMA, rewrite, write_open_flamingo
 from safetensors.torch import load_file, save_file
 
 from transformers_flamingo.conversion import convert_flamingo_mini, convert_open_flamingo
-from transformers_flamingo.conversion.conversion import reason
+from transformers_flamingo.conversion.errors import explain_read_error
 
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "flamingo_mini" / "gpt2_every1"
@@ -28,7 +28,7 @@ def files(tmp_path):
 
 
 def refused(files, message: str, kind: type[Exception] = ValueError, **options) -> None:
-    """Refused in one line by a dry run or by writing, and nothing is there."""
+    """Check that a conversion is refused in one line and that nothing is written."""
     out = files.checkpoint.with_name("out")
     with pytest.raises(kind, match=message) as error:
         convert_open_flamingo(files.checkpoint, out, **files.options | options)
@@ -54,7 +54,7 @@ def refused(files, message: str, kind: type[Exception] = ValueError, **options) 
         (lambda t: t[:0], r"\(0, 24\), but"),
     ],
 )
-def test_weights_that_cannot_be_right(files, change, message):
+def test_impossible_weights_are_refused(files, change, message):
     rewrite(files.checkpoint, lambda keys: keys | {QUERY: change(keys[QUERY])})
     with pytest.raises(ValueError, match=message):
         convert_open_flamingo(files.checkpoint, "unused", **files.options, dry_run=True)
@@ -70,7 +70,7 @@ def test_other_floating_point_dtypes_are_read(files, dtype):
     assert torch.equal(written["resampler.layers.1.attention.q_proj.weight"], given) and table
 
 
-def test_weights_that_do_not_fit_the_dtype_that_is_written(files):
+def test_weights_too_large_for_the_dtype_are_refused(files):
     rewrite(files.checkpoint, lambda keys: keys | {QUERY: keys[QUERY] * 0 + 1e6})
     refused(
         files, r"too large for torch.float16: resampler.layers.1.*--dtype. bfloat16 or float32", dtype=torch.float16
@@ -101,14 +101,14 @@ def change_weights(folder: Path, change) -> None:
 
 @pytest.mark.parametrize("option", ["vision", "text"])
 @pytest.mark.parametrize("fault", BACKBONES)
-def test_a_backbone_with_bad_weights(files, option, fault):
+def test_a_backbone_with_damaged_weights_is_refused(files, option, fault):
     BACKBONES[fault](files.options[option])
     refused(files, str(files.options[option]))
 
 
 @pytest.mark.parametrize("option", ["vision", "text", "tokenizer"])
-def test_a_backbone_with_a_pipe_in_its_folder(files, option):
-    """Opening it would wait forever."""
+def test_a_backbone_with_a_pipe_in_its_folder_is_refused(files, option):
+    """Opening the pipe would wait forever."""
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         path = files.options[option] / name
         if path.exists():
@@ -138,7 +138,7 @@ def test_a_backbone_with_a_pipe_in_its_folder(files, option):
         '{"hidden_act": "nonsense", "activation_function": "nonsense"}',
     ],
 )
-def test_a_backbone_with_a_bad_config(files, option, content):
+def test_a_backbone_with_a_damaged_config_is_refused(files, option, content):
     path = files.options[option] / "config.json"
     try:
         path.write_text(json.dumps(json.loads(path.read_text()) | json.loads(content)))
@@ -164,7 +164,7 @@ def test_a_backbone_with_a_bad_config(files, option, content):
         ({"resampler_depth": 10**9}, "`resampler_depth` is 1000000000"),
     ],
 )
-def test_a_bad_setting_of_flamingo_mini(tmp_path, settings, message):
+def test_an_impossible_setting_of_flamingo_mini_is_named(tmp_path, settings, message):
     shutil.copytree(GOLDEN / "hf", tmp_path / "hf")
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     (tmp_path / "hf" / "config.json").write_text(json.dumps(config | settings))
@@ -174,15 +174,15 @@ def test_a_bad_setting_of_flamingo_mini(tmp_path, settings, message):
 
 
 @pytest.mark.parametrize("content", ["[]", "{", "3", '{"lm": "a", "lm": "b"}', ""])
-def test_a_config_of_flamingo_mini_that_is_not_one(tmp_path, content):
+def test_a_damaged_config_of_flamingo_mini_is_named(tmp_path, content):
     shutil.copytree(GOLDEN / "hf", tmp_path / "hf")
     (tmp_path / "hf" / "config.json").write_text(content)
     with pytest.raises(ValueError, match="config.json .*Fetch it again"):
         convert_flamingo_mini(tmp_path / "hf", tmp_path / "out", **MINI)
 
 
-def test_a_tokenizer_with_an_empty_unknown_token(tmp_path):
-    """As many repositories of LLaMA 1 have it."""
+def test_a_tokenizer_with_an_empty_unknown_token_is_read(tmp_path):
+    """Many repositories of LLaMA 1 have such a tokenizer."""
     files = write_open_flamingo(tmp_path, *LLAMA)
     path = tmp_path / "tokenizer" / "tokenizer_config.json"
     empty = {"tokenizer_class": "LLaMATokenizer", "bos_token": "", "eos_token": "", "unk_token": ""}
@@ -191,8 +191,8 @@ def test_a_tokenizer_with_an_empty_unknown_token(tmp_path):
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 
-# The Hub: what transformers and huggingface_hub raise, as their sources chain it.
-def answer(status: int) -> httpx.Response:
+# Errors of the Hub, chained as transformers and huggingface_hub chain them.
+def response(status: int) -> httpx.Response:
     return httpx.Response(status, request=httpx.Request("GET", "https://huggingface.co/a/b"))
 
 
@@ -206,10 +206,13 @@ def chained(cause: Exception) -> OSError:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (GatedRepoError("long", response=answer(403)), "it is gated. Accept its terms on https://huggingface.co/a/b"),
-        (chained(GatedRepoError("long", response=answer(401))), "it is gated"),
         (
-            chained(RepositoryNotFoundError("long", response=answer(404))),
+            GatedRepoError("long", response=response(403)),
+            "it is gated. Accept its terms on https://huggingface.co/a/b",
+        ),
+        (chained(GatedRepoError("long", response=response(401))), "it is gated"),
+        (
+            chained(RepositoryNotFoundError("long", response=response(404))),
             "neither a directory nor a repository of the Hub",
         ),
         (LocalEntryNotFoundError("long"), "the Hub cannot be reached"),
@@ -218,8 +221,9 @@ def chained(cause: Exception) -> OSError:
         (OSError("Several\nlines"), "Several"),
     ],
 )
-def test_what_the_hub_answers_is_one_line_with_the_remedy(error, message):
-    assert message in reason(error, "a/b") and "\n" not in reason(error, "a/b")
+def test_an_error_of_the_hub_is_one_line_with_the_remedy(error, message):
+    explanation = explain_read_error(error, "a/b")
+    assert message in explanation and "\n" not in explanation
 
 
 def test_without_a_connection_the_remedy_is_named(files, monkeypatch):

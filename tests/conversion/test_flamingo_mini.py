@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""What converting flamingo-mini costs and keeps. Its numbers are in test_golden.py."""
+"""Behavior and limits of converted flamingo-mini models. test_golden.py compares their outputs."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from transformers_flamingo.conversion import convert_flamingo_mini
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "flamingo_mini" / "gpt2_every1"
 OPTIONS = {"vision": GOLDEN / "vision_base", "text": GOLDEN / "lm_base", "tokenizer": GOLDEN / "tokenizer"}
-PICTURE = Image.new("RGB", (40, 33), "red")
+IMAGE = Image.new("RGB", (40, 33), "red")
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +37,10 @@ def processor(converted):
     return AutoProcessor.from_pretrained(converted)
 
 
-def test_a_sign_marks_an_image_and_must_have_one(model, processor):
+def test_a_less_than_sign_marks_an_image_and_must_have_one(model, processor):
     with pytest.raises(ValueError, match="2 `<image>` in its text but 1 images"):
-        processor(text=["<image>a < b"], images=[[PICTURE]])
-    batch = processor(text=["<image>a < b"], images=[[PICTURE, PICTURE]], return_tensors="pt")
+        processor(text=["<image>a < b"], images=[[IMAGE]])
+    batch = processor(text=["<image>a < b"], images=[[IMAGE, IMAGE]], return_tensors="pt")
     assert model(**batch).logits.shape[1] == batch["input_ids"].shape[1]
     batch["pixel_values"] = batch["pixel_values"][:, :1]
     batch["frame_attention_mask"] = batch["frame_attention_mask"][:, :1]
@@ -48,7 +48,7 @@ def test_a_sign_marks_an_image_and_must_have_one(model, processor):
         model(**batch)
 
 
-def test_without_images_a_sign_is_only_a_sign(model, processor):
+def test_without_images_a_less_than_sign_is_ordinary_text(model, processor):
     batch = processor(text=["a < b <image>"], return_tensors="pt")
     with torch.no_grad():
         logits = model(**batch).logits
@@ -57,7 +57,7 @@ def test_without_images_a_sign_is_only_a_sign(model, processor):
     assert model.generate(**batch, max_new_tokens=2, do_sample=False).shape[1] <= batch["input_ids"].shape[1] + 2
 
 
-def test_signs_may_be_generated_and_their_embeddings_stay_frozen(model, processor):
+def test_less_than_signs_may_be_generated_and_their_embeddings_stay_frozen(model, processor):
     assert model.generation_config.suppress_tokens is None
     assert model.generation_config.eos_token_id[0] == processor.end_of_chunk_token_id
     frozen = AutoModelForImageTextToText.from_pretrained(model.config._name_or_path)
@@ -67,15 +67,15 @@ def test_signs_may_be_generated_and_their_embeddings_stay_frozen(model, processo
 
 def test_truncation_that_would_cut_a_marker_off_is_an_error(processor):
     with pytest.raises(ValueError, match="truncation"):
-        processor(text=["a long text before <image>"], images=[[PICTURE]], truncation=True, max_length=4)
+        processor(text=["a long text before <image>"], images=[[IMAGE]], truncation=True, max_length=4)
 
 
-def test_the_card_says_what_it_costs(converted):
+def test_the_card_states_the_limitation(converted):
     text = ModelCard.load(converted / "README.md").text
     assert "every token `<`" in text and "flamingo-mini" in text
 
 
-def test_embeddings_that_grew_apart_stay_apart(tmp_path):
+def test_embeddings_that_were_trained_apart_stay_untied(tmp_path):
     shutil.copytree(GOLDEN / "hf", tmp_path / "hf")
     weights = torch.load(tmp_path / "hf" / "pytorch_model.bin", weights_only=True)
     weights["flamingo.lm_head.weight"] = weights["flamingo.lm_head.weight"] + 1
@@ -105,12 +105,12 @@ def test_a_text_directory_without_a_tokenizer_is_refused(tmp_path):
     (tmp_path / "text").mkdir()
     shutil.copy(GOLDEN / "lm_base" / "config.json", tmp_path / "text")
     options = {"vision": GOLDEN / "vision_base", "text": tmp_path / "text"}
-    with pytest.raises(ValueError, match="no tokenizer in .*text: give one as .*--tokenizer"):
+    with pytest.raises(ValueError, match="no tokenizer in .*text. Pass one as .*--tokenizer"):
         convert_flamingo_mini(GOLDEN / "hf", tmp_path / "out", **options)
     assert os.listdir(tmp_path) == ["text"]
 
 
-def test_an_impossible_config_is_a_message(tmp_path):
+def test_an_impossible_config_is_refused(tmp_path):
     shutil.copytree(GOLDEN / "hf", tmp_path / "hf")
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     (tmp_path / "hf" / "config.json").write_text(json.dumps(config | {"resampler_num_latents": 0}))
@@ -118,9 +118,9 @@ def test_an_impossible_config_is_a_message(tmp_path):
         convert_flamingo_mini(tmp_path / "hf", tmp_path / "out", **OPTIONS)
 
 
-def test_a_video_with_more_frames_than_embeddings(model, processor):
-    """Longer than flamingo-mini could: its frame embeddings are interpolated."""
-    batch = processor(text=["<image>a"], videos=[[[PICTURE] * 9]], return_tensors="pt")
+def test_a_video_may_have_more_frames_than_embeddings(model, processor):
+    """flamingo-mini cannot read such a video. Here its frame embeddings are interpolated."""
+    batch = processor(text=["<image>a"], videos=[[[IMAGE] * 9]], return_tensors="pt")
     assert model.config.resampler_num_frames < 9 and model(**batch).logits.isfinite().all()
 
 

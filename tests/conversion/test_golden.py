@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Converted checkpoints give what the peers' own code gave: ids, image locations, logits, generated text."""
+"""Converted checkpoints reproduce the outputs of the peers' code: ids, image locations, logits and generated text."""
 
 import json
 from pathlib import Path
@@ -13,14 +13,14 @@ from transformers_flamingo.conversion import convert_flamingo_mini, convert_open
 
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-EVERY = 8  # positions of the logits that are kept
+EVERY = 8  # interval of the positions whose logits are saved
 VARIANTS = ["flamingo_mini/gpt2_every1", "flamingo_mini/opt_every2"]
 VARIANTS += ["open_flamingo/gpt_neox_every2", "open_flamingo/mpt_every1"]
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def golden(request, tmp_path_factory):
-    """The converted model, its processor, and the cases: name -> (text, tensors)."""
+    """Convert a checkpoint of a peer, and return the model, its processor, and the cases: name -> (text, tensors)."""
     source = GOLDEN / request.param
     output_dir = tmp_path_factory.mktemp("converted") / source.name
     if source.parent.name == "flamingo_mini":
@@ -42,7 +42,7 @@ def golden(request, tmp_path_factory):
 
 
 def images_of(model, case):
-    """Pixels and the mask of real images: the peers pad with images that no text marks."""
+    """Return the pixels and the mask of real images. The peers pad with images that have no marker in the text."""
     pixels = case["pixel_values"] if "pixel_values" in case else case.get("vision_x")
     if pixels is None:
         return {}
@@ -66,7 +66,7 @@ def test_the_processor_gives_the_ids_of_the_peer(golden):
 
 
 def test_images_are_located_where_the_peer_locates_them(golden):
-    """For flamingo-mini at every `<`."""
+    """flamingo-mini locates one at every `<`."""
     model, processor, cases = golden
     assert model.config.image_token_ids == (processor.image_token_ids if processor.image_token_is_text else None)
     ids = torch.tensor(processor.image_token_ids)

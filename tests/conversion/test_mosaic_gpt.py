@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""MosaicGPT, the language model of OpenFlamingo-3B, against an independent computation from its published keys."""
+"""MosaicGPT, the language model of OpenFlamingo-3B, compared with an independent computation from its published keys."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText
 
 from transformers_flamingo import FlamingoConfig, FlamingoModel
 from transformers_flamingo.conversion import convert_open_flamingo
-from transformers_flamingo.conversion.conversion import load_language_model, load_text_config
+from transformers_flamingo.conversion.backbones import load_language_model, load_text_config
 from transformers_flamingo.conversion.mosaic_gpt import mosaic_gpt_config
 
 
@@ -60,7 +60,7 @@ def mosaic_weights() -> dict[str, torch.Tensor]:
 
 
 def mosaic_logits(w: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
-    """The whole of MosaicGPT (MosaicML 2023), from its description and keys."""
+    """Compute the logits of MosaicGPT (MosaicML, 2023), `(B, T, V)`, from its description and keys."""
 
     def norm(x, name):
         return F.layer_norm(x, (D,), w[f"{name}.weight"])
@@ -99,7 +99,7 @@ def test_the_language_model_has_the_logits_of_mosaic_gpt(text_dir):
 
 
 def converted(directory, text_dir, trained, keys):
-    """Convert a checkpoint with these keys, whose frozen vision encoder is that of `trained`."""
+    """Convert a checkpoint with these keys and the vision encoder of `trained`, and load the result."""
     torch.save(keys, directory / "checkpoint.pt")
     trained.vision_model.save_pretrained(directory / "vision")
     tiny_processor().image_processor.save_pretrained(directory / "vision")
@@ -133,7 +133,7 @@ def test_a_converted_3b_sees_images_generates_and_saves(text_dir, tmp_path):
     assert torch.equal(reloaded(ids, (ids != PAD).long(), **images, use_cache=False).logits, full)
 
 
-def test_a_mosaic_gpt_that_was_trained_along_is_converted(text_dir, tmp_path):
+def test_a_mosaic_gpt_that_was_fine_tuned_is_converted(text_dir, tmp_path):
     trained = tiny_flamingo("mpt", **OPEN_FLAMINGO)
     torch.manual_seed(1)
     weights = {key: torch.rand_like(value) for key, value in mosaic_weights().items()}
@@ -148,7 +148,7 @@ def test_a_mosaic_gpt_that_was_trained_along_is_converted(text_dir, tmp_path):
 
 
 @pytest.mark.parametrize("setting", [{"alibi_bias_max": 16}, {"prefix_lm": True}, {"mlp_ratio": 2}])
-def test_a_setting_that_mpt_lacks_is_refused_by_its_name(setting):
+def test_a_setting_that_mpt_lacks_is_named(setting):
     with pytest.raises(ValueError) as error:
         mosaic_gpt_config(CONFIG | setting)
     assert str(setting) in str(error.value) and "no_bias" not in str(error.value)

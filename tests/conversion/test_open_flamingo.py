@@ -1,4 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Checkpoints of OpenFlamingo: the converted model is the one that was trained, and what does not fit is refused."""
+
 import json
 import os
 import stat
@@ -41,7 +43,7 @@ def test_a_text_model_with_other_rows_is_resized_to_those_of_the_checkpoint(tmp_
 
 
 def test_output_rows_that_no_file_holds_are_the_mean_of_the_others(tmp_path, caplog):
-    """LLaMA: the output embedding is its own, was not trained, and is not in the checkpoint."""
+    """LLaMA has an untied output embedding, which was not trained and is not in the checkpoint."""
     files = write_open_flamingo(tmp_path, *LLAMA)
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "text")
     base.resize_token_embeddings(VOCAB_SIZE - 2)
@@ -54,7 +56,7 @@ def test_output_rows_that_no_file_holds_are_the_mean_of_the_others(tmp_path, cap
     assert "rows 97 to 98" in caplog.text
 
 
-def test_an_output_embedding_that_was_trained_apart_stays_apart(tmp_path):
+def test_an_output_embedding_that_was_trained_apart_stays_untied(tmp_path):
     files = write_open_flamingo(tmp_path, *OPT)
     head = torch.randn(VOCAB_SIZE, 32)
     rewrite(files.checkpoint, lambda keys: keys.update({"lang_encoder.lm_head.weight": head}))
@@ -64,8 +66,8 @@ def test_an_output_embedding_that_was_trained_apart_stays_apart(tmp_path):
     assert torch.equal(model.get_input_embeddings().weight, files.model.get_input_embeddings().weight)
 
 
-def test_layouts_of_older_files(tmp_path):
-    """Distributed training put `module.` in front; version 1 wrote blocks and decoder layers twice, and buffers."""
+def test_layouts_of_older_files_are_read(tmp_path):
+    """Distributed training prefixed names with `module.`. Version 1 saved blocks and decoder layers twice, and buffers."""
     files = write_open_flamingo(tmp_path, *GPT2, every=2)
     layers = files.model.language_model.transformer.h
 
@@ -85,9 +87,9 @@ def test_layouts_of_older_files(tmp_path):
     assert torch.equal(
         logits_of(AutoModelForImageTextToText.from_pretrained(tmp_path / "out").eval()), logits_of(files.model)
     )
-    left_out = {row.source: row.reason for row in table if row.target is None}
-    assert len(left_out) == 4 and "frozen" in left_out["module.vision_encoder.visual.class_embedding"]
-    assert "old buffer" in left_out["module.lang_encoder.transformer.h.0.decoder_layer.attn.bias"]
+    skipped = {row.source: row.reason for row in table if row.target is None}
+    assert len(skipped) == 4 and "frozen" in skipped["module.vision_encoder.visual.class_embedding"]
+    assert "old buffer" in skipped["module.lang_encoder.transformer.h.0.decoder_layer.attn.bias"]
 
 
 def test_the_table_names_each_tensor_and_joined_ones_twice(tmp_path):
@@ -102,7 +104,7 @@ def test_the_table_names_each_tensor_and_joined_ones_twice(tmp_path):
     assert {row.source for row in table} == torch.load(files.checkpoint, weights_only=True).keys()
 
 
-def test_what_is_missing_left_over_or_of_another_shape_is_listed_and_nothing_is_written(tmp_path):
+def test_missing_unexpected_and_misshapen_tensors_are_listed_and_nothing_is_written(tmp_path):
     files = write_open_flamingo(tmp_path, *GPT2)
 
     def change(keys):
@@ -120,15 +122,15 @@ def test_what_is_missing_left_over_or_of_another_shape_is_listed_and_nothing_is_
 
 
 @pytest.mark.parametrize("every", [0, -1, 4])
-def test_an_interval_that_no_model_has_is_an_error(every, tmp_path):
+def test_an_impossible_interval_is_refused(every, tmp_path):
     files = write_open_flamingo(tmp_path, *GPT2)
     files.options["cross_attention_every_n_layers"] = every
     with pytest.raises(ValueError, match=f"--cross-attention-every-n-layers. is {every}, but .* has 3 layers"):
         convert_open_flamingo(files.checkpoint, tmp_path / "out", **files.options)
 
 
-def test_a_checkpoint_without_its_embedding(tmp_path, caplog):
-    """An error, unless `text` is resized and may have the trained rows. Padded rows were never trained."""
+def test_a_checkpoint_without_its_embedding_needs_a_resized_text(tmp_path, caplog):
+    """It is refused unless `text` is resized and may have the trained rows. Padded rows are never trained."""
     files = write_open_flamingo(tmp_path, *GPT2)
     rewrite(files.checkpoint, lambda keys: {key: value for key, value in keys.items() if "wte" not in key})
     convert_open_flamingo(files.checkpoint, tmp_path / "out", **files.options)
@@ -152,7 +154,7 @@ def test_a_checkpoint_without_gated_blocks_names_their_keys(tmp_path):
         convert_open_flamingo(files.checkpoint, tmp_path / "out", **files.options)
 
 
-def test_a_directory_with_the_checkpoint(tmp_path):
+def test_a_directory_with_the_checkpoint_is_read(tmp_path):
     files = write_open_flamingo(tmp_path, *GPT2)
     table = convert_open_flamingo(tmp_path, tmp_path / "out", **files.options, dry_run=True)
     assert table == convert_open_flamingo(files.checkpoint, tmp_path / "out", **files.options, dry_run=True)
@@ -176,14 +178,14 @@ def test_a_backbone_that_cannot_be_read_is_named_by_its_option(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_wrong_interval_is_an_error(tmp_path):
+def test_a_wrong_interval_is_refused(tmp_path):
     files = write_open_flamingo(tmp_path, *GPT2, every=1)
     files.options["cross_attention_every_n_layers"] = 2
     with pytest.raises(ValueError, match=r"transformer\.h\.0\.gated_cross_attn_layer.*interval of gated blocks"):
         convert_open_flamingo(files.checkpoint, tmp_path / "out", **files.options)
 
 
-def test_keys_that_contradict_each_other_are_an_error(tmp_path):
+def test_keys_that_contradict_each_other_are_refused(tmp_path):
     files = write_open_flamingo(tmp_path, *GPT2)
     gate = "lang_encoder.gated_cross_attn_layers.0.attn_gate"
     rewrite(files.checkpoint, lambda keys: keys.update({gate: torch.tensor([7.0])}))
@@ -191,7 +193,7 @@ def test_keys_that_contradict_each_other_are_an_error(tmp_path):
         convert_open_flamingo(files.checkpoint, tmp_path / "out", **files.options)
 
 
-def test_a_backbone_without_some_weights_is_an_error_not_random_numbers(tmp_path):
+def test_a_backbone_without_some_weights_is_refused(tmp_path):
     files = write_open_flamingo(tmp_path, *GPT2)
     weights = load_file(tmp_path / "vision" / "model.safetensors")
     del weights[next(key for key in weights if key.endswith("encoder.layers.1.mlp.fc2.weight"))]
@@ -201,7 +203,7 @@ def test_a_backbone_without_some_weights_is_an_error_not_random_numbers(tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_backbone_of_another_shape_is_an_error(tmp_path):
+def test_a_backbone_of_another_shape_is_refused(tmp_path):
     files = write_open_flamingo(tmp_path, *GPT2)
     config = json.loads((tmp_path / "text" / "config.json").read_text())
     (tmp_path / "text" / "config.json").write_text(json.dumps(config | {"n_layer": 4}))
@@ -229,7 +231,7 @@ def test_the_directory_is_complete_readable_and_replaces_nothing(tmp_path):
     assert (out / "model.safetensors").read_bytes() == before
 
 
-def test_other_dtypes(tmp_path):
+def test_another_dtype_is_written(tmp_path):
     files = write_open_flamingo(tmp_path, *GPT2)
     convert_open_flamingo(files.checkpoint, tmp_path / "out", **files.options, dtype=torch.bfloat16)
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
@@ -238,8 +240,8 @@ def test_other_dtypes(tmp_path):
     assert torch.equal(model.gated_cross_attention[0].mlp.fc1.weight, expected)
 
 
-def test_what_is_not_known_must_be_said(tmp_path):
-    options = "give vision, text, cross_attention_every_n_layers .--vision, --text, --cross-attention-every-n-layers"
+def test_options_that_the_file_does_not_say_are_required(tmp_path):
+    options = "Pass vision, text, cross_attention_every_n_layers .--vision, --text, --cross-attention-every-n-layers"
     with pytest.raises(ValueError, match=options) as error:
         convert_open_flamingo(tmp_path / "checkpoint.pt", tmp_path / "out")
     assert "openflamingo/OpenFlamingo-9B-vitl-mpt7b" in str(error.value)

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Backbones that were trained along: the checkpoint's weights are converted, and only equal ones count as frozen."""
+"""Fine-tuned backbones: the weights of the checkpoint are converted, and only equal ones count as frozen."""
 
 import shutil
 from collections import Counter
@@ -18,7 +18,7 @@ TRAINED, FROZEN = "trained, unlike `vision`", "frozen, equal to `vision`"
 
 
 def layout(name: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A vision encoder as it stands in a checkpoint."""
+    """Return a vision encoder as a checkpoint has it, in the layout `name`."""
     text = {"transformer.resblocks.0.ln_1.weight": torch.ones(7), "token_embedding.weight": torch.ones(9, 7)}
     text |= {"positional_embedding": torch.ones(5, 7), "logit_scale": torch.ones(())}
     keys = {
@@ -44,9 +44,9 @@ def vision_of(directory: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_vision_encoder_that_was_trained_is_converted(tmp_path, caplog, name):
+def test_a_fine_tuned_vision_encoder_is_converted(tmp_path, caplog, name):
     files = write_open_flamingo(tmp_path, *GPT2)
-    # Each number another, so that no two weights can change places
+    # All numbers differ, so that no two weights can be swapped
     trained = {k: v + torch.rand_like(v) for k, v in files.model.vision_model.state_dict().items()}
     rewrite(files.checkpoint, lambda keys: keys | layout(name, trained))
     table = convert_open_flamingo(files.checkpoint, tmp_path / "out", **files.options)
@@ -56,11 +56,11 @@ def test_a_vision_encoder_that_was_trained_is_converted(tmp_path, caplog, name):
     assert all(torch.equal(converted[key], trained[key]) for key in trained)
     assert {row.target for row in table if row.reason == TRAINED} == {f"vision_model.{key}" for key in trained}
     assert f"{len(trained)} of the {len(trained)} tensors of the checkpoint's vision encoder differ" in caplog.text
-    assert "The vision encoder was trained along" in ModelCard.load(tmp_path / "out" / "README.md").text
+    assert "The vision encoder was fine-tuned" in ModelCard.load(tmp_path / "out" / "README.md").text
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_one_that_is_equal_is_frozen(tmp_path, caplog, name):
+def test_an_equal_vision_encoder_is_frozen(tmp_path, caplog, name):
     files = write_open_flamingo(tmp_path, *GPT2)
     state = files.model.vision_model.state_dict()
     rewrite(files.checkpoint, lambda keys: keys | layout(name, state))
@@ -69,11 +69,11 @@ def test_one_that_is_equal_is_frozen(tmp_path, caplog, name):
     assert reasons[FROZEN] == len(state) and reasons[TRAINED] == reasons["converted"] == 0
     assert all(row.target is None for row in table if row.reason == FROZEN)
     assert all(torch.equal(tensor, state[key]) for key, tensor in vision_of(tmp_path / "out").items())
-    assert "trained along" not in caplog.text + ModelCard.load(tmp_path / "out" / "README.md").text
+    assert "fine-tuned" not in caplog.text + ModelCard.load(tmp_path / "out" / "README.md").text
 
 
-def test_a_part_of_one_that_was_trained_is_converted_and_the_rest_is_that_of_vision(tmp_path):
-    """As training saves it that keeps what asks for a gradient."""
+def test_a_fine_tuned_part_is_converted_and_the_rest_is_that_of_vision(tmp_path):
+    """Some trainers save only the parameters that require a gradient."""
     files = write_open_flamingo(tmp_path, *GPT2)
     state = files.model.vision_model.state_dict()
     part = {key: value + 1 for key, value in state.items() if ".layers.1." in key}
@@ -85,7 +85,7 @@ def test_a_part_of_one_that_was_trained_is_converted_and_the_rest_is_that_of_vis
     assert all(torch.equal(tensor, (state | part)[key]) for key, tensor in vision_of(tmp_path / "out").items())
 
 
-def test_an_encoder_that_was_saved_in_half_precision_is_equal_to_the_finer_one_it_was_made_of(tmp_path):
+def test_an_encoder_saved_in_half_precision_is_equal_to_its_original_in_float32(tmp_path):
     files = write_open_flamingo(tmp_path, *GPT2)
     state = files.model.vision_model.state_dict()
     rewrite(files.checkpoint, lambda keys: keys | {f"vision_encoder.{k}": v.bfloat16() for k, v in state.items()})
@@ -95,7 +95,7 @@ def test_an_encoder_that_was_saved_in_half_precision_is_equal_to_the_finer_one_i
 
 
 @pytest.mark.parametrize("family", [GPT2, OPT, LLAMA, MPT, GPT_NEOX], ids=lambda family: family[0])
-def test_a_language_model_that_was_trained_along_is_converted(tmp_path, family):
+def test_a_fine_tuned_language_model_is_converted(tmp_path, family):
     files = write_open_flamingo(tmp_path, *family)
     model = files.model.language_model
     trained = {k: v + torch.rand_like(v) for k, v in model.state_dict().items()}
@@ -121,13 +121,13 @@ def test_a_language_model_that_was_trained_along_is_converted(tmp_path, family):
     assert {row.source for row in table if row.target and row.target.startswith("language_model.")} == {
         f"lang_encoder.{key}" for key in peer
     }
-    assert "The language model was trained along" in ModelCard.load(tmp_path / "out" / "README.md").text
+    assert "The language model was fine-tuned" in ModelCard.load(tmp_path / "out" / "README.md").text
 
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "flamingo_mini" / "gpt2_every1"
 
 
-def test_backbones_of_flamingo_mini_are_always_the_checkpoints(tmp_path):
+def test_backbones_of_flamingo_mini_are_always_those_of_the_checkpoint(tmp_path):
     shutil.copytree(GOLDEN / "hf", tmp_path / "hf")
     weights = torch.load(tmp_path / "hf" / "pytorch_model.bin", weights_only=True)
     changed = {key for key, value in weights.items() if value.is_floating_point()}

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""The directory of a converted model is whole or missing, whatever happens while it is written."""
+"""The directory of a converted model is complete or missing, whatever happens while it is written."""
 
 import hashlib
 import os
@@ -36,7 +36,7 @@ def test_an_error_while_writing_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == ["out"]
 
 
-def test_parents_are_made_and_go_again_with_an_error(tmp_path):
+def test_parents_are_created_and_removed_again_with_an_error(tmp_path):
     for output_dir, error in ((tmp_path / "a" / "b", None), (tmp_path / "c" / "d", ValueError)):
         with nullcontext() if error is None else pytest.raises(error), new_directory(output_dir):
             assert output_dir.parent.is_dir()
@@ -45,8 +45,8 @@ def test_parents_are_made_and_go_again_with_an_error(tmp_path):
     assert os.listdir(tmp_path) == ["a"] and os.listdir(tmp_path / "a") == ["b"]
 
 
-def test_what_a_killed_run_left_is_named_and_stays(tmp_path, caplog):
-    """It may be that of another process, which is still running."""
+def test_the_files_of_a_killed_run_are_named_and_kept(tmp_path, caplog):
+    """They may belong to another process, which is still running."""
     (tmp_path / ".out.0123abcd.partial").mkdir()
     (tmp_path / ".out.0123abcd.partial" / "half").write_text("half")
     with new_directory(tmp_path / "out") as directory:
@@ -81,7 +81,7 @@ def test_a_link_stays_and_its_target_is_written(tmp_path, exists):
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """The content of every file of a folder."""
+    """Return the SHA-256 of every file of a folder."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -95,11 +95,11 @@ def test_a_file_in_the_path_is_named(tmp_path, name):
 
 
 @pytest.mark.parametrize("mode", [0o555, 0o000])
-def test_without_permission(tmp_path, mode):
+def test_without_permission_the_directory_is_named(tmp_path, mode):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine").chmod(mode)
     user = os.geteuid()
-    if user == 0:  # may do anything, so that another user is needed, who can reach the folder
+    if user == 0:  # root may write anywhere, so use a user without rights who can reach the folder
         for parent in [tmp_path, *tmp_path.parents[:2]]:
             parent.chmod(0o755)
         os.seteuid(65534)
@@ -127,19 +127,19 @@ def test_a_disk_without_enough_space_is_named_before_anything_is_loaded(tmp_path
 
 
 def convert_with_small_files(directory: Path, options: dict) -> None:
-    """As on a disk that fills up while the weights are written."""
+    """Convert with a limit on file sizes, as on a disk that fills up while the weights are written."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     try:
         convert_open_flamingo(directory / "checkpoint.pt", directory / "new" / "out", **options)
     except OSError as error:
-        (directory / "said").write_text(f"{error}\n{sorted(os.listdir(directory))}")
+        (directory / "message").write_text(f"{error}\n{sorted(os.listdir(directory))}")
 
 
 def test_a_disk_that_fills_up_is_named_and_nothing_is_left(tmp_path):
     files = write_open_flamingo(tmp_path, *GPT2)
     assert launch(convert_with_small_files, tmp_path, files.options) == [0]
-    message, names = (tmp_path / "said").read_text().split("\n")
+    message, names = (tmp_path / "message").read_text().split("\n")
     assert "out' cannot be written: File too large" in message and "Free some space" in message
     assert names == "['checkpoint.pt', 'text', 'tokenizer', 'vision']"
 
@@ -172,12 +172,12 @@ def convert_into_one(directory: Path, options: dict) -> None:
     try:
         convert_open_flamingo(directory / f"{rank}.pt", directory / "out", **options)
     except FileExistsError as error:
-        (directory / f"said{rank}").write_text(str(error))
+        (directory / f"message{rank}").write_text(str(error))
         sys.exit(3)
 
 
 def test_two_processes_into_one_folder(tmp_path):
-    """One wins, with all of its files, and the other says so. It used to succeed with the files of the one."""
+    """One succeeds with all of its files, and the other one is refused."""
     files = write_open_flamingo(tmp_path, *GPT2)
     for rank in range(2):
         shutil.copy(files.checkpoint, tmp_path / f"{rank}.pt")
@@ -189,13 +189,13 @@ def test_two_processes_into_one_folder(tmp_path):
     assert sorted(codes) == [0, 3]
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
     assert torch.equal(model.resampler.latents, torch.full((64, 24), 1.0 + codes.index(0)))
-    message = (tmp_path / f"said{codes.index(3)}").read_text()
+    message = (tmp_path / f"message{codes.index(3)}").read_text()
     assert "written by another process meanwhile" in message or "exists and is not empty" in message
     assert not list(tmp_path.glob(".*"))
 
 
 def convert_until(number: int, directory: Path, options: dict) -> None:
-    """Convert, and kill this process at its `number`-th change of the disk near the output."""
+    """Convert, and kill this process at its `number`-th change of files near the output. 0 counts the changes."""
     count = 0
 
     def watch(event: str, arguments: tuple) -> None:
@@ -216,14 +216,16 @@ def convert_until(number: int, directory: Path, options: dict) -> None:
 def test_a_process_that_is_killed_leaves_the_folder_missing_or_whole(tmp_path):
     files = write_open_flamingo(tmp_path, *GPT2)
     assert launch(convert_until, 0, tmp_path, files.options) == [0]
-    num_changes = int((tmp_path / "changes").read_text()) - 1  # the last is that of this number
+    num_changes = int((tmp_path / "changes").read_text()) - 1  # the last change writes this file
     whole = digests(tmp_path / "out")
     assert num_changes > 5 and torch.equal(
         logits_of(AutoModelForImageTextToText.from_pretrained(tmp_path / "out").eval()), logits_of(files.model)
     )
-    for number in (2, num_changes // 2, num_changes):  # in the middle, and before it takes its name
+    for number in (2, num_changes // 2, num_changes):  # in the middle, and before it is renamed
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
         assert launch(convert_until, number, tmp_path, files.options) == [-signal.SIGKILL], number
         assert not (tmp_path / "out").exists()
-        convert_open_flamingo(files.checkpoint, tmp_path / "out", **files.options)  # what is left is no obstacle
+        convert_open_flamingo(
+            files.checkpoint, tmp_path / "out", **files.options
+        )  # files left by the killed process do not matter
         assert digests(tmp_path / "out") == whole

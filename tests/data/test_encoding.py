@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Test that images and videos are encoded in batches as one by one, in the device, dtype and mode that are asked for."""
+"""Test that images and videos are encoded in batches as one by one, with dropout off, and moved to the device that is asked for."""
 
 import pytest
 import torch
@@ -53,9 +53,9 @@ def test_an_iterator_is_read_one_batch_at_a_time(model):
     assert events == [0, 1, 2, 3, "encoded", 4, 5, "encoded"]
 
 
-def test_results_have_the_dtype_that_is_asked_for_and_no_gradient(model):
-    (latents,) = encode_images(model, tiny_processor(), IMAGES[:1], device="cpu", dtype=torch.float16)
-    assert latents.dtype == torch.float16
+def test_results_are_on_the_device_that_is_asked_for_and_have_no_gradient(model):
+    (latents,) = encode_images(model, tiny_processor(), IMAGES[:1], device="meta")
+    assert latents.device.type == "meta"
     assert not latents.requires_grad
 
 

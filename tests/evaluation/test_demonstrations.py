@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Which demonstrations stand before a query, and the prompt they make."""
+"""Test the choice of demonstrations for a query, and the prompt that is built from them."""
 
 from collections import Counter
 
@@ -9,9 +9,9 @@ from factory import tiny_flamingo, tiny_processor
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import CLIPConfig, CLIPModel
-from words import RankedWords, Words, example, picture
+from words import RankedWords, Words, draw_image, example
 
-from transformers_flamingo.evaluation.demonstrations import Demonstrations, build_prompt, orders
+from transformers_flamingo.evaluation.demonstrations import Demonstrations, build_prompt, permute_demonstrations
 from transformers_flamingo.evaluation.retrieval import ImageEmbedder
 from transformers_flamingo.evaluation.task import Example
 
@@ -70,14 +70,14 @@ def test_rices_shows_the_most_similar_last():
     assert ids(balanced.choose(example(97), 4)) == ["103", "102", "101", "100"]
 
 
-def test_the_embedder_finds_the_same_picture():
+def test_the_embedder_finds_the_same_image():
     embed = ImageEmbedder(tiny_flamingo(), tiny_processor(), batch_size=4)
     chooser = Demonstrations(SUPPORT, selection="rices", embed=embed)
     for number in (103, 120, 139):
         assert chooser.choose(example(number), 2)[-1].id == str(number)
     vectors = embed(SUPPORT[:2], "support")
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1], abs=1e-5)
-    frames = Example("v", [[picture(100), picture(101)]], "")
+    frames = Example("v", [[draw_image(100), draw_image(101)]], "")
     expected = vectors.sum(axis=0)
     assert embed([frames], "query")[0] @ (expected / np.linalg.norm(expected)) == pytest.approx(1, abs=1e-3)
     with pytest.raises(ValueError, match="query 't' has no image"):
@@ -96,15 +96,15 @@ def test_the_prompt():
     assert len(text_only.prefix_media) == 0
 
 
-def test_orders():
+def test_permutations_of_demonstrations():
     shown = [example(i) for i in range(4)]
-    got = orders(shown, 6, seed=0)
+    got = permute_demonstrations(shown, 6, seed=0)
     assert ids(got[0]) == ["0", "1", "2", "3"]
     assert len({tuple(ids(order)) for order in got}) == 6
-    assert orders(shown, 6, seed=0) == got
-    assert len(orders(shown[:2], 6, seed=0)) == 2
-    assert orders([], 6, seed=0) == [[]]
-    many = orders([example(i) for i in range(32)], 6, seed=1)
+    assert permute_demonstrations(shown, 6, seed=0) == got
+    assert len(permute_demonstrations(shown[:2], 6, seed=0)) == 2
+    assert permute_demonstrations([], 6, seed=0) == [[]]
+    many = permute_demonstrations([example(i) for i in range(32)], 6, seed=1)
     assert len({tuple(ids(order)) for order in many}) == 6
     assert all(sorted(ids(order)) == sorted(ids(many[0])) for order in many)
 

@@ -1,12 +1,12 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Batches, shared prefixes and kept latents change what an answer costs, and not the answer."""
+"""Test that batches, shared prefixes and kept latents change the cost of an answer but not the answer."""
 
 import pytest
 import torch
 from factory import TEXT_CONFIGS, tiny_flamingo, tiny_processor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from words import picture
+from words import draw_image
 
 from transformers_flamingo.evaluation.engine import FewShotEngine, MediaItem, Prompt
 from transformers_flamingo.evaluation.task import GenerationSettings
@@ -17,13 +17,15 @@ TEXTS = ("gpt2", "opt", "llama", "mpt")
 PREFIX = "<image>w4 w5<|endofchunk|><image>w6<|endofchunk|>"
 
 
-def medium(number: int) -> MediaItem:
-    return MediaItem(number, picture(number))
+def media_item(number: int) -> MediaItem:
+    return MediaItem(number, draw_image(number))
 
 
 def prompts(count: int = 7) -> list[Prompt]:
     queries = ["<image>" + " ".join(f"w{60 + i * j}" for j in range(1 + i % 4)) for i in range(count)]
-    return [Prompt(PREFIX, query, (medium(1), medium(2)), (medium(3 + i),)) for i, query in enumerate(queries)]
+    return [
+        Prompt(PREFIX, query, (media_item(1), media_item(2)), (media_item(3 + i),)) for i, query in enumerate(queries)
+    ]
 
 
 def engine(text: str = "gpt2", **kwargs) -> FewShotEngine:
@@ -52,7 +54,7 @@ def test_generation(text, num_beams):
 
 
 def likelihoods(engine: FewShotEngine, prompt: Prompt, candidates: list[str]) -> list[float]:
-    """The sums of log-probabilities, each candidate behind its whole prompt and without any cache."""
+    """Compute the sums of log-probabilities, each candidate after its whole prompt and without a cache."""
     images = [item.data for item in prompt.media]
     sums = []
     for candidate in candidates:
@@ -64,7 +66,7 @@ def likelihoods(engine: FewShotEngine, prompt: Prompt, candidates: list[str]) ->
     return sums
 
 
-# Not in order; one twice, one the beginning of others, some of one token
+# Not in order; one twice, one a prefix of others, some of one token
 CANDIDATES = ["w20 w21", "w10 w11 w12", "w50", "w10 w13", "w10", "w10 w11", "w20 w21"]
 
 
@@ -75,10 +77,10 @@ def test_likelihoods_of_candidates(text, kwargs):
     asked = prompts(4)
     candidates = [CANDIDATES[:5], [], CANDIDATES, ["w50 w7 w8 w9"]]
     ranking = engine(text, batch_size=4, **kwargs)
-    sums = ranking.rank(asked, candidates, length_normalised=False)
-    assert sums == ranking.rank(asked, candidates, length_normalised=False)  # the kept prefix is as it was
-    for prompt, own, got in zip(asked, candidates, sums, strict=True):
-        assert got == pytest.approx(likelihoods(ranking, prompt, own), abs=1e-4)
+    sums = ranking.rank(asked, candidates, length_normalized=False)
+    assert sums == ranking.rank(asked, candidates, length_normalized=False)  # the kept prefix is as it was
+    for prompt, row_candidates, got in zip(asked, candidates, sums, strict=True):
+        assert got == pytest.approx(likelihoods(ranking, prompt, row_candidates), abs=1e-4)
     means = ranking.rank(asked, candidates)
     assert means[2] == pytest.approx(
         [total / len(c.split()) for total, c in zip(sums[2], CANDIDATES, strict=True)], abs=1e-6
@@ -95,12 +97,12 @@ WORDS = st.lists(st.sampled_from(["w10", "w11", "w12"]), min_size=1, max_size=4)
 def test_likelihoods_of_any_candidates(text, candidates, size):
     ranking, prompt = RANKING[text], prompts(2)[1]
     ranking.max_candidate_tokens = size
-    got = ranking.rank([prompt], [candidates], length_normalised=False)[0]
+    got = ranking.rank([prompt], [candidates], length_normalized=False)[0]
     assert got == pytest.approx(likelihoods(ranking, prompt, candidates), abs=1e-4)
 
 
 @pytest.mark.parametrize("text", TEXT_CONFIGS)
-def test_beginnings_of_candidates_are_computed_once(text):
+def test_prefixes_of_candidates_are_computed_once(text):
     ranking = engine(text, shares_prefix=False)
     shapes, media_rows = [], []
     ranking.model.language_model.get_input_embeddings().register_forward_pre_hook(
@@ -110,7 +112,7 @@ def test_beginnings_of_candidates_are_computed_once(text):
         lambda module, args, kwargs, output: media_rows.append(len(kwargs["cache"].keys)), with_kwargs=True
     )
     ranking.rank(prompts(1), [CANDIDATES])
-    # "w10", "w10 w11" and "w20" have something behind them. One row, where the language model takes such masks
+    # Other candidates continue "w10", "w10 w11" and "w20". They are one row if the language model supports tree attention
     in_one_row = text in (
         "gpt2",
         "opt",
@@ -124,17 +126,17 @@ def test_beginnings_of_candidates_are_computed_once(text):
         "gptj",
     )
     assert shapes[1:] == [(1, 3) if in_one_row else (2, 2)]
-    assert media_rows == [1, 1]  # the image has one place in the cache, for all candidates
+    assert media_rows == [1, 1]  # the image is in the cache once, for all candidates
     assert ranking.num_encoded == 3
 
     shapes.clear()
     ranking.rank(prompts(1), [["w10", "w20", "w10", "w50"]])
-    assert len(shapes) == 1  # all is known from the context
+    assert len(shapes) == 1  # the logits after the context are enough
 
 
 @pytest.mark.parametrize(("size", "expected"), [(256, [(1, 40)]), (15, [(1, 15), (1, 15), (1, 12)])])
 def test_candidates_are_computed_in_chunks(size, expected):
-    # 20 times a beginning of one token and one of two; what a chunk needs of the chunk before it is computed again
+    # 20 prefixes of one token and 20 of two; prefixes from the chunk before that are needed again are recomputed
     candidates = [f"w{10 + i} w{40 + i} w{60 + j}" for i in range(20) for j in range(3)]
     ranking = engine(max_candidate_tokens=size)
     shapes = []
@@ -154,7 +156,7 @@ def test_a_shared_prefix_is_computed_once_and_each_image_encoded_once():
     ranking.rank(prompts(), [["w10", "w11"]] * 7)
     prefix_length = len(ranking.processor.tokenizer(PREFIX)["input_ids"])
     assert lengths[0] == (1, prefix_length)
-    # Queries of 2 to 5 tokens, those of like length together; candidates of one token need no step
+    # Queries of 2 to 5 tokens, those of similar length together; candidates of one token need no step
     assert sorted(lengths[1:]) == [(1, 5), (2, 2), (2, 3), (2, 4)]
     assert ranking.num_encoded == 2 + 7
     lengths.clear()
@@ -165,24 +167,24 @@ def test_a_shared_prefix_is_computed_once_and_each_image_encoded_once():
 
 def test_kept_latents_are_bounded_and_the_least_used_go_first():
     kept = engine(max_cached_media=3)
-    kept.encode([medium(1), medium(2), medium(3)])
-    kept.encode([medium(1), medium(4)])
+    kept.encode([media_item(1), media_item(2), media_item(3)])
+    kept.encode([media_item(1), media_item(4)])
     assert kept.num_encoded == 4
-    kept.encode([medium(1), medium(3), medium(4)])
+    kept.encode([media_item(1), media_item(3), media_item(4)])
     assert kept.num_encoded == 4
-    kept.encode([medium(2)])
+    kept.encode([media_item(2)])
     assert kept.num_encoded == 5
 
 
 def test_a_video_and_text_alone():
     asked = [
-        Prompt("w4<|endofchunk|>", "<image>w5", (), (MediaItem("v", [picture(1), picture(2)]),)),
+        Prompt("w4<|endofchunk|>", "<image>w5", (), (MediaItem("v", [draw_image(1), draw_image(2)]),)),
         Prompt("", "w6 w4"),
     ]
     generation = GenerationSettings(max_new_tokens=3, num_beams=1)
     together = engine().generate(asked, generation)
     assert together == [engine().generate([prompt], generation)[0] for prompt in asked]
-    still = Prompt("w4<|endofchunk|>", "<image>w5", (), (medium(1),))
+    still = Prompt("w4<|endofchunk|>", "<image>w5", (), (media_item(1),))
     scores = engine().rank([asked[0], still], [["w5"], ["w5"]])
     assert scores[0] != scores[1]
 
@@ -190,6 +192,6 @@ def test_a_video_and_text_alone():
 def test_errors():
     with pytest.raises(ValueError, match="The candidate '' has no token"):
         engine().rank(prompts(1), [["w4", ""]])
-    broken = Prompt("", "<image>w4", (), (MediaItem("x", b"no picture", "query '7'"),))
+    broken = Prompt("", "<image>w4", (), (MediaItem("x", b"not an image", "query '7'"),))
     with pytest.raises(ValueError, match="query '7': the image cannot be decoded"):
         engine().rank([broken], [["w4"]])

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""The protocol over a whole task: what is written, what it does not depend on, and going on after a kill."""
+"""Test the protocol over a whole task: the written files, independence of batches and processes, and resuming after a kill."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 import torch
 from factory import tiny_flamingo, tiny_processor
 from processes import launch
-from words import RankedWords, Words, evaluate_together, example, picture, run_words
+from words import RankedWords, Words, draw_image, evaluate_together, example, run_words
 
 from transformers_flamingo.data import VideoSegment
 from transformers_flamingo.evaluation.checks import fingerprint_examples
@@ -73,7 +73,7 @@ def test_batches_do_not_change_predictions(tmp_path, task):
             assert {**one, "likelihoods": None} == {**other, "likelihoods": None}
 
 
-def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
+def test_a_killed_run_resumes_where_it_stopped(tmp_path, monkeypatch):
     whole = run_words(tmp_path / "whole")
     asked: list[str] = []
     stop_after = 5
@@ -144,7 +144,7 @@ def test_more_shots_are_added_to_what_is_there_and_other_settings_refused(tmp_pa
     assert both["mean"] == pytest.approx(np.mean([score["accuracy"] for score in both["scores"].values()]))
 
 
-def test_predictions_of_another_model_or_other_data_are_not_taken_for_ones_own(tmp_path):
+def test_predictions_of_another_model_or_other_data_are_not_reused(tmp_path):
     run_words(tmp_path, shots=(0,), seeds=(0,))
     with pytest.raises(ValueError, match="other weights"):
         evaluate(
@@ -171,7 +171,7 @@ def test_an_image_that_was_replaced_is_other_data(kind, tmp_path):
     file = tmp_path / "image.png"
 
     def fingerprint(number: int) -> str:
-        picture(number).save(file)
+        draw_image(number).save(file)
         os.utime(file, ns=(number, number))
         media = {
             "path": str(file),
@@ -199,14 +199,14 @@ def test_images_change_answers_and_blind_ones_are_blind(tmp_path):
     seen, blind = (lines(tmp_path / f"shots-2_seed-0{suffix}.jsonl") for suffix in ("", "_blind"))
     assert all(a["likelihoods"] != b["likelihoods"] for a, b in zip(seen, blind, strict=True))
 
-    class Recoloured(RankedWords):
+    class Recolored(RankedWords):
         def queries(self):
-            return [replace(query, media=[picture(int(query.id) + 50)]) for query in super().queries()]
+            return [replace(query, media=[draw_image(int(query.id) + 50)]) for query in super().queries()]
 
         def __repr__(self):
-            return "recoloured"
+            return "recolored"
 
-    run_words(tmp_path / "other", Recoloured(), shots=(2,), seeds=(0,))
+    run_words(tmp_path / "other", Recolored(), shots=(2,), seeds=(0,))
     assert lines(tmp_path / "other" / "shots-2_seed-0_blind.jsonl") == blind
     other = lines(tmp_path / "other" / "shots-2_seed-0.jsonl")
     assert all(a["likelihoods"] != b["likelihoods"] for a, b in zip(seen, other, strict=True))
@@ -249,6 +249,23 @@ def test_no_text_of_the_data_may_have_a_special_token(tmp_path, place, token):
         run_words(tmp_path / "out", Marked())
 
 
+def test_a_folder_of_an_earlier_version_is_resumed_though_classes_had_other_names(tmp_path):
+    class CustomVqa(Words):
+        def __repr__(self):
+            return "CustomVqa(data='DATA')"
+
+    run_words(tmp_path, CustomVqa())
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert settings["task"] == "CustomVqa(data='DATA')"
+    (tmp_path / "settings.json").write_text(json.dumps(settings | {"task": "OwnQuestions(data='DATA')"}))
+    times = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*.jsonl"))]
+    run_words(tmp_path, CustomVqa())
+    assert times == [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*.jsonl"))]
+    (tmp_path / "settings.json").write_text(json.dumps(settings | {"task": "OwnClasses(data='DATA')"}))
+    with pytest.raises(ValueError, match="has predictions with other task"):
+        run_words(tmp_path, CustomVqa())
+
+
 def test_a_subset_says_so(tmp_path):
     whole, part = run_words(tmp_path / "whole", shots=(0,)), run_words(tmp_path / "part", shots=(0,), num_queries=3)
     assert (whole["num_queries"], whole["num_available"], whole["is_subset"]) == (7, 7, False)
@@ -263,9 +280,9 @@ def test_a_subset_says_so(tmp_path):
     class Smaller(Words):
         split_sizes = {"test": 5}
 
-    own = run_words(tmp_path / "own", Benchmark(), shots=(0,))  # custom data under the name of a benchmark
-    assert (own["split"], own["num_available"], own["is_subset"]) == ("test", 5000, True)
-    assert describe_queries(own) == "words, subset of 7 of 5,000 queries"
+    custom = run_words(tmp_path / "custom", Benchmark(), shots=(0,))  # custom data under the name of a benchmark
+    assert (custom["split"], custom["num_available"], custom["is_subset"]) == ("test", 5000, True)
+    assert describe_queries(custom) == "words, subset of 7 of 5,000 queries"
     assert (
         describe_queries(run_words(tmp_path / "more", Smaller(), shots=(0,)))
         == "words, other data: 7 queries instead of 5"
@@ -397,7 +414,7 @@ def test_what_just_fits_is_evaluated(tmp_path):
         def queries(self):
             return [replace(query, prompt="w5 " * 76) for query in super().queries()]
 
-    with pytest.raises(ValueError, match="none that was asked for fits"):
+    with pytest.raises(ValueError, match="none of those asked for fits"):
         run_words(tmp_path / "longer", Longer(), shots=(10,), seeds=(0,), blind=False)
 
 
@@ -485,7 +502,7 @@ def test_scores_that_are_undefined_are_refused_before_anything_is_computed(tmp_p
         def score_each(self, predictions):
             return [float("nan") for _ in predictions]
 
-    with pytest.raises(ValueError, match=r"the scores \{'accuracy': nan\} are not numbers"):
+    with pytest.raises(ValueError, match=r"the scores \{'accuracy': nan\} are not finite numbers"):
         run_words(tmp_path / "nan", NotANumber())
     with pytest.raises(ValueError, match="words has no queries"):
         run_words(tmp_path / "out", Words(num_queries=0))

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""The published scores are what the papers print, for every model and number of shots."""
+"""Test that the published scores are those in the papers, for every model and number of shots."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_rows_of_the_papers():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_row_has_its_source_and_stands_once(task):
+def test_every_row_has_a_source_and_occurs_once(task):
     rows = published_scores(task)
     assert all(row.source and 0 < row.score < 150 for row in rows)
     assert len({(row.model, row.shots, row.demonstrations) for row in rows}) == len(rows)

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Results as a picture and as rows of a card."""
+"""Test the plot of results and their rows of a card."""
 
 import json
 
@@ -121,15 +121,9 @@ def test_how_demonstrations_were_chosen_is_said():
         ({"split": "val", "is_published_split": False}, "another split"),
     ],
 )
-def test_a_plot_says_what_it_shows(tmp_path, monkeypatch, facts, expected):
-    from matplotlib import pyplot as plt
-
-    monkeypatch.setattr(plt, "close", lambda figure: None)
-    plot_results(tmp_path / "shots.png", summary("coco", **facts), published_scores("coco"))
-    axes = plt.gcf().axes[0]
+def test_a_plot_says_what_it_shows(tmp_path, facts, expected):
+    (axes,) = plot_results(tmp_path / "shots.png", summary("coco", **facts), published_scores("coco")).axes
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    monkeypatch.undo()
-    plt.close("all")
     number = facts.get("num_queries", 5000)
     assert f"{number:,} queries; seeds 0, 1; demonstrations random from 2,048" in axes.get_title()
     assert f"split {facts.get('split', 'test')}" in axes.get_title()
@@ -155,7 +149,7 @@ def test_damaged_results_of_another_task_do_not_end_a_card(tmp_path):
 
 
 @pytest.mark.parametrize("task", ["coco", "miniature_shapes"])
-def test_a_picture_with_and_without_published_scores(tmp_path, task):
+def test_a_plot_with_and_without_published_scores(tmp_path, task):
     plot_results(tmp_path / "shots.png", summary(task), published_scores(task))
-    with Image.open(tmp_path / "shots.png") as picture:
-        assert picture.format == "PNG" and picture.width > 400
+    with Image.open(tmp_path / "shots.png") as image:
+        assert image.format == "PNG" and image.width > 400

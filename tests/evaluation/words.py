@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""A task of coloured squares and words, for the tests of the protocol."""
+"""A task of colored squares and words, for the tests of the protocol."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from transformers_flamingo.evaluation.evaluate import evaluate
 from transformers_flamingo.evaluation.task import Example, GenerationSettings, Prediction, Task
 
 
-def picture(number: int) -> Image.Image:
+def draw_image(number: int) -> Image.Image:
     return Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (number * 37 % 256, number * 91 % 256, number * 5 % 256))
 
 
@@ -24,7 +24,7 @@ def example(number: int, **kwargs) -> Example:
         "candidates": ["w10 w20", "w11", "w12 w5 w6", "w13"],
         "group": f"g{number % 3}",
     }
-    return Example(id=str(number), media=[picture(number)], **{**values, **kwargs})
+    return Example(id=str(number), media=[draw_image(number)], **{**values, **kwargs})
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Make the files beside this one from the full set of golden cases: `python copy_golden.py FOLDER`."""
+"""Copy the files in this folder from the full set of golden outputs: `python copy_golden.py FOLDER`."""
 
 import json
 import shutil
@@ -11,18 +11,19 @@ from safetensors.torch import load_file, save_file
 
 HERE = Path(__file__).parent
 KEEP = ("input_ids", "attention_mask", "pixel_values", "vision_x", "greedy_ids", "media_locations", "loss", "labels")
-EVERY = 8  # positions of the logits that are kept
+EVERY = 8  # interval of the positions whose logits are saved
 
-LEFT_OUT = [("open_flamingo", "opt_every1")]  # 5 MB that show what the others do
+SKIPPED = [("open_flamingo", "opt_every1")]  # 5 MB, and the others cover the same code
 
 
 def copy_variant(source: Path, target: Path) -> None:
+    """Copy the files that a conversion reads, and join the cases of a variant in two files."""
     target.mkdir(parents=True)
     names = ("hf", "lm_base", "vision_base") if source.parent.name == "flamingo_mini" else ("lm_frozen", "vision_hf")
     for name in (*names, "tokenizer"):
-        # flamingo-mini's weights are all in `hf`: of its backbones only the configs are read.
+        # All weights of flamingo-mini are in `hf`, so only the configs of its backbones are read.
         ignore = ("pytorch_model.bin",) if name in ("lm_base", "vision_base") else ()
-        ignore += ("vocab.json", "merges.txt")  # tokenizer.json says the same
+        ignore += ("vocab.json", "merges.txt")  # tokenizer.json has the same content
         shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns(*ignore))
     if (source / "checkpoint.pt").exists():
         shutil.copy(source / "checkpoint.pt", target / "checkpoint.pt")
@@ -40,6 +41,6 @@ if __name__ == "__main__":
     for peer in ("flamingo_mini", "open_flamingo"):
         shutil.rmtree(HERE / peer, ignore_errors=True)
         for variant in sorted((Path(sys.argv[1]) / peer).iterdir()):
-            if (peer, variant.name) in LEFT_OUT:
+            if (peer, variant.name) in SKIPPED:
                 continue
             copy_variant(variant, HERE / peer / variant.name)

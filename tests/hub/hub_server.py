@@ -1,10 +1,10 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""A small Hub on the loopback interface: as much of its HTTP API as pushing and loading a model needs, kept in memory.
+"""Serve a small Hub on the loopback interface: the part of its HTTP API that pushing and loading a model needs, in memory.
 
 The client is the real `huggingface_hub`. It reads `HF_ENDPOINT` when it is imported, and the tests run offline, so
-clients are processes of their own, with `HubServer.environment`. The protocol was read from the client's source:
+clients are separate processes, with `HubServer.environment`. The protocol is that of the client's source:
 `HfApi.{create_repo, create_branch, create_commit, model_info, list_repo_tree}`, `lfs.py`, `_commit_api.py`,
-`file_download.py`. A call that is not known here is answered with 501 and kept in `HubServer.unknown_calls`.
+`file_download.py`. A call that is not known is answered with 501 and recorded in `HubServer.unknown_calls`.
 """
 
 import base64
@@ -42,7 +42,7 @@ class Repository:
         return sha
 
     def files(self, branch: str = "main") -> dict[str, bytes]:
-        """Path and content of each file."""
+        """Return the content of each file by its path."""
         return self.commits[self.branches[branch]]
 
 
@@ -60,7 +60,7 @@ class HubServer(ThreadingHTTPServer):
         self.unknown_calls: list[str] = []
 
     def environment(self, hf_home: str | PathLike) -> dict[str, str]:
-        """The variables of a client process of `OWNER`, with its cache in `hf_home`."""
+        """Return the variables of a client process of `OWNER`, with its cache in `hf_home`."""
         return {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(hf_home),
@@ -82,7 +82,7 @@ class HubServer(ThreadingHTTPServer):
 
 
 class _HubError(Exception):
-    """What the Hub refuses: `code` and `commit` become headers, `fields` stand beside the message in the JSON."""
+    """A refusal of the Hub: `code` and `commit` become headers, `fields` are added to the message in the JSON."""
 
     def __init__(self, status: int, message: str, code: str = "", commit: str = "", **fields: Any):
         super().__init__(message)
@@ -97,7 +97,7 @@ def _is_lfs(path: str) -> bool:
 
 
 def _oid(path: str, content: bytes) -> str:
-    """The Hub's id of a file: the SHA-256 of a large file, git's SHA-1 of any other."""
+    """Return the Hub's id of a file: the SHA-256 of a large file, git's SHA-1 of any other."""
     if _is_lfs(path):
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -112,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: HubServer
     protocol_version = "HTTP/1.1"
 
-    # Each handler gets the groups of its pattern, and returns what is sent as JSON, or content and its headers.
+    # Each handler gets the groups of its pattern, and returns a value to send as JSON, or content and its headers
     _REPO = r"(?P<repo_id>[^/]+/[^/]+)"
     _ROUTES = [
         ("GET", r"/api/whoami-v2", "_whoami"),
@@ -129,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
     ]
 
     def _answer(self):
-        # Read before any answer: what is left of a body would be taken for the next request of a kept connection.
+        # Read it before any answer: on a connection that is kept, the rest of a body would be taken for the next request
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         url = urlsplit(self.path)
         self.query = parse_qs(url.query)
@@ -163,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
-    # --- Who may do what ---
+    # --- Permissions ---
 
     def _is_owner(self) -> bool:
         authorization = self.headers.get("Authorization")
@@ -176,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _HubError(401, "Invalid username or password.")
 
     def _repository(self, repo_id: str) -> Repository:
-        """The Hub does not tell a stranger whether a private repository exists."""
+        """Return a repository. The Hub does not tell others whether a private repository exists."""
         repository = self.server.repositories.get(repo_id)
         is_owner = self._is_owner()
         if repository is None or (repository.private and not is_owner):
@@ -184,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
         return repository
 
     def _resolved(self, repo_id: str, revision: str | None) -> tuple[str, dict[str, bytes]]:
-        """The commit and its files."""
+        """Return the commit and its files."""
         repository = self._repository(repo_id)
         sha = repository.branches.get(revision or "main", revision)
         if sha not in repository.commits:

@@ -1,7 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""What users do, with this package and without, in a process of their own: `python load.py {with,without} OUT.json`.
+"""Load models as users do, with this package or without, in a separate process: `python load.py {with,without} OUT.json`.
 
-`test_hub.py` looks at what they saw.
+`test_hub.py` checks what they see.
 """
 
 import json

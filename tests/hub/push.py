@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""What an author does, in a process of its own: `python push.py CARD`. `test_hub.py` looks at what arrives."""
+"""Push models as an author does, in a separate process: `python push.py CARD`. `test_hub.py` checks what arrives."""
 
 import sys
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Sharing through the Hub: what `push_to_hub` puts there, and that others can load it with and without this package.
+"""Share models through the Hub: check what `push_to_hub` puts there, and that others can load it with and without this package.
 
 The Hub is `hub_server.py`; its clients, `push.py` and `load.py`, are processes with the real `huggingface_hub`.
 """
@@ -22,14 +22,14 @@ from transformers import pipeline
 
 HERE = Path(__file__).parent
 CARD = HERE.parents[1] / "model_cards" / "miniature-flamingo.md"
-# All that travels, but for the image processor of converted checkpoints
+# All files that travel, except the image processor of converted checkpoints
 CODE = {path.name for path in (HERE.parents[1] / "transformers_flamingo").glob("*_flamingo.py")}
 CODE -= {"image_processing_flamingo.py"}
 
 
 def run(script: str, *arguments: str, hub: HubServer, directory: Path) -> None:
-    """A client in `directory` with an empty cache and the Hub `hub`."""
-    # Without the caches, tokens and offline switches of whoever runs the tests.
+    """Run a client in `directory` with an empty cache and the Hub `hub`."""
+    # Without the caches, tokens and offline switches of the person who runs the tests
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGINGFACE_", "TRANSFORMERS_"))}
     environment |= hub.environment(directory / "hf")
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
@@ -47,7 +47,7 @@ def run(script: str, *arguments: str, hub: HubServer, directory: Path) -> None:
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    """A Hub with everything that `push.py` pushes."""
+    """Return a Hub with everything that `push.py` pushes."""
     with HubServer() as server:
         run("push.py", str(CARD), hub=server, directory=tmp_path_factory.mktemp("author"))
         yield server
@@ -55,7 +55,7 @@ def hub(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["with", "without"])
 def user(request, hub, tmp_path_factory) -> dict:
-    """What a user saw who loaded it all, with this package or without."""
+    """Load everything as a user does, with this package or without, and return what the user sees."""
     directory = tmp_path_factory.mktemp("user")
     run("load.py", request.param, "seen.json", hub=hub, directory=directory)
     return {"package": request.param, **json.loads((directory / "seen.json").read_text())}
@@ -89,7 +89,7 @@ def test_weights_code_and_processor_are_pushed(hub):
     assert set(tiny_flamingo().state_dict()) - set(weights) == {"language_model.lm_head.weight"}  # tied
 
 
-def test_the_card_stays_when_others_push_beside_it(hub):
+def test_the_card_stays_when_others_push_next_to_it(hub):
     card = ModelCard(hub.repositories["someone/tiny"].files()["README.md"].decode())
     expected = ModelCard.load(CARD)
     assert card.text == expected.text
@@ -115,9 +115,9 @@ def test_a_branch_leaves_main_alone(hub):
 
 
 def test_loaded_classes_are_the_packages_or_the_repositorys(user):
-    where = {"with": "transformers_flamingo.", "without": "transformers_modules."}[user["package"]]
+    package = {"with": "transformers_flamingo.", "without": "transformers_modules."}[user["package"]]
     assert len(user["modules"]) >= 6
-    assert all(module.startswith(where) for module in user["modules"])
+    assert all(module.startswith(package) for module in user["modules"])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""What `flamingo train` publishes, what it keeps to itself, and what it does without a network."""
+"""Check what `flamingo train` publishes, what it keeps to itself, and what it does without a network."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hub_server import TOKEN, HubServer
-from recipes import message_of, miniature_recipe, train_elsewhere
+from recipes import message_of, miniature_recipe, train_in_process
 
 from transformers_flamingo.training.checkpointing import LOCK_NAME
 from transformers_flamingo_cli import main
@@ -29,10 +29,10 @@ def test_without_network_the_finished_model_stays(tmp_path, recipe, when, monkey
         environment = hub.environment(tmp_path / "hf")
         if when == "always":
             environment["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody answers there
-        else:  # it is there when the training begins, and does not take the files
+        else:  # it is reachable when the training begins, but does not accept the files
             monkeypatch.setattr(hub.RequestHandlerClass, "_commit", refuse)
             monkeypatch.setattr(hub, "handle_error", lambda *_: None)
-        result = train_elsewhere(tmp_path, recipe, **environment)
+        result = train_in_process(tmp_path, recipe, **environment)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr, result.stderr
     line = message_of(result)
@@ -56,7 +56,7 @@ def test_no_secret_is_in_any_file_or_log(tmp_path, recipe):
     with HubServer() as hub:
         environment = hub.environment(tmp_path / "hf")
         environment.pop("HF_TOKEN", None)
-        result = train_elsewhere(
+        result = train_in_process(
             tmp_path, recipe, "--hub_token", token, "--trackio_space_id", f"a/b?api_key={key}", **environment
         )
         assert result.returncode == 0, result.stderr[-3000:]

@@ -193,11 +193,18 @@ def test_the_command_trains_it_again(tmp_path, few_pictures):
     assert (tmp_path / "model" / "README.md").is_file()
 
 
-def test_options_of_the_other_demo_are_refused(tmp_path, capsys):
-    assert main(["demo", "--few-shot", "--max-steps", "3", "--output-dir", str(tmp_path)]) == 1
-    assert "--max-steps has no effect with --few-shot" in capsys.readouterr().err
-    assert main(["demo", "--from-scratch", "--output-dir", str(tmp_path)]) == 1
-    assert "--from-scratch has no effect without --few-shot" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--few-shot", "--max-steps", "3"], "--max-steps has no effect with --few-shot"),
+        (["--from-scratch"], "--from-scratch has no effect without --few-shot"),
+    ],
+)
+def test_options_of_the_other_demo_are_refused(options, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", *options, "--output-dir", str(tmp_path)])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wrong", [{"split": "train"}, {"episodes": 1}, {"scale": 0.0}])

@@ -135,14 +135,14 @@ def test_one_attribute_changes_only_its_part_of_the_picture(change):
     elif "size" not in change:
         # Object and shadow of the other shape reach a little further than the circle.
         rows, columns = np.nonzero(changed)
-        centre = [axis.mean() for axis in np.nonzero(is_object)]
-        assert np.hypot(rows - centre[0], columns - centre[1]).max() < 16
+        center = [axis.mean() for axis in np.nonzero(is_object)]
+        assert np.hypot(rows - center[0], columns - center[1]).max() < 16
 
 
 @pytest.mark.parametrize("color", COLORS)
 def test_object_has_its_color(color):
     # The pixels in which "white" and "red" objects differ most lie inside the object: their mean is nearest to the
-    # colour in question.
+    # color in question.
     nominal = {name: pixels(SingleScene(name, "circle", "large", "plain"), seed=3) for name in COLORS}
     inside = np.abs(nominal["white"] - nominal["blue"]).sum(-1) > 120
     seen = pixels(SingleScene(color, "circle", "large", "noisy"), seed=4)
@@ -194,8 +194,8 @@ def test_video_moves(direction, step):
     frames = render_video(scene, np.random.default_rng(0))
     others = render_video(replace(scene, color="blue"), np.random.default_rng(0))
     assert len(frames) == VIDEO_FRAMES
-    centres = []
+    centers = []
     for frame, other in zip(frames, others, strict=True):
         difference = np.abs(np.asarray(frame).astype(int) - np.asarray(other)).sum(-1)
-        centres.append(np.argwhere(difference > 150).mean(0))
-    assert np.allclose(np.diff(centres, axis=0), step, atol=0.6)
+        centers.append(np.argwhere(difference > 150).mean(0))
+    assert np.allclose(np.diff(centers, axis=0), step, atol=0.6)

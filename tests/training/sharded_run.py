@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Trains a model with DDP and with FSDP2 on each process that `torchrun` starts, and writes down what came of it."""
+"""Train a model with DDP and with FSDP2 in each process that `torchrun` starts, and write down the results."""
 
 import json
 import sys
@@ -43,7 +43,7 @@ def train(wrapped: torch.nn.Module, flamingo: FlamingoModel) -> list[float]:
 
 
 def units_of(flamingo: FlamingoModel) -> list[set[bool]]:
-    """For each unit whether its parameters are trained: a set of one value where they are not mixed."""
+    """Return for each unit whether its parameters are trained: a set of one value if they are not mixed."""
     states = [module._get_fsdp_state()._fsdp_param_group for module in [*sharding_units(flamingo), flamingo]]
     return [{p.sharded_param.requires_grad for p in group.fsdp_params} for group in states if group is not None]
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Adapters of peft on a Flamingo: what they train, what they save, and quantised language models below them."""
+"""Check PEFT adapters on a Flamingo model: what they train, what they save, and quantized language models below them."""
 
 import logging
 import sys
@@ -158,8 +158,8 @@ def test_the_adapter_is_saved_alone_and_loaded_onto_a_fresh_model(text, tmp_path
     ]
     for model in loaded:
         torch.testing.assert_close(logits(model), expected, rtol=0, atol=0)
-    goes_on = PeftModel.from_pretrained(FlamingoModel.from_pretrained(base), adapter, is_trainable=True)
-    assert train(goes_on)[0] < losses[0]
+    resumed = PeftModel.from_pretrained(FlamingoModel.from_pretrained(base), adapter, is_trainable=True)
+    assert train(resumed)[0] < losses[0]
 
 
 def test_without_the_adapter_the_model_is_the_old_one():
@@ -252,7 +252,7 @@ def test_parameter_groups_know_the_gates_and_the_gated_blocks():
     assert len(rest["params"]) > 0
 
 
-def test_own_fields_win_and_stay_in_the_language_model():
+def test_given_fields_override_and_stay_in_the_language_model():
     # CLIP's layers have these names too.
     adapted = with_lora(tiny_flamingo("opt"), target_modules=["q_proj", "v_proj"], r=2, modules_to_save=["resampler"])
     trained = [name for name, p in adapted.named_parameters() if p.requires_grad]
@@ -295,7 +295,7 @@ def test_freeze_backbones_and_adapters_exclude_each_other():
     assert merged.input_token_rows is not None
 
 
-def test_without_peft_it_says_what_to_install(monkeypatch):
+def test_without_peft_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ImportError, match=r"transformers-flamingo\[train\]"):
         lora_config(tiny_flamingo())
@@ -308,7 +308,7 @@ def test_only_a_whole_flamingo_that_peft_has_not_changed_has_a_config():
             lora_config(other)
 
 
-# Quantised language models. The widths are multiples of 64: bitsandbytes' blocks on a CPU must fill the rows.
+# Quantized language models. The widths are multiples of 64: bitsandbytes' blocks on a CPU must fill the rows.
 
 WIDE = {
     "gpt2": {"n_embd": 64},
@@ -338,13 +338,13 @@ def decoder_layers(model, text: str) -> set[str]:
 
 @texts
 @bits
-def test_only_the_language_model_is_quantised(bitsandbytes, text, bits, tmp_path):
+def test_only_the_language_model_is_quantized(bitsandbytes, text, bits, tmp_path):
     model = tiny_flamingo(text, text_kwargs=WIDE[text])
     model.save_pretrained(tmp_path / "full")
     config = BitsAndBytesConfig(**{f"load_in_{bits}bit": True})
     quantized = AutoModelForImageTextToText.from_pretrained(tmp_path / "full", quantization_config=config)
     assert quantized_layers(quantized, bits) == decoder_layers(model, text)
-    assert config.llm_int8_skip_modules is None  # the caller's is left as it was
+    assert config.llm_int8_skip_modules is None  # that of the caller does not change
     for name in ("vision_model", "resampler", "gated_cross_attention"):
         for key, tensor in getattr(quantized, name).state_dict().items():
             assert torch.equal(tensor, model.state_dict()[f"{name}.{key}"]), key
@@ -364,8 +364,8 @@ def test_only_the_language_model_is_quantised(bitsandbytes, text, bits, tmp_path
 
 
 @bits
-def test_names_that_are_given_are_left_out_beside_the_head(bitsandbytes, bits, tmp_path):
-    """As users of a bare language model know them. Their list replaces the library's, which names the head."""
+def test_given_names_are_skipped_in_addition_to_the_head(bitsandbytes, bits, tmp_path):
+    """Take names as users of a bare language model know them. Their list replaces the default one, which has the head."""
     model = tiny_flamingo("llama", text_kwargs={**WIDE["llama"], "tie_word_embeddings": False})
     model.save_pretrained(tmp_path)
     for given in (["lm_head"], ["model.layers.0"], []):
@@ -420,7 +420,7 @@ def test_a_quantizer_that_would_take_everything_is_refused(tmp_path):
 
 @bits
 @pytest.mark.parametrize("skipped", [None, ["lm_head", "model.layers.0"]], ids=["default", "given"])
-def test_a_quantised_language_model_is_joined_to_a_vision_encoder(bitsandbytes, bits, skipped, tmp_path):
+def test_a_quantized_language_model_is_joined_to_a_vision_encoder(bitsandbytes, bits, skipped, tmp_path):
     source = tiny_flamingo("llama", text_kwargs=WIDE["llama"])
     source.vision_model.save_pretrained(tmp_path / "vision")
     source.language_model.save_pretrained(tmp_path / "text")
@@ -444,7 +444,7 @@ def test_a_quantised_language_model_is_joined_to_a_vision_encoder(bitsandbytes, 
 
 @texts
 @bits
-def test_an_adapter_trains_on_a_quantised_language_model(bitsandbytes, text, bits, tmp_path):
+def test_an_adapter_trains_on_a_quantized_language_model(bitsandbytes, text, bits, tmp_path):
     tiny_flamingo(text, text_kwargs=WIDE[text]).save_pretrained(tmp_path / "base")
     arguments = {"quantization_config": BitsAndBytesConfig(**{f"load_in_{bits}bit": True})}
     adapted = with_lora(FlamingoModel.from_pretrained(tmp_path / "base", **arguments))

@@ -1,4 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""The arguments of a training and of its data sources."""
+
 import copy
 import pickle
 import zipfile
@@ -32,14 +34,14 @@ from transformers_flamingo.training.checks import (
         ),
     ],
 )
-def test_a_source_refuses_a_value_and_names_itself_the_field_and_the_value(field, value, message):
+def test_a_refused_value_is_reported_with_its_source_and_field(field, value, message):
     with pytest.raises(ValueError, match=message) as error:
         DataSource(**{"name": "laion", "format": "image_text_pairs", "path": "x", field: value})
     assert "Data source 'laion'" in str(error.value)
     assert f"`{field}` is {value!r}" in str(error.value)
 
 
-def test_a_refused_option_keeps_its_secret():
+def test_the_error_about_an_option_shows_no_secret():
     with pytest.raises(ValueError, match="has no .*api_key") as error:
         DataSource(name="a", format="llava", path="x", options={"api_key": "abcdef"})
     assert "abcdef" not in str(error.value)
@@ -57,7 +59,7 @@ def test_options_reach_the_reader():
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("files", [[], ["metadata.csv"]])
-def test_a_source_that_cannot_be_loaded_or_is_empty_stops_the_run_with_its_name(tmp_path, files, streaming):
+def test_a_source_that_cannot_be_loaded_or_is_empty_stops_the_run(tmp_path, files, streaming):
     for file in files:
         (tmp_path / file).write_text("file_name,text\n")
     source = DataSource(name="laion", format="image_text_pairs", path=str(tmp_path), streaming=streaming)
@@ -65,7 +67,7 @@ def test_a_source_that_cannot_be_loaded_or_is_empty_stops_the_run_with_its_name(
         source.load()
 
 
-def test_arguments_refuse_what_cannot_train(tmp_path):
+def test_arguments_that_cannot_train_are_refused(tmp_path):
     with pytest.raises(ValueError, match="'both'. Known strategies are accumulate, round_robin"):
         FlamingoTrainingArguments(output_dir=str(tmp_path), mixture_strategy="both")
     with pytest.raises(ValueError, match="`gate_learning_rate_multiplier` is 0"):
@@ -128,7 +130,7 @@ def test_arguments_that_agree_with_a_mixture_are_fine(tmp_path):
     assert defaults.train_batch_size == 8
 
 
-def test_counting_tokens_without_padding_goes_with_no_packing(tmp_path):
+def test_counting_tokens_without_padding_excludes_packing(tmp_path):
     kwargs = {"output_dir": str(tmp_path), "use_cpu": True, "include_num_input_tokens_seen": "non_padding"}
     check_arguments_for_mixture(FlamingoTrainingArguments(**kwargs), [])
     with pytest.raises(ValueError, match="no attention mask"):
@@ -136,7 +138,7 @@ def test_counting_tokens_without_padding_goes_with_no_packing(tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"mixture_strategy": "round_robin"}, {"skip_bad_samples": True}])
-def test_an_argument_that_only_a_mixture_heeds(tmp_path, change):
+def test_an_argument_that_only_a_mixture_uses(tmp_path, change):
     args = FlamingoTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **change)
     with pytest.raises(ValueError, match="not a DataMixture"):
         check_arguments_without_mixture(args)
@@ -161,7 +163,7 @@ BEST = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 2, "sa
         {"save_strategy": "best", "metric_for_best_model": "eval_loss"},
     ],
 )
-def test_the_metric_of_the_best_model_is_there_or_named(tmp_path, kwargs):
+def test_the_metric_of_the_best_model_exists_or_is_an_error(tmp_path, kwargs):
     def arguments(**more):
         return FlamingoTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **{**BEST, **kwargs, **more})
 
@@ -200,6 +202,6 @@ def test_pickled_and_logged_arguments_hold_no_secret(tmp_path):
         assert not [secret for secret in secrets if secret in text]
     loaded = torch.load(tmp_path / "training_args.bin", weights_only=False)
     assert (loaded.hub_token, loaded.learning_rate) == (None, args.learning_rate)
-    for twin in (copy.copy(args), copy.deepcopy(args), args):  # in this process all is there
+    for twin in (copy.copy(args), copy.deepcopy(args), args):  # in this process they are complete
         assert twin.hub_token == secrets[0]
         assert twin.lr_scheduler_kwargs == {"nested": [{"api_key": secrets[1]}]}

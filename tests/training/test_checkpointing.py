@@ -1,4 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Check that damaged checkpoints are found, and that complete ones load."""
+
 import json
 import logging
 import os
@@ -13,7 +15,8 @@ from transformers_flamingo.training import get_last_checkpoint, load_trainable
 from transformers_flamingo.training.checkpointing import find_damage, write_manifest
 
 
-def checkpoints(directory, *steps) -> None:
+def write_checkpoints(directory, *steps) -> None:
+    """Write complete checkpoints of the given steps."""
     for step in steps:
         folder = directory / f"checkpoint-{step}"
         (folder / "nested").mkdir(parents=True)
@@ -22,10 +25,10 @@ def checkpoints(directory, *steps) -> None:
         write_manifest(folder)
 
 
-def test_the_last_whole_checkpoint_is_found(tmp_path):
+def test_the_last_complete_checkpoint_is_found(tmp_path):
     assert get_last_checkpoint(tmp_path) is None
     assert get_last_checkpoint(tmp_path / "no such folder") is None
-    checkpoints(tmp_path, 8, 16, 100)
+    write_checkpoints(tmp_path, 8, 16, 100)
     (tmp_path / "checkpoint-best").mkdir()
     assert get_last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
 
@@ -38,14 +41,15 @@ def test_the_last_whole_checkpoint_is_found(tmp_path):
         (lambda folder: os.remove(folder / "manifest.json"), "no manifest.json"),
     ],
 )
-def test_a_damaged_one_is_passed_over(tmp_path, damage, message):
-    checkpoints(tmp_path, 8, 16)
+def test_a_damaged_one_is_skipped(tmp_path, damage, message):
+    write_checkpoints(tmp_path, 8, 16)
     damage(tmp_path / "checkpoint-16")
     assert message in find_damage(tmp_path / "checkpoint-16")
     assert get_last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-8")
 
 
 def flip(path) -> None:
+    """Change one bit of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -53,7 +57,7 @@ def flip(path) -> None:
 
 def test_one_changed_bit_is_damage_and_what_is_skipped_is_said(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
-    checkpoints(tmp_path, 8, 16, 24)
+    write_checkpoints(tmp_path, 8, 16, 24)
     flip(tmp_path / "checkpoint-24" / "model.safetensors")
     assert find_damage(tmp_path / "checkpoint-24", checksums=False) is None
     message = "the content of model.safetensors has changed since it was written"
@@ -68,7 +72,7 @@ def test_one_changed_bit_is_damage_and_what_is_skipped_is_said(tmp_path, caplog,
 
 @pytest.mark.parametrize("manifest", ["", "{", "[]", '{"files": 3}', '{"files": {"a": {"size": 1}}}', "null"])
 def test_a_manifest_that_is_not_one(tmp_path, manifest):
-    checkpoints(tmp_path, 8)
+    write_checkpoints(tmp_path, 8)
     (tmp_path / "checkpoint-8" / "manifest.json").write_text(manifest)
     assert "manifest.json is damaged" in find_damage(tmp_path / "checkpoint-8")
 
@@ -87,7 +91,7 @@ def test_every_file_is_on_the_disk_before_the_manifest(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", spy_fsync)
     monkeypatch.setattr(os, "replace", spy_replace)
-    checkpoints(tmp_path, 8)
+    write_checkpoints(tmp_path, 8)
     ((target, before),) = manifest
     folder = tmp_path / "checkpoint-8"
     assert target == str(folder / "manifest.json")
@@ -115,8 +119,8 @@ def test_a_checkpoint_without_its_optimizer_is_not_resumed(tmp_path):
         trainer(tmp_path / "out", sources, **kwargs).train(resume_from_checkpoint=True)
 
 
-def test_a_damaged_one_with_a_higher_step_does_not_cost_a_whole_one(tmp_path):
-    checkpoints(tmp_path, 8, 16)
+def test_a_damaged_one_with_a_higher_step_does_not_cost_a_complete_one(tmp_path):
+    write_checkpoints(tmp_path, 8, 16)
     (tmp_path / "checkpoint-16" / "manifest.json").unlink()
     sources = [source("a", write_pairs(tmp_path / "pairs", 8))]
     trainer(tmp_path, sources, max_steps=1, save_strategy="steps", save_steps=1, save_total_limit=1).train()
@@ -148,7 +152,7 @@ def test_it_loads_into_the_same_backbones(trained):
     flamingo, checkpoint, _ = trained
     fresh = model()
     assert digest(fresh) != digest(flamingo)
-    # A moved model has rows of their own until it runs
+    # A moved model has token rows with their own memory until it runs
     load_trainable(fresh.double().float(), checkpoint)
     assert digest(fresh) == digest(flamingo)
     fresh(torch.tensor([[5, 97]]))
@@ -168,7 +172,9 @@ def test_another_set_of_parameters_is_refused_and_nothing_loaded(trained, tmp_pa
     unfrozen = model()
     unfrozen.unfreeze_backbones()
     before = digest(unfrozen)
-    with pytest.raises(ValueError, match=r"missing \(language_model.*and 2 are not trainable in it \(input_token_rows"):
+    with pytest.raises(
+        ValueError, match=r"missing \(language_model.*and 2 are not trainable in it \(input_token_rows"
+    ):
         load_trainable(unfrozen, checkpoint)
     assert digest(unfrozen) == before
 
@@ -181,7 +187,7 @@ def test_another_set_of_parameters_is_refused_and_nothing_loaded(trained, tmp_pa
 
 @pytest.mark.parametrize("text", ["gpt2", "opt", "gpt_neox", "llama"])
 def test_a_full_checkpoint_of_any_language_model_resumes_and_loads(tmp_path, text):
-    """transformers saves some parameters under names of older releases, and a resuming Trainer leaves those out."""
+    """Resume although transformers saves some parameters under names of older releases, which a stock Trainer ignores."""
     sources = [source("a", write_pairs(tmp_path / "pairs", 8))]
     first = trainer(
         tmp_path / "out", sources, flamingo=model(text=text), max_steps=2, save_strategy="steps", save_steps=1

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Held-out rows, and what the trainer reports of them."""
+"""Check held-out rows, and what the trainer reports about them."""
 
 import json
 
@@ -25,11 +25,11 @@ def test_rows_are_spread_over_the_source(pairs):
     assert len(GenerationEvalDataset(source("pairs", pairs), tiny_processor(), max_rows=100)) == 9
 
 
-def test_a_question_ends_before_what_is_learned(pairs):
+def test_a_prompt_ends_before_the_supervised_text(pairs):
     rows = GenerationEvalDataset(source("pairs", pairs), tiny_processor())
-    question = rows.eval_prompt(4)
-    assert question.prompt == "<image>"
-    assert question.images == rows[4]["images"]
+    prompt = rows.eval_prompt(4)
+    assert prompt.prompt == "<image>"
+    assert prompt.images == rows[4]["images"]
     assert rows[4]["text"] == "<image>w10 w54 w7<|endofchunk|>"
 
 
@@ -52,7 +52,7 @@ def test_bad_rows(tmp_path):
 
 
 def test_rows_that_an_evaluation_cannot_use(tmp_path):
-    """They are found before the training, and not in the middle of it."""
+    """Find them before the training instead of in the middle of it."""
     path = write_pairs(tmp_path / "pairs", 3)
     Image.new("F", (8, 8), -5.0).save(tmp_path / "pairs" / "1.png", "TIFF")
     with pytest.raises(BadSampleError, match="Data source 'pairs': .*row 1: it cannot be collated .*-5.0"):
@@ -83,25 +83,25 @@ def test_the_trainer_reports_loss_and_scores_with_images_and_blind(tmp_path, pai
 
     collator = FlamingoDataCollator(rows.processor)
     flamingo.eval()
-    for condition, of in (("", rows), ("blind_", rows.blind())):
+    for condition, samples in (("", rows), ("blind_", rows.blind())):
         with torch.no_grad():
-            batches = [collator([of[i] for i in range(start, start + 3)]) for start in (0, 3, 6)]
+            batches = [collator([samples[i] for i in range(start, start + 3)]) for start in (0, 3, 6)]
             losses = [flamingo(**batch).loss.item() for batch in batches]
         assert metrics[f"eval_held_{condition}loss"] == pytest.approx(sum(losses) / 3, rel=1e-5)
         inputs = collator.processor(
-            images=[of.eval_prompt(i).images for i in range(9)], text=["<image>"] * 9, return_tensors="pt"
+            images=[samples.eval_prompt(i).images for i in range(9)], text=["<image>"] * 9, return_tensors="pt"
         )
         new = flamingo.generate(**inputs, max_new_tokens=4)[:, inputs["input_ids"].shape[1] :]
         texts = collator.processor.batch_decode(new, skip_special_tokens=True)
-        expected = sum(word_f1(text, of.eval_prompt(i).reference) for i, text in enumerate(texts)) / 9
+        expected = sum(word_f1(text, samples.eval_prompt(i).reference) for i, text in enumerate(texts)) / 9
         assert metrics[f"eval_held_{condition}word_f1"] == pytest.approx(expected)
     assert metrics["eval_held_loss"] != metrics["eval_held_blind_loss"]
 
     logged = [entry for entry in run.state.log_history if "eval_held_blind_loss" in entry]
     assert [entry["step"] for entry in logged] == [3, 6, 6]
-    samples = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
-    assert [sample["step"] for sample in samples] == [3] * 8 + [6] * 16
-    assert {key: samples[0][key] for key in ("source", "prompt", "reference")} == {
+    written = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
+    assert [sample["step"] for sample in written] == [3] * 8 + [6] * 16
+    assert {key: written[0][key] for key in ("source", "prompt", "reference")} == {
         "source": "pairs",
         "prompt": "<image>",
         "reference": "w10 w50",

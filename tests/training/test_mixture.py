@@ -1,9 +1,9 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Which rows a mixture gives to whom."""
+"""Check which rows a mixture gives to which process and worker."""
 
 import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from itertools import islice
 
 import pytest
@@ -14,6 +14,7 @@ from runs import numbers, source, words, write_pairs, write_shards
 
 from transformers_flamingo.data import BadSampleError
 from transformers_flamingo.training import DataMixture, DataSource, micro_batch
+from transformers_flamingo.training.micro_batch import MixtureSettings
 
 
 # There are more workers than cores in a test
@@ -62,13 +63,13 @@ def same(a, b) -> bool:
 def test_the_strategy_says_which_source_makes_a_micro_batch(paths, strategy, steps, sources):
     entries = [source(name, paths["pairs"]) for name in "abc"]
     mixed = mixture(*entries).with_settings(strategy=strategy, gradient_accumulation_steps=steps)
-    located = [mixed.source_of(b) for b in range(24)]
-    assert [index for index, _ in located][: len(sources)] == sources
+    sources_of = [mixed.source_of(b) for b in range(24)]
+    assert [index for index, _ in sources_of][: len(sources)] == sources
     for index in range(3):
-        assert [number for of, number in located if of == index] == list(range(8))
+        assert [number for of_source, number in sources_of if of_source == index] == list(range(8))
 
 
-def test_each_epoch_has_each_row_once_in_an_order_of_its_own(paths):
+def test_each_epoch_has_each_row_once_in_its_own_order(paths):
     batches = take(mixture(source("a", paths["pairs"], batch_size=3)), 8)
     rows = [number for batch in batches for number in numbers(batch.inputs["input_ids"])]
     assert sorted(rows[:12]) == sorted(rows[12:]) == list(range(12))
@@ -119,7 +120,7 @@ def test_workers_change_nothing_but_who_does_the_work(paths):
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 @pytest.mark.parametrize("strategy", ["accumulate", "round_robin"])
-def test_it_goes_on_where_it_was_stopped(paths, num_workers, strategy):
+def test_it_resumes_where_it_was_stopped(paths, num_workers, strategy):
     kwargs = {"strategy": strategy, "gradient_accumulation_steps": 2, "skip_bad_samples": True}
     mixed = mixture(
         source("a", paths["pairs"]),
@@ -128,11 +129,11 @@ def test_it_goes_on_where_it_was_stopped(paths, num_workers, strategy):
     )
     whole = take(mixed, 40, num_workers, **kwargs)
     for stop in (1, 2, 7, 25):
-        places = {}
+        states = {}
         for batch in whole[:stop]:
             if batch.stream is not None:
-                places.setdefault(batch.source, {})[batch.stream[0]] = batch.stream[1]
-        rest = take(mixed, 40 - stop, num_workers, start=stop, streams=places, **kwargs)
+                states.setdefault(batch.source, {})[batch.stream[0]] = batch.stream[1]
+        rest = take(mixed, 40 - stop, num_workers, start=stop, streams=states, **kwargs)
         assert all(same(a, b) for a, b in zip(whole[stop:], rest, strict=True)), stop
 
 
@@ -158,18 +159,18 @@ def test_torch_draws_the_same_numbers_afterwards(paths):
 
 
 @pytest.mark.parametrize(
-    ("name", "streaming", "where"), [("broken", False, r"row [25]: "), ("broken_shards", True, "sample '00002': ")]
+    ("name", "streaming", "location"), [("broken", False, r"row [25]: "), ("broken_shards", True, "sample '00002': ")]
 )
-def test_a_bad_row_is_an_error_that_names_source_file_and_row(paths, name, streaming, where):
+def test_a_bad_row_is_an_error_that_names_source_file_and_row(paths, name, streaming, location):
     path = paths[name].replace("*", "000")
-    with pytest.raises(BadSampleError, match=where) as error:
+    with pytest.raises(BadSampleError, match=location) as error:
         take(mixture(source("laion", paths[name], streaming=streaming)), 4)
     assert "Data source 'laion'" in str(error.value)
     assert path in str(error.value)
 
 
 @pytest.mark.parametrize(("name", "streaming", "bad"), [("broken", False, {2, 5}), ("broken_shards", True, {2, 3})])
-def test_bad_rows_are_replaced_and_reported_if_asked(paths, name, streaming, bad):
+def test_bad_rows_are_replaced_and_reported_if_they_are_to_be_skipped(paths, name, streaming, bad):
     batches = take(mixture(source("a", paths[name], streaming=streaming)), 4, skip_bad_samples=True)
     rows = [number for batch in batches for number in numbers(batch.inputs["input_ids"])]
     messages = [message for batch in batches for message in batch.skipped]
@@ -180,7 +181,7 @@ def test_bad_rows_are_replaced_and_reported_if_asked(paths, name, streaming, bad
 
 
 def write_negative(path) -> None:
-    """Replace an image by one that can be decoded and that the processor refuses."""
+    """Replace an image by one that can be decoded, but that the processor refuses."""
     Image.new("F", (8, 8), -5.0).save(path, "TIFF")
 
 
@@ -255,6 +256,18 @@ def test_budgets_are_those_of_the_source(paths):
     assert batch.inputs["input_ids"].shape[1] == 4
 
 
+def test_settings_change_one_by_one_and_the_original_keeps_its_own(paths):
+    mixed = mixture(source("a", paths["pairs"], max_length=16))
+    seeded = mixed.with_settings(seed=3, start=2)
+    packed = seeded.with_settings(packing=True)
+    assert (packed.settings.seed, packed.settings.start, packed.settings.packing) == (3, 2, True)
+    assert (seeded.settings.seed, seeded.settings.packing) == (3, False)
+    assert mixed.settings == MixtureSettings()
+    assert packed.rows is mixed.rows
+    with pytest.raises(FrozenInstanceError):
+        mixed.settings.seed = 1
+
+
 def test_names_are_unique(paths):
     with pytest.raises(ValueError, match=r"\['a', 'a'\]"):
         mixture(source("a", paths["pairs"]), source("a", paths["other"]))
@@ -267,7 +280,7 @@ def test_more_readers_than_rows_is_an_error(paths):
 
 
 class CountedReads:
-    """A data set that counts how often it is read."""
+    """A dataset that counts how often it is read."""
 
     def __init__(self, rows):
         self.rows, self.reads = rows, []
@@ -275,23 +288,23 @@ class CountedReads:
     def __len__(self):
         return len(self.rows)
 
-    def __getitem__(self, place):
-        self.reads.append([place])
-        return self.rows[place]
+    def __getitem__(self, index):
+        self.reads.append([index])
+        return self.rows[index]
 
-    def __getitems__(self, places):
-        self.reads.append(places)
-        return self.rows.__getitems__(places)
+    def __getitems__(self, indices):
+        self.reads.append(indices)
+        return self.rows.__getitems__(indices)
 
 
 def test_a_micro_batch_is_one_read_across_epochs_too_and_one_for_each_row_that_replaces_a_bad_one(paths):
     mixed = mixture(source("a", paths["pairs"], batch_size=5))
     mixed.rows[0] = rows = CountedReads(mixed.rows[0])
     take(mixed, 3)
-    assert [len(places) for places in rows.reads] == [5, 5, 5]
-    assert sorted([place for places in rows.reads for place in places][:12]) == list(range(12))
+    assert [len(indices) for indices in rows.reads] == [5, 5, 5]
+    assert sorted([index for indices in rows.reads for index in indices][:12]) == list(range(12))
 
     mixed = mixture(source("a", paths["broken"], batch_size=8))
     mixed.rows[0] = rows = CountedReads(mixed.rows[0])
     [batch] = take(mixed, 1, skip_bad_samples=True)
-    assert [len(places) for places in rows.reads] == [8, *([1] * len(batch.skipped))] and batch.skipped
+    assert [len(indices) for indices in rows.reads] == [8, *([1] * len(batch.skipped))] and batch.skipped

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""A batch without images in training: on a process whose neighbor has images, and by itself."""
+"""Train on a batch without images: by itself, and on a process next to one that has images."""
 
 import pytest
 import runs
@@ -29,7 +29,7 @@ def test_the_loss_stays_to_the_bit_and_unused_parameters_have_gradients_of_0():
     with torch.no_grad():
         assert flamingo.train()(**inputs).loss.item() == expected
     with torch.no_grad():
-        flamingo.resampler.latents[0, 0] = float("inf")  # what is not used cannot do harm
+        flamingo.resampler.latents[0, 0] = float("inf")  # unused, so that it must not have any effect
     loss = flamingo(**inputs).loss
     assert loss.item() == expected
     loss.backward()

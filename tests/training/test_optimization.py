@@ -1,4 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Check the parameter groups of the optimizer."""
+
 import pytest
 import torch
 from factory import tiny_flamingo

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""What a recipe says, and what is said of one that is wrong."""
+"""Recipes: their values, bases and command line, and the errors about wrong ones."""
 
 import re
 from pathlib import Path
@@ -30,7 +30,7 @@ def write(path, text: str):
     return path
 
 
-def test_values_reach_their_arguments_with_their_types(tmp_path):
+def test_values_have_the_types_of_their_arguments(tmp_path):
     path = write(
         tmp_path / "r.yaml",
         """
@@ -56,7 +56,7 @@ def test_values_reach_their_arguments_with_their_types(tmp_path):
     assert [source.name for source in recipe.evaluation] == ["questions"]
 
 
-def test_the_command_line_wins():
+def test_the_command_line_overrides_the_file():
     recipe = parse("--max_steps", "3", "--learning-rate=1e-2", "--data.captions.weight", "3", max_steps=7)
     assert (recipe.training.max_steps, recipe.training.learning_rate) == (3, 1e-2)
     assert recipe.data[0].weight == 3
@@ -66,7 +66,7 @@ def test_the_command_line_wins():
     assert parse("--model_config.resampler_num_layers", "2").model.model_config == {"resampler_num_layers": 2}
 
 
-def test_a_base_is_changed_mapping_by_mapping_and_null_takes_out(tmp_path):
+def test_a_base_is_merged_mapping_by_mapping_and_null_removes(tmp_path):
     write(tmp_path / "base.yaml", yaml.safe_dump({**VALUES, "max_steps": 5, "seed": 1, "learning_rate": 1.0}))
     path = write(
         tmp_path / "sub" / "r.yaml",
@@ -82,7 +82,7 @@ def test_a_base_is_changed_mapping_by_mapping_and_null_takes_out(tmp_path):
     assert [source.name for source in read_recipe(path).data] == ["more"]
 
 
-def test_its_text_is_the_recipe_with_all_that_was_changed():
+def test_the_text_is_the_recipe_with_all_changes():
     recipe = parse(
         "--max_steps", "3", "--lora_rank", "4", "--data.captions.weight", "3", "--no_ddp_find_unused_parameters"
     )
@@ -93,7 +93,7 @@ def test_its_text_is_the_recipe_with_all_that_was_changed():
     assert again.text == recipe.text
 
 
-def test_paths_start_in_data_root():
+def test_relative_paths_start_at_data_root():
     sources = {
         name: {"format": "llava", "path": path} for name, path in (("a", "x/*.json"), ("b", "/y"), ("c", "s3://z"))
     }
@@ -139,7 +139,7 @@ def test_a_wrong_command_line(arguments):
         parse(*arguments)
 
 
-def test_a_recipe_that_is_not_there_or_not_readable(tmp_path):
+def test_a_recipe_that_does_not_exist_or_cannot_be_read(tmp_path):
     with pytest.raises(FileNotFoundError, match="no recipe 'nonsense'.*caption.*miniature"):
         read_recipe("nonsense")
     with pytest.raises(ValueError, match="is not valid YAML"):
@@ -166,7 +166,7 @@ def test_every_shipped_recipe_has_a_smoke_test(name):
     assert (SMOKE_RECIPES / f"{name}.yaml").is_file()
 
 
-def test_null_on_the_command_line_takes_out():
+def test_null_on_the_command_line_removes():
     more = {"captions": {"format": "llava", "path": "c", "max_length": 5}, "more": {"format": "llava", "path": "d"}}
     recipe = parse(
         "--data.more", "null", "--data.captions.max_length=null", "--max_steps", "null", data=more, max_steps=7
@@ -175,14 +175,14 @@ def test_null_on_the_command_line_takes_out():
     assert recipe.training.max_steps == -1
 
 
-def test_a_text_with_a_colon_is_a_text_on_the_command_line():
+def test_text_with_a_colon_is_text_on_the_command_line():
     source = {"format": "question_answering", "path": "c"}
     template = "question: {question} answer:"
     recipe = parse("--data.a.options.template", template, "--use_cpu", "--data.a.weight", "2", data={"a": source})
     assert (recipe.data[0].options, recipe.data[0].weight) == ({"template": template}, 2)
 
 
-def test_a_name_that_is_there_twice_and_a_base_without_end(tmp_path):
+def test_a_duplicate_name_and_a_circular_base(tmp_path):
     path = write(tmp_path / "a.yaml", "data:\n  x: {format: llava, path: a}\n  x: {format: llava, path: b}\n")
     with pytest.raises(ValueError, match="'x' appears twice"):
         read_recipe(path)

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""A recipe of someone else, or with any mistake, is a recipe or one clear error, at once."""
+"""Any file and any command line give a recipe or one clear error, without delay, wherever they come from."""
 
 import os
 import random
@@ -39,7 +39,7 @@ def bomb(name: str, levels: int = 40) -> str:
 
 
 @pytest.mark.parametrize("name", ["vision", "data", "max_steps", "model_config", "nonsense", "base", "report_to"])
-def test_a_bomb_of_aliases_is_refused_at_once(tmp_path, name):
+def test_aliases_that_multiply_are_refused_at_once(tmp_path, name):
     refused_text(tmp_path, bomb(name), "aliases written out")
     lines = ["a0: &a0 {x: 1}"] + [f"a{i}: &a{i} {{k: *a{i - 1}, l: *a{i - 1}}}" for i in range(1, 40)]
     refused_text(tmp_path, "\n".join(lines) + f"\n{name}: *a39\n", "aliases written out|nested too deeply")
@@ -300,11 +300,11 @@ def test_any_text_and_any_options_give_a_recipe_or_a_clear_error(tmp_path):
 
 
 @pytest.mark.parametrize("number", ["1:30", "0100", "-1:0:0"])
-def test_a_number_that_yaml_reads_as_another_is_refused(tmp_path, number):
+def test_a_number_that_yaml_would_change_is_refused(tmp_path, number):
     refused_text(tmp_path, f"{PLAIN}max_steps: {number}", "is read as another number")
 
 
-def test_whole_numbers_are_read_as_they_stand(tmp_path):
+def test_whole_numbers_keep_their_value(tmp_path):
     (tmp_path / "r.yaml").write_text(f"{PLAIN}max_steps: 1_000\nseed: 0\nlogging_steps: 0x10\n")
     training = read_recipe(tmp_path / "r.yaml").training
     assert (training.max_steps, training.seed, training.logging_steps) == (1000, 0, 16)

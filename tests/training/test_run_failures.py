@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""A training that cannot go well: one line that says so, nothing wrong left behind, and no secret anywhere."""
+"""A training that fails: the error is one line, no broken files are left, and no secret is shown."""
 
 import resource
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from processes import launch
-from recipes import message_of, miniature_recipe, train_elsewhere
+from recipes import message_of, miniature_recipe, train_in_process
 from runs import source, write_pairs
 
 from transformers_flamingo.training import get_last_checkpoint
@@ -46,12 +46,12 @@ def one_line(capsys) -> str:
 FATAL = ["--learning_rate", "1e38", "--max_grad_norm", "0", "--save_strategy", "no"]
 
 
-def test_a_training_that_becomes_nan_ends_with_an_error_and_publishes_nothing(tmp_path, recipe, capsys):
+def test_a_training_that_becomes_nan_fails_and_publishes_nothing(tmp_path, recipe, capsys):
     assert train(tmp_path, recipe, "--max_steps", "1", "--save_strategy", "no") == 0
     out = tmp_path / "out"
     good = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != "recipe.yaml"}
     assert {out / "README.md", out / "model.safetensors", out / "report" / "metrics.json"} < good.keys()
-    # Long before the end of the training; and at its end, where it is not long enough to be stopped
+    # Long before the end of the training, and in a training that ends before it can be stopped
     for options, message in (
         (["--max_steps", "1000"], "the training is stopped"),
         (["--max_steps", "2"], "not saved and not published"),
@@ -72,12 +72,12 @@ def test_an_ignored_argument_and_a_missing_metric_are_refused_before_training(tm
     assert not list((tmp_path / "out").glob("*.safetensors"))
 
 
-def test_a_full_disk_is_named_and_the_model_before_stays(tmp_path, recipe):
+def test_a_full_disk_is_reported_and_no_broken_model_is_left(tmp_path, recipe):
     def limit():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
 
-    result = train_elsewhere(tmp_path, recipe, preexec_fn=limit)
+    result = train_in_process(tmp_path, recipe, preexec_fn=limit)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     line = message_of(result)
@@ -104,7 +104,7 @@ def test_two_trainings_in_one_folder(tmp_path, recipe, capsys):
         assert "Another training is writing" in one_line(capsys)
         assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK_NAME]
         other.kill()
-    # The lock of a process that was killed is nobody's
+    # A process that was killed no longer holds its lock
     with lock_output(tmp_path / "out"), lock_output(tmp_path / "out"):
         pass
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""FSDP2 on two processes, and the configurations that ship."""
+"""Shard with FSDP2 on two processes, and read the configurations that are shipped."""
 
 import json
 import os
@@ -55,8 +55,8 @@ def test_two_processes_shard_every_parameter_and_learn_as_ddp_does(records, text
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_frozen_and_trained_parameters_stand_in_separate_units(records, text):
-    # 3 gated blocks, resampler, 3 decoder layers, rest of the language model, vision encoder, token rows
+def test_frozen_and_trained_parameters_are_in_separate_units(records, text):
+    # 3 gated blocks, the resampler, 3 decoder layers, the rest of the language model, vision encoder, token rows
     assert records[text]["num_units"] == 10
     assert records[text]["mixed"] == []
 
@@ -74,7 +74,7 @@ def test_a_full_state_dict_is_that_of_an_ordinary_model(records, text):
 def test_separate_rows_compute_what_shared_rows_compute(tmp_path, text):
     shared, separate = model(text=text), model(text=text)
     separate.detach_token_rows()
-    with torch.no_grad():  # the matrix is not asked any more
+    with torch.no_grad():  # the matrix is no longer read
         for module in (separate.get_input_embeddings(), separate.get_output_embeddings()):
             module.weight[[END_OF_CHUNK, IMAGE]] = 7.0
     input_ids = prompt("IabEcIdE", "xxIabcEE")

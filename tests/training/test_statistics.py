@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""The figures in the log are those that counting gives."""
+"""Check that the statistics in the log are those that counting gives."""
 
 import json
 import math
@@ -77,7 +77,7 @@ def test_the_learning_rate_is_that_of_all_but_the_gates(tmp_path, paths):
         "max_steps": 4,
     }
     trained = run(tmp_path, [source("a", paths["pairs"])], **kwargs)
-    expected = [2e-3, 1.5e-3, 1e-3, 0.5e-3]  # what each step was taken with
+    expected = [2e-3, 1.5e-3, 1e-3, 0.5e-3]  # the learning rate of each step
     assert [entry["learning_rate"] for entry in steps_of(trained)] == pytest.approx(expected)
 
 
@@ -92,7 +92,7 @@ def test_the_loss_of_the_training_is_the_mean_over_all_steps(tmp_path, paths, lo
     assert trained.output.metrics["train_loss"] == mean
 
 
-def test_the_figures_of_a_resumed_run_are_those_of_the_whole(tmp_path, paths):
+def test_the_statistics_of_a_resumed_run_are_those_of_the_whole(tmp_path, paths):
     sources = [source("a", paths["pairs"], batch_size=3)]
     kwargs = {
         "logging_steps": 2,
@@ -118,11 +118,11 @@ def test_the_figures_of_a_resumed_run_are_those_of_the_whole(tmp_path, paths):
     summary = summary_of(resumed)
     assert summary["train_steps_per_second"] * summary["train_runtime"] == pytest.approx(4, rel=0.01)
     assert summary["train_samples_per_second"] * summary["train_runtime"] == pytest.approx(12, rel=0.01)
-    ours = [[entry["loss/a"] for entry in steps_of(trained)] for trained in (whole, resumed)]
-    assert ours[0] == ours[1]
+    whole_losses, resumed_losses = ([entry["loss/a"] for entry in steps_of(trained)] for trained in (whole, resumed))
+    assert resumed_losses == whole_losses
 
 
-def test_the_figures_of_two_processes_are_those_of_one(tmp_path, paths):
+def test_the_statistics_of_two_processes_are_those_of_one(tmp_path, paths):
     records = []
     for name, world_size, size in (("one", 1, 4), ("two", 2, 2)):
         codes = launch(
@@ -148,7 +148,7 @@ def test_the_figures_of_two_processes_are_those_of_one(tmp_path, paths):
 
 
 @pytest.mark.parametrize("packing", [False, True])
-def test_the_figures_of_an_ordinary_dataset(tmp_path, packing):
+def test_the_statistics_of_an_ordinary_dataset(tmp_path, packing):
     rows = Dataset.from_list([{"text": "w5 w6 w7" + " w8" * (i % 3)} for i in range(7)])
     arguments = FlamingoTrainingArguments(
         output_dir=str(tmp_path),
@@ -220,7 +220,7 @@ def test_weights_of_nan_are_not_saved_over_good_ones(tmp_path, paths):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")} == before
 
 
-def test_files_of_a_run_are_valid_json_whatever_its_losses_are(tmp_path, paths):
+def test_the_files_of_a_run_are_valid_json_even_if_its_losses_are_nan(tmp_path, paths):
     def refuse(constant):
         raise ValueError(constant)
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""The stock `Trainer` on a Flamingo with frozen backbones."""
+"""Train a Flamingo model with frozen backbones with the stock `Trainer`."""
 
 import pytest
 import torch
@@ -12,12 +12,13 @@ from transformers_flamingo import FlamingoModel
 from transformers_flamingo.training import FlamingoDataCollator, GateHistoryCallback
 
 
-# Embeddings so small as GPT-2's initial ones cannot say any word for sure, and they are frozen.
+# With embeddings as small as GPT-2's initial ones, which are frozen, no word could become likely
 SHARP = {"initializer_range": 0.3}
 COLORS = {"w5": (255, 0, 0), "w6": (0, 0, 255)}
 
 
 def rows(size: int) -> Dataset:
+    """Return rows whose word only the color of the image tells."""
     words = [("w5", "w6")[i % 2] for i in range(size)]
     return Dataset.from_list(
         [
@@ -64,7 +65,7 @@ def test_it_learns_what_only_the_image_tells_from_closed_gates(tmp_path):
     gates = GateHistoryCallback()
     trainer = train(tmp_path, model, callbacks=[gates], learning_rate=2e-2, lr_scheduler_type="constant")
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    # Two words, one of which is right: a model that does not look stays above ln(2) / 2 per token.
+    # Two words, one of which is right: a model that ignores the images stays above ln(2) / 2 per token
     assert losses[-1] < 0.2
     assert [entry["step"] for entry in gates.history] == [0, 10, 20, 30, 40]
     assert gates.history[0]["attn"] == gates.history[0]["ffn"] == [0.0, 0.0, 0.0]
@@ -95,7 +96,7 @@ def test_weight_decay_leaves_every_frozen_number_as_it_was(tmp_path, text):
             assert torch.equal(tensor, reference), name
         else:
             assert torch.equal(tensor, before[name]), name
-    # The optimizer holds two numbers for each trained one, and none for the rest.
+    # The optimizer holds two numbers for each trained number, and none for the rest
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     held = sum(
         value.numel() for state in trainer.optimizer.state.values() for key, value in state.items() if key != "step"
@@ -104,7 +105,7 @@ def test_weight_decay_leaves_every_frozen_number_as_it_was(tmp_path, text):
     assert trained < sum(p.numel() for p in model.parameters())
 
 
-def test_a_checkpoint_of_the_trainer_loads_and_goes_on(tmp_path):
+def test_a_checkpoint_of_the_trainer_loads_and_resumes(tmp_path):
     model = tiny_flamingo(gates=0.0)
     model.freeze_backbones()
     train(tmp_path / "whole", model, max_steps=6)

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""What `FlamingoTrainer` computes of a mixture, in one process."""
+"""Check what `FlamingoTrainer` computes from a mixture, in one process."""
 
 from itertools import islice
 
@@ -54,9 +54,9 @@ def test_the_loss_is_the_weighted_sum_of_the_token_means(tmp_path, paths):
     flamingo.train()
     expected, means = 0.0, []
     for index, weight in enumerate((0.2, 1.5)):
-        own = [batch.inputs for batch in batches if batch.source == index]
-        tokens = sum(int((inputs["labels"][:, 1:] != -100).sum()) for inputs in own)
-        losses = [flamingo(**inputs).loss * int((inputs["labels"][:, 1:] != -100).sum()) for inputs in own]
+        source_inputs = [batch.inputs for batch in batches if batch.source == index]
+        tokens = sum(int((inputs["labels"][:, 1:] != -100).sum()) for inputs in source_inputs)
+        losses = [flamingo(**inputs).loss * int((inputs["labels"][:, 1:] != -100).sum()) for inputs in source_inputs]
         means.append(sum(losses) / tokens)
         expected = expected + weight * means[-1]
     expected.backward()
@@ -72,14 +72,14 @@ def test_the_loss_is_the_weighted_sum_of_the_token_means(tmp_path, paths):
 
 
 def test_accumulating_equals_the_large_batch(tmp_path, paths):
-    def of(batch_size, steps):
+    def train(batch_size, steps):
         sources = [
             source("pairs", paths["pairs"], batch_size=batch_size, weight=0.5),
             source("shards", paths["shards"], batch_size=batch_size, streaming=True),
         ]
         return run(tmp_path, sources, gradient_accumulation_steps=steps)
 
-    large, small = of(4, 1), of(2, 2)
+    large, small = train(4, 1), train(2, 2)
     for name in ("loss", "loss/pairs", "loss/shards"):
         assert logged(small, name) == pytest.approx(logged(large, name), rel=1e-4)
     assert len(logged(large, "loss")) == 3
@@ -138,7 +138,7 @@ def test_an_epoch_is_a_pass_over_a_single_source(tmp_path, paths):
             run(tmp_path, sources, max_steps=-1)
 
 
-def test_the_arguments_of_the_caller_stay_as_they_are(tmp_path, paths):
+def test_the_arguments_of_the_caller_do_not_change(tmp_path, paths):
     sources = [source("a", paths["pairs"]), source("b", paths["pairs"])]
     trained = trainer(tmp_path, sources, gradient_accumulation_steps=3)
     assert trained.args.gradient_accumulation_steps == 6
@@ -181,14 +181,14 @@ def test_packing_changes_no_loss(tmp_path, paths):
 
 def test_packed_tokens_are_counted_without_padding():
     rows = [{"text": " ".join(["w5"] * length)} for length in (6, 5, 3, 2)]
-    windows = []
+    accumulators = []
     for collator in (
         FlamingoDataCollator(tiny_processor()),
         FlamingoDataCollator(tiny_processor(), max_length=9, packing=True),
     ):
-        windows.append(LogAccumulator())
-        windows[-1].count([collator(rows)])
-    assert [window.tokens for window in windows] == [16, 16]
+        accumulators.append(LogAccumulator())
+        accumulators[-1].count([collator(rows)])
+    assert [accumulator.tokens for accumulator in accumulators] == [16, 16]
 
 
 def test_packing_that_would_leak_or_has_no_length_is_refused_before_training(tmp_path, paths):
@@ -220,7 +220,7 @@ def test_packing_goes_with_peft(tmp_path, paths):
 @pytest.mark.parametrize(
     ("kwargs", "tolerance"),
     [
-        # The graphs that a GPU would run, without the minutes that it takes to generate their code
+        # The graphs that a GPU would run, without generating their code, which takes minutes
         ({"torch_compile": True, "torch_compile_backend": "aot_eager"}, 1e-4),
         ({"activation_checkpointing": True}, 1e-5),
         ({"activation_checkpointing": True, "packing": True}, 1e-5),
@@ -262,7 +262,7 @@ def test_frozen_numbers_stay_and_have_no_optimizer_state(tmp_path, paths, text):
 
 
 @pytest.mark.parametrize("packing", [False, True])
-def test_a_data_set_of_rows_trains_as_with_the_stock_trainer(tmp_path, packing):
+def test_a_dataset_of_rows_trains_as_with_the_stock_trainer(tmp_path, packing):
     rows = Dataset.from_list(
         [
             {

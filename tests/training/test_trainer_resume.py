@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""A run that is killed and goes on ends, bit for bit, as one that was never stopped."""
+"""Check that a run that is killed and resumed ends, bit for bit, as one that was never stopped."""
 
 import json
 import signal
@@ -15,8 +15,8 @@ from runs import NO_DROPOUT, losses, source, trainer, write_pairs, write_shards
 # There are more workers than cores in a test
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
-# With dropout, which shows whether the generators are restored; 4 shards for 2 processes times 2 workers; a bad row
-# in a stream; logs that do not fall on checkpoints.
+# With dropout, to see whether the generators are restored; 4 shards for 2 processes times 2 workers; a bad row in a
+# stream; log steps that are not checkpoints.
 STEPS = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 1, "max_steps": 7, "logging_steps": 3}
 
 
@@ -32,7 +32,7 @@ def sources(tmp_path_factory) -> list:
 def train(
     root: Path, name: str, sources: list, *, world_size: int = 1, kill: str | None = None, **kwargs
 ) -> dict | None:
-    """Its record, or `None` if it was killed."""
+    """Train in processes of its own, and return the record of the run, or `None` if it was killed."""
     result = root / f"{name}.json"
     codes = launch(
         runs.train,
@@ -63,8 +63,8 @@ def check(whole: dict, resumed: dict, begun_at: int) -> None:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_one_process(tmp_path, sources, num_workers):
     whole = train(tmp_path, "whole", sources, dataloader_num_workers=num_workers)
-    # In turn: before the first checkpoint, between two, while one is written, when all of it but the manifest is
-    # written, and after the last step's
+    # In turn: before the first checkpoint, between two, while one is written, when all of it except the manifest is
+    # written, and after that of the last step
     for kill, begun_at in (("1", 0), ("3", 2), ("optimizer", 2), ("manifest", 2), ("5", 4)):
         train(tmp_path, "killed", sources, kill=kill, dataloader_num_workers=num_workers)
         left = sorted(path.name for path in (tmp_path / "killed").glob("checkpoint-*"))
@@ -72,7 +72,7 @@ def test_one_process(tmp_path, sources, num_workers):
         assert set(expected) <= set(left) <= {*expected, "checkpoint-4"}, kill
     resumed = train(tmp_path, "killed", sources, dataloader_num_workers=num_workers)
     check(whole, resumed, begun_at=4)
-    # The run is at its end: going on changes nothing
+    # The run is at its end: resuming changes nothing
     again = train(tmp_path, "killed", sources, dataloader_num_workers=num_workers)
     assert (again["begun_at"], again["digest"]) == (7, whole["digest"])
 
@@ -109,7 +109,7 @@ def test_two_processes_compute_what_one_computes(tmp_path, sources):
         ({"mixture_strategy": "round_robin"}, "other strategy"),
     ],
 )
-def test_a_place_in_other_data_is_refused(tmp_path, sources, change, message):
+def test_a_position_in_other_data_is_refused(tmp_path, sources, change, message):
     arguments = {"max_steps": 1, "save_strategy": "steps", "save_steps": 1, "skip_bad_samples": True}
     trainer(tmp_path, sources, **arguments).train()
     arguments["max_steps"] = 2
@@ -128,7 +128,7 @@ def test_other_sources_are_refused(tmp_path, sources):
         trainer(tmp_path, changed, **{**arguments, "max_steps": 2}).train(resume_from_checkpoint=True)
 
 
-def test_without_a_whole_checkpoint_nothing_is_resumed(tmp_path, sources):
+def test_without_a_complete_checkpoint_nothing_is_resumed(tmp_path, sources):
     with pytest.raises(ValueError, match="no complete checkpoint to resume from"):
         trainer(tmp_path, sources).train(resume_from_checkpoint=True)
     (tmp_path / "checkpoint-3").mkdir()

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""What a user can cause is one line and an exit code; a fault of ours is a traceback."""
+"""An error that a user can cause is one line and an exit code; a fault of this package is a traceback."""
 
 import csv
 import errno
@@ -24,12 +24,12 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import httpx
 from PIL import Image
 from safetensors import SafetensorError
+from transformers.utils import logging
 
 import transformers_flamingo
-import transformers_flamingo_cli as cli
 from transformers_flamingo.utils.errors import user_message
 from transformers_flamingo.utils.loading import load_flamingo
-from transformers_flamingo_cli import main
+from transformers_flamingo_cli import main, train
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def image(tmp_path_factory):
 
 
 def run(capsys, *arguments) -> tuple[int, str]:
-    """Exit code of the command, and its only line of errors."""
+    """Return the exit code of the command, and its only line of errors."""
     try:
         code = main(list(map(str, arguments)))
     except SystemExit as stop:
@@ -115,7 +115,7 @@ DAMAGED = {
     "field of another type": (edit("config.json", resampler_num_layers="six"), "expected int, got str"),
     "field out of range": (edit("config.json", resampler_num_layers=-1), "`resampler_num_layers` is -1"),
     "unknown dtype": (edit("config.json", dtype="float99"), "float99"),
-    "config nested too deeply": (put("config.json", "[" * 100_000), "config.json' is not JSON"),
+    "config nested too deeply": (put("config.json", "[" * 100_000), "config.json does not hold valid JSON"),
     "weights of zeros in a compressed archive": (
         lambda d: ((d / "model.safetensors").unlink(), zeros(d / "pytorch_model.bin")),
         "compressed archive",
@@ -126,14 +126,17 @@ DAMAGED = {
     "a forced token outside": (edit("generation_config.json", forced_eos_token_id=10**6), "`forced_eos_token_id`"),
     "a length that is a word": (edit("tokenizer_config.json", model_max_length="long"), "`model_max_length`"),
     "another model": (edit("config.json", model_type="gpt2", auto_map={}), "is a model of type 'gpt2'"),
-    "config cut short": (cut("config.json", 40), "config.json' is not JSON"),
-    "config of a list": (put("config.json", "[]"), "config.json' holds a list"),
+    "config cut short": (cut("config.json", 40), "config.json does not hold valid JSON"),
+    "config of a list": (put("config.json", "[]"), "config.json holds a list"),
     "no config": (lambda d: (d / "config.json").unlink(), "has no config.json"),
-    "tokenizer cut short": (cut("tokenizer.json", 100), "tokenizer.json' is not JSON"),
+    "tokenizer cut short": (cut("tokenizer.json", 100), "tokenizer.json does not hold valid JSON"),
     "tokenizer without contents": (put("tokenizer.json", "{}"), "cannot be read (KeyError: 'added_tokens')"),
-    "tokenizer settings of a list": (put("tokenizer_config.json", "[]"), "tokenizer_config.json' holds a list"),
-    "processor cut short": (cut("processor_config.json", 30), "processor_config.json' is not JSON"),
-    "generation settings cut short": (cut("generation_config.json", 9), "generation_config.json' is not JSON"),
+    "tokenizer settings of a list": (put("tokenizer_config.json", "[]"), "tokenizer_config.json holds a list"),
+    "processor cut short": (cut("processor_config.json", 30), "processor_config.json does not hold valid JSON"),
+    "generation settings cut short": (
+        cut("generation_config.json", 9),
+        "generation_config.json does not hold valid JSON",
+    ),
     "index without weight_map": (index("{}"), "no `weight_map`"),
     "index of a missing shard": (
         index('{"metadata": {}, "weight_map": {"a": "gone.safetensors"}}'),
@@ -186,6 +189,9 @@ FLAGS = [
     ["miniature-data", "d", "--num-pictures", "0"],
     ["miniature-data", "d", "--num-videos", "1e3"],
     ["miniature-backbones", "vision", "d", "--seed", "x"],
+    ["evaluate", "m", "--task", "coco", "--shots", "1", "1"],
+    ["evaluate", "m", "--task", "coco", "--rices-clip", "x"],
+    ["pretrain", "audio", "r"],
     ["nothing"],
     [],
 ]
@@ -211,8 +217,6 @@ INPUTS = [
     (["evaluate", "{model}", "--task", "coco", "--data", "{tmp}"], "dataset_coco.json"),
     (["evaluate", "{model}", "--task", "vatex", "--data", "x", "--option", "num_frames=0"], "`num_frames`"),
     (["evaluate", "{model}", "--task", "classification", "--data", "x", "--option", "classes=[a"], "`classes`"),
-    (["evaluate", "{model}", "--task", "miniature_shapes", "--shots", "1", "1"], "`shots` is (1, 1)"),
-    (["evaluate", "{model}", "--task", "miniature_shapes", "--rices-clip", "x"], "has no effect"),
     (["evaluate", "{model}", "--task", "miniature_shapes", "--shots", "1", "--output-dir", "{image}"], "image.png"),
     (["caption", "{image}", "--model", "{model}", "--prompt", "w5 \udce9"], "half of a character"),
     (["train", "miniature", "--vision", "/gone/vision", "--output_dir", "{tmp}/out"], "There is no folder"),
@@ -226,8 +230,8 @@ INPUTS = [
     (["convert", "open-flamingo", "{tmp}/gone.pt", "{tmp}/out", "--vision", "v", "--text", "t"], "gone.pt"),
     (["convert", "flamingo-mini", "{tmp}/gone", "{tmp}/out"], "gone"),
     (["miniature-data", "{image}/below"], "image.png"),
-    (["miniature-backbones", "vision", "{image}/below"], "A file, where a folder should be"),
-    (["demo", "--output-dir", "{image}"], "A file of that name is there already"),
+    (["miniature-backbones", "vision", "{image}/below"], "It is a file, but a folder is needed"),
+    (["demo", "--output-dir", "{image}"], "A file of that name exists already"),
     (["miniature-data", "x" * 300], "The name is too long"),
 ]
 
@@ -300,7 +304,7 @@ USERS = [
     ("error", "expected"), USERS, ids=[type(e).__name__ + str(i) for i, (e, _) in enumerate(USERS)]
 )
 def test_errors_of_input_and_machine(error, expected, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "train", raised(error))
+    monkeypatch.setattr(train, "run", raised(error))
     code, line = run(capsys, "train", "x")
     assert code == 1
     assert line.startswith("flamingo train: ")
@@ -312,7 +316,7 @@ def test_an_answer_of_the_hub_is_one_line(monkeypatch, capsys):
     error = HfHubHTTPError(
         "401 Unauthorized for url: https://hub.test/model?token=abcdef123456\nInvalid", response=response
     )
-    monkeypatch.setattr(cli, "train", raised(error))
+    monkeypatch.setattr(train, "run", raised(error))
     code, line = run(capsys, "train", "x")
     assert code == 1
     assert "401 Unauthorized" in line and "abcdef123456" not in line
@@ -331,48 +335,66 @@ BUGS = [
     RecursionError("maximum recursion depth exceeded"),
     Exception("unknown"),
     ModuleNotFoundError("No module named 'transformers_flamingo.gone'", name="transformers_flamingo.gone"),
+    ModuleNotFoundError("No module named 'transformers_flamingo_cli.gone'", name="transformers_flamingo_cli.gone"),
+    ModuleNotFoundError(
+        "No module named 'transformers_flamingo_miniature.a'", name="transformers_flamingo_miniature.a"
+    ),
 ]
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: type(bug).__name__)
-def test_a_fault_of_ours_is_a_traceback(bug, monkeypatch):
-    monkeypatch.setattr(cli, "train", raised(bug))
+def test_a_fault_of_this_package_is_a_traceback(bug, monkeypatch):
+    monkeypatch.setattr(train, "run", raised(bug))
     with pytest.raises(type(bug)) as caught:
         main(["train", "x"])
     assert caught.value is bug
 
 
-def test_a_fault_of_ours_while_a_model_is_loaded_is_a_traceback(model, image, monkeypatch):
-    # An error belongs to the file of its line: as if this function were in the package
-    code = compile("def broken(self, *args, **kwargs):\n    return {}['planted']", cli.__file__, "exec")
-    namespace = {}
-    exec(code, namespace)
+@pytest.mark.parametrize(
+    "package", ["transformers_flamingo", "transformers_flamingo_cli", "transformers_flamingo_miniature"]
+)
+def test_a_fault_of_this_package_while_a_model_is_loaded_is_a_traceback(package, model, image, monkeypatch):
+    namespace = {"__name__": f"{package}.planted"}
+    exec("def broken(self, *args, **kwargs):\n    return {}['planted']", namespace)
     monkeypatch.setattr(transformers_flamingo.FlamingoProcessor, "__init__", namespace["broken"])
     with pytest.raises(KeyError, match="planted"):
         main(["caption", image, "--model", str(model)])
 
 
-def test_the_cause_of_a_failed_dataset_is_said(monkeypatch, capsys):
+def test_the_cause_of_a_failed_dataset_is_reported(monkeypatch, capsys):
     error = DatasetGenerationError("An error occurred while generating the dataset")
     error.__cause__ = ValueError("row 3 is not JSON")
-    monkeypatch.setattr(cli, "train", raised(error))
+    monkeypatch.setattr(train, "run", raised(error))
     assert "row 3 is not JSON" in run(capsys, "train", "x")[1]
     error.__cause__ = KeyError("0")
     assert user_message(error) is None
 
 
+def test_debugging_shows_the_traceback_too(monkeypatch, capsys):
+    monkeypatch.setattr(train, "run", raised(ValueError("planted")))
+    verbosity = logging.get_verbosity()
+    try:
+        logging.set_verbosity_debug()
+        assert main(["train", "x"]) == 1
+    finally:
+        logging.set_verbosity(verbosity)
+    lines = capsys.readouterr().err.splitlines()
+    assert "Traceback (most recent call last):" in lines
+    assert lines[-2:] == ["ValueError: planted", "flamingo train: planted"]
+
+
 def test_ctrl_c_is_a_line_and_130(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "train", raised(KeyboardInterrupt()))
+    monkeypatch.setattr(train, "run", raised(KeyboardInterrupt()))
     assert run(capsys, "train", "x") == (128 + signal.SIGINT, "flamingo train: stopped by Ctrl-C.")
 
 
 def test_a_long_message_is_cut(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "train", raised(ValueError("x" * 10_000)))
+    monkeypatch.setattr(train, "run", raised(ValueError("x" * 10_000)))
     assert len(run(capsys, "train", "x")[1]) < 1600
 
 
-def test_what_neither_the_disk_nor_the_hub_has_names_both(tmp_path, monkeypatch):
-    """transformers advises about its own addresses, whatever was wrong."""
+def test_the_error_for_a_file_that_neither_the_disk_nor_the_hub_has_names_both(tmp_path, monkeypatch):
+    """The advice of transformers is about its own addresses, regardless of what was wrong."""
     from transformers import AutoImageProcessor
 
     (tmp_path / "empty").mkdir()
@@ -385,7 +407,7 @@ def test_what_neither_the_disk_nor_the_hub_has_names_both(tmp_path, monkeypatch)
 
 def test_secrets_are_not_shown(monkeypatch, capsys):
     words = "https://me:pa55word@hub.test/x?access_token=abc12345 with hf_abcdefgh12345678"
-    monkeypatch.setattr(cli, "train", raised(ValueError(words)))
+    monkeypatch.setattr(train, "run", raised(ValueError(words)))
     line = run(capsys, "train", "x")[1]
     assert "hub.test/x" in line
     assert not any(secret in line for secret in ("pa55word", "abc12345", "hf_abcdefgh"))
@@ -398,7 +420,7 @@ def test_the_value_of_an_unknown_option_is_not_shown(capsys):
 
 
 def test_output_that_cannot_be_written_is_a_line(saved, image, monkeypatch, capsys):
-    """A closed pipe, and a full disk."""
+    """The output is a closed pipe, or a full disk."""
     arguments = ["caption", image, "--model", saved, "--max-new-tokens", "1"]
     reader, writer = os.pipe()
     os.close(reader)

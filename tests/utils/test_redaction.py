@@ -1,4 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Secrets are removed from names, texts and nested values, and nothing else is."""
+
 import pytest
 
 from transformers_flamingo.utils.redaction import is_secret_name, redact, redact_values
@@ -45,7 +47,7 @@ def test_fields_that_hold_a_secret(name):
         3,
     ],
 )
-def test_fields_that_do_not(name):
+def test_fields_that_hold_no_secret(name):
     assert not is_secret_name(name)
 
 
@@ -63,7 +65,7 @@ def test_fields_that_do_not(name):
         ("no field api_key=abcdef here", "abcdef"),
     ],
 )
-def test_what_looks_like_a_secret_in_a_text(text, secret):
+def test_a_secret_in_a_text_is_removed(text, secret):
     assert secret in text
     assert secret not in redact(text)
     assert "<redacted>" in redact(text)
@@ -80,11 +82,11 @@ def test_what_looks_like_a_secret_in_a_text(text, secret):
         "image_token=5",
     ],
 )
-def test_other_texts_stay(text):
+def test_other_texts_stay_unchanged(text):
     assert redact(text) == text
 
 
-def test_values_at_any_depth():
+def test_secrets_are_removed_at_any_depth():
     values = {"wandb": {"api_key": "abc", "team": "a"}, "paths": ["https://u:p@h/x", 3], "pair": ("a", {"token": 1})}
     assert redact_values(values) == {
         "wandb": {"api_key": None, "team": "a"},

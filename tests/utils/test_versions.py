@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Outside the tested versions, an import says so once. The bounds in `pyproject.toml` are what CI installs."""
+"""An import outside the tested versions warns once. CI installs the bounds in both `pyproject.toml`."""
 
 import os
 import subprocess
@@ -17,6 +17,9 @@ from transformers_flamingo.utils.versions import find_untested
 
 ROOT = Path(__file__).resolve().parents[2]
 RANGE = "transformers>=5.24,<5.25"
+LIBRARY, MINIATURE = (
+    tomllib.loads((folder / "pyproject.toml").read_text())["project"] for folder in (ROOT, ROOT / "miniature")
+)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +38,7 @@ def test_a_release_outside_the_range_is_named(version, is_tested):
     assert found == ([] if is_tested else [f"transformers {version} (tested: <5.25,>=5.24)"])
 
 
-def test_builds_extras_and_missing_packages_are_no_finding():
+def test_builds_extras_and_missing_packages_are_not_reported():
     def installed(name):
         if name == "jinja2":
             raise metadata.PackageNotFoundError(name)
@@ -66,12 +69,12 @@ def test_an_import_with_a_forced_release_warns_once(tmp_path):
 
 
 def test_the_versions_ci_installs_are_in_the_range_of_pyproject():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = [
-        *project["dependencies"],
-        *(line for extra in project["optional-dependencies"].values() for line in extra),
+        *LIBRARY["dependencies"],
+        *(line for extra in LIBRARY["optional-dependencies"].values() for line in extra),
+        *MINIATURE["dependencies"],
     ]
-    requirements = [Requirement(line) for line in lines if not line.startswith(project["name"])]
+    requirements = [Requirement(line) for line in lines if not line.startswith(LIBRARY["name"])]
     pins = [
         Requirement(line.split("#")[0])
         for line in (ROOT / "constraints.txt").read_text().splitlines()
@@ -90,8 +93,19 @@ def test_the_lowest_versions_are_those_of_pyproject():
     versions = dict(line.split("==") for line in lines)
     assert versions["transformers"] == "5.24"
     assert versions["torch"] in (ROOT / "constraints.txt").read_text()  # kept: see lowest.py
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for line in project["dependencies"]:
+    for line in [*LIBRARY["dependencies"], *LIBRARY["optional-dependencies"]["train"], *MINIATURE["dependencies"]]:
         requirement = Requirement(line)
+        if requirement.name == LIBRARY["name"]:
+            continue
         name = canonicalize_name(requirement.name)
         assert name == "torch" or requirement.specifier.contains(versions[name])
+
+
+def test_the_two_distributions_of_this_repository_fit_each_other():
+    assert MINIATURE["name"] not in " ".join(LIBRARY["dependencies"])
+    (demo,) = map(Requirement, LIBRARY["optional-dependencies"]["demo"])
+    assert demo.name == MINIATURE["name"] and demo.specifier.contains(MINIATURE["version"])
+    (library,) = [line for line in map(Requirement, MINIATURE["dependencies"]) if line.name == LIBRARY["name"]]
+    assert library.extras == {"train"} and library.specifier.contains(LIBRARY["version"])
+    assert (ROOT / "miniature" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert MINIATURE["requires-python"] == LIBRARY["requires-python"]

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Weights in files that others made: every damaged, hostile or unusual one is one clear error, within bounded memory."""
+"""Files of weights that others made: every damaged, hostile or unusual one gives one clear error, within bounded memory."""
 
 import copy
 import io
@@ -22,6 +22,7 @@ from transformers_flamingo.utils.weight_files import (
     MAX_PICKLE_BYTES,
     MAX_PICKLE_OPERATIONS,
     check_folder,
+    read_json,
     read_pretrained_tensors,
     read_tensors,
 )
@@ -37,7 +38,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, monkeypatch):
     torch.save({"weight": Harmful()}, "checkpoint.pt")
     with pytest.raises(ValueError, match=r"something other than tensors \(\w+\.mkdir\)") as error:
         read_tensors("checkpoint.pt")
-    assert "weights_only" not in str(error.value)  # torch's advice would run it
+    assert "weights_only" not in str(error.value)  # torch advises an option that would run it
     (tmp_path / "plain.pt").write_bytes(pickle.dumps({"weight": Harmful()}))
     with pytest.raises(ValueError):
         read_tensors("plain.pt")
@@ -57,19 +58,19 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path, name, kept):
 
 @pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
 @pytest.mark.parametrize("content", [b"hello\n", b"version https://git-lfs.github.com/spec/v1\n", b"<!DOCTYPE html>"])
-def test_another_kind_of_file_is_named_as_such(tmp_path, name, content):
+def test_another_kind_of_file_is_named(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match="not a file of weights.*Git LFS pointer or a web page"):
         read_tensors(tmp_path / name)
 
 
-def test_a_pickle_of_nonsense_is_damaged(tmp_path):
+def test_a_pickle_of_nonsense_is_refused(tmp_path):
     (tmp_path / "weights.pt").write_bytes(b"\x80\x02hello\n")
     with pytest.raises(ValueError, match="damaged"):
         read_tensors(tmp_path / "weights.pt")
 
 
-def test_formats(tmp_path):
+def test_all_formats_are_read(tmp_path):
     tensors = {"weight": torch.arange(3.0)}
     torch.save(tensors, tmp_path / "new.pt")
     torch.save(tensors, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
@@ -82,7 +83,7 @@ def test_formats(tmp_path):
         read_tensors(tmp_path / "list.pt")
 
 
-# A pickle, opcode by opcode: what `REDUCE` calls is named by `GLOBAL`.
+# Pickles, opcode by opcode: `GLOBAL` names the function that `REDUCE` calls.
 GROW = pickle.BINUNICODE + struct.pack("<I", 3) + b"hex" + pickle.TUPLE2 + pickle.REDUCE
 ENCODE = b"c_codecs\nencode\n"
 BOMBS = {
@@ -103,7 +104,7 @@ def write_zip(path: Path, members: dict[str, bytes], compression: int = zipfile.
 
 
 def refused(path: Path, message: str = "") -> None:
-    """The file is refused in our words, within little memory."""
+    """Check that a file is refused with our message, within little memory."""
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=message) as error:
@@ -127,7 +128,7 @@ def test_a_pickle_cannot_allocate_what_its_file_does_not_hold(tmp_path, bomb, le
 
 
 def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path):
-    """2 GB of zeros are 2 MB."""
+    """Compressed, 2 GB of zeros take 2 MB."""
     path = tmp_path / "weights.pt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("archive/data.pkl", "w") as file:
         for _ in range(40):
@@ -138,7 +139,7 @@ def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path):
         zipfile.ZipFile(tmp_path / "stored.pt") as stored,
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
-        for name in stored.namelist():  # the weights alone
+        for name in stored.namelist():  # compress only the weights
             kind = zipfile.ZIP_DEFLATED if name.endswith("/data/0") else zipfile.ZIP_STORED
             archive.writestr(name, stored.read(name), compress_type=kind)
     refused(path, "compressed archive")
@@ -166,7 +167,7 @@ def test_archives_of_other_kinds_are_named(tmp_path):
     refused(tmp_path / "script.pt", "is a TorchScript program.*state_dict")
     refused(
         write_zip(tmp_path / "packed.zip", {"model.safetensors": b"x"}),
-        "torch did not write. If it is a packed folder",
+        "torch did not write. If it is an archive of a folder",
     )
 
 
@@ -219,6 +220,15 @@ def test_a_header_of_safetensors_cannot_claim_what_the_file_does_not_hold(tmp_pa
     refused(tmp_path / "model.safetensors", message)
 
 
+def test_only_files_that_may_be_large_are_read_beyond_the_limit(tmp_path):
+    """The tokenizer.json of a large vocabulary is larger than the header of any file of weights."""
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps({"vocab": "x" * MAX_HEADER_BYTES}))
+    assert len(read_json(path, max_bytes=None)["vocab"]) == MAX_HEADER_BYTES
+    with pytest.raises(ValueError, match=f"bytes, more than {MAX_HEADER_BYTES}: it is damaged"):
+        read_json(path)
+
+
 def test_only_regular_files_are_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe")  # opening it would wait forever
     (tmp_path / "folder").mkdir()
@@ -241,7 +251,7 @@ def test_only_regular_files_are_opened(tmp_path):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_bytes_that_flipped_are_a_clear_error_or_other_values(tmp_path, seed):
-    """Never another exception, a crash or a hang."""
+    """They never give another exception, a crash or a hang."""
     generator = random.Random(seed)
     tensors = {f"layer.{i}.weight": torch.arange(6.0).reshape(2, 3) for i in range(3)}
     buffers = [io.BytesIO(), io.BytesIO()]
@@ -264,8 +274,8 @@ def test_bytes_that_flipped_are_a_clear_error_or_other_values(tmp_path, seed):
     assert 20 < len(refusals) < 90 and all(str(tmp_path) in message for message in refusals)
 
 
-# An index of two files, and what is wrong with it.
 def write_sharded(folder: Path, weight_map: object, shards: dict[str, dict[str, torch.Tensor]] | None = None) -> None:
+    """Write two files of weights and their index. The index may be any text."""
     folder.mkdir(exist_ok=True)
     for name, tensors in (
         shards or {"1.safetensors": {"a": torch.ones(2)}, "2.safetensors": {"b": torch.ones(3)}}
@@ -293,6 +303,7 @@ def test_shards_are_read_together(tmp_path):
         ([], "a list instead of an object"),
         ("{", "not hold valid JSON"),
         ("[" * 10**5, "not hold valid JSON"),
+        ('{"weight_map": %s}' % ("9" * 5000), "not hold valid JSON"),  # more digits than Python parses
         ('{"weight_map": {"a": "1.safetensors", "a": "2.safetensors"}}', "'a' twice"),
         ({"weight_map": GOOD | {"c": "../outside.safetensors"}}, "not the name of a file in its folder"),
         ({"weight_map": GOOD | {"c": "/etc/passwd"}}, "not the name of a file in its folder"),
@@ -318,7 +329,7 @@ def test_an_index_that_is_wrong_is_refused(tmp_path, index, message):
 def test_two_shards_that_contradict_each_other_are_refused(tmp_path):
     shards = {"1.safetensors": {"a": torch.ones(2)}, "2.safetensors": {"a": torch.zeros(2), "b": torch.ones(3)}}
     write_sharded(tmp_path, {"weight_map": GOOD}, shards)
-    with pytest.raises(ValueError, match="other values for a"):
+    with pytest.raises(ValueError, match="different values for a"):
         read_pretrained_tensors(tmp_path)
 
 

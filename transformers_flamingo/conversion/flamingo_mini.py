@@ -1,5 +1,10 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Checkpoints of flamingo-mini (David Hansmair, 2023): `dhansmair/flamingo-mini`, `dhansmair/flamingo-tiny`."""
+"""
+Convert checkpoints of flamingo-mini (David Hansmair, 2023): `dhansmair/flamingo-mini`, `dhansmair/flamingo-tiny`.
+
+Keys and settings are those of its code: flamingo_mini/modeling_flamingo.py and configuration_flamingo.py, and
+flamingo_processor.py for the tokenizer.
+"""
 
 import os
 import re
@@ -10,23 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
 from transformers.utils import CONFIG_NAME, cached_file
 
 from ..cards.model_card import FlamingoModelCardData
 from ..configuration_flamingo import FlamingoConfig
+from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.weight_files import read_json, read_pretrained_tensors
-from . import conversion, writing
-from .conversion import MappedKey
-from .naming import peer_names
+from .backbones import BackboneSettings, check_tokenizer_size, load_backbone_settings
+from .building import assign_weights, embedding_names, make_config, meta_language_model, meta_model, module_name
+from .errors import name_option_in_errors
+from .mapping import MappedKey, map_tensors
+from .naming import backbone_renamer, new_part_targets, peer_names
+from .writing import check_space, new_directory, save_converted
 
 
-ROOT = r"flamingo\.(?:lm|lm_head|resampler|vision_encoder)\."  # each key begins so
+ROOT = r"flamingo\.(?:lm|lm_head|resampler|vision_encoder)\."  # each key begins with it
 END_OF_CHUNK_TOKEN = "<EOC>"
-MAX_SIZE = 100_000  # of any setting of a config
+MAX_SIZE = 100_000  # maximum of each setting of a config: larger ones would take any amount of memory
 ACTIVATIONS = {"gelu": "gelu", "relu": "relu", "sqrelu": "relu2"}
-# What the config of an older model may lack.
+# Settings that the config of an older model may lack, with the defaults of flamingo-mini's configuration_flamingo.py.
 DEFAULTS = {
     "xattn_every": 1,
     "xattn_dim_head": 64,
@@ -43,9 +51,9 @@ DEFAULTS = {
 }
 
 NOTES = [
-    "`<image>` is ordinary text and not a token of this model, and every token `<`, with or without a space before it, marks "
-    "an image: a text that comes with images cannot hold any other `<`. Without images `<` is only a sign.",
-    "The end of a chunk is `<EOC>`.",
+    "This model has no image token: `<image>` is ordinary text, and every token `<`, with or without a space before it, marks "
+    "an image. Text that accompanies images must not contain any other `<`. Without images `<` is an ordinary character.",
+    "Chunks end with `<EOC>`.",
 ]
 
 
@@ -60,24 +68,26 @@ def convert_flamingo_mini(
     dry_run: bool = False,
 ) -> list[MappedKey]:
     """
-    Turn a flamingo-mini model into a directory for `AutoModelForImageTextToText.from_pretrained`.
+    Convert a flamingo-mini model to a directory for `AutoModelForImageTextToText.from_pretrained`.
 
-    The result has the original's ids, image locations and logits, from the same text and pixels. Two things differ on
-    purpose: a batch is padded on the left by default, as generation needs, and left padding does not move positions.
+    The converted model reproduces the original ids, image locations and logits for the same text and pixels. Two things
+    differ on purpose: a batch is padded on the left by default, as generation needs, and left padding does not shift
+    positions.
 
-    flamingo-mini has no image token: it reads `<image>` as ordinary text and takes every `<` for an image. So does the
-    result (`image_token_ids` of its config, `image_token_is_text` of its processor), at that price: a text that is
-    given together with images cannot hold any other `<`, and more `<` than images is an error, where flamingo-mini
-    let the text after it attend to all images alike. Without images `<` is only a sign, as it was.
+    flamingo-mini has no image token: it reads `<image>` as ordinary text and takes every `<` for an image. The converted
+    model keeps this behavior (`image_token_ids` of its config, `image_token_is_text` of its processor), with the same
+    limitation: text that accompanies images must not contain any other `<`. More `<` than images is an error, where
+    flamingo-mini lets the text after it attend to all images. Without images `<` is an ordinary character, as in
+    flamingo-mini.
 
     Args:
-        source (`str` or `os.PathLike`): Name or directory of the model: what its `save_pretrained` wrote.
-        output_dir (`str` or `os.PathLike`): The directory to write. It must not exist, or be empty.
+        source (`str` or `os.PathLike`): Name or directory of the model, as its `save_pretrained` wrote it.
+        output_dir (`str` or `os.PathLike`): The directory to write. It must be empty if it exists.
         vision, text (`str` or `os.PathLike`, *optional*):
-            Name or directory of the backbones. By default what the model's config names. All weights are in `source`;
-            of the backbones only the configs, the image processor and the tokenizer are read.
+            Names or directories of the backbones; by default those that the model's config names. All weights are in
+            `source`, so only the configs, the image processor and the tokenizer of the backbones are read.
         tokenizer (`str` or `os.PathLike`, *optional*): Name or directory of the tokenizer; that of `text` by default.
-        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`): What to write.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`): The dtype to write.
         dry_run (`bool`, *optional*, defaults to `False`): Check everything and write nothing.
 
     Returns:
@@ -90,44 +100,33 @@ def convert_flamingo_mini(
     """
     if Path(source).is_file():
         raise ValueError(f"{source} is a file. Pass the directory or Hub name of a model that flamingo-mini saved.")
-    settings = _read_settings(source)
-    vision, text = vision or settings["clip_model_type"], text or settings["lm"]
-    # Its processor takes one tokenizer for all sizes; they are equal.
-    tokenizer = tokenizer or text
-
-    with nullcontext() if dry_run else writing.new_directory(output_dir) as directory:
-        source_tensors, names = _read(source)
-        with conversion.reading("vision", vision):
-            vision_config = conversion.load_vision_config(vision)
-            image_processor = conversion.load_image_processor(vision, vision_config)
-        with conversion.reading("text", text):
-            text_config = conversion.load_text_config(text)
-        with conversion.reading("tokenizer", tokenizer):
-            text_tokenizer = conversion.load_tokenizer(tokenizer)
-        text_tokenizer.pad_token = text_tokenizer.eos_token
+    peer_config = _read_peer_config(source)
+    vision, text = vision or peer_config["clip_model_type"], text or peer_config["lm"]
+    with nullcontext() if dry_run else new_directory(output_dir) as directory:
+        source_tensors, names = _read_checkpoint(source)
+        # flamingo-mini's processor has one tokenizer for all sizes of the language model. Those of all sizes are equal.
+        settings = load_backbone_settings(vision, text, tokenizer or text)
+        settings.tokenizer.pad_token = settings.tokenizer.eos_token
         processor = FlamingoProcessor(
-            image_processor, text_tokenizer, end_of_chunk_token=END_OF_CHUNK_TOKEN, image_token_is_text=True
+            settings.image_processor,
+            settings.tokenizer,
+            end_of_chunk_token=END_OF_CHUNK_TOKEN,
+            image_token_is_text=True,
         )
+        config = _make_config(peer_config, source_tensors, settings, processor, dtype)
+        check_tokenizer_size(config, len(settings.tokenizer), num_unpadded=1)  # `<EOC>`, after the rows of `text`
+        model = meta_model(config)
+        check_space(directory, model, dtype)
 
-        config = _make_config(settings, source_tensors, vision_config, text_config, processor, dtype)
-        conversion.check_rows(config, len(text_tokenizer), num_unpadded=1)  # `<EOC>` after the language model's rows
-        model = conversion.meta_model(config)
-        writing.check_space(directory, model, dtype)
-        targets = _Targets(
-            layers=config.cross_attention_layer_indices,
-            rename_text=conversion.backbone_renamer(model.language_model, "language_model"),
-            rename_vision=conversion.backbone_renamer(model.vision_model, "vision_model"),
-            text_prefix=model.language_model.base_model_prefix,
-        )
-        _, head = conversion.embedding_names(model.language_model)
+        _, head = embedding_names(model.language_model)
         tied = {head} if config.tie_word_embeddings else set()
-        tensors, table = conversion.map_tensors(source_tensors, targets, model, lambda name: name not in tied)
+        tensors, table = map_tensors(source_tensors, _Targets.from_model(model), model, lambda name: name not in tied)
         table = [row._replace(source=names[row.source]) for row in table]
         if dry_run:
             return table
 
-        conversion.fill(model, tensors, dtype)
-        name = str(source) if not Path(source).exists() else Path(source).name
+        assign_weights(model, tensors, dtype)
+        name = str(source) if not Path(source).exists() else Path(source).name  # a local path is not published
         card = FlamingoModelCardData.from_model(
             model,
             vision_name=str(vision),
@@ -135,56 +134,81 @@ def convert_flamingo_mini(
             source=f"the flamingo-mini checkpoint {name}",
             notes=NOTES,
         )
-        writing.write(directory, model, processor, card)
+        save_converted(directory, model, processor, card)
         return table
 
 
-def _read_settings(source: str | os.PathLike) -> dict[str, Any]:
-    """Return the config of a flamingo-mini model, with what older ones lack."""
-    with conversion.reading("source", source):
-        settings = DEFAULTS | read_json(cached_file(source, CONFIG_NAME))
-    lacking = sorted({"lm", "clip_model_type"} - settings.keys())
+def _read_peer_config(source: str | os.PathLike) -> dict[str, Any]:
+    """Read the config of a flamingo-mini model, with defaults for settings that an older one lacks."""
+    with name_option_in_errors("source", source):
+        peer_config = DEFAULTS | read_json(cached_file(source, CONFIG_NAME))
+    lacking = sorted({"lm", "clip_model_type"} - peer_config.keys())
     if lacking:
         raise ValueError(f"{source} is not a flamingo-mini model: its {CONFIG_NAME} lacks {', '.join(lacking)}.")
     for name, default in (DEFAULTS | {"lm": "", "clip_model_type": ""}).items():
-        value = settings[name]
+        value = peer_config[name]
         if type(value) is not type(default) or (isinstance(value, int) and not 1 <= value <= MAX_SIZE):
             kind = "text" if isinstance(default, str) else f"a whole number from 1 to {MAX_SIZE}"
             raise ValueError(
                 f"`{name}` is {value!r} in the {CONFIG_NAME} of {source}, but must be {kind}. Fix the file."
             )
-    return settings
+    return peer_config
 
 
-def _read(source: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Return the tensors of a model under flamingo-mini's names, and for each of these the name that it has in the file."""
-    with conversion.reading("source", source):
+def _read_checkpoint(source: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """
+    Read the weights of a model.
+
+    Returns:
+        The tensors under flamingo-mini's names, and the name in the file for each of flamingo-mini's.
+    """
+    with name_option_in_errors("source", source):
         tensors = read_pretrained_tensors(source, ROOT)
     found = peer_names(tensors, ROOT)
     if len(set(found.values())) < len(found):
-        raise ValueError(f"{source} has two tensors of one name, once with the prefixes of a wrapper. Remove one.")
+        raise ValueError(
+            f"{source} has two tensors of the same name, one of them with the prefix of a wrapper. Remove one."
+        )
     return {name: tensors[key] for key, name in found.items()}, {name: key for key, name in found.items()}
 
 
 @dataclass
 class _Targets:
-    """Our names for the keys of a flamingo-mini model."""
+    """
+    Function from the keys of a flamingo-mini model to the names of our model (see [`map_tensors`]).
+
+    Attributes:
+        layers (`list[int]`): Decoder layers that have a gated block.
+        rename_text, rename_vision (`Callable[[str], str]`): Functions from a name in a backbone to that in our model.
+        text_prefix (`str`): Name of the decoder in the causal language model. flamingo-mini saves only the decoder.
+    """
 
     layers: list[int]
     rename_text: Callable[[str], str]
     rename_vision: Callable[[str], str]
-    text_prefix: str  # the decoder's name in today's causal language model: flamingo-mini took it out
+    text_prefix: str
+
+    @classmethod
+    def from_model(cls, model: FlamingoModel) -> "_Targets":
+        """Make the function for a model, which may be on the meta device."""
+        return cls(
+            layers=model.config.cross_attention_layer_indices,
+            rename_text=backbone_renamer(model.language_model, "language_model"),
+            rename_vision=backbone_renamer(model.vision_model, "vision_model"),
+            text_prefix=model.language_model.base_model_prefix,
+        )
 
     def __call__(self, key: str) -> list[str] | None:
+        """Return our names for a key, or `None` if it is unknown."""
         if not key.startswith("flamingo."):
             return None
         key = key.removeprefix("flamingo.")
         if key.startswith("resampler."):
             part = key.replace("resampler.time_pos_emb", "resampler.frame_embeddings")
-            return conversion.new_part_targets(part, self.layers)
+            return new_part_targets(part, self.layers)
         if block := re.fullmatch(r"lm\..+\.(\d+)\.xattn_block\.(.+)", key):
             part = {"alpha_attn": "attn_gate", "alpha_ffw": "ffn_gate"}.get(block[2], block[2])
-            return conversion.new_part_targets(f"gated.{block[1]}.{part}", self.layers)
+            return new_part_targets(f"gated.{block[1]}.{part}", self.layers)
         if key.startswith("vision_encoder."):
             return [self.rename_vision(key.removeprefix("vision_encoder."))]
         if key.startswith("lm."):
@@ -193,42 +217,43 @@ class _Targets:
 
 
 def _make_config(
-    settings: dict,
+    peer_config: dict[str, Any],
     source: dict[str, torch.Tensor],
-    vision_config: PreTrainedConfig,
-    text_config: PreTrainedConfig,
+    settings: BackboneSettings,
     processor: FlamingoProcessor,
     dtype: torch.dtype,
 ) -> FlamingoConfig:
-    """The config of the model that flamingo-mini's own config describes."""
+    """Make the config of the model from flamingo-mini's config and the checkpoint's embeddings."""
     head = source.get("flamingo.lm_head.weight")
     if head is None:
         raise ValueError("The file has no key flamingo.lm_head.weight: it is not a flamingo-mini model.")
+    text_config = settings.text_config
     text_config.vocab_size = len(head)
-    language_model = conversion.meta_language_model(text_config)
-    # flamingo-mini copied the output embedding and trained both: they are one only if they stayed equal.
-    module = language_model.get_input_embeddings()
-    name = conversion.module_name(language_model.base_model, module)
+    language_model = meta_language_model(text_config)
+    # flamingo-mini copies the output embedding and trains both, so they are tied only if they stayed equal.
+    name = module_name(language_model.base_model, language_model.get_input_embeddings())
     text_config.tie_word_embeddings = torch.equal(head, source.get(f"flamingo.lm.{name}.weight", head))
     text_config.dtype = dtype
     for name in ("xattn_act", "resampler_act"):
-        if settings[name] not in ACTIVATIONS:
-            raise ValueError(f"`{name}` is {settings[name]!r}, but flamingo-mini has {', '.join(ACTIVATIONS)}.")
-    return conversion.make_config(
-        vision_config=vision_config,
+        if peer_config[name] not in ACTIVATIONS:
+            raise ValueError(
+                f"`{name}` is {peer_config[name]!r}, but flamingo-mini has {', '.join(ACTIVATIONS)}. Fix its {CONFIG_NAME}."
+            )
+    return make_config(
+        vision_config=settings.vision_config,
         text_config=text_config,
-        cross_attention_layers=list(range(0, text_config.num_hidden_layers, settings["xattn_every"])),
-        cross_attention_num_heads=settings["xattn_heads"],
-        cross_attention_head_dim=settings["xattn_dim_head"],
-        cross_attention_ffn_mult=settings["xattn_ff_mult"],
-        cross_attention_activation=ACTIVATIONS[settings["xattn_act"]],
-        resampler_num_layers=settings["resampler_depth"],
-        resampler_num_latents=settings["resampler_num_latents"],
-        resampler_num_heads=settings["resampler_heads"],
-        resampler_head_dim=settings["resampler_dim_head"],
-        resampler_ffn_mult=settings["resampler_ff_mult"],
-        resampler_activation=ACTIVATIONS[settings["resampler_act"]],
-        resampler_num_frames=settings["resampler_num_time_embeds"],
+        cross_attention_layers=list(range(0, text_config.num_hidden_layers, peer_config["xattn_every"])),
+        cross_attention_num_heads=peer_config["xattn_heads"],
+        cross_attention_head_dim=peer_config["xattn_dim_head"],
+        cross_attention_ffn_mult=peer_config["xattn_ff_mult"],
+        cross_attention_activation=ACTIVATIONS[peer_config["xattn_act"]],
+        resampler_num_layers=peer_config["resampler_depth"],
+        resampler_num_latents=peer_config["resampler_num_latents"],
+        resampler_num_heads=peer_config["resampler_heads"],
+        resampler_head_dim=peer_config["resampler_dim_head"],
+        resampler_ffn_mult=peer_config["resampler_ff_mult"],
+        resampler_activation=ACTIVATIONS[peer_config["resampler_act"]],
+        resampler_num_frames=peer_config["resampler_num_time_embeds"],
         vision_feature_select_strategy="full",
         image_token_id=processor.image_token_id,
         image_token_ids=processor.image_token_ids,

@@ -1,9 +1,9 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-MosaicGPT, the first form of MPT: `mpt-1b-redpajama-200b` and its `-dolly`, the language models of OpenFlamingo-3B.
+Read MosaicGPT, the first form of MPT: `mpt-1b-redpajama-200b` and its `-dolly`, the language models of OpenFlamingo-3B.
 
-It is an MPT with layer norm of queries and keys, under other names. transformers does not know it, and its own code on
-the Hub no longer runs.
+It is an MPT with layer norm of queries and keys (QK norm), under other names. transformers does not support it, and its own
+code on the Hub (mosaic_gpt.py) no longer runs.
 """
 
 import re
@@ -23,17 +23,21 @@ _RENAMED_MODULES = {
 
 
 def is_mosaic_gpt(config: dict[str, Any]) -> bool:
+    """Tell whether the values of a config.json are those of a MosaicGPT."""
     return config.get("model_type") == "mosaic_gpt"
 
 
 def mosaic_gpt_config(values: dict[str, Any]) -> MptConfig:
     """
-    The config of the MPT that has the numbers of this MosaicGPT.
+    Return the config of the MPT that computes the same as a MosaicGPT.
+
+    Args:
+        values (`dict[str, Any]`): Values of the config.json of the MosaicGPT.
 
     Raises:
-        ValueError: it has a setting that transformers' MPT lacks, so it would give other numbers.
+        ValueError: it has a setting that transformers' MPT does not support, so the outputs would be wrong.
     """
-    needed = {
+    supported = {
         "alibi": True,
         "alibi_bias_max": 8,
         "attn_clip_qkv": None,
@@ -43,11 +47,11 @@ def mosaic_gpt_config(values: dict[str, Any]) -> MptConfig:
         "no_bias": True,
         "prefix_lm": False,
     }
-    given = {name: values[name] for name, value in needed.items() if values.get(name, value) != value}
-    if given:
+    unsupported = {name: values[name] for name, value in supported.items() if values.get(name, value) != value}
+    if unsupported:
         raise ValueError(
-            f"This MosaicGPT has {given}, but transformers' MPT can only be { ({name: needed[name] for name in given}) }: "
-            "it would give other numbers."
+            f"This MosaicGPT has {unsupported}, but transformers' MPT supports only "
+            f"{ ({name: supported[name] for name in unsupported}) }: its outputs would be wrong. Pass another `text` (--text)."
         )
     return MptConfig(
         d_model=values["d_model"],
@@ -64,8 +68,8 @@ def mosaic_gpt_config(values: dict[str, Any]) -> MptConfig:
 
 
 def mosaic_gpt_key(key: str) -> str:
-    """The name of a weight in transformers' MPT, with the norms where [`MptQKNorm`] has them."""
-    key = key.removeprefix("model.")  # as MosaicML's own training writes it
+    """Return the name of a weight of MosaicGPT in transformers' MPT. The QK norms have those of [`MptQKNorm`]."""
+    key = key.removeprefix("model.")  # MosaicML's training code (llm-foundry) adds it
     key = key.replace("transformer.ln_f.", "transformer.norm_f.")
     if match := re.fullmatch(r"(transformer\.blocks\.\d+)\.(.+)\.(weight|bias)", key):
         return f"{match[1]}.{_RENAMED_MODULES.get(match[2], match[2])}.{match[3]}"

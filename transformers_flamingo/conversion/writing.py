@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Write the directory of a converted model: complete, or not at all."""
+"""Write the directory of a converted model whole or not at all."""
 
 import glob
 import os
@@ -23,7 +23,7 @@ logger = logging.get_logger(__name__)
 @contextmanager
 def new_directory(output_dir: str | os.PathLike) -> Iterator[Path]:
     """
-    Write a directory that takes the name `output_dir` in the end, whole. If anything fails, nothing is left.
+    Yield a temporary directory that gets the name `output_dir` when it is complete. If anything fails, nothing is left.
 
     Raises:
         FileExistsError: `output_dir` is not empty, a file, or the current directory, or another process wrote it meanwhile.
@@ -31,23 +31,23 @@ def new_directory(output_dir: str | os.PathLike) -> Iterator[Path]:
     """
     given, output_dir = output_dir, Path(output_dir).resolve()  # a link stays, and its target is written
     try:
-        what = _occupant(output_dir)
+        occupant = _find_occupant(output_dir)
         new_parents = [parent for parent in output_dir.parents if not parent.exists()]
         abandoned = sorted(output_dir.parent.glob(f".{glob.escape(output_dir.name)}.*.partial"))
     except PermissionError as error:
         raise PermissionError(f"{given} cannot be written: Permission denied. Name another directory.") from error
-    if what:
-        raise FileExistsError(f"{given} exists and is {what}. Nothing was written; name a new directory.")
+    if occupant:
+        raise FileExistsError(f"{given} exists and is {occupant}. Nothing was written. Name a new directory.")
     if abandoned:
         logger.warning(
-            f"Another conversion into {given} is running or was killed: there is {', '.join(map(str, abandoned))}. If none is "
+            f"Another conversion into {given} is running or was killed: it left {', '.join(map(str, abandoned))}. If none is "
             "running, delete it."
         )
     try:
         with write_folder(output_dir, overwrite=False) as partial:
             yield partial
     except BaseException as error:
-        with suppress(OSError):  # another program put something there
+        with suppress(OSError):  # another program wrote into a parent meanwhile
             for parent in new_parents:
                 parent.rmdir()
         if isinstance(error, FileExistsError | NotADirectoryError) and not output_dir.parent.is_dir():
@@ -61,18 +61,28 @@ def new_directory(output_dir: str | os.PathLike) -> Iterator[Path]:
         raise
 
 
-def _occupant(output_dir: Path) -> str | None:
-    """Return what is where a new directory will be, `None` if that is nothing or an empty one."""
+def _find_occupant(output_dir: Path) -> str | None:
+    """Return what has the name of a new directory already; `None` if it is nothing or an empty directory."""
     if not output_dir.is_dir():
         return "a file" if output_dir.exists() else None
-    # Even an empty one would be replaced under the feet of the shell
+    # Even if it is empty: the shell would stay in the deleted directory.
     if output_dir == Path.cwd():
         return "the current directory"
     return "not empty" if any(output_dir.iterdir()) else None
 
 
 def check_space(directory: Path | None, model: FlamingoModel, dtype: torch.dtype) -> None:
-    """Check before anything is computed that the model will fit on the disk of `directory`, with an `OSError` if not."""
+    """
+    Check that a model will fit on the disk, before its weights are loaded.
+
+    Args:
+        directory (`Path`, *optional*): Directory to write; `None` if nothing is written.
+        model ([`FlamingoModel`]): The model, which may be on the meta device.
+        dtype (`torch.dtype`): The dtype to write.
+
+    Raises:
+        OSError: the disk has too little space left.
+    """
     needed = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
     if directory is not None and needed > (free := shutil.disk_usage(directory).free):
         raise OSError(
@@ -81,8 +91,10 @@ def check_space(directory: Path | None, model: FlamingoModel, dtype: torch.dtype
         )
 
 
-def write(directory: Path, model: FlamingoModel, processor: FlamingoProcessor, card: FlamingoModelCardData) -> None:
-    """Write model, processor and card, for `from_pretrained`."""
+def save_converted(
+    directory: Path, model: FlamingoModel, processor: FlamingoProcessor, card: FlamingoModelCardData
+) -> None:
+    """Save a converted model, its processor and its model card for `from_pretrained`."""
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
     card.save(directory / "README.md")

@@ -22,7 +22,6 @@ def encode_images(
     output: Literal["pooler_output", "last_hidden_state"] = "pooler_output",
     batch_size: int = 32,
     device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
     progress: str | None = None,
 ) -> list[torch.Tensor]:
     """
@@ -40,7 +39,6 @@ def encode_images(
             `"pooler_output"` for the latents of the resampler, `"last_hidden_state"` for the features of the vision encoder.
         batch_size (`int`, *optional*, defaults to 32): Images and videos encoded together.
         device (`torch.device`, *optional*): Where the results are moved to. By default they stay on the model's device.
-        dtype (`torch.dtype`, *optional*): Data type of the results. By default it is that of the model's output.
         progress (`str`, *optional*): Name of a progress bar. By default there is none.
 
     Returns:
@@ -66,7 +64,7 @@ def encode_images(
             while batch := list(islice(remaining, batch_size)):
                 inputs = processor(images=[[item] for item in batch], return_tensors="pt").to(model.device)
                 features = model.get_image_features(inputs["pixel_values"], inputs["frame_attention_mask"])
-                results = features[output][:, 0].to(device=device, dtype=dtype)  # each row is one image or video
+                results = features[output][:, 0].to(device)  # each row is one image or video
                 if output == "last_hidden_state" and inputs["pixel_values"].ndim == 6:  # padded to the longest video
                     results = [
                         row[: len(item)] if isinstance(item, list) else row[0]

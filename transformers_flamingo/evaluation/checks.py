@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Checks of a task, its data and a model that come before an evaluation computes anything."""
+"""Checks of a task, its data and a model, before an evaluation computes anything."""
 
 import os
 import zlib
@@ -10,35 +10,35 @@ from typing import Any
 import torch
 
 from ..data import VideoSegment
-from ..data.literal_text import special_token_spans
 from ..data.media_files import check_media_file
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.fingerprint import fingerprint
+from ..utils.literal_text import special_token_spans
 from .config import EvaluationConfig
 from .task import Example, Prediction, Task
 
 
 def check_task(task: Task, queries: Sequence[Example], support: Sequence[Example], config: EvaluationConfig) -> None:
     """
-    Check that the queries can be told apart and answered, and that there are enough demonstrations.
+    Check that queries have ids of their own and can be answered, and that there are enough demonstrations.
 
     Raises:
-        ValueError: they cannot, or there are too few.
+        ValueError: an id occurs twice, a query lacks candidates, or there are too few demonstrations.
     """
     if not queries:
         raise ValueError(f"{task.name} has no queries, so there is nothing to score. Check its files and its split.")
-    twice = sorted(id for id, count in Counter(query.id for query in queries).items() if count > 1)
-    if twice:
+    repeated = _repeated_ids(queries)
+    if repeated:
         raise ValueError(
-            f"{task.name} has {len(queries)} queries, of which {len(twice)} share an id with others, such as {twice[0]!r}. "
-            "Predictions are kept by id: give each its own."
+            f"{task.name} has {len(queries)} queries, of which {len(repeated)} share an id with others, such as {repeated[0]!r}. "
+            "Predictions are kept by id, so each query needs an id of its own."
         )
-    twice = sorted(id for id, count in Counter(shown.id for shown in support).items() if count > 1)
-    if twice:
+    repeated = _repeated_ids(support)
+    if repeated:
         raise ValueError(
-            f"{task.name} has {len(support)} examples to show, of which {len(twice)} share an id with others, such as {twice[0]!r}. "
-            "Images are kept by id: give each its own."
+            f"{task.name} has {len(support)} examples to show, of which {len(repeated)} share an id with others, such as {repeated[0]!r}. "
+            "Images are kept by id, so each example needs an id of its own."
         )
     most = max(max(config.shots), task.num_text_demonstrations if 0 in config.shots else 0)
     available = len(support) if config.support_size is None else min(len(support), config.support_size)
@@ -57,9 +57,13 @@ def check_task(task: Task, queries: Sequence[Example], support: Sequence[Example
             )
 
 
+def _repeated_ids(examples: Sequence[Example]) -> list[str]:
+    return sorted(id for id, count in Counter(example.id for example in examples).items() if count > 1)
+
+
 def check_references(task: Task, queries: Sequence[Example]) -> None:
     """
-    Check that every query can be scored, by scoring an empty answer: a missing reference would end a run after hours.
+    Check that every query can be scored, by scoring an empty answer. A missing reference would otherwise end a run after hours.
 
     Raises:
         ValueError: a query cannot be scored. The message names it.
@@ -77,11 +81,11 @@ def check_references(task: Task, queries: Sequence[Example]) -> None:
 
 def check_media(task: Task, examples: Iterable[Example]) -> None:
     """
-    Check that the files of all images and videos exist, and that rows may name them.
+    Check that the files of all images and videos exist, and may be read.
 
     Raises:
         FileNotFoundError: some are missing.
-        ValueError: one is no file that may be read. The message names the example.
+        ValueError: one is not a file that may be read. The message names the example.
         ImportError: there are videos, and PyAV is not installed.
     """
     missing, has_videos = set(), False
@@ -103,7 +107,7 @@ def check_media(task: Task, examples: Iterable[Example]) -> None:
     if missing:
         raise FileNotFoundError(
             f"{task.name}: {len(missing)} images or videos are missing, such as {', '.join(sorted(missing)[:5])}. Nothing was "
-            "computed. Fetch them, or check where the task looks for them."
+            "computed. Fetch them, or check the folder of the task."
         )
     if has_videos:
         try:
@@ -113,22 +117,22 @@ def check_media(task: Task, examples: Iterable[Example]) -> None:
 
 
 def _path(item: Any) -> str | None:
-    """The path or address of an item, if it is one."""
+    """Return the path or address of an item, if it has one."""
     if isinstance(item, VideoSegment):
         item = item.path
     if isinstance(item, dict):
         item = item.get("path") if item.get("bytes") is None else None
-    if isinstance(item, str):  # as it is: a path of a row knows what its source allows
+    if isinstance(item, str):  # unchanged: a `MediaPath` holds what its source allows
         return item
     return str(item) if isinstance(item, os.PathLike) else None
 
 
 def check_texts(task: Task, processor: FlamingoProcessor, examples: Iterable[Example]) -> None:
     """
-    Check that no text of the data has a special token, which would be read as a marker or as an end.
+    Check that no text of the data contains a special token, which would be read as a marker or as an end.
 
     Raises:
-        ValueError: one has. The message names the example.
+        ValueError: a text contains one. The message names the example.
     """
     candidates: set[str] = set()
     for example in examples:
@@ -152,7 +156,7 @@ def _check_text(task: Task, processor: FlamingoProcessor, example: Example, text
 
 def check_model(model: FlamingoModel) -> None:
     """
-    Check that all weights are numbers. A model with NaN ranks the first candidate first, which would pass for a score.
+    Check that all weights are finite. A model with NaN ranks the first candidate first, which would look like a real score.
 
     Raises:
         ValueError: a weight is NaN or infinite.
@@ -160,7 +164,7 @@ def check_model(model: FlamingoModel) -> None:
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and tensor.element_size() > 1 and not bool(torch.isfinite(tensor).all()):
             raise ValueError(
-                f"The weights in {name!r} are not all finite numbers, so every score would be meaningless. Train again."
+                f"The weights in {name!r} are not all finite numbers, so every score would be meaningless. Use another checkpoint."
             )
 
 
@@ -176,7 +180,7 @@ def fingerprint_examples(examples: Iterable[Example]) -> str:
 
 
 def _media_stamp(item: Any) -> Any:
-    """Return what changes when an image or video of an [`Example`] is replaced."""
+    """Return a value that changes when an image or video of an [`Example`] is replaced."""
     if isinstance(item, VideoSegment):
         return item.start, item.end, item.num_frames, _media_stamp(item.path)
     if isinstance(item, list | tuple):

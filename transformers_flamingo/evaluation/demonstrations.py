@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Which examples stand before a query, and the prompt that they make with it."""
+"""Choose the demonstrations for a query, and build the prompt from both."""
 
 import zlib
 from collections import defaultdict
@@ -15,29 +15,30 @@ from .engine import Prompt, media_of
 from .task import Example, Task
 
 
-# Vectors of unit length for examples of "support" or "query"
+# Returns vectors of unit length, (len(examples), width), for examples of the split "support" or "query"
 Embed = Callable[[Sequence[Example], str], np.ndarray]
 
 
 class Demonstrations:
     """
-    Chooses demonstrations for queries. The choice for one depends on nothing but the seed, the query and the pool: not
-    on the order of queries, on batches or on the number of processes.
+    Choose demonstrations for queries. The choice for a query depends only on the seed, the query and the pool, so it is the same
+    for any order of queries, batch size and number of processes.
 
     Args:
-        support (`Sequence[Example]`): What may be shown.
+        support (`Sequence[Example]`): The examples to choose from.
         selection (`str`, *optional*, defaults to `"random"`):
-            `"random"`: others for each query (OpenFlamingo's protocol). `"fixed"`: the same for all, so that their
-            cache is computed once. `"rices"`: those whose image is most like the query's, the most similar last
-            (Yang et al. 2022; paper, section 2.5).
+            `"random"`: a random set for each query (OpenFlamingo's protocol). `"fixed"`: one random set for all, so that its cache
+            is computed once. `"rices"`: the examples whose image is most similar to the query's, the most similar last (Yang et
+            al. 2022; paper, section 2.5).
         support_size (`int`, *optional*, defaults to 2048):
-            Number of random examples in the pool; `None` takes all. 2048 in the paper and in OpenFlamingo.
-        seed (`int`, *optional*, defaults to 0): Of all chance.
-        balanced (`bool`, *optional*, defaults to `False`): As many of each `group` as of any other, up to one.
-        embed ([`ImageEmbedder`], *optional*): Vectors for the images of examples; needed for `"rices"`.
+            Number of random examples in the pool, 2048 in the paper and in OpenFlamingo. `None` uses all.
+        seed (`int`, *optional*, defaults to 0): Seed of the pool and of each choice.
+        balanced (`bool`, *optional*, defaults to `False`): Whether the numbers of demonstrations of each `group` differ by at most 1.
+        embed ([`ImageEmbedder`], *optional*): Returns vectors for the images of examples. Needed for `"rices"`.
 
     Raises:
-        ValueError: the selection is not known, lacks `embed`, or balance is asked of examples without `group`.
+        ValueError: the selection is unknown, `"rices"` has no `embed`, `balanced` is set for examples without a `group`, or an
+            example has no answer.
     """
 
     def __init__(
@@ -53,10 +54,12 @@ class Demonstrations:
         if selection not in get_args(Selection):
             raise ValueError(f"`selection` is {selection!r}. It can be {', '.join(get_args(Selection))}.")
         if selection == "rices" and embed is None:
-            raise ValueError("`selection='rices'` compares images, and needs `embed`.")
+            raise ValueError("`selection='rices'` compares images, so it needs `embed`. Pass an ImageEmbedder.")
         unanswered = [example.id for example in support if example.answer is None]
         if unanswered:
-            raise ValueError(f"{len(unanswered)} examples have no answer to show, such as {unanswered[0]!r}.")
+            raise ValueError(
+                f"{len(unanswered)} examples have no answer to show, such as {unanswered[0]!r}. Remove them from the support."
+            )
         self.selection, self.seed, self.balanced, self.embed = selection, seed, balanced, embed
         pool = np.arange(len(support))
         if support_size is not None and support_size < len(support):
@@ -67,31 +70,36 @@ class Demonstrations:
             by_group = defaultdict(list)
             for index, example in enumerate(self.pool):
                 if example.group is None:
-                    raise ValueError(f"`balanced` is set, and {example.id!r} has no group. It is for classification.")
+                    raise ValueError(
+                        f"`balanced` is set, but example {example.id!r} has no group. Balance is for classification: remove it."
+                    )
                 by_group[example.group].append(index)
             self.groups = {group: np.array(by_group[group]) for group in sorted(by_group)}
         self._vectors: np.ndarray | None = None
 
     def choose(self, query: Example, count: int) -> list[Example]:
         """
-        `count` demonstrations in the order in which they are shown.
+        Return `count` demonstrations for a query, in the order in which they are shown.
 
         Raises:
-            ValueError: the pool has fewer.
+            ValueError: the pool has fewer examples.
         """
         if count > len(self.pool):
-            raise ValueError(f"{count} demonstrations are asked for, and the pool has {len(self.pool)}.")
+            raise ValueError(
+                f"{count} demonstrations are asked for, and the pool has {len(self.pool)}. Ask for fewer, or use a larger support."
+            )
         if self.selection == "rices":
             if self._vectors is None:
                 self._vectors = self.embed(self.pool, "support")
-            likeness = self._vectors @ self.embed([query], "query")[0]
-            ordered = [m[np.argsort(-likeness[m], kind="stable")] for m in self.groups.values()]
-            ordered.sort(key=lambda members: -likeness[members[0]])  # the most similar group gives the odd ones
+            similarity = self._vectors @ self.embed([query], "query")[0]
+            ordered = [m[np.argsort(-similarity[m], kind="stable")] for m in self.groups.values()]
+            ordered.sort(key=lambda members: -similarity[members[0]])  # the most similar group gives the odd ones
             chosen = _take_in_turn(ordered, count)
-            chosen = sorted(chosen, key=lambda i: (likeness[i], -i))
+            chosen = sorted(chosen, key=lambda i: (similarity[i], -i))
         else:
-            name = 0 if self.selection == "fixed" else zlib.crc32(query.id.encode())
-            rng = np.random.default_rng([self.seed, 2, name])
+            # Not `hash`, which differs between processes
+            key = 0 if self.selection == "fixed" else zlib.crc32(query.id.encode())
+            rng = np.random.default_rng([self.seed, 2, key])
             ordered = [rng.permutation(members) for members in self.groups.values()]
             chosen = _take_in_turn([ordered[i] for i in rng.permutation(len(ordered))], count)
             rng.shuffle(chosen)
@@ -99,7 +107,7 @@ class Demonstrations:
 
 
 def _take_in_turn(groups: Sequence[np.ndarray], count: int) -> list[int]:
-    """The first `count` of the first members of all groups, their second ones, and so on."""
+    """Return the first `count` of the first members of all groups, then their second members, and so on."""
     rounds = zip_longest(*(group.tolist() for group in groups))
     return [index for members in rounds for index in members if index is not None][:count]
 
@@ -113,18 +121,18 @@ def build_prompt(
     text_only: bool = False,
 ) -> Prompt:
     """
-    The prompt for a query.
+    Build the few-shot prompt for a query (paper, section 2.5).
 
         <image>{prompt}{answer}<|endofchunk|>{separator} ... <image>{prompt}
 
     Args:
-        task ([`Task`]): For its separator.
-        processor ([`FlamingoProcessor`]): For its tokens.
-        query ([`Example`]): What is asked.
-        demonstrations (`Sequence[Example]`): What is shown before.
+        task ([`Task`]): Has the separator.
+        processor ([`FlamingoProcessor`]): Has the special tokens.
+        query ([`Example`]): The example to answer.
+        demonstrations (`Sequence[Example]`): The examples before it.
         text_only (`bool`, *optional*, defaults to `False`):
-            Whether demonstrations are shown without their images and `<image>` tokens: the "0-shot" prompt of the
-            paper and of OpenFlamingo, which shows the form of an answer.
+            Whether demonstrations are shown without their images and `<image>` tokens. This is the "0-shot" prompt of the paper
+            and of OpenFlamingo, which shows the form of an answer.
     """
     shots, media = [], []
     for shown in demonstrations:
@@ -136,9 +144,14 @@ def build_prompt(
     return Prompt(*texts, tuple(media), tuple(query_media))
 
 
-def orders(demonstrations: Sequence[Example], count: int, seed: int) -> list[list[Example]]:
+def permute_demonstrations(demonstrations: Sequence[Example], count: int, seed: int) -> list[list[Example]]:
     """
-    Up to `count` different orders of the demonstrations, the given one first: prompt ensembling averages over them.
+    Return at most `count` different orders of the demonstrations, the given one first, for prompt ensembling.
+
+    Args:
+        demonstrations (`Sequence[Example]`): The demonstrations. Fewer than 6 may have fewer orders than `count`.
+        count (`int`): Maximum number of orders.
+        seed (`int`): Seed of the orders.
     """
     if len(demonstrations) <= 5:
         every = [list(order) for order in permutations(demonstrations)]

@@ -1,11 +1,11 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Answers prompts, by generation or by ranking of candidates, and computes nothing twice.
+Inference engine for few-shot evaluation: generates answers or ranks candidates, and caches images and shared prefixes.
 
-- The latents of an image depend on it alone: each is encoded once, however many prompts show it.
-- Prompts that begin with the same demonstrations share the cache of that prefix, which is computed once. After it, a
-  query costs what it costs without demonstrations, but for the attention of its few tokens to the longer text.
-- Candidates are scored from the cache of their context. The first token of each needs no further step at all.
+- The latents of an image depend on that image alone, so each image is encoded once for all prompts that show it.
+- Prompts that begin with the same demonstrations share the cache of that prefix, which is computed once. A query then costs
+  about as much as without demonstrations: only its few tokens attend to the longer text.
+- Candidates are scored from the cache of their context. The first token of each needs no further step.
 """
 
 import copy
@@ -28,10 +28,10 @@ from ..processing_flamingo import FlamingoProcessor
 from .task import Example, GenerationSettings
 
 
-# The first tokens of a candidate.
-Beginning = tuple[int, ...]
-# (row of the batch, beginning of a candidate) -> where the logits behind it are: their first two indices
-Places = dict[tuple[int, Beginning], tuple[int, int]]
+# The first tokens of a candidate
+Prefix = tuple[int, ...]
+# (row of the batch, prefix of a candidate) -> the first two indices of the logits that follow the prefix
+LogitIndex = dict[tuple[int, Prefix], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class MediaItem:
     An image or video in a prompt.
 
     Args:
-        key (`Hashable`): Its name: media of one key are the same, and are encoded once.
-        data (`Any`): The image, as anything that [`decode_image`] takes, a list of frames, or a [`VideoSegment`].
-        location (`str`): For error messages.
+        key (`Hashable`): Its identity. Items with the same key are encoded once.
+        data (`Any`): What [`load_media`] takes: an image in any form, a list of frames, or a [`VideoSegment`].
+        location (`str`, *optional*): Where it is from, for error messages.
     """
 
     key: Hashable
@@ -53,12 +53,12 @@ class MediaItem:
 @dataclass(frozen=True)
 class Prompt:
     """
-    What is asked: `prefix + query`, with one `<image>` for each item.
+    A prompt, `prefix + query`, with one `<image>` for each item of media.
 
     Args:
-        prefix (`str`): The demonstrations. It ends after a `<|endofchunk|>` and what separates it from the query.
-        query (`str`): What is to be continued.
-        prefix_media, query_media (`tuple[MediaItem, ...]`): The media of both.
+        prefix (`str`): The demonstrations. It ends with a `<|endofchunk|>` and the separator before the query.
+        query (`str`): The text to continue.
+        prefix_media, query_media (`tuple[MediaItem, ...]`, *optional*): The images and videos of both.
     """
 
     prefix: str
@@ -68,15 +68,17 @@ class Prompt:
 
     @property
     def text(self) -> str:
+        """Return the whole text."""
         return self.prefix + self.query
 
     @property
     def media(self) -> tuple[MediaItem, ...]:
+        """Return the images and videos of the whole text."""
         return self.prefix_media + self.query_media
 
 
 class _NanWatch(LogitsProcessor):
-    """Note whether any logit was NaN, without waiting for the accelerator at each step."""
+    """Record whether any logit was NaN, without waiting for the accelerator at each step."""
 
     def __init__(self):
         self.found: torch.Tensor | None = None
@@ -89,19 +91,19 @@ class _NanWatch(LogitsProcessor):
 
 class FewShotEngine:
     """
-    A model that answers prompts.
+    Inference engine that generates texts after prompts, or ranks candidates.
 
     Args:
         model ([`FlamingoModel`]): The model, on its device. It is put into evaluation mode.
-        processor ([`FlamingoProcessor`]): Its processor.
+        processor ([`FlamingoProcessor`]): The processor of the model.
         batch_size (`int`, *optional*, defaults to 8): Prompts answered together, and images encoded together.
-        max_candidate_tokens (`int`, *optional*, defaults to 256): About this many tokens of candidates are computed together.
-        max_cached_media (`int`, *optional*, defaults to 8192): Maximum number of media that are kept encoded, on the CPU.
+        max_candidate_tokens (`int`, *optional*, defaults to 256): Approximate number of candidate tokens computed together.
+        max_cached_media (`int`, *optional*, defaults to 8192): Maximum number of encoded images and videos that are kept, on the CPU.
         shares_prefix (`bool`, *optional*, defaults to `True`):
-            Whether prompts of one call that begin with the same demonstrations share their cache.
+            Whether prompts of one call that begin with the same demonstrations share the cache of these.
 
     Attributes:
-        num_encoded (`int`): Media encoded so far.
+        num_encoded (`int`): Number of images and videos encoded so far.
     """
 
     def __init__(
@@ -124,11 +126,9 @@ class FewShotEngine:
         self._latents: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
         self._prefix: tuple[tuple, Cache, list[int]] | None = None
 
-    # Images.
-
     @torch.inference_mode()
     def encode(self, media: Sequence[MediaItem]) -> None:
-        """Encode those of `media` that are not encoded yet, in batches."""
+        """Encode the items of `media` that are not encoded yet, in batches."""
         wanted = {item.key: item for item in media}
         new = [item for key, item in wanted.items() if key not in self._latents]
         for key in wanted.keys() & self._latents.keys():
@@ -142,30 +142,32 @@ class FewShotEngine:
             self._latents.popitem(last=False)
 
     def _image_features(self, rows: Sequence[Sequence[MediaItem]]) -> dict[str, Any]:
-        """Keywords for the model: the latents of each row, padded to the longest."""
+        """Return the keywords of the model for the latents of each row, padded to the longest row."""
         longest = max(map(len, rows))
         if longest == 0:
             return {}
-        some = self._latents[next(item.key for row in rows for item in row)]
-        latents = some.new_zeros(len(rows), longest, *some.shape)  # (B, N, L, Dv)
-        for index, row in enumerate(rows):
-            for place, item in enumerate(row):
-                latents[index, place] = self._latents[item.key]
+        first = self._latents[next(item.key for row in rows for item in row)]
+        latents = first.new_zeros(len(rows), longest, *first.shape)  # (B, N, L, Dv)
+        for i, row in enumerate(rows):
+            for j, item in enumerate(row):
+                latents[i, j] = self._latents[item.key]
         mask = torch.arange(longest) < torch.tensor([len(row) for row in rows])[:, None]
         device = self.model.device
         features = {"pooler_output": latents.to(device)}
         return {"mm_encoder_outputs": {"image": features}, "frame_attention_mask": mask.long().to(device)}
 
-    # Batches.
-
     def _token_ids(self, texts: Sequence[str], **kwargs) -> list[list[int]]:
         return self.processor.tokenizer(list(texts), **kwargs)["input_ids"]
 
-    def _batches(self, prompts: Sequence[Prompt]):
+    def _batches(
+        self, prompts: Sequence[Prompt]
+    ) -> Iterator[tuple[list[int], Cache | None, torch.Tensor, torch.Tensor, dict[str, Any]]]:
         """
-        Batches of prompts: their indices, the cache of a shared prefix or `None`, the token ids that come after it with
-        their mask, and the media that come after it. Rows after a prefix are of equal length, so that nothing is padded
-        between them and the prefix.
+        Group prompts into batches of their indices, the cache of a shared prefix or `None`, the token ids of the whole texts
+        `(B, T)`, their mask, and the keywords for the images that are not in the cache.
+
+        Rows after a shared prefix are of equal length: padding would be between the prefix and the query, where it would shift
+        positions. Without a prefix rows of similar length are together, so that there is little padding.
         """
         full_ids = self._token_ids([prompt.text for prompt in prompts])
         groups: dict[tuple, list[int]] = {}
@@ -175,7 +177,7 @@ class FewShotEngine:
         for key, group in groups.items():
             prefix_ids = self._token_ids([key[0]])[0] if key else []
             if any(full_ids[index][: len(prefix_ids)] != prefix_ids for index in group):
-                prefix_ids = []  # the tokenizer joins the end of the prefix with the beginning of the query
+                prefix_ids = []  # the tokenizer merged the end of the prefix with the beginning of the query
             buckets: dict[int, list[int]] = {}
             for index in sorted(group, key=lambda index: len(full_ids[index])):
                 buckets.setdefault(len(full_ids[index]) if prefix_ids else 0, []).append(index)
@@ -196,10 +198,10 @@ class FewShotEngine:
                     yield chosen, cache, ids.to(device), mask.to(device), self._image_features(media)
 
     def _prefix_cache(self, prompt: Prompt, ids: list[int]) -> Cache:
-        """The cache of a prefix. The last one is kept."""
+        """Return a copy of the cache of a prefix. The last one is kept for the next batch."""
         key = (prompt.prefix, prompt.prefix_media)
         if self._prefix is None or self._prefix[0] != key:
-            self._prefix = None  # before the next is made: there may not be room for two
+            self._prefix = None  # freed before the next one is made: there may not be memory for two
             outputs = self.model(
                 input_ids=torch.tensor([ids], device=self.model.device),
                 use_cache=True,
@@ -209,12 +211,17 @@ class FewShotEngine:
             self._prefix = (key, outputs.cache, ids)
         return copy.deepcopy(self._prefix[1])
 
-    # Answers.
-
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[str]:
         """
-        Generate a text after each prompt, and return it without special tokens.
+        Generate a text after each prompt.
+
+        Args:
+            prompts (`Sequence[Prompt]`): The prompts.
+            settings ([`GenerationSettings`]): Length, beams and other arguments of `generate()`.
+
+        Returns:
+            `list[str]`: The texts without special tokens.
 
         Raises:
             ValueError: the model gives NaN.
@@ -237,7 +244,7 @@ class FewShotEngine:
                 **{"eos_token_id": self.model.config.end_of_chunk_token_id, **settings.extra},
             )
             if watch.found is not None and bool(watch.found):
-                raise _not_numbers(self.model, prompts[chosen[0]])
+                raise _nan_error(self.model, prompts[chosen[0]])
             new = self.processor.batch_decode(generated[:, ids.shape[1] :], skip_special_tokens=True)
             for index, text in zip(chosen, new, strict=True):
                 texts[index] = text
@@ -245,17 +252,20 @@ class FewShotEngine:
 
     @torch.inference_mode()
     def rank(
-        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]], *, length_normalised: bool = True
+        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]], *, length_normalized: bool = True
     ) -> list[list[float]]:
         """
-        The log-likelihood of each candidate after its prompt.
+        Compute the log-likelihood of each candidate after its prompt.
 
-        Candidates are tokenized by themselves and scored without `<|endofchunk|>`, as in OpenFlamingo.
+        Candidates are tokenized separately from the prompt and scored without `<|endofchunk|>`, as in OpenFlamingo.
 
         Args:
             prompts (`Sequence[Prompt]`): The contexts.
-            candidates (`Sequence[Sequence[str]]`): Those of each prompt.
-            length_normalised (`bool`, *optional*, defaults to `True`): The mean over the tokens, not the sum.
+            candidates (`Sequence[Sequence[str]]`): The candidates of each prompt.
+            length_normalized (`bool`, *optional*, defaults to `True`): Whether to return the mean over tokens instead of the sum.
+
+        Returns:
+            `list[list[float]]`: The log-likelihoods, in nats, of the candidates of each prompt.
 
         Raises:
             ValueError: a candidate has no token, or the model gives NaN.
@@ -273,11 +283,11 @@ class FewShotEngine:
                 logits_to_keep=1,
                 **images,
             )
-            own = [candidates[index] for index in chosen]
-            scores = self._score_candidates(own, outputs.logits, mask, outputs.cache, length_normalised)
+            row_candidates = [candidates[index] for index in chosen]
+            scores = self._score_candidates(row_candidates, outputs.logits, mask, outputs.cache, length_normalized)
             for index, row in zip(chosen, scores, strict=True):
                 if not all(map(math.isfinite, row)):
-                    raise _not_numbers(self.model, prompts[index])
+                    raise _nan_error(self.model, prompts[index])
                 results[index] = row
         return results
 
@@ -287,62 +297,64 @@ class FewShotEngine:
         context_logits: torch.Tensor,
         mask: torch.Tensor,
         cache: Cache,
-        length_normalised: bool,
+        length_normalized: bool,
     ) -> list[list[float]]:
         """
-        Scores of the candidates of each row, given the logits `(B, 1, V)` behind its context, and its mask and cache.
+        Score the candidates of each row, given the logits `(B, 1, V)` after its context, and its mask and cache.
 
-        Candidates share what they begin with: what is computed are the distinct beginnings. The last token of a
-        candidate is looked up behind the beginning before it, and computed only if another candidate continues it.
+        Candidates are scored as a prefix tree, so shared prefixes are computed only once. The probability of the last token of a
+        candidate follows from the logits after the tokens before it, so that token is an input only if another candidate
+        continues it.
         """
-        flat = [candidate for own in candidates for candidate in own]
+        flat = [candidate for row_candidates in candidates for candidate in row_candidates]
         flat_ids = self._token_ids(flat, add_special_tokens=False) if flat else []
         for candidate, ids in zip(flat, flat_ids, strict=True):
             if not ids:
                 raise ValueError(f"The candidate {candidate!r} has no token, so it has no likelihood. Remove it.")
         remaining = iter(flat_ids)
-        all_ids = [[tuple(next(remaining)) for _ in own] for own in candidates]
-        next_tokens: dict[tuple[int, Beginning], set[int]] = {}
-        for row, own in enumerate(all_ids):
-            for ids in own:
+        all_ids = [[tuple(next(remaining)) for _ in row_candidates] for row_candidates in candidates]
+        next_tokens: dict[tuple[int, Prefix], set[int]] = {}
+        for row, row_ids in enumerate(all_ids):
+            for ids in row_ids:
                 for length, token in enumerate(ids):
                     next_tokens.setdefault((row, ids[:length]), set()).add(token)
-        beginnings = [sorted({ids[:n] for ids in own for n in range(1, len(ids))}) for own in all_ids]
-        behind_contexts = {(row, ()): (row, 0) for row, own in enumerate(all_ids) if own}
-        log_probs = self._look_up(next_tokens, behind_contexts, context_logits)
-        layout = self._as_trees if self._takes_trees(cache) else self._as_rows
-        for inputs, places in layout(beginnings, mask, cache):
-            # Nothing holds on to the logits of one chunk while those of the next are made
-            log_probs |= self._look_up(next_tokens, places, self.model(**inputs, use_cache=True).logits)
+        prefixes = [sorted({ids[:n] for ids in row_ids for n in range(1, len(ids))}) for row_ids in all_ids]
+        after_contexts = {(row, ()): (row, 0) for row, row_ids in enumerate(all_ids) if row_ids}
+        log_probs = self._gather_log_probs(next_tokens, after_contexts, context_logits)
+        batches = self._tree_batches if self._supports_tree_attention(cache) else self._row_batches
+        for inputs, index in batches(prefixes, mask, cache):
+            # Not assigned to a name, which would keep the logits of one chunk while those of the next are computed
+            log_probs |= self._gather_log_probs(next_tokens, index, self.model(**inputs, use_cache=True).logits)
         return [
             [
-                sum(log_probs[row, ids[:n]] for n in range(1, len(ids) + 1)) / (len(ids) if length_normalised else 1)
-                for ids in own
+                sum(log_probs[row, ids[:n]] for n in range(1, len(ids) + 1)) / (len(ids) if length_normalized else 1)
+                for ids in row_ids
             ]
-            for row, own in enumerate(all_ids)
+            for row, row_ids in enumerate(all_ids)
         ]
 
     @staticmethod
-    def _look_up(
-        next_tokens: dict[tuple[int, Beginning], set[int]], places: Places, logits: torch.Tensor
-    ) -> dict[tuple[int, Beginning], float]:
-        """The log-probability of the last token of each beginning that is one token longer than those in `places`."""
-        wanted = [(*key, token, *place) for key, place in places.items() for token in next_tokens[key]]
+    def _gather_log_probs(
+        next_tokens: dict[tuple[int, Prefix], set[int]], index: LogitIndex, logits: torch.Tensor
+    ) -> dict[tuple[int, Prefix], float]:
+        """Return the log-probability of each token that follows a prefix in `index`, by the prefix with that token."""
+        wanted = [(*key, token, *indices) for key, indices in index.items() for token in next_tokens[key]]
         if not wanted:
             return {}
-        token, i, j = torch.tensor([item[2:] for item in wanted], device=logits.device).unbind(dim=1)
-        # No softmax of the whole vocabulary is written down
+        token, i, j = torch.tensor([entry[2:] for entry in wanted], device=logits.device).unbind(dim=1)
+        # Avoids materializing the softmax over the full vocabulary
         values = logits[i, j, token].float() - logits.float().logsumexp(dim=-1)[i, j]
         return {
-            (row, (*beginning, last)): value
-            for (row, beginning, last, *_), value in zip(wanted, values.tolist(), strict=True)
+            (row, (*prefix, last)): value
+            for (row, prefix, last, *_), value in zip(wanted, values.tolist(), strict=True)
         }
 
-    def _takes_trees(self, cache: Cache) -> bool:
+    def _supports_tree_attention(self, cache: Cache) -> bool:
         """
-        Whether it is certain that attention and positions are those that are asked for: masks and positions of any form are
-        taken by language models with the library's attention interface, but not by its flash kernels, nor where a layer
-        forgets what is far away in the cache. ALiBi and masks of a model's own count from one column to the next.
+        Return whether the model supports tree attention, i.e. arbitrary 4-D masks and position ids.
+
+        It must use the standard attention interface, without flash attention and sliding-window layers. ALiBi and models that
+        make their own masks derive positions from the columns, so siblings in the tree would get wrong ones.
         """
         language_model = self.model.language_model
         return (
@@ -352,50 +364,59 @@ class FewShotEngine:
             and all(type(layer) in (DynamicLayer, MediaCacheLayer) for layer in cache.layers)
         )
 
-    def _as_trees(
-        self, beginnings: list[list[Beginning]], mask: torch.Tensor, cache: Cache
-    ) -> Iterator[tuple[dict[str, Any], Places]]:
+    def _tree_batches(
+        self, prefixes: list[list[Prefix]], mask: torch.Tensor, cache: Cache
+    ) -> Iterator[tuple[dict[str, Any], LogitIndex]]:
         """
-        Inputs of the model in which all beginnings follow the context in one row, as a tree: each token sees the context and
-        those before it in its own beginning. No context is copied.
+        Make inputs in which all prefixes of a row follow its context as one tree. Each token attends to the context, to the tokens
+        before it in its prefix and to itself. The context is not copied.
         """
         size = max(1, self.max_candidate_tokens // len(mask))
-        for trees in zip_longest(*(_trees(own, size) for own in beginnings), fillvalue={}):
+        for trees in zip_longest(*(_split_into_trees(row_prefixes, size) for row_prefixes in prefixes), fillvalue={}):
             length = max(map(len, trees))
             ids = torch.full((len(trees), length), self.processor.tokenizer.pad_token_id)
             depths = torch.ones_like(ids)
             for row, tree in enumerate(trees):
-                ids[row, : len(tree)] = torch.tensor([beginning[-1] for beginning in tree], dtype=torch.long)
-                depths[row, : len(tree)] = torch.tensor([len(beginning) for beginning in tree], dtype=torch.long)
-            sees = torch.zeros(len(trees), length, length, dtype=torch.bool)
-            is_before = [
-                (row, place, tree[beginning[:n]])
+                ids[row, : len(tree)] = torch.tensor([prefix[-1] for prefix in tree], dtype=torch.long)
+                depths[row, : len(tree)] = torch.tensor([len(prefix) for prefix in tree], dtype=torch.long)
+            attends = torch.zeros(len(trees), length, length, dtype=torch.bool)
+            ancestors = [
+                (row, column, tree[prefix[:n]])
                 for row, tree in enumerate(trees)
-                for beginning, place in tree.items()
-                for n in range(1, len(beginning) + 1)
+                for prefix, column in tree.items()
+                for n in range(1, len(prefix) + 1)
             ]
-            sees[torch.tensor(is_before).unbind(dim=1)] = True
-            sees = torch.cat([mask.bool()[:, None].expand(-1, length, -1), sees.to(mask.device)], dim=-1)
+            attends[torch.tensor(ancestors).unbind(dim=1)] = True
+            attends = torch.cat([mask.bool()[:, None].expand(-1, length, -1), attends.to(mask.device)], dim=-1)
             dtype = self.model.language_model.dtype
-            hidden = torch.zeros(sees.shape, dtype=dtype, device=mask.device)
+            bias = torch.zeros(attends.shape, dtype=dtype, device=mask.device)
             inputs = {
                 "input_ids": ids.to(mask.device),
-                "attention_mask": hidden.masked_fill(~sees, torch.finfo(dtype).min)[:, None],  # (B, 1, T, past + T)
+                "attention_mask": bias.masked_fill(~attends, torch.finfo(dtype).min)[:, None],  # (B, 1, T, past + T)
                 "position_ids": mask.sum(dim=1, keepdim=True) + depths.to(mask.device) - 1,
                 "cache": cache,
             }
             yield inputs, {(row, ids): (row, j) for row, tree in enumerate(trees) for ids, j in tree.items()}
             cache.crop(-length)
 
-    def _as_rows(
-        self, beginnings: list[list[Beginning]], mask: torch.Tensor, cache: Cache
-    ) -> Iterator[tuple[dict[str, Any], Places]]:
-        """The same with a row for each longest beginning, after a copy of its context: for any language model."""
+    def _row_batches(
+        self, prefixes: list[list[Prefix]], mask: torch.Tensor, cache: Cache
+    ) -> Iterator[tuple[dict[str, Any], LogitIndex]]:
+        """
+        Make inputs with a row for each longest prefix, after a copy of its context. This works for any language model.
+
+        Prefixes are sorted, so one that the next does not continue is a longest one.
+        """
         all_paths = [
             sorted(
-                (ids for ids, after in zip_longest(own, own[1:], fillvalue=()) if after[: len(ids)] != ids), key=len
+                (
+                    ids
+                    for ids, after in zip_longest(row_prefixes, row_prefixes[1:], fillvalue=())
+                    if after[: len(ids)] != ids
+                ),
+                key=len,
             )
-            for own in beginnings
+            for row_prefixes in prefixes
         ]
         longest = max((len(path) for paths in all_paths for path in paths), default=1)
         size = max(1, self.max_candidate_tokens // (len(mask) * longest))
@@ -405,12 +426,12 @@ class FewShotEngine:
             width = max(len(path) for paths in chunk for path in paths)
             ids = torch.full((len(chunk) * repeats, width), self.processor.tokenizer.pad_token_id)
             is_text = torch.zeros_like(ids)
-            places: Places = {}
+            index: LogitIndex = {}
             for row, paths in enumerate(chunk):
                 for i, path in enumerate(paths, row * repeats):
                     ids[i, : len(path)] = torch.tensor(path)
                     is_text[i, : len(path)] = 1
-                    places |= {(row, path[:n]): (i, n - 1) for n in range(1, len(path) + 1)}
+                    index |= {(row, path[:n]): (i, n - 1) for n in range(1, len(path) + 1)}
             repeated = copy.deepcopy(cache)
             repeated.batch_repeat_interleave(repeats)
             inputs = {
@@ -418,32 +439,33 @@ class FewShotEngine:
                 "attention_mask": torch.cat([mask.repeat_interleave(repeats, dim=0), is_text.to(mask.device)], dim=1),
                 "cache": repeated,
             }
-            yield inputs, places
+            yield inputs, index
 
 
-def _not_numbers(model: FlamingoModel, prompt: Prompt) -> ValueError:
+def _nan_error(model: FlamingoModel, prompt: Prompt) -> ValueError:
     return ValueError(
         f"The model gives NaN or infinite likelihoods in {str(model.dtype).removeprefix('torch.')} for the prompt {prompt.text[:200]!r}, "
         "so its answers would be meaningless. Use another dtype (float32 or bfloat16), or check the weights."
     )
 
 
-def _trees(beginnings: list[Beginning], size: int) -> Iterator[dict[Beginning, int]]:
+def _split_into_trees(prefixes: list[Prefix], size: int) -> Iterator[dict[Prefix, int]]:
     """
-    Sorted beginnings in chunks of about `size`, each with its place. One that is needed in two chunks is in both, and all
-    come after what they begin with.
+    Split sorted prefixes into trees of about `size` tokens, and map each prefix to its column.
+
+    A prefix that is needed in two trees is in both. Each comes after the shorter prefixes that it continues.
     """
-    tree: dict[Beginning, int] = {}
-    for beginning in beginnings:
+    tree: dict[Prefix, int] = {}
+    for prefix in prefixes:
         if len(tree) >= size:
             yield tree
             tree = {}
-        for n in range(1, len(beginning) + 1):
-            tree.setdefault(beginning[:n], len(tree))
+        for n in range(1, len(prefix) + 1):
+            tree.setdefault(prefix[:n], len(tree))
     if tree:
         yield tree
 
 
 def media_of(example: Example, kind: str) -> list[MediaItem]:
-    """The media of an example; `kind` is where it is from, such as `"query"`: ids are unique in a split only."""
+    """Return the media of an example. `kind` is its split, such as `"query"`: ids are unique within a split only."""
     return [MediaItem((kind, example.id, i), data, f"{kind} {example.id!r}") for i, data in enumerate(example.media)]

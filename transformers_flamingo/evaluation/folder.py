@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Hold the folder of one evaluation against others, and read what runs that were cut short left in it."""
+"""The folder of an evaluation: locks it, checks its settings, and reads and merges its results."""
 
 import json
 from collections.abc import Iterator
@@ -24,17 +24,17 @@ LOCK_NAME = ".lock"
 @contextmanager
 def hold_folder(directory: Path, settings: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
     """
-    Keep other evaluations out of a folder, and check that what is in it belongs to this one.
+    Lock a folder against other evaluations, and check that its content belongs to this one.
 
-    The processes of one `accelerate launch` or `torchrun` share the folder: the main one holds the lock. The system releases it
-    when that process ends, however it ends.
+    The processes of one `accelerate launch` or `torchrun` share the folder, and the main process holds the lock. The operating
+    system releases it when that process ends, even if it is killed.
 
     Args:
         directory (`Path`): The folder. It is made if it is missing.
-        settings (`dict`): What predictions depend on.
+        settings (`dict`): The settings that the predictions depend on.
 
     Yields:
-        `dict` or `None`: The earlier results in the folder.
+        `dict` or `None`: The earlier results in the folder, if there are any.
 
     Raises:
         ValueError: the folder is of other settings, or its settings are damaged. Raised in all processes.
@@ -57,8 +57,8 @@ def hold_folder(directory: Path, settings: dict[str, Any]) -> Iterator[dict[str,
 
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Refuse a folder whose predictions depend on other settings."""
-    # Each run has a file: these may be added to
+    """Refuse to mix predictions made with different settings."""
+    # Not compared: each run has a file of its own, so runs with other shots and seeds may be added
     settings = {key: value for key, value in settings.items() if key not in ("shots", "seeds", "blind")}
     if not path.is_file():
         write_json(path, settings)
@@ -68,7 +68,7 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
         changed = [name for name in settings if saved.get(name) != settings[name]]
     except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"{str(path)!r} is damaged ({error}), so it is unknown what the predictions next to it depend on. Delete the folder, "
+            f"{str(path)!r} is damaged ({error}), so it is unknown which settings the predictions next to it were made with. Delete the folder, "
             "or choose another output directory."
         ) from error
     if changed:
@@ -80,7 +80,7 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
-    """Read the results of one evaluation. `None` if there are none, or the file is cut short or something else."""
+    """Read the results of one evaluation. Return `None` if there are none, or the file is damaged or not one of results."""
     if not path.is_file():  # a FIFO would wait for a writer
         return None
     try:
@@ -100,44 +100,15 @@ def read_summary(path: Path) -> dict[str, Any] | None:
     return summary if is_complete and all(isinstance(number, int | float) for number in numbers) else None
 
 
-def set_aside(path: Path, what_follows: str) -> None:
-    """Rename a damaged file, so that it is neither read nor lost, and say so."""
+def set_aside(path: Path, consequence: str) -> None:
+    """Rename a damaged file, so that it is neither read nor lost, and log a warning that ends with `consequence`."""
     name = path.name + ".damaged"
-    logger.warning(f"{str(path)!r} is cut short or damaged. It is renamed to {name!r}. {what_follows}")
+    logger.warning(f"{str(path)!r} is truncated or damaged. It is renamed to {name!r}. {consequence}")
     path.replace(path.with_name(name))
 
 
-def read_predictions(path: Path) -> dict[str, dict[str, Any]]:
-    """
-    Read the predictions of one run by the id of their query.
-
-    A last line that was cut short is not one. Other damaged lines are reported and not returned: their queries are answered again.
-    """
-    records, damaged = {}, 0
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        try:
-            record = json.loads(line)
-            records[record["id"]] = {name: record[name] for name in _RECORD if name in record}
-            complete = record.keys() >= _REQUIRED and isinstance(record["text"], str)
-            if complete and record["likelihoods"] is not None:
-                complete = all(isinstance(value, float | int) for value in record["likelihoods"])
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            damaged += 1
-            continue
-        if not complete:
-            del records[record["id"]]
-            damaged += 1
-    if damaged:
-        logger.warning(f"{str(path)!r} has {damaged} damaged lines. Their queries are answered again.")
-    return records
-
-
-_RECORD = ("id", "shots", "prompt", "text", "likelihoods", "references", "score")
-_REQUIRED = {"id", "text", "likelihoods"}
-
-
 def merge_summaries(earlier: dict[str, Any], summary: dict[str, Any], metric: str) -> dict[str, Any]:
-    """Add the results of an earlier call with other shots or seeds to those of this one."""
+    """Merge the results of an earlier evaluation, with other shots or seeds, into those of this one."""
     by_shots = {entry["shots"]: entry for entry in earlier["results"]}
     for entry in summary["results"]:
         merged = by_shots.setdefault(entry["shots"], {"shots": entry["shots"]})

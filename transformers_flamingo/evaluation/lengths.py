@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Measure the longest prompt of an evaluation before anything is computed."""
+"""Check of the longest prompt of an evaluation, before anything is computed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -25,18 +25,18 @@ def check_lengths(
     """
     Check that every prompt with its answer fits into the positions of the language model.
 
-    Rotary positions have no limit. Where a prompt is longer than the texts that such a model was made for, a warning says so.
+    Rotary positions have no limit. If a prompt is longer than the texts such a model was trained on, a warning is logged.
 
     Args:
         model ([`FlamingoModel`]): The model.
         processor ([`FlamingoProcessor`]): Its processor.
         task ([`Task`]): The task.
         queries (`Sequence[Example]`): The queries.
-        pools (`Mapping[int, Demonstrations]`): The demonstrations of each seed.
+        pools (`Mapping[int, Demonstrations]`): The pool of demonstrations of each seed.
         shots (`Iterable[int]`): Numbers of demonstrations.
 
     Raises:
-        ValueError: a prompt is too long. The message names the query, the number of shots and those that fit.
+        ValueError: a prompt is too long. The message names the query, the number of shots and the numbers that fit.
     """
     limit = model.max_text_length
     trained = getattr(model.config.text_config, "max_position_embeddings", None)
@@ -59,10 +59,10 @@ def find_too_long(
     shots: Iterable[int],
 ) -> str | None:
     """
-    Describe the longest prompt that does not fit into `limit` positions, at the smallest number of shots where one does not.
+    Describe the longest prompt that does not fit into `limit` positions, at the smallest number of shots for which there is one.
 
-    Where the longest query with the longest demonstrations fits, so does every prompt, and nothing else is measured. With
-    `selection="rices"` the demonstrations depend on the images: they are compared only where the lengths leave it open.
+    If the longest query fits together with the longest demonstrations, so does every prompt, and no more is measured. With
+    `selection="rices"` demonstrations depend on the images, which are compared only if the lengths alone do not decide.
     """
     lengths = _Lengths(task, processor, queries)
     fitting: list[int] = []
@@ -72,7 +72,7 @@ def find_too_long(
             if worst is not None:
                 query, length, budget = worst
                 what = "its answer may add" if task.generation is not None else "the longest candidate adds"
-                fit = f"these fit: {', '.join(map(str, fitting))}" if fitting else "none that was asked for fits"
+                fit = f"these fit: {', '.join(map(str, fitting))}" if fitting else "none of those asked for fits"
                 return (
                     f"{task.name}: with {count} shots (seed {seed}) the prompt of query {query.id!r} has {length} tokens and {what} "
                     f"{budget}, but the language model has {limit} positions. Use fewer shots ({fit}), shorter texts, or a language "
@@ -83,7 +83,11 @@ def find_too_long(
 
 
 class _Lengths:
-    """Count tokens, each text tokenized once. Special tokens split a prompt, so its parts can be added up."""
+    """
+    Numbers of tokens of queries and demonstrations, each text tokenized once.
+
+    Special tokens split a text before tokenization, so the number of tokens of a prompt is the sum over its parts.
+    """
 
     def __init__(self, task: Task, processor: FlamingoProcessor, queries: Sequence[Example]):
         self.task, self.processor, self.queries = task, processor, queries
@@ -99,10 +103,10 @@ class _Lengths:
         if not texts:
             return []
         ids = self.processor.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-        return [len(own) for own in ids]
+        return [len(text_ids) for text_ids in ids]
 
     def _budgets(self) -> list[int]:
-        """Count the positions that the answer to each query takes. The last token of an answer is not fed to the model."""
+        """Return the number of positions for the answer to each query. The last token of an answer is not fed to the model."""
         settings = self.task.generation
         if settings is not None:
             return [settings.extra.get("max_new_tokens", settings.max_new_tokens) - 1] * len(self.queries)
@@ -112,16 +116,16 @@ class _Lengths:
         return [known[tuple(query.candidates)] for query in self.queries]
 
     def longest(self, pool: Demonstrations, shots: int, limit: int) -> tuple[Example, int, int] | None:
-        """Return the query whose prompt is longest, with its tokens and those of its answer; `None` if all fit."""
+        """Return the query with the longest prompt, its number of tokens and that of its answer, or `None` if all fit."""
         count = shots or self.task.num_text_demonstrations
         is_text_only = shots == 0
-        own = sorted(self._of_pool(pool, is_text_only))
+        lengths = sorted(self._of_pool(pool, is_text_only))
         needs = [length + budget for length, budget in zip(self.of_queries, self.budgets, strict=True)]
-        if max(needs) + sum(own[-count:] if count else []) <= limit:
+        if max(needs) + sum(lengths[-count:] if count else []) <= limit:
             return None
-        if pool.selection == "rices" and max(needs) + sum(own[:count]) > limit:
+        if pool.selection == "rices" and max(needs) + sum(lengths[:count]) > limit:
             worst = needs.index(max(needs))
-            return self.queries[worst], self.of_queries[worst] + sum(own[:count]), self.budgets[worst]
+            return self.queries[worst], self.of_queries[worst] + sum(lengths[:count]), self.budgets[worst]
         by_example = dict(zip(map(id, pool.pool), self._of_pool(pool, is_text_only), strict=True))
         chosen = (pool.choose(query, count) for query in self.queries)
         totals = [

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""List the scores that Flamingo (Alayrac et al. 2022) and OpenFlamingo (Awadalla et al. 2023) report, for comparison."""
+"""Published scores of Flamingo (Alayrac et al. 2022) and OpenFlamingo (Awadalla et al. 2023), for comparison."""
 
 import json
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from pathlib import Path
 @dataclass(frozen=True)
 class PublishedScore:
     """
-    One published number.
+    A published score.
 
     Args:
         model (`str`): `"Flamingo-9B"`, or the name of a released OpenFlamingo checkpoint.
-        shots (`int`): Demonstrations with images; at 0 there were two of text alone.
-        score (`float`): On the scale of the papers: CIDEr times 100, all others in percent.
+        shots (`int`): Number of demonstrations with images. At 0 there were two without images.
+        score (`float`): Score on the scale of the papers: CIDEr times 100, all others in percent.
         source (`str`): Paper and table.
-        demonstrations (`str`, *optional*): `"random"` or `"rices"`; `None` where not recorded here.
-        std (`float`, *optional*): Over three seeds; `None` where not given.
+        demonstrations (`str`, *optional*): `"random"` or `"rices"`. `None` if it is not recorded here.
+        std (`float`, *optional*): Standard deviation over three seeds. `None` if it was not published.
     """
 
     model: str
@@ -30,8 +30,11 @@ class PublishedScore:
 
 def published_scores(task: str) -> list[PublishedScore]:
     """
-    The published scores on a task, by its name on the command line; none where nothing was published. Those of NExT-QA,
-    `"nextqa_open_ended"`, are the WUPS of open-ended answers, which the task `nextqa` does not compute.
+    Return the published scores on a task, an empty list if there are none.
+
+    Args:
+        task (`str`): Name of the task on the command line. `"nextqa_open_ended"` has the WUPS of open-ended answers to NExT-QA,
+            which the task `nextqa` does not compute.
     """
     series = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8")).get(task, [])
     return [

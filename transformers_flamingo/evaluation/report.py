@@ -1,10 +1,10 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Results as a plot and as rows of a card."""
+"""Report of an evaluation: a plot, and rows of a model card."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..cards.model_card import FlamingoModelCardData
 from ..modeling_flamingo import FlamingoModel
@@ -13,14 +13,18 @@ from .folder import RESULTS_NAME, read_summary, set_aside
 from .published import PublishedScore
 
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
 def read_results(directory: str | os.PathLike) -> list[dict[str, Any]]:
-    """Read what [`evaluate`] wrote into the folders of `directory`, in the order of their names, without damaged files."""
+    """Read what [`evaluate`] wrote into the folders of `directory`, in the order of their names, and skip damaged files."""
     summaries = [read_summary(path) for path in sorted(Path(directory).glob(f"*/{RESULTS_NAME}"))]
     return [summary for summary in summaries if summary is not None]
 
 
 def check_results(directory: str | os.PathLike) -> None:
-    """Set aside the damaged results in the folders of `directory`: the card would lack them without a word."""
+    """Rename damaged results in the folders of `directory`, with a warning. Otherwise the card would silently lack them."""
     for path in sorted(Path(directory).glob(f"*/{RESULTS_NAME}")):
         if read_summary(path) is None:
             set_aside(path, "The card lacks its scores until that task is evaluated again.")
@@ -28,9 +32,9 @@ def check_results(directory: str | os.PathLike) -> None:
 
 def describe_queries(summary: dict[str, Any]) -> str:
     """
-    Name what was scored: `"coco"`, or `"coco, subset of 48 of 5,000 queries"`.
+    Name the scored queries: `"coco"`, or `"coco, subset of 48 of 5,000 queries"`.
 
-    A score over other queries than all of a benchmark's is not its score, and never has its bare name.
+    Only a score over all queries of a benchmark has its bare name.
     """
     if not summary.get("is_subset"):
         return summary["task"]
@@ -63,7 +67,7 @@ def card_scores(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _demonstrations(protocol: dict[str, Any]) -> str:
-    """Say how demonstrations were chosen: `"random from 2,048"`."""
+    """Describe the choice of demonstrations: `"random from 2,048"`."""
     words = [protocol["selection"]]
     if protocol.get("support_size") is not None:
         words.append(f"from {protocol['support_size']:,}")
@@ -74,7 +78,9 @@ def _demonstrations(protocol: dict[str, Any]) -> str:
 
 def write_evaluation_card(model: FlamingoModel, directory: str | os.PathLike, **facts: Any) -> None:
     """
-    Write `README.md` into `directory`: the card of a model with its results in the folders there, and no other model's.
+    Write `README.md` into `directory`: the card of a model with its results in the folders of `directory`.
+
+    Results of other models are left out. A fingerprint of the weights tells models apart.
 
     Args:
         model ([`FlamingoModel`]): The model.
@@ -88,7 +94,9 @@ def write_evaluation_card(model: FlamingoModel, directory: str | os.PathLike, **
     card.save(Path(directory) / "README.md")
 
 
-def plot_results(path: str | os.PathLike, summary: dict[str, Any], published: Sequence[PublishedScore] = ()) -> None:
+def plot_results(
+    path: str | os.PathLike, summary: dict[str, Any], published: Sequence[PublishedScore] = ()
+) -> "Figure":
     """
     Plot score against shots, with its spread over seeds, the blind score dotted and published scores thin. Needs matplotlib.
 
@@ -99,44 +107,29 @@ def plot_results(path: str | os.PathLike, summary: dict[str, Any], published: Se
         path (`str`): The image file.
         summary (`dict`): What [`evaluate`] returned.
         published (`Sequence[PublishedScore]`, *optional*): Those of the same task.
+
+    Returns:
+        `matplotlib.figure.Figure`: The figure that was written.
     """
-    import matplotlib
+    from ..cards.plotting import ShotCurve, ShotPanel, plot_shots
 
-    matplotlib.use("Agg")  # no screen is needed
-    from matplotlib import pyplot as plt
-
-    entries = sorted(summary["results"], key=lambda entry: entry["shots"])
-    shots = [entry["shots"] for entry in entries]
-    # Shots double: equal steps for them, 0 included
-    place = {count: i for i, count in enumerate(sorted({*shots, *(row.shots for row in published)}))}
-    figure, axes = plt.subplots(figsize=(11, 4.5))
-    axes.set_prop_cycle(color=plt.get_cmap("tab20").colors)
-    series: dict[str, list[PublishedScore]] = {}
-    for row in sorted(published, key=lambda row: row.shots):
-        series.setdefault(row.model + (", RICES" if row.demonstrations == "rices" else ""), []).append(row)
-    for name, rows in sorted(series.items()):
-        places, values = [place[row.shots] for row in rows], [row.score for row in rows]
-        axes.plot(places, values, ".-", linewidth=0.8, alpha=0.6, label=f"{name} (published)")
+    series: dict[str, dict[int, float]] = {}
+    for row in published:
+        name = row.model + (", RICES" if row.demonstrations == "rices" else "")
+        series.setdefault(name, {})[row.shots] = row.score
+    curves = [ShotCurve(f"{name} (published)", scores, style="published") for name, scores in sorted(series.items())]
     mark = _incomparable(summary)
     name = (summary["model"] or "this model") + (f" ({mark})" if mark else "")
-    for prefix, style, label in (("", "o-", name), ("blind_", "o:", "blind")):
-        measured = [entry for entry in entries if f"{prefix}mean" in entry]
-        if measured:
-            means, stds = ([entry[f"{prefix}{kind}"] for entry in measured] for kind in ("mean", "std"))
-            places = [place[entry["shots"]] for entry in measured]
-            axes.errorbar(places, means, yerr=stds, fmt=style, color="black", capsize=3, markersize=4, label=label)
-    axes.set(xlabel="shots", ylabel=summary["metric"])
-    axes.set_title(plot_title(summary, bool(published)), fontsize=9)
-    axes.set_xticks(list(place.values()), [str(count) for count in place])
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    for prefix, style, label in (("", "measured", name), ("blind_", "control", "blind")):
+        entries = [entry for entry in summary["results"] if f"{prefix}mean" in entry]
+        if entries:
+            means, stds = ({e["shots"]: e[f"{prefix}{kind}"] for e in entries} for kind in ("mean", "std"))
+            curves.append(ShotCurve(label, means, "black", style, stds))
+    return plot_shots(path, [ShotPanel(plot_title(summary, bool(published)), curves)], summary["metric"])
 
 
 def plot_title(summary: dict[str, Any], has_published: bool) -> str:
-    """Say what a plot shows, and that it is not comparable with published scores where it is not."""
+    """Describe a plot, and state if its scores are not comparable with published ones."""
     split = f", split {summary['split']}" if summary.get("split") else ""
     seeds = sorted({int(seed) for entry in summary["results"] for seed in entry["scores"]})
     title = (
@@ -148,7 +141,7 @@ def plot_title(summary: dict[str, Any], has_published: bool) -> str:
 
 
 def _incomparable(summary: dict[str, Any]) -> str:
-    """Say why the scores are not those of the benchmark; empty if they are."""
+    """Return why the scores are not those of the benchmark, or an empty text if they are."""
     if summary.get("is_subset"):
         return "subset" if summary["num_queries"] < summary["num_available"] else "other data"
     return "" if summary.get("is_published_split", True) else "another split"

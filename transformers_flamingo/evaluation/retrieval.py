@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Vectors of images, for retrieval of demonstrations (RICES: Yang et al. 2022; paper, section 2.5)."""
+"""Image embeddings for the retrieval of demonstrations (RICES: Yang et al. 2022; paper, section 2.5)."""
 
 from collections.abc import Hashable, Sequence
 
@@ -18,20 +18,20 @@ from .task import Example
 
 class ImageEmbedder:
     """
-    Vectors of unit length for the first image of examples, each computed once.
+    Embedder of the first image or video of examples, each computed once.
 
-    By default they are the mean of the patch features of the model's own vision encoder; with `clip` the image
-    embeddings of a two-tower model, as OpenFlamingo has them (`openai/clip-vit-large-patch14`). Of a video the mean
-    over its frames counts.
+    By default an embedding is the mean of the patch features of the model's own vision encoder. With `clip` it is the image
+    embedding of a two-tower model, as in OpenFlamingo (`openai/clip-vit-large-patch14`). That of a video is the mean over its
+    frames. Embeddings have unit length.
 
     Args:
         model ([`FlamingoModel`]): The model.
-        processor ([`FlamingoProcessor`]): Its processor.
+        processor ([`FlamingoProcessor`]): The processor of the model.
         clip (`str`, *optional*): Name or directory of a CLIP or SigLIP.
         batch_size (`int`, *optional*, defaults to 32): Images or videos encoded together.
 
     Raises:
-        ValueError: the model has no vision encoder and `clip` is not given, or an example has no image.
+        ValueError: the model has no vision encoder and there is no `clip`, or `clip` does not have two towers.
     """
 
     def __init__(
@@ -43,11 +43,23 @@ class ImageEmbedder:
             self.clip = _load_clip(clip).to(model.device).eval()
             self.clip_image_processor = AutoImageProcessor.from_pretrained(clip)
         elif model.vision_model is None:
-            raise ValueError("The model has no vision encoder to compare images by. Give `clip`.")
+            raise ValueError("The model has no vision encoder to compare images with. Set `clip` to a CLIP or SigLIP.")
         self._vectors: dict[Hashable, np.ndarray] = {}
 
     def __call__(self, examples: Sequence[Example], kind: str = "support") -> np.ndarray:
-        """`(len(examples), width)`; `kind` is where they are from: ids are unique in a split only."""
+        """
+        Return the embeddings of examples.
+
+        Args:
+            examples (`Sequence[Example]`): The examples.
+            kind (`str`, *optional*, defaults to `"support"`): The split they are from: ids are unique within a split only.
+
+        Returns:
+            `np.ndarray` of shape `(len(examples), width)`.
+
+        Raises:
+            ValueError: an example has no image.
+        """
         keys = [(kind, example.id) for example in examples]
         new = [(key, example) for key, example in zip(keys, examples, strict=True) if key not in self._vectors]
         for start in range(0, len(new), self.batch_size):
@@ -85,7 +97,7 @@ def _load_clip(name: str) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(name)
     if config.model_type == "flamingo" or not all(hasattr(config, f"{tower}_config") for tower in ("vision", "text")):
         raise ValueError(
-            f"{name!r} is a model of type {config.model_type!r}, which cannot compare images by itself. Give a CLIP or SigLIP with both "
+            f"{name!r} is a model of type {config.model_type!r}, which cannot compare images on its own. Use a CLIP or SigLIP with both "
             "towers."
         )
     clip, info = AutoModel.from_pretrained(name, output_loading_info=True)

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""What an evaluation task is: examples, the text of a prompt, how it is answered, and how answers are scored."""
+"""Interface of an evaluation task: its examples, prompts, kind of answer and score."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,17 @@ from typing import Any, ClassVar
 @dataclass(frozen=True)
 class Example:
     """
-    One item of a benchmark, as query or as demonstration.
+    An example of a benchmark, used as a query or as a demonstration.
 
     Args:
-        id (`str`): Its name in the benchmark, unique in its split.
+        id (`str`): Identifier in the benchmark, unique within its split.
         media (`list`):
             Images in order, each a path, URL, PIL image or an undecoded `{"bytes", "path"}` dict, or a video as a list
-            of frames or a [`VideoSegment`]. One `<image>` stands before `prompt` for each.
-        prompt (`str`): What stands before the answer: `"Question:What is it? Short answer:"`.
-        answer (`str`, *optional*): What completes the prompt when this is a demonstration; `None` if it cannot be one.
-        references (`Any`): What the metric compares a prediction with: captions, ten annotators' answers, a label.
-        candidates (`list[str]`, *optional*): The possible answers, where the task is answered by ranking them.
+            of frames or a [`VideoSegment`]. An `<image>` for each comes before `prompt`.
+        prompt (`str`): The text before the answer, such as `"Question:What is it? Short answer:"`.
+        answer (`str`, *optional*): The text that completes the prompt of a demonstration. `None` if the example cannot be one.
+        references (`Any`): What the metric compares a prediction with: captions, the answers of ten annotators, a label.
+        candidates (`list[str]`, *optional*): The possible answers, for a task that ranks them.
         group (`str`, *optional*): The class, for class-balanced demonstrations.
     """
 
@@ -36,12 +36,12 @@ class Example:
 @dataclass(frozen=True)
 class Prediction:
     """
-    What the model answered.
+    Answer of a model to a query.
 
     Args:
         example (`Example`): The query.
-        text (`str`): The answer after [`Task.postprocess`]: generated, or the candidate that ranks first.
-        scores (`list[float]`, *optional*): Log-likelihood of each candidate, where they were ranked.
+        text (`str`): The generated text after [`Task.postprocess`], or the candidate that ranks first.
+        scores (`list[float]`, *optional*): Log-likelihood of each candidate, if they were ranked.
     """
 
     example: Example
@@ -51,7 +51,15 @@ class Prediction:
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """Stock `generate()` arguments; the defaults are OpenFlamingo's, with its `eos` (`<|endofchunk|>` alone)."""
+    """
+    Arguments of `generate()`. The defaults are OpenFlamingo's; generation stops at `<|endofchunk|>` only.
+
+    Args:
+        max_new_tokens (`int`, *optional*, defaults to 20): Maximum number of generated tokens.
+        num_beams (`int`, *optional*, defaults to 3): Number of beams.
+        length_penalty (`float`, *optional*, defaults to 0.0): Exponent of the length in the score of a beam.
+        extra (`dict`, *optional*): Other arguments, which override these.
+    """
 
     max_new_tokens: int = 20
     num_beams: int = 3
@@ -61,52 +69,61 @@ class GenerationSettings:
 
 class Task(ABC):
     """
-    A benchmark in its own layout on disk, and its protocol. A subclass is a dataclass in a small file of `tasks/`,
-    whose fields say where the files are. That its annotations are there is checked when it is made, and that all media
-    are, before the first prediction.
+    A benchmark in its published files, and its protocol.
+
+    A subclass is a dataclass in a small file of `tasks/`, whose fields say where the files are. The existence of annotations is
+    checked when a task is made, that of media before the first prediction.
 
     Attributes:
-        name (`str`): As the command line names it.
-        metric (`str`): The score that is the result, a key of what [`~Task.score`] returns.
-        demonstration_separator (`str`): Between the `<|endofchunk|>` of a demonstration and what follows.
-        generation (`GenerationSettings`, *optional*): How it is answered by generation; `None` if by ranking.
-        length_normalised (`bool`): Ranking by the mean over a candidate's tokens, not the sum.
-        num_text_demonstrations (`int`): How many demonstrations, without their images, show the form at 0 shots.
-        split_sizes (`Mapping[str, int]`): Number of queries in each split of the benchmark, the split of the papers first.
-            A score over fewer is marked as one of a subset. Empty for custom data.
+        name (`str`): Name on the command line.
+        metric (`str`): Name of the score that is the result, a key of what [`~Task.score`] returns.
+        demonstration_separator (`str`): Text after the `<|endofchunk|>` of each demonstration.
+        generation (`GenerationSettings`, *optional*): Settings of generation. `None` if candidates are ranked.
+        length_normalized (`bool`): Whether candidates are ranked by the mean log-likelihood of their tokens instead of the sum.
+        num_text_demonstrations (`int`): Number of demonstrations without their images that show the form of an answer at 0 shots.
+        split_sizes (`Mapping[str, int]`): Number of queries in each split of the benchmark, beginning with the split of the
+            papers. A score over fewer queries is marked as that of a subset. Empty for custom data.
     """
 
     name: ClassVar[str]
     metric: ClassVar[str]
     demonstration_separator: ClassVar[str] = ""
     generation: ClassVar[GenerationSettings | None] = None
-    length_normalised: ClassVar[bool] = True
+    length_normalized: ClassVar[bool] = True
     num_text_demonstrations: ClassVar[int] = 2
     split_sizes: ClassVar[Mapping[str, int]] = {}
 
     @property
     def scored_split(self) -> str | None:
-        """Return the split that is scored: the field `split`, or the only one that the task knows."""
+        """Return the scored split: the field `split`, or the first one in `split_sizes`."""
         return getattr(self, "split", None) or next(iter(self.split_sizes), None)
 
     @abstractmethod
     def queries(self) -> Sequence[Example]:
-        """The examples that are scored, in the benchmark's order. Images stay undecoded."""
+        """Return the examples to score, in the order of the benchmark, without decoding images."""
 
     @abstractmethod
     def support(self) -> Sequence[Example]:
-        """The examples from which demonstrations are drawn; never one that is scored."""
+        """Return the examples to draw demonstrations from. None of them is scored."""
 
     def postprocess(self, text: str) -> str:
-        """The answer in a generated text."""
+        """Extract the answer from a generated text."""
         return text.strip()
 
     def score_each(self, predictions: Sequence[Prediction]) -> list[float] | None:
-        """The score of each prediction, if the metric is their mean; `None` if it is not."""
+        """Score each prediction, if the metric is the mean of such scores. Otherwise return `None`."""
         return None
 
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        """Scores by name, `metric` among them, on the scale in which they are published."""
+        """
+        Score all predictions.
+
+        Returns:
+            `dict[str, float]`: Scores by name, among them `metric`, on the scale in which they are published.
+
+        Raises:
+            ValueError: there are no predictions.
+        """
         if not predictions:
             raise ValueError(f"{self.name}: there are no predictions to score.")
         scores = self.score_each(predictions)

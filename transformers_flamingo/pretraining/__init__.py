@@ -23,14 +23,13 @@ FlamingoModel.from_vision_text_pretrained("vision", "text")
 from .arguments import TextPretrainingArguments, VisionPretrainingArguments
 from .contrastive import ContrastiveCollator, ContrastiveTrainer, contrastive_loss
 from .recipe import make_pretraining_parser, read_pretraining_recipe
-from .text import TextBackboneTrainer, pretrain_text, train_text_backbone
+from .text import pretrain_text, train_language_model
 from .vision import pretrain_vision
 
 
 __all__ = [
     "ContrastiveCollator",
     "ContrastiveTrainer",
-    "TextBackboneTrainer",
     "TextPretrainingArguments",
     "VisionPretrainingArguments",
     "contrastive_loss",
@@ -38,5 +37,5 @@ __all__ = [
     "pretrain_text",
     "pretrain_vision",
     "read_pretraining_recipe",
-    "train_text_backbone",
+    "train_language_model",
 ]

@@ -16,11 +16,12 @@ from ..training.recipe_parser import RecipeParser, parse_values
 from .arguments import TextPretrainingArguments, VisionPretrainingArguments
 
 
+_Arguments = VisionPretrainingArguments | TextPretrainingArguments
+
+
 def read_pretraining_recipe(
-    kind: type[VisionPretrainingArguments] | type[TextPretrainingArguments],
-    path: str | os.PathLike,
-    arguments: Sequence[str] = (),
-) -> tuple[VisionPretrainingArguments | TextPretrainingArguments, TrainingArguments]:
+    kind: type[_Arguments], path: str | os.PathLike, arguments: Sequence[str] = ()
+) -> tuple[_Arguments, TrainingArguments]:
     """
     Read a recipe for [`pretrain_vision`] or [`pretrain_text`].
 
@@ -35,15 +36,12 @@ def read_pretraining_recipe(
         FileNotFoundError: there is no such recipe.
         ValueError: the recipe has an unknown name, or a value that does not fit. The message says which.
     """
-    mapping_names = [f.name for f in fields(kind) if f.name.endswith(("_config", "_options"))]
-    values = read_recipe_file(Path(path))
-    pretraining, training = parse_values(values, arguments, _dataclasses(kind), mapping_names).parts
+    kinds, mapping_names = _get_fields(kind)
+    (pretraining, training), _, _ = parse_values(read_recipe_file(Path(path)), arguments, kinds, mapping_names)
     return pretraining, training
 
 
-def make_pretraining_parser(
-    kind: type[VisionPretrainingArguments] | type[TextPretrainingArguments], **kwargs: Any
-) -> ArgumentParser:
+def make_pretraining_parser(kind: type[_Arguments], **kwargs: Any) -> ArgumentParser:
     """
     Make a parser whose help lists everything that can change a recipe on the command line: each field with its default.
 
@@ -51,8 +49,11 @@ def make_pretraining_parser(
         kind (`type`): [`VisionPretrainingArguments`] or [`TextPretrainingArguments`].
         **kwargs: Arguments of `argparse.ArgumentParser`, such as `prog`.
     """
-    return RecipeParser(_dataclasses(kind), **kwargs)
+    return RecipeParser(*_get_fields(kind), **kwargs)
 
 
-def _dataclasses(kind: type) -> tuple[type, type]:
-    return kind, SecretFreeTrainingArguments
+def _get_fields(kind: type) -> tuple[tuple[type, type], list[str]]:
+    """Return the dataclasses of a recipe, and the names of the fields that map names to values."""
+    return (kind, SecretFreeTrainingArguments), [
+        f.name for f in fields(kind) if f.name.endswith(("_config", "_options"))
+    ]

@@ -6,15 +6,12 @@ from itertools import chain
 from typing import Any
 
 import torch
-from datasets import Dataset, Features, IterableDataset, List, Value
-from torch import nn
-from torch.nn import functional as F
+from datasets import Dataset, Features, List, Value
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
     default_data_collator,
     set_seed,
@@ -29,38 +26,12 @@ from .arguments import TextPretrainingArguments
 from .parts import check_vocabulary, load_tokenizer, make_config, prepare_run, read_text
 
 
-class TextBackboneTrainer(Trainer):
-    """
-    `Trainer` of a causal language model on rows of `input_ids` `(B, T)`, which are the labels too.
-
-    With `loss_weights` `(B, T)` the loss is the weighted mean over the tokens of a micro-batch: each token's loss counts by its
-    own weight. The first token of a row is never predicted, so its weight is not used.
-    """
-
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """Compute the loss of `Trainer`, or the weighted one."""
-        if "loss_weights" not in inputs:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        inputs = dict(inputs)
-        labels, weights = inputs.pop("labels")[:, 1:], inputs.pop("loss_weights")[:, 1:]
-        outputs = model(**inputs)
-        losses = F.cross_entropy(
-            outputs.logits[:, :-1].transpose(1, 2).float(), labels, reduction="none"
-        )  # (B, T - 1)
-        loss = (losses * weights).sum() / weights.sum()
-        if num_items_in_batch is not None:  # `Trainer` does not divide then, as the sum over the step would need it
-            loss = loss / self.current_gradient_accumulation_steps
-        return (loss, outputs) if return_outputs else loss
-
-
-def train_text_backbone(
+def train_language_model(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    rows: Dataset | IterableDataset,
+    rows: Dataset | torch.utils.data.Dataset,
     training: TrainingArguments,
-    callbacks: list[TrainerCallback] | None = None,
+    trainer_class: type[Trainer] = Trainer,
 ) -> Trainer:
     """
     Train a causal language model on rows of token ids, and save it with its tokenizer into `training.output_dir`.
@@ -68,11 +39,11 @@ def train_text_backbone(
     Args:
         model (`PreTrainedModel`): The language model.
         tokenizer (`PreTrainedTokenizerBase`): Its tokenizer, which is only saved.
-        rows (`Dataset` or `IterableDataset`):
-            `input_ids`, all of one length, and *optionally* `loss_weights`, a number for each token, and other arguments of
-            the model, such as `position_ids`.
+        rows (`datasets.Dataset` or `torch.utils.data.Dataset`):
+            `input_ids` `(T,)`, all of one length. Optionally `labels` where they differ from the `input_ids`, such as -100
+            for tokens without a loss, and other arguments of the model, such as `position_ids`.
         training (`TrainingArguments`): Arguments of the trainer.
-        callbacks (`list[TrainerCallback]`, *optional*): Callbacks, in addition to the one that stops at a loss of NaN.
+        trainer_class (`type[Trainer]`, *optional*): The trainer, for a `compute_loss` of your own.
 
     Returns:
         `Trainer`, after its training.
@@ -81,8 +52,8 @@ def train_text_backbone(
         ValueError: the loss or the weights are not finite. The model is not saved then.
     """
     with prepare_run(training) as training:
-        training.remove_unused_columns = False  # `loss_weights` is not an argument of the model
-        trainer = TextBackboneTrainer(
+        training.remove_unused_columns = False  # a trainer may read columns that the model does not
+        trainer = trainer_class(
             model,
             training,
             train_dataset=rows,
@@ -90,7 +61,7 @@ def train_text_backbone(
             # the sequence
             data_collator=_collate_rows,
             processing_class=tokenizer,
-            callbacks=[StopAtNaNCallback(), *(callbacks or [])],
+            callbacks=[StopAtNaNCallback()],
         )
         trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
         check_weights_are_finite(model.parameters(), trainer.accelerator)
@@ -148,7 +119,7 @@ def pretrain_text(arguments: TextPretrainingArguments, training: TrainingArgumen
             raise ValueError(
                 f"The texts in {arguments.data_path!r} fill no row of {arguments.block_size} tokens. Lower `block_size`."
             )
-        return train_text_backbone(model, tokenizer, blocks, training)
+        return train_language_model(model, tokenizer, blocks, training)
 
 
 def _cut_blocks(
@@ -163,4 +134,4 @@ def _cut_blocks(
 
 
 def _collate_rows(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    return default_data_collator([{**row, "labels": row["input_ids"]} for row in rows])
+    return default_data_collator([{"labels": row["input_ids"], **row} for row in rows])

@@ -6,13 +6,14 @@ from ..data.features import add_image_features
 from ..data.packing import check_packing
 from .adapters import lora_config
 from .arguments import DataSource, FlamingoTrainingArguments, ModelArguments
+from .build import build_model
 from .callbacks import GateHistoryCallback
 from .checkpointing import get_last_checkpoint, load_trainable
 from .held_out import GenerationEvalDataset
 from .mixture import DataMixture
 from .optimization import parameter_groups
 from .recipe import Recipe, make_recipe_parser, parse_recipe, read_recipe
-from .run import build_model, run_recipe
+from .run import run_recipe
 from .sharding import full_state_dict, shard_model
 from .trainer import FlamingoTrainer
 

@@ -253,12 +253,12 @@ class DataSource:
         Open the files.
 
         Raises:
-            ValueError: it fails, or there is no row. The message names the source.
+            ValueError: the files cannot be opened, or have no row. The message names the source.
         """
         try:
             rows = self.reader.load(self.path, split=self.split, streaming=self.streaming)
             is_empty = next(iter(rows), None) is None if self.streaming else len(rows) == 0
-        except Exception as error:  # each file format has its own
+        except Exception as error:  # each file format raises others
             cause = "" if error.__cause__ is None else f" {type(error.__cause__).__name__}: {error.__cause__}"
             raise ValueError(
                 f"Data source {self.name!r} cannot be opened ({type(error).__name__}: {redact(f'{error}{cause}')}). Continuing "

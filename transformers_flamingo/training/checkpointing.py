@@ -208,7 +208,7 @@ def load_trainable(model: nn.Module, directory: str | os.PathLike) -> None:
             "configuration next to it."
         )
     for module in model.modules():
-        # A model that was moved shares its token rows at its next forward, which would undo this
+        # A model that was moved refreshes its token rows at the next forward, which would undo the loading
         if hasattr(module, "refresh_token_rows"):
             module.refresh_token_rows()
     for name, tensor in load_file(path).items():

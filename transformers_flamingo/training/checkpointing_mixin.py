@@ -88,6 +88,7 @@ class CheckpointingMixin:
         return resume_from_checkpoint or None
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save a checkpoint with the state of the run, mark it as complete, and delete older ones only then."""
         run_dir = self._get_output_dir(trial=trial)
         directory = Path(run_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         # Before an older checkpoint of this step is deleted
@@ -112,6 +113,7 @@ class CheckpointingMixin:
             rotate_checkpoints(run_dir, limit, self.state.best_model_checkpoint, use_mtime=True)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save the model, or its trainable parameters only, so that a killed process does not leave half of it."""
         output_dir = self.args.output_dir if output_dir is None else output_dir
         if not self.args.should_save:
             if not self.args.save_trainable_only:
@@ -129,12 +131,14 @@ class CheckpointingMixin:
             torch.save(self.args, partial / TRAINING_ARGS_NAME)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load a checkpoint, which may hold the trainable parameters only."""
         if (Path(resume_from_checkpoint) / TRAINABLE_NAME).is_file() and not self.is_fsdp_enabled:
             load_trainable(self.model if model is None else model, resume_from_checkpoint)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self) -> None:
+        """Load the best checkpoint, which may hold the trainable parameters only."""
         if (Path(self.state.best_model_checkpoint) / TRAINABLE_NAME).is_file() and not self.is_fsdp_enabled:
             load_trainable(self.model, self.state.best_model_checkpoint)
         else:

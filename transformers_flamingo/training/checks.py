@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Checks of a training's arguments, made before anything is computed."""
+"""Check the arguments of a training before anything is computed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,33 +8,36 @@ from .arguments import DataSource, DefaultSize, FlamingoTrainingArguments
 from .held_out import SCORES, GenerationEvalDataset
 
 
-#: Fields of `TrainingArguments` that have no effect on a mixture: their value without effect, and what to do instead.
+#: Fields of `TrainingArguments` that have no effect on a mixture: the only value that they may have, and a remedy.
 _WITHOUT_EFFECT: dict[str, tuple[Any, str]] = {
-    "dataloader_drop_last": (False, "A mixture has no last batch: its sources begin again. Remove it."),
-    "dataloader_in_order": (True, "Resuming needs the batches in their order. Remove it."),
+    "dataloader_drop_last": (False, "A mixture has no last batch, because its sources start over. Remove it."),
+    "dataloader_in_order": (True, "Resuming requires the batches in order. Remove it."),
     "train_sampling_strategy": (
         "random",
-        "A source is shuffled in each pass, or with `data.NAME.streaming` read in the order of its files. Remove it.",
+        "A source is shuffled in each epoch, or read in the order of its files with `data.NAME.streaming`. Remove it.",
     ),
     "length_column_name": ("length", "Rows are not grouped by length. Remove it."),
-    "remove_unused_columns": (False, "Images and texts are not arguments of the model, and are needed. Remove it."),
+    "remove_unused_columns": (
+        False,
+        "Columns of images and texts are not arguments of the model, but they are needed. Remove it.",
+    ),
     "average_tokens_across_devices": (True, "The tokens of a source are counted over all processes. Remove it."),
     "label_smoothing_factor": (0.0, "It is not supported with a mixture. Remove it."),
     "auto_find_batch_size": (False, "Lower `data.NAME.batch_size` of each source by hand."),
-    "use_liger_kernel": (False, "There are no kernels of Liger for Flamingo. Remove it."),
+    "use_liger_kernel": (False, "Liger has no kernels for Flamingo. Remove it."),
 }
 
 
 def check_arguments_for_mixture(args: FlamingoTrainingArguments, sources: Sequence[DataSource]) -> None:
     """
-    Refuse the arguments that a mixture would ignore.
+    Check that no argument is set that a mixture would ignore.
 
     Args:
         args ([`FlamingoTrainingArguments`]): The arguments of the trainer.
         sources (`list[DataSource]`): The sources of its mixture.
 
     Raises:
-        ValueError: a field is set that has no effect on a mixture. The message says what to set instead.
+        ValueError: a field is set that has no effect on a mixture. The message has a remedy.
     """
     size = args.per_device_train_batch_size
     if not isinstance(size, DefaultSize) and any(source.batch_size != size for source in sources):
@@ -50,26 +53,26 @@ def check_arguments_for_mixture(args: FlamingoTrainingArguments, sources: Sequen
     for name in ("split_batches", "dispatch_batches"):
         if getattr(args.accelerator_config, name):
             raise ValueError(
-                f"`accelerator_config` sets `{name}`, which has no effect on a data mixture: each process makes its own "
-                "batches. Remove it."
+                f"`accelerator_config` sets `{name}`, which has no effect on a data mixture, because each process makes "
+                "its own batches. Remove it."
             )
     for name in ("logging_strategy", "eval_strategy", "save_strategy"):
         if getattr(args, name) == "epoch":
             steps = name.replace("strategy", "steps")
             raise ValueError(
-                f"`{name}` is 'epoch', but a mixture does not end with a pass over a source. Set it to 'steps', and "
+                f"`{name}` is 'epoch', but a mixture has no epochs. Set it to 'steps', and "
                 f"`{steps}` to the number of optimizer steps."
             )
     if args.packing and args.include_num_input_tokens_seen == "non_padding":
         raise ValueError(
-            "`include_num_input_tokens_seen` is 'non_padding', but packed rows have no attention mask that tells tokens "
+            "`include_num_input_tokens_seen` is 'non_padding', but packed rows have no attention mask to tell tokens "
             "from padding. Set it to 'all', or remove it: `tokens_per_second` counts without padding."
         )
 
 
 def check_arguments_without_mixture(args: FlamingoTrainingArguments) -> None:
     """
-    Refuse the arguments that only a mixture heeds.
+    Check that no argument is set that only a mixture uses.
 
     Raises:
         ValueError: a field is set that has no effect on an ordinary dataset.
@@ -84,19 +87,19 @@ def check_arguments_without_mixture(args: FlamingoTrainingArguments) -> None:
 
 def choose_best_metric(args: FlamingoTrainingArguments, eval_dataset: Any, *, has_own_metrics: bool = False) -> None:
     """
-    Check that an evaluation has the metric by which the best checkpoint is chosen, or a plateau is seen.
+    Check that the evaluation has the metric that chooses the best checkpoint, or detects a plateau.
 
-    `metric_for_best_model` is "loss" where it is needed and not given. With one named evaluation dataset, that is the
-    loss on it.
+    If `metric_for_best_model` is needed and not given, it is "loss". With one named evaluation dataset, this means the loss on
+    that dataset.
 
     Args:
         args ([`FlamingoTrainingArguments`]): `metric_for_best_model` is completed in place.
-        eval_dataset: That of the trainer: a dataset, or a dictionary of them.
+        eval_dataset: The evaluation dataset of the trainer, or a dictionary of datasets.
         has_own_metrics (`bool`, *optional*, defaults to `False`):
-            Whether the trainer has a `compute_metrics`, whose names are not known.
+            Whether the trainer has a `compute_metrics`, whose metrics are not known in advance.
 
     Raises:
-        ValueError: there is no such metric. The message names those that there are.
+        ValueError: the evaluation does not have the metric. The message names the available ones.
     """
     if args.save_strategy == "best" and args.metric_for_best_model is None:
         args.metric_for_best_model, args.greater_is_better = "loss", False
@@ -106,7 +109,7 @@ def choose_best_metric(args: FlamingoTrainingArguments, eval_dataset: Any, *, ha
     if eval_dataset is None or args.eval_strategy == "no":
         raise ValueError(
             f"`metric_for_best_model` is {metric!r}, but nothing is evaluated during the training, so there is no best "
-            "model (and no plateau of a metric). Give held-out data (in a recipe, `evaluation`) and `eval_strategy: "
+            "model and no plateau of a metric. Give held-out data (in a recipe, `evaluation`) and `eval_strategy: "
             "steps`, or remove `load_best_model_at_end`, `save_strategy: best` and `metric_for_best_model`, and choose "
             "another `lr_scheduler_type`."
         )
@@ -122,6 +125,6 @@ def choose_best_metric(args: FlamingoTrainingArguments, eval_dataset: Any, *, ha
         args.metric_for_best_model = losses[0]
         return
     raise ValueError(
-        f"`metric_for_best_model` is {metric!r}, which the evaluation does not have, so the training would fail at its first "
+        f"`metric_for_best_model` is {metric!r}, which the evaluation does not have, so the training would fail at the first "
         f"evaluation. Set it to one of {', '.join(names)}."
     )

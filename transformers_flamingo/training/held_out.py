@@ -130,10 +130,11 @@ class GenerationEvalDataset(torch.utils.data.Dataset):
 
 
 def _blank(image: Any) -> Any:
+    """Return a blank image of the same size, or a video of blank frames."""
     if isinstance(image, list):
         return [_blank(frame) for frame in image]
     return blank_image(image.size)
 
 
-#: What generated texts are scored by.
+#: The scores of generated texts by name: functions of prediction and reference.
 SCORES = {"exact_match": partial(exact_match, normalization="squad"), "word_f1": word_f1}

@@ -14,8 +14,8 @@ A recipe: a YAML file with the model, the data and the arguments of a training.
     evaluation:                              # held-out data: DataSource by name
       captions: {format: image_text_pairs, path: captions/val, batch_size: 16}
 
-`base: other.yaml` starts from another recipe, and `null` removes a source or a setting of it. `???` is a placeholder for a value
-that must be given. In a text, `\${` stands for `${`.
+`base: other.yaml` starts from another recipe, and `null` removes one of its sources or settings. `???` is a placeholder for a
+value that must be given. To use `${` as text, write `\${`.
 """
 
 import os
@@ -31,6 +31,7 @@ from .recipe_parser import RecipeParser, parse_values
 
 
 _KINDS = (ModelArguments, DataArguments, FlamingoTrainingArguments)
+_MAPPING_NAMES = ("model_config", "data", "evaluation")
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Recipe:
         training ([`FlamingoTrainingArguments`]): The arguments of the trainer.
         data (`list[DataSource]`): The mixture to train on.
         evaluation (`list[DataSource]`): The held-out data.
-        text (`str`): All of it as YAML, to run it again, without secrets.
+        text (`str`): The whole recipe as YAML, to run it again, without secrets.
     """
 
     model: ModelArguments
@@ -70,13 +71,12 @@ def read_recipe(path: str | os.PathLike, arguments: Sequence[str] = ()) -> Recip
 
 
 def parse_recipe(values: dict[str, Any], arguments: Sequence[str] = ()) -> Recipe:
-    """Make a recipe of the dictionary that its YAML file has. See [`read_recipe`]."""
-    parsed = parse_values(values, arguments, _KINDS, ("model_config", "data", "evaluation"))
-    model, data, training = parsed.parts
-    sources = {kind: _make_sources(kind, parsed.mappings[kind], data.data_root) for kind in ("data", "evaluation")}
+    """Make a recipe from the content of its YAML file. See [`read_recipe`]."""
+    (model, data, training), mappings, text = parse_values(values, arguments, _KINDS, _MAPPING_NAMES)
+    sources = {kind: _make_sources(kind, mappings[kind], data.data_root) for kind in ("data", "evaluation")}
     if not sources["data"]:
         raise ValueError("The recipe has no `data`, so there is nothing to train on. Name at least one source.")
-    return Recipe(model, training, **sources, text=parsed.text)
+    return Recipe(model, training, **sources, text=text)
 
 
 def make_recipe_parser(**kwargs: Any) -> ArgumentParser:
@@ -86,10 +86,9 @@ def make_recipe_parser(**kwargs: Any) -> ArgumentParser:
     Args:
         **kwargs: Arguments of `argparse.ArgumentParser`, such as `prog`.
     """
-    parser = RecipeParser(_KINDS, **kwargs)
+    parser = RecipeParser(_KINDS, _MAPPING_NAMES, **kwargs)
     group = parser.add_argument_group(
-        "data sources",
-        "fields of the source NAME of the mixture; of held-out data with `evaluation` instead of `data`",
+        "fields of a source", "`data.NAME` is a source of the mixture. For held-out data, write `evaluation.NAME`."
     )
     for f in fields(DataSource):
         if f.name != "name":

@@ -202,11 +202,11 @@ def read_recipe_file(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
 
     Args:
         path (`Path`): A file, or the name of a recipe that is shipped or registered ([`plugins.RECIPES`]).
-        above (`list[Path]`, *optional*): The recipes of which it is the base.
+        above (`list[Path]`, *optional*): The recipes that have it as their base, directly or not.
 
     Raises:
-        FileNotFoundError: there is no such recipe.
-        ValueError: it is not a recipe.
+        FileNotFoundError: the recipe does not exist.
+        ValueError: the file is not a recipe.
     """
     name = show(str(path))
     if not os.path.isfile(path) and os.path.isfile(RECIPES / f"{path}.yaml"):
@@ -243,8 +243,8 @@ def read_recipe_file(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
             "reads it as something else (yes, no, on, off, a number)."
         )
     above = (*above, path.resolve())
-    beside = path.parent / base
-    base_path = beside if os.path.isfile(beside) else Path(base)
+    sibling = path.parent / base
+    base_path = sibling if os.path.isfile(sibling) else Path(base)
     if base_path.resolve() in above:
         raise ValueError(
             f"{name} has the base {show(base)}, which has {name} as its base, directly or not: that never ends. Change `base` in "

@@ -6,9 +6,9 @@ Turn the values of a recipe, and the command line that changes them, into checke
 """
 
 from argparse import SUPPRESS
-from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, dataclass, field, fields, make_dataclass
-from functools import reduce
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import MISSING, field, fields, make_dataclass
+from functools import reduce, wraps
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
@@ -28,18 +28,24 @@ _SECRETS_NOTE = (
 
 class RecipeParser(HfArgumentParser):
     """
-    Parser of the flags of a recipe, one for each field of its dataclasses.
+    Parser of the flags of a recipe, one for each field of its dataclasses and for each of its mappings.
 
     No flag is required, because the file of the recipe may have the value. Mistakes are `ValueError`s.
 
     Args:
         kinds (`Sequence[type]`): The dataclasses.
+        mapping_names (`Sequence[str]`, *optional*): The fields of the recipe that map names to values.
         **kwargs: Arguments of `argparse.ArgumentParser`.
     """
 
-    def __init__(self, kinds: Sequence[type], **kwargs: Any):
+    def __init__(self, kinds: Sequence[type], mapping_names: Sequence[str] = (), **kwargs: Any):
         usage = "%(prog)s RECIPE [--NAME VALUE ...]"
         super().__init__(kinds, **{"usage": usage, "add_help": False, "allow_abbrev": False, **kwargs})
+        fields_of_kinds = {action.dest for action in self._actions}
+        group = self.add_argument_group("sources")
+        for name in mapping_names:
+            if name not in fields_of_kinds:
+                group.add_argument(f"--{name}", help=f"Sources by name, as JSON, or --{name}.NAME.FIELD.")
         for action in self._actions:
             action.required = False
 
@@ -48,38 +54,30 @@ class RecipeParser(HfArgumentParser):
         raise ValueError(one_line(message, 500))
 
     def parse_given(self, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-        """Return the values of the flags that were given, as plain values of YAML, and what is not a flag."""
+        """Return the values of the flags that were given, `None` for `null`, and the arguments that are not flags."""
         for action in self._actions:
-            action.default = SUPPRESS
+            # The choices are checked by the dataclass
+            action.default, action.choices, action.type = SUPPRESS, None, _allow_null(action.type or str)
         given, rest = self.parse_known_args(list(arguments))
-        values = {
-            name: getattr(value, "value", value) for name, value in vars(given).items()
-        }  # the value of an `Enum`
+        # An `Enum` is written as its value
+        values = {name: getattr(value, "value", value) for name, value in vars(given).items()}
         check_values(values, "The command line")
         return values, rest
 
 
-@dataclass
-class ParsedRecipe:
-    """
-    A recipe with all changes of the command line.
+def _allow_null(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    @wraps(convert)  # argparse shows its name in errors
+    def convert_or_null(text: str) -> Any:
+        return None if text == "null" else convert(text)
 
-    Args:
-        parts (`list`): An instance of each dataclass.
-        mappings (`dict[str, dict]`): The fields that map names to values.
-        text (`str`): Everything as YAML, to run it again, without secrets.
-    """
-
-    parts: list[Any]
-    mappings: dict[str, dict[str, Any]]
-    text: str
+    return convert_or_null
 
 
 def parse_values(
     values: dict[str, Any], arguments: Sequence[str], kinds: Sequence[type], mapping_names: Sequence[str]
-) -> ParsedRecipe:
+) -> tuple[list[Any], dict[str, dict[str, Any]], str]:
     """
-    Make the dataclasses of a recipe.
+    Make the dataclasses of a recipe, with all changes of the command line.
 
     Args:
         values (`dict`): The recipe, as its file has it.
@@ -89,30 +87,26 @@ def parse_values(
         kinds (`Sequence[type]`): The dataclasses.
         mapping_names (`Sequence[str]`): The fields of the recipe that map names to values.
 
+    Returns:
+        `tuple`: an instance of each dataclass, the mappings, and all of the recipe as YAML, to run it again, without secrets.
+
     Raises:
         ValueError: a name is unknown, or a value does not fit. The message says which.
     """
     check_values(values, "The recipe")
-    values = {**values, **{name: parse_mapping(name, values.get(name)) for name in mapping_names}}
-    flags, changes = _split_command_line(arguments, mapping_names)
-    given, rest = RecipeParser(kinds).parse_given(flags)
     known = {*mapping_names, *(f.name for kind in kinds for f in fields(kind) if f.init)}
-    if rest and rest[0].startswith("--"):
-        option = rest[0].partition("=")[0]
-        unknown = option.removeprefix("--").replace("-", "_")
-        raise ValueError(f"There is no option {show(option)[1:-1]}.{suggest(unknown, known)}")
-    if rest:
-        raise ValueError(f"{show(rest[0])} on the command line belongs to no option. Options are --NAME VALUE.")
-    for name in [*values, *(name for change in changes for name in change)]:
+    for name in values:
         if name not in known:
             raise ValueError(f"A recipe has no {show(name)}.{suggest(name, known)}")
-    for change in [*changes, given]:
+    given, rest = RecipeParser(kinds, mapping_names).parse_given(arguments)
+    values = {**values, **given}
+    values |= {name: _parse_mapping(name, values.get(name)) for name in mapping_names}
+    for change in _parse_changes(rest, mapping_names, known):
         values = merge(values, change)
     values = {name: v for name, v in values.items() if v is not None and (v or name not in mapping_names)}
 
-    resolved = _resolve(values)
-    mappings = {name: resolved.get(name, {}) for name in mapping_names}
-    typed = _convert(resolved, kinds)
+    _check_references(values)
+    typed = _resolve(values, {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()})
     parts = []
     for kind in kinds:
         missing = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING and f.name not in typed]
@@ -124,19 +118,14 @@ def parse_values(
             raise
         except Exception as error:  # `TrainingArguments` raises others for values that it does not expect
             raise ValueError(f"The values of the recipe do not fit: {explain(error)}") from error
-
     public = {name: value for name, value in redact_values(values).items() if value is not None}
     note = "" if public == values else _SECRETS_NOTE
-    return ParsedRecipe(parts, mappings, note + yaml.safe_dump(public, sort_keys=False))
+    text = note + yaml.safe_dump(public, sort_keys=False)
+    return parts, {name: typed.get(name, {}) for name in mapping_names}, text
 
 
-def parse_mapping(name: str, value: Any) -> dict[str, Any] | None:
-    """
-    Return a mapping that may be given as text, in YAML or JSON.
-
-    Raises:
-        ValueError: it is something else.
-    """
+def _parse_mapping(name: str, value: Any) -> dict[str, Any] | None:
+    """Return a mapping that may be given as text, in YAML or JSON."""
     if isinstance(value, str):
         value = parse_yaml(value, f"`{name}`")  # JSON is a part of YAML
     if value is not None and not isinstance(value, dict):
@@ -144,35 +133,27 @@ def parse_mapping(name: str, value: Any) -> dict[str, Any] | None:
     return value
 
 
-def _split_command_line(
-    arguments: Sequence[str], mapping_names: Sequence[str]
-) -> tuple[list[str], list[dict[str, Any]]]:
-    """Separate the flags of dataclasses from changes that they cannot express: `--data.NAME.FIELD VALUE`, `--NAME null`."""
-    flags, changes = [], []
+def _parse_changes(
+    arguments: Sequence[str], mapping_names: Sequence[str], known: Iterable[str]
+) -> Iterator[dict[str, Any]]:
+    """Convert `--data.NAME.FIELD VALUE` to `{"data": {NAME: {FIELD: VALUE}}}`."""
     waiting = list(reversed(arguments))
     while waiting:
         argument = waiting.pop()
         option, equals, value = argument.partition("=")
-        shown = show(argument)[1:-1]
         name, *path = option.removeprefix("--").split(".")
         name = name.replace("-", "_")
-        if option.startswith("--") and name in mapping_names:
-            if len(path) >= 10 or not all(path):
-                raise ValueError(f"{shown} is not --NAME.FIELD with a name in each place.")
-            if not equals and not waiting:
-                raise ValueError(f"{shown} has no value. Add one after it.")
-            change = _parse_scalar(value if equals else waiting.pop())
-            if not path:  # replaces all of it
-                changes.append({name: None})
-                change = parse_mapping(name, change)
-            changes.append(reduce(lambda inner, key: {key: inner}, reversed([name, *path]), change))
-        elif option.startswith("--") and "null" in ((value,) if equals else waiting[-1:]):
-            changes.append({name: None})
-            if not equals:
-                waiting.pop()
-        else:
-            flags.append(argument)
-    return flags, changes
+        if not option.startswith("--"):
+            raise ValueError(f"{show(argument)} on the command line belongs to no option. Options are --NAME VALUE.")
+        if name not in mapping_names:
+            raise ValueError(f"There is no option {show(option)[1:-1]}.{suggest(name, known)}")
+        if len(path) >= 10 or not all(path):
+            raise ValueError(f"{show(option)[1:-1]} is not --NAME.FIELD with a name in each place.")
+        if not equals and not waiting:
+            raise ValueError(f"{show(option)[1:-1]} has no value. Add one after it.")
+        yield reduce(
+            lambda inner, key: {key: inner}, reversed([name, *path]), _parse_scalar(value if equals else waiting.pop())
+        )
 
 
 def _parse_scalar(text: str) -> Any:
@@ -184,14 +165,13 @@ def _parse_scalar(text: str) -> Any:
         if text.startswith(("{", "[")):
             raise
         value = text
-    if isinstance(value, dict) and not text.startswith("{"):
-        value = text
+    value = text if isinstance(value, dict) and not text.startswith("{") else value
     check_values(value, name)
     return value
 
 
-def _resolve(values: dict[str, Any]) -> dict[str, Any]:
-    """Replace each `${NAME}` by the value that the recipe has for this name."""
+def _check_references(values: dict[str, Any]) -> None:
+    """Check that each `${NAME}` names a plain value, which is not a secret."""
     size = 0
     for text in _texts(values):
         for name in REFERENCE.findall(text):
@@ -202,7 +182,7 @@ def _resolve(values: dict[str, Any]) -> dict[str, Any]:
                     f"{subject} {name!r} is not in the recipe. Correct the name. If `${{{name}}}` is part of the text, write "
                     f"a backslash before it: `\\${{{name}}}`."
                 )
-            # A secret would appear under another name; and chains of references can stand for billions of values
+            # A secret would be published under another name, and chains of references could grow without limit
             if any(map(is_secret_name, name.split("."))):
                 raise ValueError(
                     f"{subject} {name!r} is a secret, which cannot be copied. Write it where it is needed."
@@ -213,14 +193,9 @@ def _resolve(values: dict[str, Any]) -> dict[str, Any]:
                 )
             size += len(str(value))
     if size > MAX_BYTES:
-        raise ValueError(f"The references `${{NAME}}` of the recipe stand for more than {MAX_BYTES:,} characters.")
-    try:
-        config = OmegaConf.create(values)
-        if missing := sorted(OmegaConf.missing_keys(config)):
-            raise ValueError(f"`{missing[0]}` is '{PLACEHOLDER}', a placeholder. Give it a value, or remove it.")
-        return OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ValueError(f"The recipe cannot be resolved: {explain(error)}") from error
+        raise ValueError(
+            f"The references `${{NAME}}` of the recipe expand to more than {MAX_BYTES:,} characters. Remove some."
+        )
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -231,32 +206,36 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-def _convert(values: dict[str, Any], kinds: Sequence[type]) -> dict[str, Any]:
-    """Convert the values to the types of the dataclasses' fields; others are left out."""
-    hints = {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()}
-    values = {name: value for name, value in values.items() if name in hints}
+def _resolve(values: dict[str, Any], hints: dict[str, Any]) -> dict[str, Any]:
+    """Replace each `${NAME}` by the value of that name, and convert the values to their types."""
+    schema = []
     for name, value in values.items():
-        _check_text(name, value, hints[name])
-    schema = make_dataclass("Schema", [(name, hints[name], field(default=PLACEHOLDER)) for name in values])
+        hint = hints.get(name, dict)
+        kinds = {get_origin(kind) or kind for kind in (get_args(hint) or [hint])}
+        _check_text(name, value, kinds)
+        # In the dictionary of a union, `OmegaConf` 2.4 cannot resolve all texts
+        is_mapping = dict in kinds and isinstance(value, dict)
+        schema.append((name, dict[str, Any] if is_mapping else hint, field(default=PLACEHOLDER)))
     try:
-        typed = OmegaConf.merge(OmegaConf.structured(schema), values)
+        config = OmegaConf.merge(OmegaConf.structured(make_dataclass("Schema", schema)), values)
+        if missing := sorted(OmegaConf.missing_keys(config)):
+            raise ValueError(f"`{missing[0]}` is '{PLACEHOLDER}', a placeholder. Give it a value, or remove it.")
+        return OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         name = str(error.full_key).partition(".")[0].partition("[")[0]
         value = redact_values({name: values.get(name)})[name]
         reason = "" if value is None else f": {one_line(str(error).partition(chr(10))[0], 300)}"
         raise ValueError(f"`{name}` is {show(value)}, which does not fit{reason.rstrip('.')}.") from error
-    return OmegaConf.to_container(typed)
 
 
-def _check_text(name: str, value: Any, hint: Any) -> None:
-    """Refuse a bool or a number that `OmegaConf` would turn into a text: whoever wrote it meant something else."""
-    members = {get_origin(member) or member for member in (get_args(hint) or [hint])}
-    if isinstance(value, bool) and not members & {bool, dict} and name != "resume_from_checkpoint":
+def _check_text(name: str, value: Any, kinds: set[type]) -> None:
+    """Refuse a bool or a number where a text should be. `OmegaConf` would convert it, but YAML may have misread the text."""
+    if isinstance(value, bool) and not kinds & {bool, dict} and name != "resume_from_checkpoint":
         raise ValueError(
             f"`{name}` is {str(value).lower()}, which it cannot be. YAML reads an unquoted yes, no, on or off as true or "
             'false: put the word in quotes, such as "no".'
         )
-    if isinstance(value, int | float) and not isinstance(value, bool) and not members & {int, float, bool}:
+    if isinstance(value, int | float) and not isinstance(value, bool) and not kinds & {int, float, bool}:
         raise ValueError(f"`{name}` is the number {show(value)}, where a text should be. Put it in quotes.")
-    if isinstance(value, list) and list in members and not all(isinstance(item, str) for item in value):
+    if isinstance(value, list) and list in kinds and not all(isinstance(item, str) for item in value):
         raise ValueError(f"`{name}` is {show(value)}, where a list of texts should be.")

@@ -55,7 +55,7 @@ class RunStatistics:
         self._step_is_finite = is_finite if self._step_is_finite is None else self._step_is_finite & is_finite
 
     def end_step(self) -> None:
-        """Note that the micro-batches since the last call were those of one optimizer step."""
+        """Count the micro-batches since the last call as one optimizer step."""
         if self._step_is_finite is not None:
             self._non_finite_steps = torch.where(self._step_is_finite, 0, self._non_finite_steps + 1)
             self._step_is_finite = None

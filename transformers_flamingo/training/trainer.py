@@ -40,7 +40,6 @@ from .statistics import count_rows
 logger = logging.get_logger(__name__)
 
 
-
 class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, PublishingMixin, Trainer):
     """
     `Trainer` for a [`FlamingoModel`]. It takes the arguments of `Trainer`, with [`FlamingoTrainingArguments`].
@@ -399,14 +398,14 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, PublishingMixin, 
         return output._replace(training_loss=output.metrics["train_loss"])
 
     def set_initial_training_values(self, args: FlamingoTrainingArguments, dataloader: DataLoader) -> tuple:
-        """Return the sizes that `Trainer.set_initial_training_values` does; no epochs if all steps are already done."""
+        """Return what `Trainer.set_initial_training_values` does, with 0 epochs if all steps are already done."""
         num_train_epochs, *others = super().set_initial_training_values(args, dataloader)
         max_steps = others[-1]
         # Resumed from the checkpoint of its last step, the stock loop would take one step more
         return (0 if self._run_state.steps_before >= max_steps else num_train_epochs, *others)
 
     def _resume_log(self) -> None:
-        """Give the stock loop, which has just set them to 0, the losses between the last log step and the checkpoint."""
+        """Restore the sum of losses between the last log step and the checkpoint, which the stock loop has just set to 0."""
         if self._run_state.stock_log is not None:
             loss, last_logged = self._run_state.stock_log
             self._tr_loss += loss

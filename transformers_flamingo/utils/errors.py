@@ -1,9 +1,9 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Tell what a user can fix from what is a fault of this package: the error boundary of the `flamingo` command.
+Tell errors that a user can fix from faults of this package: the error boundary of the `flamingo` command.
 
-[`user_message`] is the only place that decides. What a user's input or machine can cause becomes one line that says what to do;
-anything else stays a traceback, because it should be reported.
+[`user_message`] is the only place that decides. An error that a user's input or machine can cause becomes one line that says what
+to do; anything else stays a traceback, because it should be reported.
 """
 
 import csv
@@ -20,18 +20,22 @@ from collections.abc import Iterator
 from types import FrameType
 from urllib.parse import urlsplit
 
+from packaging.utils import canonicalize_name
+
 from .redaction import one_line
 
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# The packages of this repository. A fault of the code of any of them is a traceback
+_PACKAGES = ("transformers_flamingo", "transformers_flamingo_cli", "transformers_flamingo_miniature")
 
-# Errors of the input, the disk, the network and missing packages. `ValueError` is what this package and its libraries raise for
-# input that they refuse; it includes errors of JSON, Unicode, pandas and Arrow.
+# Errors of the input, the disk, the network and missing packages. This package and its libraries raise `ValueError` for input that
+# they refuse; errors of JSON, Unicode, pandas and Arrow derive from it.
 _STANDARD = (
     *(ValueError, OSError, ImportError, EOFError, MemoryError),
     *(csv.Error, lzma.LZMAError, pickle.UnpicklingError, tarfile.TarError, zipfile.BadZipFile, zlib.error),
 )
-# Those that do not derive from the above. They are looked up, not imported: what was not imported has raised nothing.
+# Errors of libraries that do not derive from the above. They are looked up, not imported: a library that was not imported has
+# raised nothing.
 _OF_LIBRARIES = {
     "datasets.exceptions": ("DatasetsError",),
     "httpx": ("HTTPError", "InvalidURL", "StreamError"),
@@ -46,10 +50,10 @@ _OF_LIBRARIES = {
     "torch": ("OutOfMemoryError",),
     "yaml": ("YAMLError",),
 }
-# Libraries read a user's files in functions of these names. Whatever they raise there is caused by the files: a missing key of an
-# index is a `KeyError`, and `tokenizers` raises a plain `Exception`.
+# Libraries read a user's files in functions of these names. Any error there is caused by the files: a missing key of an index is a
+# `KeyError`, and `tokenizers` raises a plain `Exception`.
 _READERS = {"from_pretrained", "from_dict", "load_file", "safe_open", "load_dataset"}
-# torch and the Rust libraries have no types for these.
+# torch and the Rust libraries have no types for these errors.
 _RUNTIME = {
     r"ignore_mismatched_sizes": "The weights have other shapes than the configuration says. Use the config.json that was saved "
     "with these weights.",
@@ -68,10 +72,10 @@ _BY_ERRNO = {
     **dict.fromkeys((errno.EACCES, errno.EPERM), "No permission{of}. Change it, or use another place."),
     errno.EROFS: "The disk is read-only{of}. Write elsewhere.",
     errno.ENOENT: "No such file or folder{of}. Check the path.",
-    errno.EEXIST: "A file of that name is there already{of}. Remove it, or give another name.",
+    errno.EEXIST: "A file of that name exists already{of}. Remove it, or give another name.",
     errno.ENAMETOOLONG: "The name is too long for the disk{of}. Give a shorter one.",
-    errno.EISDIR: "A folder, where a file should be{of}. Give a file.",
-    errno.ENOTDIR: "A file, where a folder should be{of}. Give a folder.",
+    errno.EISDIR: "It is a folder, but a file is needed{of}. Give a file.",
+    errno.ENOTDIR: "It is a file, but a folder is needed{of}. Give a folder.",
     errno.EFBIG: "The file is larger than the disk or a limit allows{of}. Write elsewhere, or raise the limit.",
     errno.EMFILE: "Too many files are open{of}. Raise the limit (`ulimit -n`).",
     errno.EPIPE: "The output was closed before the end{of}.",
@@ -85,7 +89,7 @@ def user_message(error: BaseException) -> str | None:
     Describe an error that a user can fix.
 
     Args:
-        error (`BaseException`): What was raised.
+        error (`BaseException`): The error.
 
     Returns:
         `str`: One line, without secrets, that says what is wrong and what to do. `None` if the error is a fault of this package.
@@ -126,7 +130,7 @@ def _message(error: BaseException) -> str | None:
 
 
 def _say(error: BaseException) -> str:
-    """Return the words of an error; those of a type that says nothing else begin with its name."""
+    """Return the message of an error. Where the message alone says too little, the name of the type comes first."""
     text = str(error)
     if isinstance(error, KeyError | EOFError | MemoryError) or not text:
         return f"{type(error).__name__}: {text}" if text else f"{type(error).__name__}"
@@ -134,7 +138,7 @@ def _say(error: BaseException) -> str:
 
 
 def _is_plain(error: OSError) -> bool:
-    """Tell whether the system raised it, so that it has no words but those of its number."""
+    """Tell whether the system raised an error, so that its message says no more than its number."""
     return error.errno is not None and error.strerror == os.strerror(error.errno)
 
 
@@ -152,8 +156,8 @@ def _library_errors() -> Iterator[type[BaseException]]:
 
 
 def _of_import(error: ImportError) -> str | None:
-    """Describe a missing package, which the user can install; a module or name that this package lacks is a fault of ours."""
-    if (error.name or "").partition(".")[0] == "transformers_flamingo":
+    """Describe a missing package, which the user can install. A missing module or name of this repository is a fault."""
+    if (error.name or "").partition(".")[0] in _PACKAGES:
         return None
     text = _say(error)
     if "pip install" in text:
@@ -174,19 +178,20 @@ def _extra_of(module: str | None) -> str | None:
 
     top = (module or "").partition(".")[0]
     names = {top, *packages_distributions().get(top, ()), {"PIL": "pillow", "yaml": "pyyaml"}.get(top, top)}
+    names = {canonicalize_name(name) for name in names}
     try:
         requirements = requires("transformers-flamingo") or []
     except PackageNotFoundError:  # run from its sources
         return None
     for requirement in requirements:
         name, extra = re.match(r"[\w.-]+", requirement)[0], re.search(r"extra\s*==\s*['\"]([\w-]+)", requirement)
-        if extra is not None and extra[1] != "dev" and name.lower() in {known.lower() for known in names}:
+        if extra is not None and extra[1] != "dev" and canonicalize_name(name) in names:
             return extra[1]
     return None
 
 
 def _is_of_network(error: BaseException) -> bool:
-    """Tell whether a connection failed. The answer of a server has its own words."""
+    """Tell whether a connection failed. An error that a server answers with has its own message."""
     names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
     kinds = ("httpx.TransportError", "httpx2.TransportError", "requests.ConnectionError", "requests.Timeout")
     return not names.isdisjoint((*kinds, "urllib.URLError", "urllib3.HTTPError")) and "urllib.HTTPError" not in names
@@ -205,17 +210,15 @@ def _of_files(error: BaseException) -> str | None:
     frames = list(_frames(error))
     if not frames:
         return None
-    where = frames[-1].f_code
-    is_ours = _is_ours(where.co_filename)
-    if is_ours and isinstance(error, TypeError) and os.path.basename(where.co_filename) == "configuration_flamingo.py":
+    is_own = _is_own(frames[-1])
+    file = os.path.basename(frames[-1].f_code.co_filename)
+    if is_own and isinstance(error, TypeError) and file == "configuration_flamingo.py":
         return _say(error)
-    if is_ours or not any(
-        frame.f_code.co_name in _READERS and not _is_ours(frame.f_code.co_filename) for frame in frames
-    ):
+    if is_own or not any(frame.f_code.co_name in _READERS and not _is_own(frame) for frame in frames):
         return None
     return (
-        f"A file cannot be read ({type(error).__name__}: {error}). It is damaged, or of another layout than its name says. Fetch "
-        "or save it again."
+        f"A file cannot be read ({type(error).__name__}: {error}). It is damaged, or its layout is not what its name says. Fetch or "
+        "save it again."
     )
 
 
@@ -226,5 +229,5 @@ def _frames(error: BaseException) -> Iterator[FrameType]:
         traceback = traceback.tb_next
 
 
-def _is_ours(file: str) -> bool:
-    return os.path.abspath(file).startswith(_PACKAGE + os.sep)
+def _is_own(frame: FrameType) -> bool:
+    return frame.f_globals.get("__name__", "").partition(".")[0] in _PACKAGES

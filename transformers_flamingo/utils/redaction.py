@@ -2,8 +2,8 @@
 """
 Keep secrets out of files, logs and messages.
 
-Output folders are published and logs are shared. Nothing that is written there may hold a token, a password or a key, wherever it
-came from: a named field, a URL, or a value deep in the configuration of another library.
+Output folders are published and logs are shared. They must not contain a token, a password or a key, regardless of where it came
+from: a named field, a URL, or a value deep in the configuration of another library.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 
 REDACTED = "<redacted>"
 
-# The names of fields that hold a secret. `image_token` and the like name words of the vocabulary
+# The names of fields that hold a secret. `image_token` and similar names are words of the vocabulary
 _SECRET_NAME = re.compile(
     r"(?:^|[_.\-])(?:"
     r"(?:hub|hf|text|vision|access|auth|api|bearer|session|refresh|security|sas|push[_\-]to[_\-]hub|write|read|bot|personal)[_\-]?token"
@@ -21,7 +21,7 @@ _SECRET_NAME = re.compile(
     r")$|^token$",
     re.IGNORECASE,
 )
-# What looks like a secret in any text: the user part of a URL, a signature in its query, tokens of well-known services
+# Patterns of secrets in any text: the user part of a URL, a signature in its query, tokens of well-known services
 _SECRET_TEXT = (
     (re.compile(r"(\b[a-z][a-z0-9+.\-]*://)[^/\s?#'\"@]+@", re.IGNORECASE), rf"\g<1>{REDACTED}@"),
     (
@@ -37,7 +37,7 @@ _SECRET_TEXT = (
     ),
     (re.compile(r"(\b(?:bearer|basic)\s+)[\w\-.=+/]{8,}", re.IGNORECASE), rf"\g<1>{REDACTED}"),
 )
-# `token=...` among the arguments of an optimizer, or in what a library says
+# `token=...` among the arguments of an optimizer, or in the message of a library
 _ASSIGNMENT = re.compile(r"(?<![\w?&.\-])([A-Za-z][\w\-]*)=([^\s,;&'\"<>]+)")
 
 
@@ -47,7 +47,7 @@ def is_secret_name(name: Any) -> bool:
 
 
 def redact(text: str) -> str:
-    """Return `text` with `<redacted>` for what looks like a secret: `https://user:password@host`, `hf_...`, `token=...`."""
+    """Replace everything in `text` that looks like a secret by `<redacted>`: `https://user:password@host`, `hf_...`, `token=...`."""
     for pattern, replacement in _SECRET_TEXT:
         text = pattern.sub(replacement, text)
     return _ASSIGNMENT.sub(lambda found: f"{found[1]}={REDACTED}" if is_secret_name(found[1]) else found[0], text)
@@ -57,8 +57,8 @@ def redact_values(value: Any) -> Any:
     """
     Return a copy of `value` without secrets, at any depth of its dictionaries, lists and tuples.
 
-    The entries of a dictionary whose names say that they hold a secret ([`is_secret_name`]) become `None`, and texts are
-    [`redact`]ed. Other objects stay as they are.
+    Entries of a dictionary become `None` if their name says that they hold a secret ([`is_secret_name`]). Strings are
+    [`redact`]ed. Other objects stay unchanged.
     """
     if isinstance(value, str):
         return redact(value) if type(value) is str else value  # an enumeration stays one
@@ -70,7 +70,7 @@ def redact_values(value: Any) -> Any:
 
 
 def one_line(text: str, limit: int | None = None) -> str:
-    """Return `text` in one line without secrets, cut behind `limit` characters."""
+    """Return `text` in one line without secrets, truncated to `limit` characters."""
     line = redact(" ".join(text.split()))
     return line if limit is None or len(line) <= limit else line[:limit].rstrip() + "..."
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Warn where an installed library is outside the versions that this package was tested with."""
+"""Warn if the version of an installed library is outside the range that this package was tested with."""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -10,15 +10,15 @@ from packaging.requirements import Requirement
 
 def find_untested(requirements: Iterable[str], installed: Callable[[str], str] = metadata.version) -> list[str]:
     """
-    Compare installed versions with requirements, those of extras excepted.
+    Compare installed versions with requirements. Requirements of extras are not checked.
 
     Args:
-        requirements (`Iterable[str]`): As in the metadata of a package, such as `"transformers>=5.24,<5.25"`.
+        requirements (`Iterable[str]`): Requirements as in the metadata of a package, such as `"transformers>=5.24,<5.25"`.
         installed (`Callable[[str], str]`, *optional*): Returns the version of a package, or raises
-            `PackageNotFoundError`. By default that of the running environment.
+            `PackageNotFoundError`. By default, versions are those of the running environment.
 
     Returns:
-        One text for each package outside its range. A package that is not installed is not an entry: its import fails
+        `list[str]`: An entry for each package outside its range. A package that is not installed has no entry: its import fails
         by itself, with its name.
     """
     found = []
@@ -35,7 +35,7 @@ def find_untested(requirements: Iterable[str], installed: Callable[[str], str] =
 
 
 def warn_about_untested_versions() -> None:
-    """Emit one warning if a library is outside the range in this package's metadata. pip refuses, so it was forced."""
+    """Emit one warning if a library is outside the range in this package's metadata. pip refuses such a version, so it was forced."""
     try:
         requirements = metadata.requires("transformers-flamingo") or []
     except metadata.PackageNotFoundError:  # a bare checkout states no requirements
@@ -43,7 +43,7 @@ def warn_about_untested_versions() -> None:
     untested = find_untested(requirements)
     if untested:
         warnings.warn(
-            f"transformers-flamingo was not tested with {', '.join(untested)}. Models may fail, or be wrong without a "
-            'word. Install tested versions: `pip install --force-reinstall "transformers-flamingo"`.',
+            f"transformers-flamingo was not tested with {', '.join(untested)}. Models may fail, or be silently "
+            'wrong. Install tested versions: `pip install --force-reinstall "transformers-flamingo"`.',
             stacklevel=3,
         )

@@ -1,9 +1,9 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Read files of weights that others made: nothing in them is executed, and a file cannot take more memory than it has bytes on disk.
+Read files of weights that others made, without executing anything in them or taking more memory than they have bytes on disk.
 
-Every file is checked before torch, safetensors or transformers opens it: its kind, its sizes against those that it claims, and the
-names of what it would construct.
+Every file is checked before torch, safetensors or transformers opens it: its kind, the sizes that it claims against its own, and
+the names of the objects that it would construct.
 """
 
 import io
@@ -31,21 +31,23 @@ from transformers.utils import (
 )
 
 from ..files_flamingo import special_kind
+from .names import summarize_names
 
 
 logger = logging.get_logger(__name__)
 
-# Of the part of a file that describes its tensors: 10,000 take less than 3 MB. What is parsed takes up to 60 times as much memory.
+# Limits of the part of a file that describes its tensors: 10,000 tensors take less than 3 MB. Parsed, it takes up to 60 times
+# as much memory.
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_PICKLE_BYTES = 4 * 2**20
-MAX_PICKLE_OPERATIONS = 500_000  # 25 for each tensor
+MAX_PICKLE_OPERATIONS = 500_000  # a tensor takes 25
 
-# Of the standard library, what settings next to weights are made of. All else of it, a program could be.
+# Objects of the standard library that settings next to weights are made of. Anything else of it could run a program.
 _STANDARD_SETTINGS = re.compile(
     r"(argparse|collections|dataclasses|datetime|decimal|enum|fractions|pathlib|typing|uuid)\.|types\.SimpleNamespace$|"
     r"(__builtin__|builtins)\.(bool|dict|float|int|list|object|str|tuple|unicode)$"
 )
-# Codecs that make bytes longer each time they are applied.
+# Codecs that lengthen bytes each time they are applied: a short pickle that repeats them takes any amount of memory.
 _GROWING_CODECS = re.compile(r"(hex|base_?64|uu|quopri|quoted[-_]?printable|zlib|zip|bz2)(_?codec)?", re.IGNORECASE)
 _AVERAGE = re.compile(r"ema|swa|average|shadow", re.IGNORECASE)
 _OPTIMIZER = re.compile(r"optim|sched|scaler|callback|^state$|param_groups", re.IGNORECASE)
@@ -57,7 +59,7 @@ _JOIN_ZERO = (
 )
 MERGE_ADAPTER = (
     "Merge it into the weights first, where it was trained: `model.merge_and_unload()` of peft. Then save the weights and "
-    "convert those."
+    "convert them."
 )
 _JOIN_DCP = (
     "The weights are split over several files by torch.distributed.checkpoint. Join them with "
@@ -66,7 +68,7 @@ _JOIN_DCP = (
 
 
 class _Setting:
-    """Stand for an object that is kept next to weights."""
+    """Stub for an object that is saved next to weights: it ignores its state."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "_Setting":
         return super().__new__(cls)
@@ -79,7 +81,7 @@ class _Setting:
 
 
 class _MappingSetting:
-    """Stand for a dict of another class. torch fills only a plain one."""
+    """Stub for a dict of another class: it gives an `OrderedDict`, which is one of the classes that torch fills."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> OrderedDict:
         return OrderedDict()
@@ -95,8 +97,8 @@ def check_regular(path: str | os.PathLike) -> int:
     Return the size of a regular file in bytes.
 
     Raises:
-        FileNotFoundError: there is nothing of that name.
-        ValueError: it is something else, such as a pipe or a device, which could be read forever.
+        FileNotFoundError: there is no file of that name.
+        ValueError: it is something else, such as a pipe or a device. Reading it may never end.
     """
     status = os.stat(path)
     if (kind := special_kind(status)) is not None:
@@ -106,43 +108,61 @@ def check_regular(path: str | os.PathLike) -> int:
 
 def check_folder(name_or_path: str | os.PathLike) -> None:
     """
-    Check the entries of a model folder that libraries would open; of a Hub name, nothing.
+    Check the entries of a model folder before a library opens them. Nothing is checked for a Hub name.
 
     Raises:
-        ValueError: one is a pipe or a device, or a JSON of settings is too large.
+        ValueError: an entry is a pipe or a device, or a JSON file of settings is too large.
     """
     if not os.path.isdir(name_or_path):
         return
     for path in sorted(Path(name_or_path).iterdir()):
-        if path.is_dir() or not path.exists():  # a link into nothing is reported by who needs it
+        if path.is_dir() or not path.exists():  # who needs the file reports a dangling link
             continue
         size = check_regular(path)
         if path.name.endswith("config.json") and size > MAX_HEADER_BYTES:
             raise ValueError(f"{path} has {size} bytes, more than {MAX_HEADER_BYTES}: it is damaged. {_FETCH_AGAIN}")
 
 
-def read_json(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a JSON object with a `ValueError` if it is something else, too large, or names a key twice."""
-    if check_regular(path) > MAX_HEADER_BYTES:
-        raise ValueError(f"{path} has more than {MAX_HEADER_BYTES} bytes: it is damaged. {_FETCH_AGAIN}")
+def read_json(path: str | os.PathLike, max_bytes: int | None = MAX_HEADER_BYTES) -> dict[str, Any]:
+    """
+    Read a file that holds one JSON object.
+
+    Args:
+        path (`str` or `os.PathLike`): The file.
+        max_bytes (`int`, *optional*, defaults to 16 MiB):
+            Maximum size of the file. `None` is for files that may be large, such as the tokenizer.json of a large vocabulary.
+
+    Raises:
+        FileNotFoundError: there is no file of that name.
+        ValueError: the file is too large, does not hold a JSON object, or names a key twice.
+    """
+    size = check_regular(path)
+    if max_bytes is not None and size > max_bytes:
+        raise ValueError(f"{path} has {size} bytes, more than {max_bytes}: it is damaged. {_FETCH_AGAIN}")
     return _parse_json(path, Path(path).read_bytes())
 
 
 def _parse_json(path: str | os.PathLike, text: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Parse the JSON object that a file holds or, for safetensors, begins with."""
+    repeated: list[str] = []
+
+    def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
         if len(result) < len(pairs):
             names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"{path} names {twice!r} twice, so it is unknown which one is right. {_FETCH_AGAIN}")
+            repeated.append(next(name for name in names if names.count(name) > 1))
         return result
 
     try:
-        value = json.loads(text, object_pairs_hook=unique)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: it does not hold valid JSON. {_FETCH_AGAIN}") from error
+        value = json.loads(text, object_pairs_hook=make_object)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} does not hold valid JSON ({error}): it is cut short or damaged. {_FETCH_AGAIN}"
+        ) from error
+    if repeated:
+        raise ValueError(f"{path} names {repeated[0]!r} twice, so it is unknown which one is right. {_FETCH_AGAIN}")
     if not isinstance(value, dict):
-        raise ValueError(f"{path} is damaged: it holds a {type(value).__name__} instead of an object. {_FETCH_AGAIN}")
+        raise ValueError(f"{path} holds a {type(value).__name__} instead of an object: it is damaged. {_FETCH_AGAIN}")
     return value
 
 
@@ -151,16 +171,16 @@ def check_weights_file(path: str | os.PathLike) -> set[str] | None:
     Check a file of weights before a library opens it.
 
     Returns:
-        `set[str]`: The names of what a pickle constructs; `None` for a file of safetensors, which constructs nothing.
+        `set[str]`: Names of the objects that a pickle constructs; `None` for a safetensors file, which constructs none.
 
     Raises:
-        FileNotFoundError: there is nothing of that name.
+        FileNotFoundError: there is no file of that name.
         ValueError: the file is damaged or of another kind, claims more than it holds, or could take any amount of memory.
     """
     size = check_regular(path)
     with open(path, "rb") as file:
         head = file.read(9)
-        if head[8:] == b"{":  # after the length of its header
+        if head[8:] == b"{":  # the JSON of safetensors, after 8 bytes with its length
             return _check_safetensors(path, file, size)
         if head.startswith(b"PK"):
             return _check_zip(path, file, size)
@@ -197,39 +217,41 @@ def _check_zip(path: str | os.PathLike, file: io.BufferedReader, size: int) -> s
     file.seek(0)
     try:
         archive = zipfile.ZipFile(file)
-    except Exception as error:  # a damaged archive raises anything
+    # Broad: zipfile documents only BadZipFile, but damaged bytes also raise struct.error, NotImplementedError, UnicodeDecodeError,
+    # OverflowError, ValueError and OSError.
+    except Exception as error:
         raise _damaged(path) from error
     entries = archive.infolist()
     names = [PurePosixPath(entry.filename).name for entry in entries]
     if "constants.pkl" in names:
         raise ValueError(
-            f"{path} is a TorchScript program rather than weights. Save the weights alone where it was made: "
+            f"{path} is a TorchScript program rather than weights. Save only the weights where it was made: "
             "`torch.save(model.state_dict(), file)`."
         )
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise ValueError(
             f"{path} is a compressed archive, which may unpack to any size. torch saves weights uncompressed: if this "
-            "is a packed folder, unpack it and pass the file or folder of weights."
+            "is an archive of a folder, unpack it and pass the file or folder of weights."
         )
     if len({entry.filename for entry in entries}) < len(entries) or sum(entry.file_size for entry in entries) > size:
         raise ValueError(f"{path} claims to hold more than its {size} bytes: it is damaged. {_FETCH_AGAIN}")
     pickles = [entry for entry, name in zip(entries, names, strict=True) if name == "data.pkl"]
     if len(pickles) != 1:
         raise ValueError(
-            f"{path} is an archive that torch did not write. If it is a packed folder, unpack it and pass the file or "
+            f"{path} is an archive that torch did not write. If it is an archive of a folder, unpack it and pass the file or "
             "folder of weights."
         )
     if pickles[0].file_size > MAX_PICKLE_BYTES:
         raise _too_long(path)
     try:
         data = archive.read(pickles[0])
-    except Exception as error:  # as above
+    except Exception as error:  # broad for the same reason
         raise _damaged(path) from error
     return _scan_pickle(path, io.BytesIO(data))
 
 
 def _check_pickles(path: str | os.PathLike, file: io.BufferedReader, size: int) -> set[str]:
-    """Check the five pickles that begin a file of torch before 1.6."""
+    """Check the five pickles at the beginning of a file of torch before 1.6."""
     file.seek(0)
     stream = io.BytesIO(file.read(MAX_PICKLE_BYTES))
     return set().union(*(_scan_pickle(path, stream, is_cut=size > MAX_PICKLE_BYTES) for _ in range(5)))
@@ -237,17 +259,22 @@ def _check_pickles(path: str | os.PathLike, file: io.BufferedReader, size: int) 
 
 def _too_long(path: str | os.PathLike) -> ValueError:
     return ValueError(
-        f"{path} describes its content at more length than weights need, which could take any amount of memory. Save the "
-        "weights alone where it was made: `torch.save(model.state_dict(), file)`."
+        f"{path} describes its content at more length than weights need, so reading it could take any amount of memory. Save "
+        "only the weights where it was made: `torch.save(model.state_dict(), file)`."
     )
 
 
 def _scan_pickle(path: str | os.PathLike, stream: io.BytesIO, is_cut: bool = False) -> set[str]:
     """
-    Return the names of what a pickle constructs, without constructing it.
+    Return the names of the objects that a pickle constructs, without constructing them.
+
+    Args:
+        path (`str` or `os.PathLike`): The file, for messages.
+        stream (`io.BytesIO`): The pickle.
+        is_cut (`bool`, *optional*, defaults to `False`): Whether the stream holds only the beginning of a long file.
 
     Raises:
-        ValueError: it is damaged, or could allocate what the file does not hold.
+        ValueError: the pickle is damaged, too long, or could allocate more memory than the file has bytes.
     """
     names, strings = set(), set()
     count = 0
@@ -259,15 +286,16 @@ def _scan_pickle(path: str | os.PathLike, stream: io.BytesIO, is_cut: bool = Fal
                 strings.add(argument)
             if count >= MAX_PICKLE_OPERATIONS:
                 break
-    except Exception as error:  # a damaged pickle raises anything
+    # Broad: pickletools decodes arguments with many codecs and converters, each of which raises its own errors on damaged bytes.
+    except Exception as error:
         raise _too_long(path) if is_cut and stream.tell() >= MAX_PICKLE_BYTES else _damaged(path) from error
     if count >= MAX_PICKLE_OPERATIONS:
         raise _too_long(path)
     is_growing = "_codecs.encode" in names and any(_GROWING_CODECS.fullmatch(text) for text in strings)
     if is_growing or names & {"builtins.bytearray", "__builtin__.bytearray"}:
         raise ValueError(
-            f"{path} holds something other than tensors, of a size that it may claim at will. Save the weights alone where "
-            "it was made: `torch.save(model.state_dict(), file)`."
+            f"{path} holds an object other than a tensor that could take any amount of memory. Save only the weights where it "
+            "was made: `torch.save(model.state_dict(), file)`."
         )
     return names
 
@@ -279,16 +307,16 @@ def _scan_pickle(path: str | os.PathLike, stream: io.BytesIO, is_cut: bool = Fal
 
 def read_tensors(path: str | os.PathLike, root: str | None = None) -> dict[str, torch.Tensor]:
     """
-    Read the tensors of one file, mapped into memory where its format allows: they are read when they are used.
+    Read the tensors of one file. They are memory-mapped where its format allows, so values are read when they are used.
 
     Args:
         path (`str` or `os.PathLike`): The file.
         root (`str`, *optional*):
-            Pattern of a part that the names of a model's weights have. With it, the dict of weights is found in
-            whatever it is kept in; without it, only under the usual names.
+            Pattern of the first part of the names of a model's weights. It finds the dict of weights among other entries,
+            which may hold tensors too. Without it, a dict is taken for weights if it holds only tensors.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no file of that name.
         ValueError: the file is damaged, or holds something other than tensors. Nothing in it is ever executed.
     """
     path = Path(path)
@@ -299,22 +327,24 @@ def read_tensors(path: str | os.PathLike, root: str | None = None) -> dict[str, 
     names = check_weights_file(path)
     try:
         content = load_file(path) if names is None else _load_pickle(path, names)
-    # Their texts are not quoted: torch's advice is to read the file with `weights_only=False`, which runs what is in it.
+    # The message is not quoted: torch advises to read the file with `weights_only=False`, which would run the programs in it.
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         raise ValueError(
             f"{path} holds something other than tensors{f' ({found[1]})' if found else ''} or is damaged. Unpickling it "
-            "could run any program, so it was not read. If it is yours, save the weights alone where it was made: "
+            "could run any program, so it was not read. If it is yours, save only the weights where it was made: "
             "`torch.save(model.state_dict(), file)`."
         ) from error
-    except Exception as error:  # a damaged pickle raises anything
+    # Broad: a damaged file that passed the checks fails anywhere in torch's unpickler (KeyError, TypeError, struct.error, ...) or
+    # with SafetensorError, a direct subclass of Exception.
+    except Exception as error:
         raise _damaged(path) from error
     tensors = _find_weights(path, content, re.compile(root) if root else None)
     size = path.stat().st_size
     for name, tensor in tensors.items():
         if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
             raise ValueError(f"{path} holds {name} as a quantized, sparse or empty tensor. Save it as a dense tensor.")
-        if tensor.numel() * tensor.element_size() > size:  # one number in the file, repeated
+        if tensor.numel() * tensor.element_size() > size:  # an expanded tensor: few numbers in the file, repeated
             raise ValueError(
                 f"{path} claims {tuple(tensor.shape)} values for {name}, more than it holds: it is damaged. {_FETCH_AGAIN}"
             )
@@ -323,9 +353,9 @@ def read_tensors(path: str | os.PathLike, root: str | None = None) -> dict[str, 
 
 def _is_setting(name: str) -> bool:
     """
-    Tell whether something that a pickle constructs is taken for settings, and constructed as an object that does nothing.
+    Tell whether an object that a pickle constructs is taken for settings, so that a stub can replace it.
 
-    The rest is refused: modules of torch hold weights that would be lost, and a function tells that the file is hostile.
+    Other objects are refused: modules of torch hold weights that would be lost, and a function means that the file is hostile.
     """
     module, _, last = name.rpartition(".")
     package = module.partition(".")[0]
@@ -335,9 +365,10 @@ def _is_setting(name: str) -> bool:
 
 
 def _load_pickle(path: Path, names: set[str]) -> Any:
+    """Load a checked file with `weights_only=True`, with stubs for the settings in it."""
     names = {name.replace("__builtin__.", "builtins.") for name in names if _is_setting(name)}
-    stand_ins = [(_MappingSetting if name.lower().endswith("dict") else _Setting, name) for name in names]
-    with torch.serialization.safe_globals(stand_ins):
+    stubs = [(_MappingSetting if name.lower().endswith("dict") else _Setting, name) for name in names]
+    with torch.serialization.safe_globals(stubs):
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError as error:
@@ -347,20 +378,20 @@ def _load_pickle(path: Path, names: set[str]) -> Any:
 
 
 def _find_weights(path: Path, content: Any, root: re.Pattern | None) -> dict[str, torch.Tensor]:
-    """Take the weights out of what people keep them in: under any name, next to settings and optimizers."""
+    """Find the dict of weights in the content of a file: under any name, next to settings and optimizers."""
     found = dict(_weight_dicts(content, root)) or dict(_weight_dicts(content, None))
     averages = [name for name in found if _AVERAGE.search(name)]
     if len(found) > len(averages):
         found = {name: weights for name, weights in found.items() if name not in averages}
     if not found:
-        what = "only the state of an optimizer" if _is_optimizer(content) else "no weights under the names of a model"
+        held = "only the state of an optimizer" if _is_optimizer(content) else "no weights under the names of a model"
         raise ValueError(
-            f"{path} holds {what}: it is not a flat dict of tensors, which a checkpoint of a model is. Pass the file that the "
+            f"{path} holds {held}: it is not a flat dict of tensors, as a checkpoint of a model is. Pass the file that the "
             "weights were saved to."
         )
     if len(found) > 1:
         raise ValueError(
-            f"{path} holds several models, under {', '.join(map(repr, found))}. Keep the one to convert: "
+            f"{path} holds several models, under {', '.join(map(repr, found))}. Keep only the one to convert: "
             "`torch.save(torch.load(file)[name], new_file)`."
         )
     [(name, weights)] = found.items()
@@ -375,12 +406,17 @@ def _find_weights(path: Path, content: Any, root: re.Pattern | None) -> dict[str
 
 
 def _weight_dicts(content: Any, root: re.Pattern | None) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
-    """Yield the dicts of weights in the content of a file, each with its place: `model.ema`."""
+    """
+    Yield the dicts of weights in the content of a file, each with its place, such as `model.ema`.
+
+    With `root` these are the dicts with a key of the model; the state dicts of its modules, if there is one for each, are
+    joined. Without it they are the dicts that hold only tensors.
+    """
     waiting, seen = [("", content)], set()
     without_root = []
     while waiting:
         place, value = waiting.pop(0)
-        if not isinstance(value, Mapping) or id(value) in seen:  # one object may be named any number of times
+        if not isinstance(value, Mapping) or id(value) in seen:  # a pickle may name one object any number of times
             continue
         seen.add(id(value))
         parts = [(str(key), part) for key, part in value.items() if not _OPTIMIZER.search(str(key).partition(".")[0])]
@@ -403,16 +439,17 @@ def _is_optimizer(content: Any) -> bool:
     return isinstance(content, Mapping) and any(_OPTIMIZER.search(str(key)) for key in content)
 
 
-def weight_files(name_or_path: str | os.PathLike) -> tuple[list[Path], dict[str, str]]:
+def find_weight_files(name_or_path: str | os.PathLike) -> tuple[list[Path], dict[str, str]]:
     """
     Find and check the files that hold the weights of a model folder or Hub repository.
 
     Returns:
-        The files, and for each name of a weight the name of the file that must hold it, if an index says so.
+        The files, and the index from the name of a weight to the name of the file that must hold it. The index is empty if the
+        weights are in one file.
 
     Raises:
-        FileNotFoundError: there are none, or one is missing.
-        ValueError: one is damaged, or the index is.
+        FileNotFoundError: there are no such files, or one that the index names is missing.
+        ValueError: a file or the index is damaged.
     """
     if os.path.isdir(name_or_path):
         _refuse_split_folder(Path(name_or_path))
@@ -423,7 +460,7 @@ def weight_files(name_or_path: str | os.PathLike) -> tuple[list[Path], dict[str,
             return [Path(path)], {}
         index = find_file(name_or_path, index_name)
         if index is not None:
-            weight_map = _read_index(index)
+            weight_map = check_weight_map(index, read_json(index))
             paths = [_find_shard(name_or_path, index, name) for name in sorted(set(weight_map.values()))]
             for path in paths:
                 check_weights_file(path)
@@ -437,16 +474,20 @@ def read_pretrained_tensors(name_or_path: str | os.PathLike, root: str | None = 
     """
     Read the tensors of a model folder or Hub repository, sharded or not.
 
+    Args:
+        name_or_path (`str` or `os.PathLike`): Folder or Hub name.
+        root (`str`, *optional*): See [`read_tensors`].
+
     Raises:
-        FileNotFoundError: there are none, or a file is missing.
-        ValueError: a file is damaged, or the files are not those of their index.
+        FileNotFoundError: there are no files of weights, or one is missing.
+        ValueError: a file is damaged, or the files differ from what their index says.
     """
-    paths, weight_map = weight_files(name_or_path)
+    paths, weight_map = find_weight_files(name_or_path)
     tensors: dict[str, torch.Tensor] = {}
     for path in paths:
         shard = read_tensors(path, root)
-        if twice := [name for name in shard if name in tensors and not same_values(tensors[name], shard[name])]:
-            raise ValueError(f"Two files of {name_or_path} have other values for {twice[0]}. {_FETCH_AGAIN}")
+        if differing := [name for name in shard if name in tensors and not same_values(tensors[name], shard[name])]:
+            raise ValueError(f"Two files of {name_or_path} have different values for {differing[0]}. {_FETCH_AGAIN}")
         if lacking := [name for name, file in weight_map.items() if file == path.name and name not in shard]:
             raise ValueError(f"{path} lacks {lacking[0]}, which the index says it holds. {_FETCH_AGAIN}")
         tensors |= shard
@@ -458,13 +499,41 @@ def same_values(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.shape == b.shape and torch.equal(a, b.to(a.dtype))
 
 
+def check_finite(source: str | os.PathLike, tensors: Mapping[str, torch.Tensor]) -> None:
+    """
+    Check that weights are finite.
+
+    Args:
+        source (`str` or `os.PathLike`): Where the weights are from, for the message.
+        tensors (`Mapping[str, torch.Tensor]`): Weights by name.
+
+    Raises:
+        ValueError: some are NaN or infinite.
+    """
+    if names := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+        raise ValueError(
+            f"{source} has NaN or infinite weights, so all outputs would be NaN: {summarize_names(names)}. Use an earlier "
+            "checkpoint."
+        )
+
+
 def find_file(name_or_path: str | os.PathLike, file_name: str) -> str | None:
-    """Return the path of a file in a model folder or Hub repository, `None` if it has none of that name."""
+    """Return the path of a file in a model folder or Hub repository; `None` if there is no file of that name."""
     return cached_file(name_or_path, file_name, _raise_exceptions_for_missing_entries=False)
 
 
-def _read_index(path: str | os.PathLike) -> dict[str, str]:
-    weight_map = read_json(path).get("weight_map")
+def check_weight_map(path: str | os.PathLike, index: dict[str, Any]) -> dict[str, str]:
+    """
+    Return the `weight_map` of the index of a sharded model: from the name of a weight to the name of its file.
+
+    Args:
+        path (`str` or `os.PathLike`): The file of the index, for the message.
+        index (`dict[str, Any]`): Its content.
+
+    Raises:
+        ValueError: it has none, or one of other types.
+    """
+    weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
         raise ValueError(
             f"{path} has no `weight_map` from the names of weights to the names of files: it is damaged. {_FETCH_AGAIN}"
@@ -473,7 +542,7 @@ def _read_index(path: str | os.PathLike) -> dict[str, str]:
 
 
 def _find_shard(name_or_path: str | os.PathLike, index: str, name: str) -> Path:
-    """Return the path of a file that an index names. It must be in the folder of the index, or in the Hub's cache."""
+    """Return the path of a file that an index names. The file must be in the folder of the index, or in the Hub's cache."""
     if not name or re.search(r"[/\\\0]", name) or name in (".", ".."):
         raise ValueError(f"{index} names {name!r}, which is not the name of a file in its folder. {_FETCH_AGAIN}")
     path = find_file(name_or_path, name)
@@ -483,12 +552,12 @@ def _find_shard(name_or_path: str | os.PathLike, index: str, name: str) -> Path:
     if folder.parent.name == "snapshots":  # of the Hub's cache, which links to ../../blobs
         folder = folder.parent.parent
     if not Path(path).resolve().is_relative_to(folder):
-        raise ValueError(f"{path} is a link to a file outside of {folder}. Put the file itself there.")
+        raise ValueError(f"{path} is a link to a file outside of {folder}. Copy the file itself into it.")
     return Path(path)
 
 
 def _refuse_split_folder(folder: Path) -> None:
-    """Say how to join what DeepSpeed, torch and peft write instead of a model."""
+    """Raise a `ValueError` that says how to join the files that DeepSpeed, torch and peft write instead of a model."""
     names = {path.name for path in folder.iterdir()}
     if names & {SAFE_WEIGHTS_NAME, WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME}:
         return

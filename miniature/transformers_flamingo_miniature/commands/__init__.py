@@ -4,3 +4,5 @@ The commands that this distribution adds to `flamingo`, one module each (protoco
 
 Modules here import only the standard library at their top: `flamingo --help` imports them all.
 """
+
+MAX_SEED = 2**32 - 1  # the largest that numpy takes

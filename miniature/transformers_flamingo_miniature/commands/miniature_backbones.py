@@ -2,28 +2,58 @@
 """`flamingo miniature-backbones`: train a shipped backbone again."""
 
 import argparse
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+from . import MAX_SEED
 
 
 HELP = "Train one of the two shipped miniature backbones from scratch."
 
 
+@dataclass(frozen=True)
+class MiniatureBackbonesArguments:
+    """
+    Arguments of `flamingo miniature-backbones`.
+
+    Args:
+        backbone (`str`): `"vision"` or `"text"`.
+        output_dir (`str`): Folder of the weights, their record and their card.
+        seed (`int`, *optional*, defaults to 0): Seed of the data and the weights.
+
+    Raises:
+        ValueError: the seed is out of range.
+    """
+
+    backbone: Literal["vision", "text"]
+    output_dir: str
+    seed: int = field(default=0, metadata={"help": "Seed of the data and the weights."})
+
+    def __post_init__(self):
+        from transformers_flamingo_cli.parsing import check_range
+
+        check_range(self, "seed", 0, MAX_SEED)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the backbone, the folder and the seed."""
-    from transformers_flamingo_cli import SEED
+    from transformers_flamingo_cli.parsing import add_fields
 
-    parser.add_argument("backbone", choices=["vision", "text"], help="which backbone to train")
-    parser.add_argument("output_dir", metavar="DIRECTORY", help="folder of the weights, their record and their card")
-    parser.add_argument("--seed", type=SEED, default=0, help="seed of the data and the weights (default: %(default)s)")
+    parser.add_argument("backbone", choices=["vision", "text"], help="Which backbone to train.")
+    parser.add_argument("output_dir", metavar="DIRECTORY", help="Folder of the weights, their record and their card.")
+    add_fields(parser, MiniatureBackbonesArguments, exclude=["backbone", "output_dir"])
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Train the backbone and write its weights, its record and its card."""
     from transformers_flamingo.cards.rendering import write_card
+    from transformers_flamingo_cli.parsing import read_fields
 
     from ..shipped import card_template, read_training_record
 
-    if arguments.backbone == "vision":
+    options = read_fields(MiniatureBackbonesArguments, arguments)
+    if options.backbone == "vision":
         from ..vision_backbone import train_vision_backbone as train
 
         kind = "miniature-clip"
@@ -31,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
         from ..text_backbone import train_text_backbone as train
 
         kind = "miniature-gpt2"
-    output_dir = Path(arguments.output_dir)
+    output_dir = Path(options.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)  # a wrong path is found before hours of training
-    train(output_dir, seed=arguments.seed)
+    train(output_dir, seed=options.seed)
     write_card(card_template(kind), read_training_record(output_dir), output_dir / "README.md")

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""BLEU and ROUGE-L come from their libraries; here is what we give them."""
+"""Test the inputs and options of the libraries that compute BLEU and ROUGE-L."""
 
 import math
 

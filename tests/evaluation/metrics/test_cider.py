@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""CIDEr-D by hand, against a dense second implementation, and its tokens against those of the Stanford tokenizer."""
+"""Test CIDEr-D by hand and against a dense second implementation, and its tokens against the Stanford tokenizer."""
 
 import math
 
@@ -78,7 +78,7 @@ def test_several_references_are_averaged_and_counted_once_per_image():
     assert cider_d(["cat", "dog"], [["cat", "bird"], ["dog"]])[0] == pytest.approx((2.5 + 0) / 2)
 
 
-def test_tokenisation_is_part_of_the_score_and_can_be_replaced():
+def test_tokenization_is_part_of_the_score_and_can_be_replaced():
     assert cider_d(["A cat.", "x"], [["a cat"], ["y"]])[0] == pytest.approx(5.0)
     assert cider_d(["A cat.", "x"], [["a cat"], ["y"]], tokenize=str.split)[0] == 0
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""ROC-AUC by hand and against the count of all pairs."""
+"""Test ROC-AUC by hand and against the count of all pairs."""
 
 import math
 

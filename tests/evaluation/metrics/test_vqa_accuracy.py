@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Official normalisation on pairs; accuracy by hand and against the definition."""
+"""Test the official normalization on pairs, and the accuracy by hand and against its definition."""
 
 import pytest
 from hypothesis import given
@@ -24,7 +24,7 @@ PAIRS = {
     "1,000/day": "1000day",  # a comma between digits removes all punctuation
     "red,white": "red white",
     "red, white": "red white",
-    "red,white, blue": "redwhite blue",  # one comma beside a space removes all commas
+    "red,white, blue": "redwhite blue",  # one comma next to a space removes all commas
     "black/white": "black white",
     "black / white": "black white",
     "x-ray": "x ray",
@@ -50,7 +50,7 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("answer", PAIRS)
-def test_normalisation_is_the_official_one(answer):
+def test_normalization_is_the_official_one(answer):
     assert normalize_vqa_answer(answer) == PAIRS[answer]
 
 
@@ -79,7 +79,7 @@ ANSWERS = st.text(alphabet="abT12,.;/[]\"{}()=+\\_-><@`?!:' \n\t", max_size=20) 
 
 
 @given(ANSWERS)
-def test_normalisation_equals_a_second_implementation(answer):
+def test_normalization_equals_a_second_implementation(answer):
     assert normalize_vqa_answer(answer) == slow_normalize(answer)
 
 
@@ -99,7 +99,7 @@ def test_accuracy_by_hand(matches, expected):
     assert vqa_accuracy("Red car", answers) == pytest.approx(expected)
 
 
-def test_all_answers_are_normalised_even_if_they_agree():
+def test_all_answers_are_normalized_even_if_they_agree():
     assert vqa_accuracy("2", ["Two."] * 10) == 1
 
 
@@ -122,7 +122,7 @@ def test_too_few_answers_are_an_error(answers):
         vqa_accuracy("yes", answers)
 
 
-def test_open_ended_match_compares_whole_normalised_answers():
+def test_open_ended_match_compares_whole_normalized_answers():
     assert open_ended_match("Two dogs.", "2 dogs")
     assert open_ended_match("a guitar", ["piano", "guitar"])
     assert not open_ended_match("a cat", "a dog")

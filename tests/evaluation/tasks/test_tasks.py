@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Every benchmark, on a few rows written in its own layout: prompts, answers, media, scores, and missing files."""
+"""Test every benchmark on a few rows in its published layout: prompts, answers, media, scores, and missing files."""
 
 import csv
 import json
@@ -35,7 +35,7 @@ def write(root: Path, name: str, content) -> None:
 
 
 def shown(task: Task, example: Example) -> str:
-    """A demonstration as it stands in a prompt."""
+    """Return a demonstration as it is in a prompt."""
     return "<image>" * len(example.media) + example.prompt + example.answer + "<eoc>" + task.demonstration_separator
 
 
@@ -149,7 +149,7 @@ def test_hateful_memes(tmp_path):
     predictions = [Prediction(q, "", list(s)) for q, s in zip(queries, scores, strict=True)]
     # "yes" leads by -1, 2, -.5 and -.2: of the four pairs of a hateful and a harmless one, all are in order
     assert task.score(predictions) == {"ROC-AUC": pytest.approx(100.0)}
-    predictions[3] = Prediction(queries[3], "", [-1.0, -1.7])  # -.7: behind one of two
+    predictions[3] = Prediction(queries[3], "", [-1.0, -1.7])  # -.7: ranks after one of two
     assert task.score(predictions) == {"ROC-AUC": pytest.approx(75.0)}
     # Both would round to the probability 1
     sure = [Prediction(queries[0], "", [-40.0, 0.0]), Prediction(queries[1], "", [-50.0, 0.0])]
@@ -281,7 +281,7 @@ def test_rareact(tmp_path):
     sure = (0.9, 0.05, 0.05)
     best = score((0.1, 0.8, 0.1), (0.2, 0.5, 0.3), sure, sure, (0.1, 0.1, 0.8))
     assert best == {"mWAP": pytest.approx(100.0), "accuracy": 100.0}
-    # "cut keyboard" is found in clip a behind video c, a hard negative that counts once: precision 1/2. "cut door" is
+    # "cut keyboard" ranks clip a after video c, a hard negative that counts once: precision 1/2. "cut door" is
     # found in all of c before a. "wash tree" is shown nowhere, and does not count.
     worse = score((0.1, 0.3, 0.6), (0.1, 0.2, 0.7), (0.5, 0.4, 0.1), (0.5, 0.4, 0.1), (0.1, 0.1, 0.8))
     assert worse == {"mWAP": pytest.approx(75.0), "accuracy": pytest.approx(200 / 3)}
@@ -356,7 +356,7 @@ def pairs(tmp_path) -> str:
     return str(tmp_path)
 
 
-def test_data_of_ones_own(pairs):
+def test_custom_data(pairs):
     captions = make_task("captioning", pairs)
     assert [example.references for example in captions.queries()] == [["cat"], ["dog"], ["cat"], ["dog"]]
     assert shown(captions, captions.support()[1]) == "<image>Output:dog<eoc>\n"
@@ -368,11 +368,13 @@ def test_data_of_ones_own(pairs):
     assert classes.queries()[0].candidates == ["cat", "dog"] and classes.queries()[0].group == "cat"
     assert shown(classes, classes.support()[1]) == "<image>class:dog<eoc>"
     assert make_task("classification", pairs, {"classes": "[dog, cow, cat]"}).queries()[0].candidates[1] == "cow"
-    with pytest.raises(ValueError, match="train/metadata.jsonl, row 2 is of class 'cat', which is none of `classes`"):
+    with pytest.raises(
+        ValueError, match="train/metadata.jsonl, row 2 is of class 'cat', which is not one of `classes`"
+    ):
         make_task("classification", pairs, {"classes": "[dog]", "support_split": "train"}).queries()
 
 
-def test_queries_and_demonstrations_of_ones_own_in_two_files(tmp_path):
+def test_custom_queries_and_demonstrations_in_two_files(tmp_path):
     captions = [("1.png", "a cat"), ("2.png", "a dog"), ("1.png", "a pet")]
     write(tmp_path, "ask.jsonl", [{"file_name": name, "text": text} for name, text in captions])
     write(tmp_path, "show.csv", [{"file_name": "3.png", "text": "a cow"}])
@@ -382,7 +384,7 @@ def test_queries_and_demonstrations_of_ones_own_in_two_files(tmp_path):
     assert [query.media[0]["path"] for query in task.queries()] == [str(tmp_path / f"{i}.png") for i in (1, 2)]
     assert shown(task, task.support()[0]) == "<image>A picture ofa cow<eoc>\n"
     for options in ({"support_data": files["data"]}, {"queries_split": "ask", "support_split": "ask"}):
-        with pytest.raises(ValueError, match="takes queries and demonstrations from .*ask.jsonl"):
+        with pytest.raises(ValueError, match="reads queries and demonstrations from .*ask.jsonl"):
             make_task("captioning", files["data"], options)
 
 
@@ -617,15 +619,15 @@ def test_answers_as_datasets_stores_them(tmp_path):
     write(tmp_path, "test.jsonl", [row])
     with pytest.raises(ValueError, match="test.jsonl, row 0: no value in 'answers' or 'answer'"):
         make_task("question_answering", str(tmp_path)).queries()
-    with pytest.raises(ValueError, match="without {question}"):
+    with pytest.raises(ValueError, match="must contain {question}"):
         make_task("question_answering", str(tmp_path), {"template": "Q:"})
 
 
 def test_every_benchmark_knows_its_size():
     sizes = {name: dict(task.split_sizes) for name, task in TASKS.items() if task.split_sizes}
     assert sizes["coco"] == {"test": 5000} and sizes["vqav2"] == {"val2014": 214354}
-    own = {"captioning", "question_answering", "classification", "rareact"}  # that of RareAct is not recorded here
-    assert set(TASKS) - set(sizes) == own | {name for name in TASKS if name.startswith("miniature")}
+    custom = {"captioning", "question_answering", "classification", "rareact"}  # that of RareAct is not recorded here
+    assert set(TASKS) - set(sizes) == custom | {name for name in TASKS if name.startswith("miniature")}
     assert TASKS["hateful_memes"].split in sizes["hateful_memes"] and TASKS["vatex"].split in sizes["vatex"]
 
 
@@ -638,7 +640,7 @@ def test_wrong_tasks(tmp_path):
         make_task("hateful_memes", "x", {"splits": "y"})
     with pytest.raises(ValueError, match="`num_frames` of the task 'vatex' cannot be 'many'"):
         make_task("vatex", "x", {"num_frames": "many"})
-    with pytest.raises(ValueError, match=r"cannot be 'cat, dog'. Write a list of texts as '\[a, b\]'"):
+    with pytest.raises(ValueError, match=r"cannot be 'cat, dog'. Write a list of texts, such as '\[a, b\]'"):
         make_task("classification", "x", {"classes": "cat, dog"})
     for value in ("0", "1.5", "true", "null", "[8]", "-1"):
         with pytest.raises(
@@ -655,17 +657,17 @@ def test_frames_of_a_part_of_a_video(tmp_path):
     with av.open(path, "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width = stream.height = 16
-        for i in range(40):  # 4 seconds; the grey of a frame tells when
+        for i in range(40):  # 4 seconds; the gray of a frame tells when
             frame = av.VideoFrame.from_ndarray(np.full((16, 16, 3), 6 * i, dtype=np.uint8), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
-    def greys(video: VideoSegment) -> list[float]:
+    def grays(video: VideoSegment) -> list[float]:
         return [np.asarray(frame).mean() / 6 for frame in load_media(video, "query '1'")]
 
-    assert greys(VideoSegment(path, num_frames=4)) == pytest.approx([5, 15, 25, 35], abs=1.5)
-    assert greys(VideoSegment(path, 2.0, 3.0, num_frames=2)) == pytest.approx([22.5, 27.5], abs=1.5)
-    assert len(greys(VideoSegment(path, 3.9, 4.5, num_frames=3))) == 3
+    assert grays(VideoSegment(path, num_frames=4)) == pytest.approx([5, 15, 25, 35], abs=1.5)
+    assert grays(VideoSegment(path, 2.0, 3.0, num_frames=2)) == pytest.approx([22.5, 27.5], abs=1.5)
+    assert len(grays(VideoSegment(path, 3.9, 4.5, num_frames=3))) == 3
     late = str(tmp_path / "late.mp4")  # its first frame is shown at 2 s
     with av.open(path) as source, av.open(late, "w") as container:
         stream = container.add_stream_from_template(source.streams.video[0])
@@ -674,6 +676,6 @@ def test_frames_of_a_part_of_a_video(tmp_path):
                 packet.pts, packet.dts = packet.pts + 2 / packet.time_base, packet.dts + 2 / packet.time_base
                 packet.stream = stream
                 container.mux(packet)
-    assert greys(VideoSegment(late, 0.0, 1.0, num_frames=2)) == pytest.approx([0, 0], abs=1.5)
+    assert grays(VideoSegment(late, 0.0, 1.0, num_frames=2)) == pytest.approx([0, 0], abs=1.5)
     with pytest.raises(ValueError, match="query '1': the video .*nothing.mp4' cannot be read"):
         load_media(VideoSegment(str(tmp_path / "nothing.mp4")), "query '1'")

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""The tasks: one small file for each benchmark, or for a few that share their files' layout."""
+"""The tasks: one small file for each benchmark, or for a few whose files have the same layout."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -9,12 +9,12 @@ import yaml
 
 from ...utils import plugins
 from ..task import Task
+from .custom import CustomCaptioning, CustomClassification, CustomVqa
 from .hateful_memes import HatefulMemes
 from .imagenet import ImageNet
 from .ivqa import Ivqa
 from .karpathy import Coco, Flickr30k
 from .next_qa import NextQa
-from .own import OwnCaptions, OwnClasses, OwnQuestions
 from .rareact import RareAct
 from .star import Star
 from .textvqa import TextVqa
@@ -32,7 +32,7 @@ TASKS: dict[str, type[Task]] = {
     for task in (
         *(Coco, Flickr30k, Vqav2, OkVqa, TextVqa, VizWiz, HatefulMemes, ImageNet),
         *(MsvdQa, MsrvttQa, Vatex, YouCook2, Ivqa, Star, NextQa, RareAct, VisDial),
-        *(OwnCaptions, OwnQuestions, OwnClasses),
+        *(CustomCaptioning, CustomVqa, CustomClassification),
     )
 }
 
@@ -43,16 +43,16 @@ _LISTS = (Sequence[str], Sequence[str] | None)
 
 def make_task(name: str, data: str | None = None, options: Mapping[str, str] | None = None) -> Task:
     """
-    A task by its name.
+    Make a task by its name.
 
     Args:
         name (`str`): One of [`task_names`].
-        data (`str`, *optional*): The folder or file it reads.
-        options (`Mapping[str, str]`, *optional*): Other fields, as text.
+        data (`str`, *optional*): The folder or file that it reads.
+        options (`Mapping[str, str]`, *optional*): Other fields and the texts of their values.
 
     Raises:
-        ValueError: the task or a field is not known, a field is of another type, or one that is needed is not given.
-        FileNotFoundError: its annotations are not there.
+        ValueError: the task or a field is unknown, a value has the wrong type, or a required field is missing.
+        FileNotFoundError: its annotations are missing.
     """
     kind = find_task(name)
     known = {field.name: field for field in fields(kind)}
@@ -64,7 +64,7 @@ def make_task(name: str, data: str | None = None, options: Mapping[str, str] | N
         values["data"] = data
     missing = [field.name for field in known.values() if field.default is MISSING and field.name not in values]
     if missing:
-        raise ValueError(f"The task {name!r} needs {', '.join(missing)}: where its files are.")
+        raise ValueError(f"The task {name!r} needs {', '.join(missing)}, the location of its files.")
     return kind(**values)
 
 
@@ -100,12 +100,12 @@ def _convert(task: str, field: str, kind: Any, text: str) -> Any:
     if kind in _LISTS:
         if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
             return value
-        raise ValueError(f"`{field}` of the task {task!r} cannot be {text!r}. Write a list of texts as '[a, b]'.")
+        raise ValueError(
+            f"`{field}` of the task {task!r} cannot be {text!r}. Write a list of texts, such as '[a, b]'."
+        )
     least = 0 if field == "seed" else 1
     if type(value) is not int or value < least:
-        raise ValueError(
-            f"`{field}` of the task {task!r} cannot be {text!r}. Give a whole number of at least {least}."
-        )
+        raise ValueError(f"`{field}` of the task {task!r} cannot be {text!r}. Use a whole number of at least {least}.")
     return value
 
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""What families of tasks share: their prompts, how they are answered and scored."""
+"""Base classes of tasks: reading of published files, prompts, and scores of each family of tasks."""
 
 import csv
 import json
@@ -19,16 +19,16 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Benchmark(Task):
     """
-    A benchmark in its own files.
+    A benchmark in its published files.
 
     Args:
         data (`str`): The folder of its annotations and media.
 
     Attributes:
-        files (`tuple[str, ...]`): The annotations in `data`, by their published names, in which `{field}` is a field.
+        files (`tuple[str, ...]`): The published names of the annotations in `data`. `{field}` in a name is the value of a field.
 
     Raises:
-        FileNotFoundError: annotations are missing. Media are checked by [`evaluate`], those that are shown.
+        FileNotFoundError: annotations are missing. [`evaluate`] checks the media that are shown.
     """
 
     data: str
@@ -45,7 +45,7 @@ class Benchmark(Task):
             )
 
     def path(self, *names: str) -> str:
-        """A file in `data`."""
+        """Return the path of a file in `data`."""
         return os.path.join(self.data, *names)
 
     def read_json(self, *names: str) -> Any:
@@ -76,15 +76,18 @@ class Benchmark(Task):
 
     def build(self, file: str, rows: Iterable[Any], make: Callable[[Any], T | None]) -> list[T]:
         """
-        Make an example, or a part of one, of each row that is used.
+        Convert each row to an example, or to a part of one.
 
         Args:
-            file (`str`): The file in `data` that has the rows, for the error message.
+            file (`str`): The file in `data` that the rows are from, for the error message.
             rows (`Iterable`): The rows.
-            make (`Callable`): Makes it of one row; `None` of a row that is not used.
+            make (`Callable`): Converts a row. It returns `None` for a row that is not used.
+
+        Returns:
+            `list`: The results that are not `None`.
 
         Raises:
-            ValueError: a row lacks a field, or has another value than the published file. The message names file and row.
+            ValueError: a row lacks a field, or has an impossible value. The message names file and row.
         """
         if not isinstance(rows, Iterable):
             raise ValueError(
@@ -105,8 +108,9 @@ class Benchmark(Task):
 
 class Captioning(Task):
     """
-    Captions, as OpenFlamingo asks for them: `<image>Output:`, 3 beams, 20 tokens. `references` are captions, of which a
-    demonstration shows the first. Scored by CIDEr-D times 100.
+    Captioning, with OpenFlamingo's prompt and settings: `<image>Output:`, 3 beams, 20 tokens.
+
+    `references` are captions, of which a demonstration shows the first. The score is CIDEr-D times 100.
     """
 
     metric = "CIDEr"
@@ -114,22 +118,31 @@ class Captioning(Task):
     generation = GenerationSettings(max_new_tokens=20)
 
     def caption_example(self, id: Any, item: Any, captions: Sequence[str]) -> Example:
+        """
+        Make the example of an image or video and its captions.
+
+        Raises:
+            ValueError: there are no captions.
+        """
         if isinstance(captions, str) or not captions:
             raise ValueError(f"the captions of {id!r} are {captions!r}, not a list with at least one")
         captions = [caption.strip() for caption in captions]
         return Example(str(id), [item], "Output:", captions[0], references=captions)
 
     def postprocess(self, text: str) -> str:
+        """Cut a generated text where the next demonstration would begin, as OpenFlamingo does."""
         return text.split("Output", 1)[0].replace('"', "").strip()
 
     def score_each(self, predictions: Sequence[Prediction]) -> list[float]:
+        """Compute CIDEr-D of each caption, from 0 to 10."""
         return cider_d([p.text for p in predictions], [p.example.references for p in predictions])
 
 
 class QuestionAnswering(Task):
     """
-    Short answers, as OpenFlamingo asks for them: `<image>Question:{question} Short answer:`, 3 beams, 5 tokens.
-    `references` are annotators' answers, of which a demonstration shows the first. Scored by VQA accuracy in percent.
+    Visual question answering, with OpenFlamingo's prompt and settings: `<image>Question:{question} Short answer:`, 3 beams, 5 tokens.
+
+    `references` are the annotators' answers, of which a demonstration shows the first. The score is VQA accuracy in percent.
     """
 
     metric = "accuracy"
@@ -138,32 +151,47 @@ class QuestionAnswering(Task):
     prompt = "Question:{question} Short answer:"
 
     def question_example(self, id: Any, item: Any, question: str, answers: Sequence[str]) -> Example:
+        """
+        Make the example of an image or video, a question and its answers.
+
+        Raises:
+            ValueError: there are no answers.
+        """
         prompt = self.prompt.replace("{question}", question)
         if isinstance(answers, str) or not answers:
             raise ValueError(f"the answers to {id!r} are {answers!r}, not a list with at least one")
         return Example(str(id), [item], prompt, answers[0], references=list(answers))
 
     def postprocess(self, text: str) -> str:
+        """Cut a generated text where the next question or a list of answers would begin, as OpenFlamingo does."""
         return re.split("Question|Answer|Short", text, maxsplit=1)[0].split(", ", 1)[0].strip()
 
     def score_each(self, predictions: Sequence[Prediction]) -> list[float]:
+        """Compute the VQA accuracy of each answer, from 0 to 1."""
         return [vqa_accuracy(p.text, p.example.references) for p in predictions]
 
 
 class OpenEnded(QuestionAnswering):
-    """As [`QuestionAnswering`], with few reference answers: an answer is right if it is one of them."""
+    """Question answering with few reference answers: an answer is right if it is one of them. The score is accuracy in percent."""
 
     def score_each(self, predictions: Sequence[Prediction]) -> list[float]:
+        """Score each answer 1 if it is one of the references after VQA normalization, else 0."""
         return [float(open_ended_match(p.text, p.example.references)) for p in predictions]
 
 
 class Choice(Task):
-    """One of several candidates, ranked by mean log-likelihood; `references` is the right one. Scored by accuracy."""
+    """A choice between candidates, ranked by mean log-likelihood. `references` is the right one. The score is accuracy in percent."""
 
     metric = "accuracy"
     generation = None
 
     def score_each(self, predictions: Sequence[Prediction]) -> list[float]:
+        """
+        Score each prediction 1 if it is the right candidate, else 0.
+
+        Raises:
+            ValueError: the right answer is not a candidate.
+        """
         for p in predictions:
             if p.example.references not in p.example.candidates:
                 raise ValueError(

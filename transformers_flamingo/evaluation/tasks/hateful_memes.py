@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Hateful Memes."""
+"""Hateful Memes (Kiela et al. 2020)."""
 
 import json
 import os
@@ -14,8 +14,8 @@ from .common import Benchmark
 @dataclass(frozen=True)
 class HatefulMemes(Benchmark, Task):
     """
-    Hateful Memes, ROC-AUC in percent of the probability of "yes" among "yes" and "no". Demonstrations are from the
-    training split, class-balanced.
+    Hateful Memes (Kiela et al. 2020), scored by the ROC-AUC, in percent, of the probability of "yes" among "yes" and "no".
+    Demonstrations are from the training split, class-balanced.
 
         train.jsonl    dev_seen.jsonl    img/
 
@@ -51,12 +51,15 @@ class HatefulMemes(Benchmark, Task):
         )
 
     def queries(self) -> Sequence[Example]:
+        """Return the examples of the scored split."""
         return self._examples(self.split)
 
     def support(self) -> Sequence[Example]:
+        """Return the examples of the training split."""
         return self._examples("train")
 
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        # It orders the queries as the probability of "yes" does, without the ties that rounding to 1 would make
+        """Compute the ROC-AUC in percent."""
+        # The margin orders queries as the probability of "yes" does, without the ties of probabilities that round to 1
         margins = [p.scores[1] - p.scores[0] for p in predictions]
         return {self.metric: 100 * roc_auc(margins, [p.example.references for p in predictions])}

@@ -13,12 +13,13 @@ from .common import Benchmark, Choice
 @dataclass(frozen=True)
 class ImageNet(Choice, Benchmark):
     """
-    ImageNet, validation split, its 1,000 class names ranked. Demonstrations are from the training split, class-balanced.
+    ImageNet (Russakovsky et al. 2015), validation split: the 1,000 class names are ranked, scored by accuracy in percent.
+    Demonstrations are from the training split, class-balanced.
 
         imagenet_class_index.json    train/n01440764/*.JPEG    val/n01440764/*.JPEG
 
     `imagenet_class_index.json` is `{"0": ["n01440764", "tench"], ...}`; underscores in names are read as spaces.
-    Two names, such as "crane", are each of two classes, which count as one.
+    Two names, such as "crane", each belong to two classes, which count as one.
     """
 
     name = "imagenet"
@@ -27,7 +28,7 @@ class ImageNet(Choice, Benchmark):
 
     @cached_property
     def classes(self) -> dict[str, str]:
-        """Names of the classes by their folder."""
+        """Map the folder of each class to its name."""
         file = "imagenet_class_index.json"
         index = self.read_json(file)
         try:
@@ -54,7 +55,9 @@ class ImageNet(Choice, Benchmark):
         ]
 
     def queries(self) -> Sequence[Example]:
+        """Return the examples of the validation split."""
         return self._examples("val")
 
     def support(self) -> Sequence[Example]:
+        """Return the examples of the training split."""
         return self._examples("train")

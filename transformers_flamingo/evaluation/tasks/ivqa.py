@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""iVQA."""
+"""iVQA (Yang et al. 2021)."""
 
 import os
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from .common import Benchmark, QuestionAnswering
 @dataclass(frozen=True)
 class Ivqa(QuestionAnswering, Benchmark):
     """
-    iVQA, test split. An answer that two or more of the five annotators gave scores 1, one that a single annotator gave
-    1/2 (Yang et al. 2021). The prompt is that of VQA. Demonstrations are from the training split.
+    iVQA (Yang et al. 2021), test split. An answer that two or more of the five annotators gave scores 1, an answer of a single
+    annotator 1/2; the result is the mean in percent. The prompt is that of VQA. Demonstrations are from the training split.
 
         train.csv    test.csv    (video_id, start, end, question, answer1 ... answer5)    videos/{video_id}.mp4
 
@@ -43,12 +43,15 @@ class Ivqa(QuestionAnswering, Benchmark):
         )
 
     def queries(self) -> Sequence[Example]:
+        """Return the examples of the test split."""
         return self._examples("test")
 
     def support(self) -> Sequence[Example]:
+        """Return the examples of the training split."""
         return self._examples("train")
 
     def score_each(self, predictions: Sequence[Prediction]) -> list[float]:
+        """Score each answer by the number of annotators who gave it, 0, 1/2 or 1."""
         counts = [
             sum(normalize_vqa_answer(p.text) == normalize_vqa_answer(answer) for answer in p.example.references)
             for p in predictions

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""COCO captions and Flickr30k, in the JSON files of Karpathy's splits."""
+"""COCO captions (Chen et al. 2015) and Flickr30k (Young et al. 2014), in the splits of Karpathy and Fei-Fei (2015)."""
 
 import os
 from collections.abc import Sequence
@@ -12,6 +12,8 @@ from .common import Benchmark, Captioning
 
 @dataclass(frozen=True)
 class _Karpathy(Captioning, Benchmark):
+    """Captions in a JSON file of Karpathy's splits."""
+
     @cached_property
     def _images(self) -> list[dict]:
         return self.read_lists(self.files[0], "images")[0]
@@ -32,16 +34,18 @@ class _Karpathy(Captioning, Benchmark):
         return self.build(self.files[0], self._images, make)
 
     def queries(self) -> Sequence[Example]:
+        """Return the examples of the test split."""
         return self._examples("test")
 
     def support(self) -> Sequence[Example]:
+        """Return the examples of the train split."""
         return self._examples("train")
 
 
 @dataclass(frozen=True)
 class Coco(_Karpathy):
     """
-    COCO captions, Karpathy's test split (5,000 images). Demonstrations are from its train split.
+    COCO captions, Karpathy's test split (5,000 images), scored by CIDEr times 100. Demonstrations are from the train split.
 
         dataset_coco.json    train2014/    val2014/
     """
@@ -57,7 +61,7 @@ class Coco(_Karpathy):
 @dataclass(frozen=True)
 class Flickr30k(_Karpathy):
     """
-    Flickr30k, Karpathy's test split (1,000 images). Demonstrations are from its train split.
+    Flickr30k, Karpathy's test split (1,000 images), scored by CIDEr times 100. Demonstrations are from the train split.
 
         dataset_flickr30k.json    flickr30k-images/
     """

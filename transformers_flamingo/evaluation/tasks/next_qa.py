@@ -14,8 +14,9 @@ from .common import Benchmark, Choice
 @dataclass(frozen=True)
 class NextQa(Choice, Benchmark):
     """
-    NExT-QA, multiple choice, validation split: which of five answers. The paper reports the WUPS of open-ended answers,
-    which needs WordNet and is not computed here. Demonstrations are from the training split.
+    NExT-QA (Xiao et al. 2021), multiple choice, validation split: one of five answers, scored by accuracy in percent. The
+    Flamingo paper reports the WUPS of open-ended answers, which needs WordNet and is not computed here. Demonstrations are from
+    the training split.
 
         train.csv    val.csv    (video, question, answer, qid, a0 ... a4)    map_vid_vidorID.json    NExTVideo/*/*.mp4
 
@@ -52,7 +53,9 @@ class NextQa(Choice, Benchmark):
         )
 
     def queries(self) -> Sequence[Example]:
+        """Return the examples of the validation split."""
         return self._examples("val")
 
     def support(self) -> Sequence[Example]:
+        """Return the examples of the training split."""
         return self._examples("train")

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""RareAct."""
+"""RareAct (Miech et al. 2020)."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,13 +16,14 @@ from .common import Benchmark
 @dataclass(frozen=True)
 class RareAct(Benchmark, Task):
     """
-    RareAct: which unusual action ("cut keyboard") a clip shows, scored by mWAP (Miech et al. 2020) as in the paper: for
-    each action, how well the clips that show it are told from those that do not, hard negatives (only verb or noun is
-    right) among them. Every row of the file is a query, and every action a candidate.
+    RareAct (Miech et al. 2020): the unusual action ("cut keyboard") that a clip shows, scored by mWAP in percent as in the Flamingo
+    paper. The weighted average precision of an action measures how well the clips that show it are separated from the others,
+    including hard negatives, of which only the verb or the noun is right. Every row of the file is a query, and every action a
+    candidate.
 
-    A clip's score for an action is its log-probability among all actions, a choice of ours: the paper does not say how it
-    compares clips. RareAct has no training split, and is a task for 0 shots: the demonstrations, of text alone, are
-    `support_actions`, also a choice of ours. `accuracy` is that of the clips that show their action.
+    The score of a clip for an action is its log-probability among all actions. This is our choice: the paper does not say how it
+    compares clips. RareAct has no training split and is a task for 0 shots. The text-only demonstrations are `support_actions`,
+    also our choice. `accuracy` is over the clips that show their action.
 
         rareact.csv    (id, video_id, start, end, class_id, verb, noun, annotation)    videos/{video_id}.mp4
 
@@ -44,6 +45,7 @@ class RareAct(Benchmark, Task):
         return self.read_csv("rareact.csv")
 
     def queries(self) -> Sequence[Example]:
+        """Return every row of the file, with all actions as candidates."""
         actions = sorted({f"{row.get('verb')} {row.get('noun')}" for row in self._rows})
 
         def make(row: dict[str, str]) -> Example:
@@ -59,9 +61,11 @@ class RareAct(Benchmark, Task):
         return self.build("rareact.csv", self._rows, make)
 
     def support(self) -> Sequence[Example]:
+        """Return `support_actions` as demonstrations without a video."""
         return [Example(action, [], "Output:", action) for action in self.support_actions]
 
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Compute the mean weighted average precision over all actions, and the accuracy, both in percent."""
         rows = [p.example.references for p in predictions]
         positive = [p for p in predictions if p.example.references["annotation"] == 1]
         if not positive:
@@ -73,7 +77,7 @@ class RareAct(Benchmark, Task):
         for verb, noun in sorted({(row["verb"], row["noun"]) for row in rows if row["annotation"] == 1}):
             kinds = [_kind(row, verb, noun) for row in rows]
             chosen = [i for i, kind in enumerate(kinds) if kind is not None]
-            # All clips of one video count as one, positives and both sorts of negatives apart
+            # All clips of one video count as one, separately for positives and both kinds of negatives
             clips = [(kinds[i], rows[i]["video_id"]) for i in chosen]
             counts = Counter(clips)
             precisions.append(
@@ -88,7 +92,7 @@ class RareAct(Benchmark, Task):
 
 
 def _kind(row: dict, verb: str, noun: str) -> str | None:
-    """What a clip is to an action; `None` if that is not known: it was annotated for another one, which it does not show."""
+    """Return the kind of a clip for an action, or `None` if it is unknown: a clip that does not show the action it was annotated for."""
     same = (row["verb"] == verb) + (row["noun"] == noun)
     if same == 2:
         return {0: "negative", 1: "positive"}.get(row["annotation"], "hard negative")
@@ -99,8 +103,8 @@ def _kind(row: dict, verb: str, noun: str) -> str | None:
 
 def weighted_average_precision(scores: Sequence[float], labels: Sequence[bool], weights: Sequence[float]) -> float:
     """
-    Average precision, between 0 and 1, in which each example counts by its weight: precision averaged over the steps of
-    recall. Examples of equal score are taken together.
+    Compute the average precision, from 0 to 1, with weighted examples: precision averaged over the steps of recall. Examples with
+    equal scores form one step.
 
     Args:
         scores (`Sequence[float]`): Higher means more likely positive.
@@ -108,7 +112,7 @@ def weighted_average_precision(scores: Sequence[float], labels: Sequence[bool], 
         weights (`Sequence[float]`): Above 0.
     """
     scores, labels, weights = np.asarray(scores), np.asarray(labels, dtype=bool), np.asarray(weights)
-    _, place = np.unique(-scores, return_inverse=True)
-    found = np.bincount(place, weights * labels)
-    precision = found.cumsum() / np.bincount(place, weights).cumsum()
+    _, rank = np.unique(-scores, return_inverse=True)
+    found = np.bincount(rank, weights * labels)
+    precision = found.cumsum() / np.bincount(rank, weights).cumsum()
     return float((precision * found).sum() / found.sum())

@@ -13,7 +13,8 @@ from .common import Benchmark, Choice
 @dataclass(frozen=True)
 class Star(Choice, Benchmark):
     """
-    STAR, validation split: which of four answers. Demonstrations are from the training split.
+    STAR (Wu et al. 2021), validation split: one of four answers, scored by accuracy in percent. Demonstrations are from the
+    training split.
 
         STAR_train.json    STAR_val.json    Charades_v1_480/{video_id}.mp4
 
@@ -43,7 +44,9 @@ class Star(Choice, Benchmark):
         )
 
     def queries(self) -> Sequence[Example]:
+        """Return the examples of the validation split."""
         return self._examples("val")
 
     def support(self) -> Sequence[Example]:
+        """Return the examples of the training split."""
         return self._examples("train")

@@ -12,8 +12,8 @@ from .common import Benchmark, QuestionAnswering
 @dataclass(frozen=True)
 class TextVqa(QuestionAnswering, Benchmark):
     """
-    TextVQA, validation split, without recognised text in the prompt. Demonstrations are from the training split. Answers
-    have up to 10 tokens, as in OpenFlamingo's code (its paper says 5).
+    TextVQA (Singh et al. 2019), validation split, scored by VQA accuracy in percent. The prompt has no text from OCR.
+    Demonstrations are from the training split. Answers have at most 10 tokens, as in OpenFlamingo's code (its paper says 5).
 
         TextVQA_0.5.1_train.json    TextVQA_0.5.1_val.json    train_images/
     """
@@ -37,7 +37,9 @@ class TextVqa(QuestionAnswering, Benchmark):
         )
 
     def queries(self) -> Sequence[Example]:
+        """Return the examples of the validation split."""
         return self._examples("val")
 
     def support(self) -> Sequence[Example]:
+        """Return the examples of the training split."""
         return self._examples("train")

@@ -13,14 +13,14 @@ from .common import Benchmark, Captioning
 @dataclass(frozen=True)
 class Vatex(Captioning, Benchmark):
     """
-    VATEX, English captions of the public test split; the paper reports on the test split. Demonstrations are from the
-    training split.
+    VATEX (Wang et al. 2019), English captions, public test split, scored by CIDEr times 100. The Flamingo paper reports scores
+    on the test split. Demonstrations are from the training split.
 
         vatex_training_v1.0.json    vatex_public_test_english_v1.1.json    videos/{videoID}.mp4
 
     Args:
         split (`str`, *optional*, defaults to `"public_test_english_v1.1"`):
-            The split that is scored, as in its file's name. Also `"validation_v1.0"`.
+            The scored split, as in the name of its file. The other one is `"validation_v1.0"`.
         num_frames (`int`, *optional*, defaults to 8): Frames of each video that are shown.
     """
 
@@ -44,7 +44,9 @@ class Vatex(Captioning, Benchmark):
         )
 
     def queries(self) -> Sequence[Example]:
+        """Return the examples of the scored split."""
         return self._examples(self.split)
 
     def support(self) -> Sequence[Example]:
+        """Return the examples of the training split."""
         return self._examples("training_v1.0")

@@ -13,6 +13,8 @@ from .common import Benchmark, OpenEnded
 
 @dataclass(frozen=True)
 class _VideoQa(OpenEnded, Benchmark):
+    """Questions about videos, in the JSON files that MSVD-QA and MSRVTT-QA share."""
+
     num_frames: int = 8
 
     files = ("train_qa.json", "test_qa.json")
@@ -34,17 +36,19 @@ class _VideoQa(OpenEnded, Benchmark):
         )
 
     def queries(self) -> Sequence[Example]:
+        """Return the examples of the test split."""
         return self._examples("test")
 
     def support(self) -> Sequence[Example]:
+        """Return the examples of the training split."""
         return self._examples("train")
 
 
 @dataclass(frozen=True)
 class MsvdQa(_VideoQa):
     """
-    MSVD-QA, test split: an answer is right if it is the one given. The prompt is that of VQA. Demonstrations are from the
-    training split.
+    MSVD-QA (Xu et al. 2017), test split, scored by accuracy in percent: an answer is right if it is the annotated one. The prompt
+    is that of VQA. Demonstrations are from the training split.
 
         train_qa.json    test_qa.json    youtube_mapping.txt    YouTubeClips/*.avi
 
@@ -75,7 +79,7 @@ class MsvdQa(_VideoQa):
 @dataclass(frozen=True)
 class MsrvttQa(_VideoQa):
     """
-    MSRVTT-QA, test split, as [`MsvdQa`].
+    MSRVTT-QA (Xu et al. 2017), test split. Everything but the files is as in [`MsvdQa`].
 
         train_qa.json    test_qa.json    TrainValVideo/video*.mp4    TestVideo/video*.mp4
     """

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""VisDial."""
+"""VisDial (Das et al. 2017)."""
 
 import math
 import os
@@ -13,8 +13,9 @@ from .common import Benchmark
 @dataclass(frozen=True)
 class VisDial(Benchmark, Task):
     """
-    VisDial v1.0, validation split: 100 answers ranked for the round of each dialogue that has dense annotations, NDCG in
-    percent. The dialogue so far stands in the prompt. Demonstrations are whole first rounds of training dialogues.
+    VisDial v1.0 (Das et al. 2017), validation split: 100 answers are ranked for the round of each dialog that has dense
+    annotations, scored by NDCG in percent. The dialog so far is in the prompt. Demonstrations are the first rounds of training
+    dialogs.
 
         visdial_1.0_train.json    visdial_1.0_val.json    visdial_1.0_val_dense_annotations.json
         train2014/    val2014/    VisualDialog_val2018/
@@ -35,7 +36,7 @@ class VisDial(Benchmark, Task):
         return paths[1] if os.path.exists(paths[1]) else paths[0]
 
     def _examples(self, split: str, rounds: dict[int, dict] | None) -> list[Example]:
-        """Make examples of the rounds of dialogs by image; of the first round of each dialog without `rounds`."""
+        """Make an example of the annotated round of each dialog in `rounds`, by image; without `rounds` of each first round."""
         file = f"visdial_1.0_{split}.json"
         data = self.read_json(file)
         data = data.get("data") if isinstance(data, dict) else None
@@ -76,8 +77,9 @@ class VisDial(Benchmark, Task):
         )
 
     def queries(self) -> Sequence[Example]:
+        """Return the rounds of the validation split that have dense annotations."""
         file = "visdial_1.0_val_dense_annotations.json"
-        # A dict for each row, so that an id that cannot be a key is an error of that row
+        # A dict for each row, so that the error for an id that cannot be a key names its row
         rows = self.build(
             file,
             self.read_json(file),
@@ -88,18 +90,25 @@ class VisDial(Benchmark, Task):
         return self._examples("val", {image_id: dense for row in rows for image_id, dense in row.items()})
 
     def support(self) -> Sequence[Example]:
+        """Return the first round of each training dialog."""
         return self._examples("train", None)
 
     def score_each(self, predictions: Sequence[Prediction]) -> list[float]:
+        """Compute the NDCG of each ranking, from 0 to 1."""
         return [ndcg(p.scores, p.example.references) for p in predictions]
 
 
 def ndcg(scores: Sequence[float], relevance: Sequence[float]) -> float:
     """
-    Compute the normalized discounted cumulative gain over as many places as there are relevant answers, as VisDial has it.
+    Compute the normalized discounted cumulative gain, from 0 to 1, as VisDial's evaluation does: over the first `k` ranks, where `k`
+    is the number of relevant answers.
+
+    Args:
+        scores (`Sequence[float]`): Scores of the answers; the highest ranks first.
+        relevance (`Sequence[float]`): Relevance of each answer, from 0 to 1.
 
     Raises:
-        ValueError: there is not one score for each relevance, or nothing is relevant.
+        ValueError: the lengths differ, or no answer is relevant.
     """
     if len(scores) != len(relevance):
         raise ValueError(f"NDCG needs one score for each relevance, not {len(scores)} scores for {len(relevance)}.")
@@ -110,6 +119,6 @@ def ndcg(scores: Sequence[float], relevance: Sequence[float]) -> float:
     ideal = sorted(relevance, reverse=True)[:count]
 
     def gain(values: Sequence[float]) -> float:
-        return sum(value / math.log2(place + 2) for place, value in enumerate(values))
+        return sum(value / math.log2(rank + 2) for rank, value in enumerate(values))
 
     return gain([relevance[i] for i in ranked]) / gain(ideal)

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""VizWiz."""
+"""VizWiz (Gurari et al. 2018)."""
 
 import os
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ from .common import Benchmark, QuestionAnswering
 @dataclass(frozen=True)
 class VizWiz(QuestionAnswering, Benchmark):
     """
-    VizWiz, validation split. The prompt says nothing of "unanswerable". Demonstrations are from the training split.
+    VizWiz (Gurari et al. 2018), validation split, scored by VQA accuracy in percent. The prompt does not mention the answer
+    "unanswerable". Demonstrations are from the training split.
 
         Annotations/train.json    Annotations/val.json    train/    val/
     """
@@ -35,7 +36,9 @@ class VizWiz(QuestionAnswering, Benchmark):
         )
 
     def queries(self) -> Sequence[Example]:
+        """Return the examples of the validation split."""
         return self._examples("val")
 
     def support(self) -> Sequence[Example]:
+        """Return the examples of the training split."""
         return self._examples("train")

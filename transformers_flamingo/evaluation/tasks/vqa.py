@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""VQAv2 and OK-VQA, which share the layout of their files."""
+"""VQAv2 (Goyal et al. 2017) and OK-VQA (Marino et al. 2019), whose files have the same layout."""
 
 import os
 from collections.abc import Sequence
@@ -13,11 +13,13 @@ from .common import Benchmark, QuestionAnswering
 
 @dataclass(frozen=True)
 class _CocoVqa(QuestionAnswering, Benchmark):
+    """Questions about images of COCO, with questions and annotations in two files."""
+
     def _examples(self, split: str) -> list[Example]:
         questions_file, annotations_file = (name for name in self.files if split in name)
         (questions,) = self.read_lists(questions_file, "questions")
         (annotations,) = self.read_lists(annotations_file, "annotations")
-        # A dict for each row, so that an id that cannot be a key is an error of that row
+        # A dict for each row, so that the error for an id that cannot be a key names its row
         annotated = self.build(
             annotations_file,
             annotations,
@@ -44,16 +46,19 @@ class _CocoVqa(QuestionAnswering, Benchmark):
         )
 
     def queries(self) -> Sequence[Example]:
+        """Return the examples of the validation split."""
         return self._examples("val2014")
 
     def support(self) -> Sequence[Example]:
+        """Return the examples of the training split."""
         return self._examples("train2014")
 
 
 @dataclass(frozen=True)
 class Vqav2(_CocoVqa):
     """
-    VQAv2, validation split. The test splits have no public answers. Demonstrations are from the training split.
+    VQAv2, validation split, scored by VQA accuracy in percent. The test splits have no public answers. Demonstrations are from
+    the training split.
 
         v2_OpenEnded_mscoco_{train2014,val2014}_questions.json    v2_mscoco_{train2014,val2014}_annotations.json
         train2014/    val2014/
@@ -70,11 +75,11 @@ class Vqav2(_CocoVqa):
 @dataclass(frozen=True)
 class OkVqa(_CocoVqa):
     """
-    OK-VQA, validation split. Demonstrations are from the training split.
+    OK-VQA, validation split, scored by VQA accuracy of stemmed answers in percent. Demonstrations are from the training split.
 
-    The annotators' answers in these files are stemmed ("surf", "horse"), so a model's must be. OpenFlamingo lemmatises
-    plurals and "-ing" forms with WordNet and a tagger, which are downloads. Here every word of both sides goes through
-    Porter's stemmer (nltk), which needs no data, and takes off other endings too: a few more answers agree.
+    The annotators' answers in these files are stemmed ("surf", "horse"), so the model's answers must be stemmed too. OpenFlamingo
+    lemmatizes plurals and "-ing" forms with WordNet and a tagger, which must be downloaded. Here every word of both sides goes
+    through Porter's stemmer (nltk), which needs no data. It also removes other endings, so a few more answers match.
 
         OpenEnded_mscoco_{train2014,val2014}_questions.json    mscoco_{train2014,val2014}_annotations.json
         train2014/    val2014/
@@ -88,12 +93,13 @@ class OkVqa(_CocoVqa):
     )
 
     def score_each(self, predictions: Sequence[Prediction]) -> list[float]:
+        """Compute the VQA accuracy of each stemmed answer, from 0 to 1."""
         return [vqa_accuracy(_stem(p.text), [_stem(answer) for answer in p.example.references]) for p in predictions]
 
 
-@cache  # the same few answers are repeated
+@cache  # the same few answers occur again and again
 def _stem(answer: str) -> str:
-    from nltk.stem.porter import PorterStemmer  # the only task that needs it
+    from nltk.stem.porter import PorterStemmer  # in the `eval` extra
 
     stemmer = PorterStemmer()
     return " ".join(stemmer.stem(word) for word in normalize_vqa_answer(answer).split())

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""YouCook2."""
+"""YouCook2 (Zhou et al. 2018)."""
 
 import os
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ from .common import Benchmark, Captioning
 @dataclass(frozen=True)
 class YouCook2(Captioning, Benchmark):
     """
-    YouCook2, a sentence for each segment of the validation videos. Demonstrations are from the training videos.
+    YouCook2 (Zhou et al. 2018), a caption for each segment of the validation videos, scored by CIDEr times 100. Demonstrations
+    are from the training videos.
 
         youcookii_annotations_trainval.json    videos/{id}.mp4
 
@@ -52,7 +53,9 @@ class YouCook2(Captioning, Benchmark):
         )
 
     def queries(self) -> Sequence[Example]:
+        """Return the examples of the validation split."""
         return self._examples("validation")
 
     def support(self) -> Sequence[Example]:
+        """Return the examples of the training split."""
         return self._examples("training")

@@ -1,9 +1,9 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Encode what a user typed as text, special tokens included.
+Encode the words of a user as text, even if they contain special tokens.
 
 A tokenizer reads `<|endofchunk|>`, `<image>` or `</s>` in a text as an instruction: the chunk ends, an image is marked, the text is
-over. In a prompt that is built around a user's words, only the markers that were set around them may be read so.
+over. In a prompt that is built around a user's words, only the markers that were added around them may be read like this.
 """
 
 import re
@@ -21,7 +21,7 @@ Span = tuple[int, int]
 
 def special_token_spans(processor: FlamingoProcessor, text: str) -> list[Span]:
     """
-    Return where `text` has special tokens, as pairs of start and end in characters. The unknown token is not one.
+    Return the positions of special tokens in `text`, as pairs of start and end in characters. The unknown token is not one of them.
 
     Raises:
         ValueError: the text has half of a surrogate pair, such as a byte of the command line that is not UTF-8.
@@ -49,7 +49,7 @@ def encode_literal(
     Args:
         processor ([`FlamingoProcessor`]): The processor.
         text (`str`): The prompt, with an `<image>` for each image.
-        spans (`Sequence[tuple[int, int]]`): Where a special token is a user's text, see [`special_token_spans`].
+        spans (`Sequence[tuple[int, int]]`): Positions of special tokens that are a user's text, see [`special_token_spans`].
         images (`Sequence`): One sample's images or videos, in the order of their markers.
         add_special_tokens (`bool`, *optional*, defaults to `True`): Whether the tokenizer adds its own.
 
@@ -79,21 +79,23 @@ def encode_literal(
 
 def render_literal(processor: FlamingoProcessor, messages: list[dict[str, Any]]) -> tuple[str, list[Span]]:
     """
-    Render a chat whose texts are literal: a special token in one of them is text, for the template too.
+    Render a chat whose texts are literal: a special token in one of them is ordinary text, also for the template.
 
     Args:
         processor ([`FlamingoProcessor`]): The processor, with its chat template.
         messages (`list[dict]`): The conversation. Contents are lists of parts.
 
     Returns:
-        The prompt that continues the chat, and where in it special tokens are text.
+        `tuple[str, list[tuple[int, int]]]`: the prompt that continues the chat, and the positions of special tokens in it that are
+        ordinary text.
 
     Raises:
         ValueError: the chat template changes the texts, so that their special tokens cannot be told from its own.
     """
     texts = [part["text"] for message in messages for part in message["content"] if part["type"] == "text"]
     used = set().union(*texts)
-    cover = next(chr(code) for code in range(0xE000, 0xF900) if chr(code) not in used)  # of the area for private use
+    # The template sees a character of Unicode's private use area in place of each character of a typed special token
+    cover = next(chr(code) for code in range(0xE000, 0xF900) if chr(code) not in used)
     tokens = [text[start:end] for text in texts for start, end in special_token_spans(processor, text)]
 
     def covered(part: dict[str, Any]) -> dict[str, Any]:
@@ -111,9 +113,10 @@ def render_literal(processor: FlamingoProcessor, messages: list[dict[str, Any]])
         raise _refused(tokens[0])
     characters, spans = list(prompt), []
     for token in tokens:
-        own, places = places[: len(token)], places[len(token) :]
-        spans.append((own[0], own[-1] + 1))
-        characters[own[0] : own[-1] + 1] = token
+        covered_places, places = places[: len(token)], places[len(token) :]
+        start, end = covered_places[0], covered_places[-1] + 1
+        spans.append((start, end))
+        characters[start:end] = token
     return "".join(characters), spans
 
 

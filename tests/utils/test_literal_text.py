@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""What a user typed is text: with a byte-level tokenizer, which can express any text, nothing of it is lost."""
+"""The words of a user are text. With a byte-level tokenizer, which can express any text, nothing of them is lost."""
 
 import pytest
 import torch
@@ -11,14 +11,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from transformers_flamingo import FlamingoProcessor
-from transformers_flamingo.data.literal_text import encode_literal, render_literal
+from transformers_flamingo.utils.literal_text import encode_literal, render_literal
 
 
 SPECIALS = ("<image>", "<|endofchunk|>", "<pad>", "</s>", "<s>")
 
 
 def byte_processor(**kwargs) -> FlamingoProcessor:
-    """Every byte is a token, and `<s>` comes first."""
+    """Return a processor whose tokenizer has a token for every byte and begins with `<s>`."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate(["<s>", "</s>", "<pad>", *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
@@ -61,7 +61,7 @@ def test_any_text_stays_text(text):
     assert inputs["pixel_values"].shape[:2] == (1, 1)
 
 
-def test_text_without_specials_is_what_the_processor_gives(processor):
+def test_text_without_special_tokens_is_encoded_as_by_the_processor(processor):
     image = Image.new("RGB", (8, 8), "red")
     expected = processor(images=[[image]], text=["<image>a cat"], return_tensors="pt")
     given = encode_literal(processor, "<image>a cat", [], [image])
@@ -69,8 +69,8 @@ def test_text_without_specials_is_what_the_processor_gives(processor):
     assert all(torch.equal(given[name], expected[name]) for name in expected)
 
 
-def test_only_what_the_user_typed_is_text(processor):
-    """Markers of the chat stay markers, in demonstrations and answers too."""
+def test_only_the_words_of_the_user_are_text(processor):
+    """Markers of the chat stay markers, also in demonstrations and answers."""
     image = Image.new("RGB", (8, 8))
     chat = [
         user(image, "one </s>"),
@@ -90,7 +90,7 @@ def test_a_template_that_ends_in_a_marker_is_not_misled():
     assert render_literal(byte_processor(), chat)[0] == "what <image> this<|endofchunk|>x"
 
 
-def test_what_cannot_be_text_is_refused(processor):
+def test_a_special_token_that_cannot_be_text_is_refused(processor):
     as_text = byte_processor(image_token_is_text=True)
     with pytest.raises(
         ValueError, match="contains '<image>', which this model's tokenizer can only read as a special token"

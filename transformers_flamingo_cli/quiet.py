@@ -1,29 +1,27 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Keep messages of other libraries on which a user cannot act out of the output of the `flamingo` command."""
+"""Silence messages of other libraries that a user of the `flamingo` command cannot act on."""
 
 import logging
 import re
 import sys
 import warnings
 
-from transformers.utils.logging import disable_progress_bar
 
-
-# Who says it, the beginning of what is said, and why nobody who runs a command needs to know
+# The logger or category, the beginning of the message, and the reason why nobody who runs a command needs it
 _LOGGED = (
-    # Its kernels for 4-bit weights on a CPU are optional, also where nothing is in 4 bits
+    # The kernels for 4-bit weights on a CPU are optional, and the message comes even if no weight has 4 bits
     ("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward"),
-    # The rows of `<image>` and `<|endofchunk|>` are meant to be drawn so
+    # The rows of `<image>` and `<|endofchunk|>` are meant to be initialized like this
     ("transformers.modeling_utils", "The new embeddings will be initialized"),
     ("transformers.modeling_utils", "The new lm_head weights will be initialized"),
-    # Of language models whose class is not named ...ForCausalLM, such as GPT-2: the default is the right loss
+    # For language models whose class is not named ...ForCausalLM, such as GPT-2. The default is the right loss
     ("transformers.modeling_utils", "`loss_type=None` was set in the config"),
 )
 _WARNED = (
     # peft reads names that transformers has renamed
     (FutureWarning, "`is_gradient_checkpointing` is deprecated"),
     (FutureWarning, "`gradient_checkpointing_enable` is deprecated"),
-    # peft 0.20 asks whether the vocabulary of a base model without a name was resized; the adapter has its new rows
+    # peft 0.20 checks whether the vocabulary of a base model without a name was resized. The adapter has its new rows
     (UserWarning, "Could not find a config file in "),
 )
 
@@ -39,11 +37,13 @@ class _Silence(logging.Filter):
 
 def quiet_libraries() -> None:
     """
-    Silence single messages of other libraries in this process, and progress bars of loading where no one watches them.
+    Silence single messages of other libraries in this process, and progress bars of loading if the output is not a terminal.
 
-    All else that they say is heard. Call it before they are imported. It is for commands: a library that is imported leaves the
-    settings of its user alone.
+    All other messages are shown. Call it before the libraries are imported. It is for the command only: a library that is imported
+    leaves the settings of its user alone.
     """
+    from transformers.utils.logging import disable_progress_bar
+
     for name, beginning in _LOGGED:
         logger = logging.getLogger(name)
         if not any(isinstance(f, _Silence) and f.beginning == beginning for f in logger.filters):

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Custom data, in a layout that training reads, with no new code."""
+"""Evaluate on your own data, in a format supported for training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,15 +12,17 @@ from .common import Captioning, Choice, OpenEnded
 
 
 @dataclass(frozen=True)
-class _Own:
+class _CustomTask:
     """
+    Files of your own with queries and demonstrations.
+
     Args:
-        data (`str`): File, pattern or folder, as [`~data.Reader.load`] takes it; also of `datasets` by `hf://`.
-        support_data (`str`, *optional*): The same, for demonstrations. All of `data` are queries then.
+        data (`str`): File, pattern or folder, as [`~data.Reader.load`] takes it, or a dataset by `hf://`.
+        support_data (`str`, *optional*): The same for demonstrations. All of `data` are then queries.
         queries_split, support_split (`str`, *optional*, defaults to `"test"` and `"train"`):
-            Without `support_data`, words in the names of the files of `data`, or of their folders, that hold the
-            queries and the demonstrations.
-        media_root (`str`, *optional*): Where relative paths of images start; beside the file by default.
+            Without `support_data`, words in the names of the files of `data`, or of their folders, with the queries and the
+            demonstrations.
+        media_root (`str`, *optional*): Folder that relative paths of images start from. By default it is that of the file.
 
     Raises:
         FileNotFoundError: there are no such files.
@@ -36,30 +38,31 @@ class _Own:
     format = "image_text_pairs"
 
     def __post_init__(self):
-        queries, support = (find_files(*place) for place in self._places)
+        queries, support = (find_files(*source) for source in self._sources)
         both = sorted(set(queries) & set(support))
         if both:
             raise ValueError(
-                f"{self.name} takes queries and demonstrations from {both[0]!r}: a query could be shown with its answer. "
-                "Put them into two files, and name them by `support_data`, or by `queries_split` and `support_split`."
+                f"{self.name} reads queries and demonstrations from {both[0]!r}, so a query could be shown with its answer. Put them into "
+                "two files, and set `support_data`, or `queries_split` and `support_split`."
             )
 
     @property
-    def _places(self) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
-        """Path and split of the queries and of the demonstrations."""
+    def _sources(self) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
+        """Return path and split of the queries, and of the demonstrations."""
         if self.support_data is not None:
             return (self.data, None), (self.support_data, None)
         return (self.data, self.queries_split), (self.data, self.support_split)
 
     def _documents(self, path: str, split: str | None) -> list[tuple[str, dict, Chunk]]:
-        """Id, row and only chunk of each row."""
+        """Read the id, the row and the only chunk of each row."""
         reader = FORMATS[self.format](media_root=self.media_root)
         documents = []
         for number, row in enumerate(reader.load(path, split=split)):
             chunks = reader.read(row)
             if len(chunks) != 1:
                 raise ValueError(
-                    f"{self.name}: {row_location(row)} has {len(chunks)} parts, and one image with one text counts."
+                    f"{self.name}: {row_location(row)} has {len(chunks)} parts, but it must be one image with one text. Fix the row, or "
+                    "remove it."
                 )
             documents.append((str(number), row, chunks[0]))
         return documents
@@ -68,20 +71,23 @@ class _Own:
         raise NotImplementedError
 
     def queries(self) -> Sequence[Example]:
-        return self._examples(*self._places[0])
+        """Return the examples of the queries' files."""
+        return self._examples(*self._sources[0])
 
     def support(self) -> Sequence[Example]:
-        return self._examples(*self._places[1])
+        """Return the examples of the demonstrations' files."""
+        return self._examples(*self._sources[1])
 
 
 @dataclass(frozen=True)
-class OwnCaptions(_Own, Captioning):
+class CustomCaptioning(_CustomTask, Captioning):
     """
-    Captions of your own images: files as those of `image_text_pairs`. Rows with the path of one image are its captions,
-    and one query.
+    Captioning of your own images, in files of the format `image_text_pairs`, scored by CIDEr times 100.
+
+    Rows with the path of the same image are its captions, and one query.
 
     Args:
-        prompt (`str`, *optional*, defaults to `"Output:"`): What stands before the caption.
+        prompt (`str`, *optional*, defaults to `"Output:"`): The text before the caption.
     """
 
     prompt: str = "Output:"
@@ -101,13 +107,17 @@ class OwnCaptions(_Own, Captioning):
 
 
 @dataclass(frozen=True)
-class OwnQuestions(_Own, OpenEnded):
+class CustomVqa(_CustomTask, OpenEnded):
     """
-    Questions about your own images: files as those of `question_answering`. An answer is right if it is one of those
-    given, case, articles and punctuation aside.
+    Questions about your own images, in files of the format `question_answering`, scored by accuracy in percent.
+
+    An answer is right if it is one of the answers in the row, ignoring case, articles and punctuation.
 
     Args:
-        template (`str`, *optional*): The prompt.
+        template (`str`, *optional*): The prompt, with `{question}` for the question.
+
+    Raises:
+        ValueError: the template has no `{question}`.
     """
 
     template: str = OpenEnded.prompt
@@ -119,7 +129,7 @@ class OwnQuestions(_Own, OpenEnded):
         super().__post_init__()
         if "{question}" not in self.template:
             raise ValueError(
-                f"`template` is {self.template!r}, without {{question}}: no prompt would have its question."
+                f"`template` is {self.template!r}, but it must contain {{question}}. Otherwise no prompt would have its question."
             )
 
     def _examples(self, path: str, split: str | None) -> list[Example]:
@@ -127,7 +137,7 @@ class OwnQuestions(_Own, OpenEnded):
         for number, row, chunk in self._documents(path, split):
             row = parse_record(row)
             answers = require_column(row, "answers", "answer")
-            if isinstance(answers, dict):  # how `datasets` may store a list of dicts
+            if isinstance(answers, dict):  # `datasets` may store a list of dicts as a dict of lists
                 answers = answers.get("answer")
             answers = [answers] if isinstance(answers, str) else answers
             if not isinstance(answers, list | tuple):
@@ -147,16 +157,18 @@ class OwnQuestions(_Own, OpenEnded):
 
 
 @dataclass(frozen=True)
-class OwnClasses(_Own, Choice):
+class CustomClassification(_CustomTask, Choice):
     """
-    Classes of your own images: files as those of `image_text_pairs`, each text the name of a class.
+    Classification of your own images, in files of the format `image_text_pairs`, scored by accuracy in percent.
+
+    Each text is the name of a class.
 
     Args:
-        prompt (`str`, *optional*, defaults to `"Output:"`): What stands before the name.
-        classes (`Sequence[str]`, *optional*): The candidates; by default all names that occur.
+        prompt (`str`, *optional*, defaults to `"Output:"`): The text before the name.
+        classes (`Sequence[str]`, *optional*): The candidates. By default they are all names that occur.
 
     Raises:
-        ValueError: an image is of none of `classes`. It is raised when the images are read.
+        ValueError: the class of an image is not one of `classes`. It is raised when the images are read.
     """
 
     prompt: str = "Output:"
@@ -165,13 +177,13 @@ class OwnClasses(_Own, Choice):
     name = "classification"
 
     def _examples(self, path: str, split: str | None) -> list[Example]:
-        documents = {place: self._documents(*place) for place in self._places}
+        documents = {source: self._documents(*source) for source in self._sources}
         names = {chunk.text: row for rows in documents.values() for _, row, chunk in rows}
         candidates = sorted(names) if self.classes is None else list(self.classes)
         unknown = sorted(set(names) - set(candidates))
         if unknown:
             raise ValueError(
-                f"{row_location(names[unknown[0]])} is of class {unknown[0]!r}, which is none of `classes`: {candidates}. Add "
+                f"{row_location(names[unknown[0]])} is of class {unknown[0]!r}, which is not one of `classes`: {candidates}. Add "
                 "it, or remove the row."
             )
         return [

@@ -1,0 +1,230 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+Predictions of one run: one number of shots, one seed, with or without images.
+
+They are written line by line as they are made, so an interrupted run resumes where it stopped. Each process writes a file of its
+own, `NAME.part-RANK.jsonl`, and the main process joins them into `NAME.jsonl` at the end.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from ..data import blank_image
+from ..processing_flamingo import FlamingoProcessor
+from ..saving_flamingo import write_text
+from .demonstrations import Demonstrations, build_prompt, permute_demonstrations
+from .engine import FewShotEngine, MediaItem, Prompt
+from .task import Example, Prediction, Task
+
+
+logger = logging.get_logger(__name__)
+
+_BLANK = MediaItem("blank", blank_image((224, 224)), "The blank image")
+
+# Fields of a line, and those without which it is damaged
+_FIELDS = ("id", "shots", "prompt", "text", "likelihoods", "references", "score")
+_REQUIRED_FIELDS = {"id", "text", "likelihoods"}
+
+
+class PredictionRun:
+    """
+    Predictions and scores of one number of shots and one seed.
+
+    Args:
+        task ([`Task`]): The task.
+        engine ([`FewShotEngine`]): Generates or ranks.
+        processor ([`FlamingoProcessor`]): Builds the prompts.
+        pool ([`Demonstrations`]): Chooses the demonstrations of this seed.
+        shots (`int`): Number of demonstrations. At 0, `num_text_demonstrations` of the task are shown without their images.
+        seed (`int`): Seed of the permutations of demonstrations.
+        num_orders (`int`): Number of orders of the demonstrations to average over, when candidates are ranked.
+        is_blind (`bool`): Whether each image is replaced by a blank one.
+
+    Attributes:
+        name (`str`): Name of the files, such as `"shots-4_seed-0_blind"`.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        engine: FewShotEngine,
+        processor: FlamingoProcessor,
+        pool: Demonstrations,
+        *,
+        shots: int,
+        seed: int,
+        num_orders: int,
+        is_blind: bool,
+    ):
+        self.task, self.engine, self.processor, self.pool = task, engine, processor, pool
+        self.shots, self.seed, self.is_blind = shots, seed, is_blind
+        self.num_orders = num_orders if task.generation is None else 1
+        self.name = f"shots-{shots}_seed-{seed}" + ("_blind" if is_blind else "")
+
+    def execute(self, directory: Path, queries: Sequence[Example], state: PartialState) -> dict[str, float]:
+        """
+        Make the missing predictions, join those of all processes, and score them.
+
+        Args:
+            directory (`Path`): The folder of the task.
+            queries (`Sequence[Example]`): All queries, in order.
+            state (`PartialState`): The processes that share the queries.
+
+        Returns:
+            `dict[str, float]`: The scores by name.
+
+        Raises:
+            OSError: predictions that were written are gone.
+            ValueError: a score is not a finite number.
+        """
+        whole = directory / f"{self.name}.jsonl"
+        records = read_predictions(whole) if whole.is_file() else {}
+        for part in directory.glob(f"{self.name}.part-*.jsonl"):
+            records |= read_predictions(part)
+        state.wait_for_everyone()  # all processes have read before one of them writes
+        missing = [query for query in queries if query.id not in records]
+        own_share = missing[state.process_index :: state.num_processes]
+        if own_share:
+            self._predict(directory / f"{self.name}.part-{state.process_index}.jsonl", own_share, state)
+        state.wait_for_everyone()
+        parts = sorted(directory.glob(f"{self.name}.part-*.jsonl"))
+        for part in parts:
+            records |= read_predictions(part)
+        gone = [query.id for query in queries if query.id not in records]
+        if gone:
+            raise OSError(
+                f"{str(directory)!r}: the predictions of {len(gone)} queries of {self.name} are gone, such as {gone[0]!r}. Another "
+                "process writes into this folder. Choose another output directory."
+            )
+        ordered = [records[query.id] for query in queries]
+        each, scores = self._score(queries, ordered)
+        state.wait_for_everyone()
+        if state.is_main_process and (parts or not whole.is_file()):
+            for record, score in zip(ordered, each or [None] * len(ordered), strict=True):
+                record["score"] = score
+            write_text(whole, "".join(_to_line(record) for record in ordered))
+            for part in parts:
+                part.unlink()
+        return scores
+
+    def _score(
+        self, queries: Sequence[Example], records: Sequence[dict[str, Any]]
+    ) -> tuple[list[float] | None, dict[str, float]]:
+        """Return the score of each prediction, if the metric has them, and the scores of all by name."""
+        predictions = [Prediction(q, r["text"], r["likelihoods"]) for q, r in zip(queries, records, strict=True)]
+        each, scores = self.task.score_each(predictions), self.task.score(predictions)
+        if not all(map(math.isfinite, [*(each or ()), *scores.values()])):
+            raise ValueError(
+                f"{self.task.name}, {self.name}: the scores {scores} are not finite numbers. Check the references of the task."
+            )
+        return each, scores
+
+    def _predict(self, path: Path, queries: Sequence[Example], state: PartialState) -> None:
+        """Answer queries, and append their predictions to a file."""
+        if path.is_file():  # a line that was cut off must not run into the next
+            content = path.read_bytes()
+            os.truncate(path, content.rfind(b"\n") + 1)
+        # Several batches at once, from which the engine makes batches of similar length
+        step = 4 * self.engine.batch_size
+        scores: list[float] = []
+        with (
+            open(path, "a", encoding="utf-8") as file,
+            tqdm(total=len(queries), desc=f"{self.task.name} {self.name}", disable=not state.is_main_process) as bar,
+        ):
+            for start in range(0, len(queries), step):
+                chosen = queries[start : start + step]
+                new: list[Prediction] = []
+                for query, record in zip(chosen, self._answer(chosen), strict=True):
+                    file.write(_to_line(record))
+                    new.append(Prediction(query, record["text"], record["likelihoods"]))
+                file.flush()
+                # A rough guide for metrics of all predictions at once (CIDEr): the mean over parts
+                scores += self.task.score_each(new) or []
+                bar.set_postfix({self.task.metric: 100 * float(np.mean(scores))} if scores else {})
+                bar.update(len(chosen))
+
+    def _answer(self, queries: Sequence[Example]) -> Iterator[dict[str, Any]]:
+        """Yield the record of each query, as it is written."""
+        count = self.shots or self.task.num_text_demonstrations
+        shots = [self.pool.choose(query, count) for query in queries]
+        prompts = []  # of each query, one for each order of its demonstrations
+        for query, demonstrations in zip(queries, shots, strict=True):
+            orders = [demonstrations]
+            if self.num_orders > 1:
+                orders = permute_demonstrations(demonstrations, self.num_orders, self.seed)
+            prompts.append([self._build_prompt(query, order) for order in orders])
+        if self.task.generation is not None:
+            texts = self.engine.generate([query_prompts[0] for query_prompts in prompts], self.task.generation)
+            answers = [(self.task.postprocess(text), None) for text in texts]
+        else:
+            answers = self._rank(queries, prompts)
+        for query, demonstrations, query_prompts, (text, likelihoods) in zip(
+            queries, shots, prompts, answers, strict=True
+        ):
+            yield {
+                "id": query.id,
+                "shots": [example.id for example in demonstrations],
+                "prompt": query_prompts[0].text,
+                "text": text,
+                "likelihoods": likelihoods,
+                "references": query.references,
+            }
+
+    def _rank(self, queries: Sequence[Example], prompts: list[list[Prompt]]) -> list[tuple[str, list[float]]]:
+        """Return the best candidate of each query, with the likelihoods of all, averaged over its prompts."""
+        flat = [prompt for query_prompts in prompts for prompt in query_prompts]
+        candidates = [
+            query.candidates for query, query_prompts in zip(queries, prompts, strict=True) for _ in query_prompts
+        ]
+        scores = iter(self.engine.rank(flat, candidates, length_normalized=self.task.length_normalized))
+        answers = []
+        for query, query_prompts in zip(queries, prompts, strict=True):
+            mean = np.mean([next(scores) for _ in query_prompts], axis=0)
+            answers.append((query.candidates[int(mean.argmax())], mean.tolist()))
+        return answers
+
+    def _build_prompt(self, query: Example, demonstrations: Sequence[Example]) -> Prompt:
+        prompt = build_prompt(self.task, self.processor, query, demonstrations, text_only=self.shots == 0)
+        if self.is_blind:
+            blank = {name: (_BLANK,) * len(getattr(prompt, name)) for name in ("prefix_media", "query_media")}
+            prompt = replace(prompt, **blank)
+        return prompt
+
+
+def read_predictions(path: Path) -> dict[str, dict[str, Any]]:
+    """
+    Read the predictions of one run by the id of their query.
+
+    A last line that was cut off is ignored. Other damaged lines are reported and skipped, and their queries are answered again.
+    """
+    records, damaged = {}, 0
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            record = json.loads(line)
+            records[record["id"]] = {name: record[name] for name in _FIELDS if name in record}
+            complete = record.keys() >= _REQUIRED_FIELDS and isinstance(record["text"], str)
+            if complete and record["likelihoods"] is not None:
+                complete = all(isinstance(value, float | int) for value in record["likelihoods"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            damaged += 1
+            continue
+        if not complete:
+            del records[record["id"]]
+            damaged += 1
+    if damaged:
+        logger.warning(f"{str(path)!r} has {damaged} damaged lines. Their queries are answered again.")
+    return records
+
+
+def _to_line(record: dict[str, Any]) -> str:
+    return json.dumps(record, allow_nan=False) + "\n"

@@ -1,0 +1,106 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Build the model that a recipe trains."""
+
+from pathlib import Path
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoModelForCausalLM, AutoProcessor, BitsAndBytesConfig
+
+from ..modeling_flamingo import FlamingoModel
+from ..processing_flamingo import FlamingoProcessor
+from ..utils.loading import check_name, check_weights
+from ..utils.plugins import TEXT_BACKBONES, VISION_BACKBONES, plugin_path
+from ..utils.redaction import explain
+from .adapters import lora_config
+from .arguments import ModelArguments
+from .checkpointing import TRAINABLE_NAME
+
+
+def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoProcessor]:
+    """
+    Build the model of a recipe, with the parameters frozen that it does not train, and its processor.
+
+    Args:
+        arguments ([`ModelArguments`]): The model of the recipe.
+
+    Returns:
+        [`FlamingoModel`], or a `PeftModel` around it with `lora_rank`, and [`FlamingoProcessor`].
+
+    Raises:
+        ValueError: a model or a backbone cannot be used, or a field of `model_config` does not fit.
+    """
+    model, processor = _join_backbones(arguments) if arguments.model is None else _load_saved(arguments)
+    if arguments.text_from_scratch:
+        # From the configuration of the joined model, which has the rows of the new tokens already
+        fresh = AutoModelForCausalLM.from_config(model.config.text_config)
+        model.language_model.load_state_dict(fresh.state_dict())
+    if arguments.lora_rank is not None:
+        from peft import get_peft_model
+
+        alpha = 2 * arguments.lora_rank if arguments.lora_alpha is None else arguments.lora_alpha
+        model = get_peft_model(model, lora_config(model, r=arguments.lora_rank, lora_alpha=alpha))
+    else:
+        model.freeze_backbones()
+        model.unfreeze_backbones(
+            vision_model=arguments.train_vision,
+            language_model=arguments.train_text or arguments.text_from_scratch,
+        )
+    return model, processor
+
+
+def _load_saved(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoProcessor]:
+    check_name(arguments.model)
+    for name, content, remedy in (
+        ("adapter_config.json", "adapters", "load them with `peft.PeftModel.from_pretrained` and merge them"),
+        (TRAINABLE_NAME, "the trained parameters", "load them with `load_trainable`, and save the model"),
+    ):
+        if (Path(arguments.model) / name).is_file():
+            raise ValueError(f"{arguments.model!r} has only {content}. To train it further, first {remedy}.")
+    processor = AutoProcessor.from_pretrained(arguments.model)
+    quantization = _make_quantization_config(arguments.quantization)
+    options = {} if quantization is None else {"quantization_config": quantization}
+    model, info = FlamingoModel.from_pretrained(
+        arguments.model, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    )
+    check_weights(arguments.model, info)
+    return model, processor
+
+
+def _join_backbones(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoProcessor]:
+    vision = plugin_path(VISION_BACKBONES, arguments.vision)
+    text = plugin_path(TEXT_BACKBONES, arguments.text)
+    check_name(vision)
+    check_name(text)
+    processor = FlamingoProcessor.from_vision_text_pretrained(vision, text)
+    options = {
+        "image_token_id": processor.image_token_id,
+        "end_of_chunk_token_id": processor.end_of_chunk_token_id,
+        **(arguments.model_config or {}),
+    }
+    if arguments.quantization is not None:
+        options["text_quantization_config"] = _make_quantization_config(arguments.quantization)
+    try:
+        model = FlamingoModel.from_vision_text_pretrained(vision, text, **options)
+    except StrictDataclassError as error:
+        raise ValueError(f"`model_config` has a value that does not fit: {explain(error)}") from error
+    except (
+        AttributeError,
+        TypeError,
+    ) as error:  # raised by the backbone, for a field that is passed on to it unchecked
+        given = [name for name in arguments.model_config or {} if name.startswith(("vision_", "text_"))]
+        if not given:
+            raise
+        raise ValueError(
+            f"`model_config` has {', '.join(given)}, and the backbone does not accept them: {explain(error)}"
+        ) from error
+    return model, processor
+
+
+def _make_quantization_config(name: str | None) -> BitsAndBytesConfig | None:
+    if name is None:
+        return None
+    if name == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    dtype = torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)

@@ -1,0 +1,104 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Options from dataclasses, as transformers' `HfArgumentParser` makes them, and errors in one line."""
+
+import argparse
+import copy
+import dataclasses
+from collections.abc import Callable, Collection
+from typing import Any, NoReturn, TypeVar, get_type_hints
+
+
+MAX_SEED = 2**32 - 1  # the largest that numpy takes
+
+T = TypeVar("T")
+
+
+class Parser(argparse.ArgumentParser):
+    """
+    Report an error in one line, without the usage of all options.
+
+    Attributes:
+        more_help (`Callable[[], str]`, *optional*):
+            Returns what follows the help. It is called for `--help` only, so it may import what is slow.
+    """
+
+    more_help: Callable[[], str] | None = None
+
+    def error(self, message: str) -> NoReturn:
+        """Write one line and exit with code 2."""
+        self.exit(2, f"{self.prog}: {' '.join(message.split()).removesuffix('.')}. See `{self.prog} --help`.\n")
+
+    def format_help(self) -> str:
+        """Return the help, followed by that of `more_help`."""
+        text = super().format_help()
+        return text if self.more_help is None else f"{text}\n{self.more_help()}"
+
+
+class UsageError(ValueError):
+    """Options that were understood, but whose values do not fit: reported like an error of the parser."""
+
+
+def add_fields(parser: argparse.ArgumentParser, kind: type, exclude: Collection[str] = ()) -> None:
+    """
+    Add an option for each field of a dataclass, spelled with `_` or `-`, with the `help` of its metadata and its default.
+
+    The rules are those of `HfArgumentParser`, except that a switch takes no value, so that it can come before a positional
+    argument: `flamingo chat --share DIRECTORY`.
+
+    Args:
+        parser (`argparse.ArgumentParser`): Gets the options.
+        kind (`type`): The dataclass.
+        exclude (`Collection[str]`): Fields that are added in another way, such as positional arguments.
+    """
+    from transformers import HfArgumentParser
+
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if field.name in exclude:
+            continue
+        text = field.metadata.get("help", "").replace("%", "%%")
+        if hints[field.name] is bool and field.default is False:
+            options = dict.fromkeys((f"--{field.name}", f"--{field.name.replace('_', '-')}"))
+            parser.add_argument(*options, action="store_true", help=text)
+            continue
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if default not in (dataclasses.MISSING, None, ""):
+            shown = " ".join(map(str, default)) if isinstance(default, list) else default
+            text += f" (default: {shown})"
+        field = copy.copy(field)
+        field.type, field.metadata = hints[field.name], {**field.metadata, "help": text}
+        # Private, but the public constructor can neither leave out a field nor add to a parser that exists
+        HfArgumentParser._parse_dataclass_field(parser, field)
+
+
+def read_fields(kind: type[T], arguments: argparse.Namespace) -> T:
+    """
+    Make a dataclass of the arguments with the names of its fields.
+
+    Raises:
+        UsageError: the dataclass refuses a value. It says why.
+    """
+    names = {field.name for field in dataclasses.fields(kind)}
+    try:
+        return kind(**{name: value for name, value in vars(arguments).items() if name in names})
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def check_range(arguments: Any, name: str, minimum: int, maximum: int | None = None) -> None:
+    """
+    Check a field of a dataclass. `None`, which is for a default that is found later, is not checked.
+
+    Raises:
+        ValueError: it is below `minimum` or above `maximum`.
+    """
+    value = getattr(arguments, name)
+    if value is not None and (value < minimum or (maximum is not None and value > maximum)):
+        limits = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        raise ValueError(f"`{name}` is {value}, but it must be {limits}.")
+
+
+def format_options(parser: argparse.ArgumentParser) -> str:
+    """Return the help of a parser without its usage, which would name all options a second time."""
+    parser.usage = argparse.SUPPRESS
+    return parser.format_help().replace("options:\n", "fields of the recipe:\n", 1)
