@@ -1,10 +1,10 @@
 """
-Few-shot prompting: pictures with texts, then a picture to continue for.
+Build a few-shot prompt: images with texts, then an image to complete the text of.
 
     python examples/few_shot_prompt.py [MODEL_DIRECTORY]
 
-Without a directory it joins the two miniature backbones, which no one has trained together: the prompt is right, the
-answer is a guess. `flamingo demo` trains such a model.
+Without a directory it joins the two miniature backbones, which have not been trained together: the prompt is correct, but
+the answer is a guess. `flamingo demo` trains such a model.
 """
 
 import sys
@@ -17,6 +17,7 @@ from transformers_flamingo_miniature import text_backbone_path, vision_backbone_
 
 
 def main(model_directory: str | None = None) -> str:
+    """Print the prompt and the answer, and return the answer."""
     if model_directory is None:
         backbones = vision_backbone_path(), text_backbone_path()
         processor = FlamingoProcessor.from_vision_text_pretrained(*backbones)

@@ -1,9 +1,9 @@
 """
-Any vision encoder with any causal language model: here tiny random ones of every kind that the tests cover.
+Combine any vision encoder with any causal language model: here tiny random ones of some of the families that the tests cover.
 
     python examples/swap_backbones.py
 
-With pretrained ones it is `FlamingoModel.from_vision_text_pretrained("facebook/dinov2-base", "facebook/opt-350m")`.
+With pretrained backbones, use `FlamingoModel.from_vision_text_pretrained("facebook/dinov2-base", "facebook/opt-350m")`.
 """
 
 import torch
@@ -29,6 +29,7 @@ TEXT = {
 
 
 def main() -> dict[tuple[str, str], torch.Size]:
+    """Build each combination, run it, and return the shapes of the logits by backbones."""
     shapes = {}
     for vision in VISION:
         for text, sizes in TEXT.items():

@@ -37,7 +37,7 @@ def saved(tmp_path_factory) -> Path:
     return directory
 
 
-def test_auto_classes_give_this_package_without_asking_for_trust(saved):
+def test_auto_classes_return_classes_of_this_package_without_asking_for_trust(saved):
     assert type(AutoConfig.from_pretrained(saved)) is FlamingoConfig
     for auto_class in (AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM):
         model, info = auto_class.from_pretrained(saved, output_loading_info=True)
@@ -116,7 +116,7 @@ def test_code_travels_with_the_checkpoint(saved):
 
 
 def test_without_the_package_the_traveling_code_does_the_same(saved, tmp_path):
-    """In a process that cannot import this package; what it saves again can be loaded again."""
+    """Load in a process that cannot import this package, save again, and load that."""
     script = textwrap.dedent(
         """
         import importlib.abc, json, sys

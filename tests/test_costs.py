@@ -1,8 +1,8 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-What the model computes and keeps, in counts that no machine can blur: operations, tokens and bytes.
+Count what the model computes and keeps, independently of the machine: operations, tokens and bytes.
 
-`benchmarks/` has the times.
+`benchmarks/` measures times.
 """
 
 import pytest
@@ -18,13 +18,14 @@ LENGTH = 64
 
 
 def flops(call, *args, **kwargs) -> int:
+    """Return the floating-point operations of a call without gradients."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         call(*args, **kwargs)
     return counter.get_total_flops()
 
 
 def inputs(model: FlamingoModel, num_images: int) -> tuple[dict, torch.Tensor]:
-    """Images marked at equal distances from the first token on, and their latents `(1, N, L, Dv)`."""
+    """Return a prompt with image markers at equal distances from the first token on, and latents `(1, N, L, Dv)`."""
     ids = prompt("abcdefgh" * (LENGTH // 8))
     ids[:, torch.arange(num_images) * LENGTH // max(num_images, 1)] = IMAGE
     with torch.no_grad():
@@ -33,18 +34,20 @@ def inputs(model: FlamingoModel, num_images: int) -> tuple[dict, torch.Tensor]:
 
 
 def eager(text: str) -> FlamingoModel:
+    """Return a tiny model with eager attention, all of whose operations are counted."""
     model = tiny_flamingo(text)
-    model.set_attn_implementation("eager")  # of which every operation is counted
+    model.set_attn_implementation("eager")
     return model
 
 
 def project(model: FlamingoModel, latents: torch.Tensor) -> None:
+    """Compute keys and values of the images in all gated blocks."""
     for block in model.gated_cross_attention:
         block.attention.project_context(latents.flatten(0, 1))
 
 
 @pytest.mark.parametrize("text", ["gpt2", "opt", "llama"])
-def test_beside_keys_and_values_of_each_image_a_prompt_costs_the_same_with_any_number(text):
+def test_without_keys_and_values_of_the_images_a_prompt_costs_the_same_with_any_number(text):
     model = eager(text)
     costs = set()
     for num_images in (1, 2, 4, 8, 16, 32):
@@ -76,7 +79,7 @@ def test_uneven_texts_cost_at_most_twice_the_attention(marked_at):
 
 @pytest.mark.parametrize("text", ["gpt2", "opt", "llama"])
 def test_one_more_token_costs_the_same_after_any_number_of_images(text):
-    """And as much as the language model with the gated blocks for one token and one image."""
+    """Check also that it costs as much as the language model plus the gated blocks for one token and one image."""
     model = eager(text)
     costs = []
     for num_images in (1, 4, 32):
@@ -97,7 +100,7 @@ def test_one_more_token_costs_the_same_after_any_number_of_images(text):
 
 
 def test_a_training_step_can_be_counted():
-    """Three products for each trained weight and token, two for a frozen one that a gradient passes."""
+    """Expect three products per trained weight and token, and two per frozen weight that a gradient passes."""
     model = eager("gpt2")
     model.freeze_backbones()
     model.train()
@@ -110,13 +113,13 @@ def test_a_training_step_can_be_counted():
 
 
 def saved_bytes(model: FlamingoModel, batch: dict) -> int:
-    """What autograd keeps for backward, parameters aside, each piece of memory once."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    """Return the bytes that autograd keeps for backward, without the parameters. Each piece of memory counts once."""
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     sizes = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in parameters:
             sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 

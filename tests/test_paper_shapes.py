@@ -1,10 +1,10 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-The sizes of the paper's models (Alayrac et al. 2022), counted on the meta device.
+Count the parameters of the paper's models (Alayrac et al. 2022) on the meta device.
 
-Layers `L`, width `D` and heads `H`; a feed-forward has `4 D` hidden units. Those of 3B are as quoted from the paper in the
-wiki of flamingo-mini ("Model Configurations"). Of 9B and 80B, widths and heads are Chinchilla's, and the numbers of layers
-and blocks are those that the paper's counts and its "every fourth" and "every seventh" layer ask for.
+Layers `L`, width `D` and heads `H`. A feed-forward has `4 D` hidden units. The values of 3B are quoted from the paper in the
+wiki of flamingo-mini ("Model Configurations"). For 9B and 80B, widths and heads are Chinchilla's, and the numbers of layers
+and blocks follow from the paper's counts and its "every fourth" and "every seventh" layer.
 
 |     | resampler, L D H | gated blocks, L D H | language model, L D H | resampler | ours   | gated blocks | ours  |
 |-----|------------------|---------------------|-----------------------|-----------|--------|--------------|-------|
@@ -12,17 +12,18 @@ and blocks are those that the paper's counts and its "every fourth" and "every s
 | 9B  | 6 1536 16        | 8 4096 32           | 32 4096 32            | 194M      | 188.9M | 1.6B         | 1.44B |
 | 80B | 6 1536 16        | 12 8192 64          | 80 8192 64            | 194M      | 188.9M | 10B          | 8.36B |
 
-What is not public or does not follow from the dimensions:
+These facts are not public or do not follow from the dimensions:
 
-- Width of a head. 128 here throughout, as in that wiki. In the resampler `D / H` would be 96, which gives 170.0M and is further away.
-- Resampler: 4.7M are missing, which is one projection of features from width 3072 to 1536. The paper mentions none.
-- Gated blocks: the paper's three counts are `12 D^2` for each block, so keys and values are projected from vectors of
-  width `D`. Ours, like both peers', project them from the latents, of width 1536: `8 D^2 + 2 D (D + 1536)`. What would bring
-  the latents from 1536 to `D` is not said. Counted in that way, our blocks give 1.21B, 1.61B and 9.66B.
-- Layers of the 7B language model. 32 are what 7.1B parameters ask for (`13 D^2` a layer with relative positions, as for 24
-  layers 1.4B and for 80 layers 70B), and what makes 8 blocks of "every fourth" and 1.6B.
-- Where the first block stands. 12 blocks in 80 layers at every seventh need one before the first layer.
-- Chinchilla's relative positions and NFNet are not in transformers: a shape says nothing of the backbones.
+- Width of a head. It is 128 here throughout, as in that wiki. In the resampler `D / H` would be 96, which gives 170.0M and
+  is further away.
+- Resampler: 4.7M are missing, the size of one projection of features from width 3072 to 1536. The paper mentions none.
+- Gated blocks: the paper's three counts are `12 D^2` per block, so keys and values are projected from vectors of width `D`.
+  Ours, like those of both peers, project them from the latents of width 1536: `8 D^2 + 2 D (D + 1536)`. The paper does not
+  say how latents would get from 1536 to `D`. Counted in that way, our blocks have 1.21B, 1.61B and 9.66B parameters.
+- Layers of the 7B language model. 32 layers match 7.1B parameters (`13 D^2` per layer with relative positions, which also
+  gives 1.4B for 24 layers and 70B for 80 layers), and give 8 blocks with "every fourth" and 1.6B.
+- Position of the first block. 12 blocks in 80 layers with "every seventh" need one before the first layer.
+- Chinchilla's relative positions and NFNet are not in transformers, so a shape has no fields of the backbones.
 """
 
 import pytest
@@ -45,7 +46,7 @@ RESAMPLER = 188_912_640
 
 
 def build(name: str, directory, vision_hidden_size: int = 1536, **kwargs) -> FlamingoModel:
-    """The model on the meta device, its shape read as a recipe of one's own does."""
+    """Build a model on the meta device, with the shape read from a custom recipe that is based on it."""
     (directory / "recipe.yaml").write_text(
         f"base: {RECIPES}/shapes/{name}.yaml\nvision: miniature\ntext: miniature\nuse_cpu: true\n"
         "data: {pairs: {format: image_text_pairs, path: pairs}}\n"
@@ -66,6 +67,7 @@ def build(name: str, directory, vision_hidden_size: int = 1536, **kwargs) -> Fla
 
 
 def count(module: nn.Module) -> int:
+    """Return the number of parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

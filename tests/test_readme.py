@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""The code of the README and the examples runs as it stands there."""
+"""Run the code of the README and the examples as they are."""
 
 import importlib.util
 import re
@@ -17,12 +17,13 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 def blocks(language: str) -> list[str]:
+    """Return the code blocks of a language in the README."""
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.M | re.S)
 
 
 def test_python_blocks_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # What `flamingo demo` leaves there, but for the training.
+    # The output of `flamingo demo`, without the training
     model, processor = build_miniature_flamingo()
     model.save_pretrained("flamingo-demo/model")
     processor.save_pretrained("flamingo-demo/model")
@@ -40,13 +41,13 @@ def test_the_first_screen_runs():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert any("flamingo demo" in line for line in lines[:25])
     assert [block.strip() for block in blocks("bash")] == [
-        'pip install -c constraints.txt -e ".[demo]" && flamingo demo',
+        "pip install -c constraints.txt -e . -e miniature && flamingo demo",
         "hf upload my-name/my-flamingo DIRECTORY   # the model with its code, the processor and the card",
-        'pip install -c constraints.txt -e ".[dev]" && python -m pytest',
+        'pip install -c constraints.txt -e ".[dev]" -e miniature && python -m pytest',
     ]
 
 
-def test_links_and_the_tree_name_what_is_there():
+def test_links_and_names_in_the_tree_exist():
     text = (ROOT / "README.md").read_text()
     for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
         assert (ROOT / target).exists(), target

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""A saved Flamingo, and processes in which this package does not exist: stock clients have the directory alone."""
+"""A saved Flamingo, and processes in which this package does not exist: stock clients have only the directory."""
 
 import os
 import subprocess
@@ -13,6 +13,7 @@ from PIL import Image
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory) -> Path:
+    """Return the directory of a tiny model and its processor."""
     directory = tmp_path_factory.mktemp("saved") / "flamingo"
     tiny_flamingo(gates=2.0).save_pretrained(directory)
     tiny_processor().save_pretrained(directory)
@@ -26,7 +27,7 @@ def images() -> list[Image.Image]:
 
 @pytest.fixture
 def start_module(tmp_path):
-    """`start_module("module", *arguments)`: `python -m module`, without `transformers_flamingo`."""
+    """Return `start("module", *arguments)`, which runs `python -m module` without `transformers_flamingo`."""
     started = []
     code = "import runpy, sys; sys.modules['transformers_flamingo'] = None; sys.argv[:] = sys.argv[1:]; "
     code += "runpy.run_module(sys.argv[0], run_name='__main__')"

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""`lm_eval run --model hf-multimodal` on a saved Flamingo, with the code that travels with it."""
+"""Run `lm_eval run --model hf-multimodal` on a saved Flamingo, with the code that travels with it."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def test_answers_are_those_of_the_model_and_depend_on_the_image(saved, images, t
         for image in images
     ]
     assert expected[0] != expected[1]
-    # Of two different answers one is right
+    # Both rows expect the first answer, so one of the two different answers is right
     rows = [{"image": image, "question": "w8", "answer": expected[0]} for image in images]
     features = Features({"image": ImageFeature(), "question": Value("string"), "answer": Value("string")})
     Dataset.from_list(rows, features=features).to_parquet(tmp_path / "shapes.parquet")

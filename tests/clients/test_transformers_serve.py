@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""`transformers serve DIRECTORY --trust-remote-code`, asked over the OpenAI-compatible API with images."""
+"""Ask `transformers serve DIRECTORY --trust-remote-code` about images through the OpenAI-compatible API."""
 
 import base64
 import io
@@ -43,7 +43,7 @@ def client(saved, start_module):
             return OpenAI(base_url=f"http://localhost:{port}/v1", api_key="none", max_retries=0)
         except URLError:
             time.sleep(0.2)
-    raise AssertionError("the server ended")
+    raise AssertionError("the server ended before it was ready")
 
 
 def test_answers_are_those_of_the_model_and_depend_on_the_image(client, saved, images):

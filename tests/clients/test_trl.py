@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""TRL's `SFTTrainer` with its own collator, on images and messages."""
+"""Train with TRL's `SFTTrainer` and its own collator, on images and messages."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ def load(saved):
     return AutoModelForImageTextToText.from_pretrained(saved), AutoProcessor.from_pretrained(saved)
 
 
-def test_the_collator_supervises_what_the_assistant_says(saved, images, tmp_path):
+def test_the_collator_supervises_the_assistants_turns(saved, images, tmp_path):
     trainer = make_trainer(*load(saved), images, tmp_path)
     batch = next(iter(trainer.get_train_dataloader()))
     assert {name: tuple(value.shape) for name, value in batch.items()} == {
@@ -64,8 +64,8 @@ def test_the_fused_loss_is_the_models(saved, images, tmp_path):
     model, processor = load(saved)
     trainer = make_trainer(model, processor, images, tmp_path)
     batch = next(iter(trainer.get_train_dataloader()))
-    own = AutoModelForImageTextToText.from_pretrained(saved)(**batch).loss
-    torch.testing.assert_close(trainer.compute_loss(model.eval(), dict(batch)), own)
+    expected = AutoModelForImageTextToText.from_pretrained(saved)(**batch).loss
+    torch.testing.assert_close(trainer.compute_loss(model.eval(), dict(batch)), expected)
 
 
 @pytest.mark.parametrize("freezes", [False, True], ids=["all", "frozen-backbones"])

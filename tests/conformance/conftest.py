@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""The marks of transformers' own test suite are registered in its conftest.py, which does not run here."""
+"""Ignore unknown marks: those of transformers' test suite are registered in its conftest.py, which does not run here."""
 
 
 def pytest_configure(config):

@@ -1,11 +1,11 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Run on a Flamingo the tests that transformers runs on its own models: modeling, generation, configuration, training.
+Run on a Flamingo the tests that transformers runs on its own models: modeling, generation, configuration and training.
 
     TRANSFORMERS_TESTS=/path/to/transformers/tests python -m pytest tests/conformance
 
-Gates are open: with closed gates most of these tests would look at a plain language model. A test is overridden only
-where it assumes something that is not so for this model, and its comment says what.
+Gates are open: with closed gates most of these tests would test a plain language model. A test is overridden only where
+it assumes something that does not hold for this model, and its comment says what.
 """
 
 import copy
@@ -32,14 +32,14 @@ common = transformers_suite.load("test_modeling_common")
 generation = transformers_suite.load("generation.test_utils")
 configuration = transformers_suite.load("test_configuration_common")
 training = transformers_suite.load("test_training_mixin")
-# Bases of a `TestCase` are collected as tests themselves when they stand in a test module by name.
+# pytest collects a base of a `TestCase` as a test of its own if it is a name of the test module. See the end of this file.
 ModelTesterMixin = common.ModelTesterMixin
 GenerationTesterMixin = generation.GenerationTesterMixin
 TrainingTesterMixin = training.TrainingTesterMixin
 ConfigTester = configuration.ConfigTester
 
 
-# The suite limits ids to the lower part of the vocabulary in places, and uses the lowest ones by number in others.
+# Some tests limit ids to the lower part of the vocabulary, and others use the lowest ids by number.
 END_OF_CHUNK, IMAGE = 40, 41
 _NUM_LAYERS = {"gpt2": "n_layer"}
 
@@ -70,7 +70,7 @@ class FlamingoModelTester:
         self.image_size = 8
 
     def get_config(self) -> FlamingoConfig:
-        # Dropout would make two passes in training mode differ for no reason of the model's.
+        # With dropout, two passes in training mode would differ
         dropout = {
             "gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
             "opt": {"dropout": 0.0, "attention_dropout": 0.0},
@@ -87,9 +87,9 @@ class FlamingoModelTester:
     def prepare_config_and_inputs_for_common(self):
         config = self.get_config()
         input_ids = common.ids_tensor([self.batch_size, self.seq_length], 50) + 42
-        # An image first, two in a row, one last: two for each sample.
-        for row, places in enumerate(((0, 3), (2, 3), (1, 6))):
-            input_ids[row, list(places)] = IMAGE
+        # Two images in each sample: one of them first, two in a row, one of them last
+        for row, positions in enumerate(((0, 3), (2, 3), (1, 6))):
+            input_ids[row, list(positions)] = IMAGE
         inputs = {
             "input_ids": input_ids,
             "attention_mask": torch.ones_like(input_ids),
@@ -109,9 +109,9 @@ class FlamingoConformance(ModelTesterMixin, GenerationTesterMixin, TrainingTeste
     def setUp(self):
         for patch in (
             mock.patch.object(FlamingoModel, "_init_weights", _init_weights_with_open_gates),
-            # Each model has it from its language model. The suite asks the class, and would skip all static caches.
+            # An instance has the value of its language model. The suite asks the class, and would skip all static caches.
             mock.patch.object(FlamingoModel, "_can_compile_fullgraph", True),
-            # Where the suite looks up whether a class takes labels. Third parties are in the mapping, not in its names.
+            # The suite looks up here whether a class takes labels. Third parties are in the mapping but not in its names.
             mock.patch.dict(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, {"flamingo": "FlamingoModel"}),
         ):
             patch.start()
@@ -125,7 +125,7 @@ class FlamingoConformance(ModelTesterMixin, GenerationTesterMixin, TrainingTeste
         )
 
     def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
-        """Some tests keep the text, or add samples to it, and leave the images out: an error here. Give the images."""
+        """Add images: some tests keep the text, or add samples to it, and omit the images, which is an error here."""
         inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels)
         if "input_ids" in inputs and "pixel_values" not in inputs:
             markers = inputs["input_ids"] == IMAGE
@@ -146,7 +146,7 @@ class FlamingoConformance(ModelTesterMixin, GenerationTesterMixin, TrainingTeste
         return config, inputs
 
     def _check_past_key_values_for_generate(self, batch_size, cache, seq_length, config):
-        # Behind the language model's layers there is one for each gated block, with the keys and values of the image.
+        # After the language model's layers there is one for each gated block, with the keys and values of the image
         num_layers = config.get_text_config().num_hidden_layers
         text_cache = copy.copy(cache)
         text_cache.layers = cache.layers[:num_layers]
@@ -156,7 +156,7 @@ class FlamingoConformance(ModelTesterMixin, GenerationTesterMixin, TrainingTeste
         assert all(isinstance(layer, MediaCacheLayer) for layer in media_layers)
 
     def test_generate_from_random_inputs_embeds(self):
-        # It keeps the text and leaves the images out, which is an error here: give it a text without images.
+        # The test keeps the text and omits the images, which is an error here. Use a text without images.
         with mock.patch.object(
             self, "prepare_config_and_inputs_for_generate", self.prepare_config_and_inputs_for_text
         ):
@@ -170,8 +170,8 @@ class FlamingoConformance(ModelTesterMixin, GenerationTesterMixin, TrainingTeste
             super().test_generate_continue_from_inputs_embeds()
 
     @unittest.skip(
-        "It asks for `image_outputs`, all states of the vision encoder. They would live as long as the output does, where "
-        "the latents are all that is used of an image; `get_image_features` returns them."
+        "It asks for `image_outputs`, all states of the vision encoder. They would stay in memory as long as the output, "
+        "although only the latents of an image are used. `get_image_features` returns them."
     )
     def test_multimodal_outputs_are_returned(self):
         pass
@@ -183,25 +183,27 @@ class FlamingoConformance(ModelTesterMixin, GenerationTesterMixin, TrainingTeste
     def test_model_base_model_prefix(self):
         pass
 
-    @unittest.skip("Its one entry per image is (B, N, L, Dv) here: samples first, then their images.")
+    @unittest.skip(
+        "It expects one entry per image. Here the features are (B, N, L, Dv): samples first, then their images."
+    )
     def test_get_image_features_pooler_output(self):
         pass
 
     def check_training_gradient_checkpointing(self, *args, **kwargs):
-        # Each parameter must get a gradient, and CLIP's last layer norm is for its pooled output alone, which is not
-        # used here: SigLIP has all of its parameters before its features.
+        # Each parameter must get a gradient. CLIP's last layer norm acts only on its pooled output, which is not used
+        # here, so use SigLIP, all of whose parameters come before its features.
         self.model_tester.vision = "siglip"
         super().check_training_gradient_checkpointing(*args, **kwargs)
 
     def test_training_overfit(self):
-        # The suite reads `config.vocab_size`; it is a field of `text_config`. It trains on text alone.
+        # The suite reads `config.vocab_size`, which is a field of `text_config` here, and trains on text only
         with mock.patch.object(FlamingoConfig, "vocab_size", self.model_tester.vocab_size, create=True):
             super().test_training_overfit()
 
     def test_can_init_all_missing_weights(self):
         """
-        The suite's test, for the parts that are Flamingo's own: CLIP and GPT-2 fail it by themselves, and the suite
-        excuses models from before 2023.
+        Run the suite's test on the new parts only: CLIP and GPT-2 fail it by themselves, and the suite excuses models
+        from before 2023.
         """
         with common.seeded_weight_init():
             built = FlamingoModel(self.model_tester.get_config())
@@ -224,5 +226,5 @@ class LlamaConformanceTest(FlamingoConformance, unittest.TestCase):
     text = "llama"
 
 
-# Not to be collected by themselves.
+# pytest must not collect these by themselves
 del ModelTesterMixin, GenerationTesterMixin, TrainingTesterMixin, FlamingoConformance

@@ -23,15 +23,15 @@ reason = transformers_suite.why_not()
 if reason is not None:
     pytest.skip(reason, allow_module_level=True)
 
-# The suite takes its tiny models from the Hub, or from the directory that this variable names when it is imported. A model
-# that is not listed is skipped.
+# The suite loads its tiny models from the Hub, or from the directory that this variable names when it is imported. A model
+# that is not in the summary is skipped.
 MODELS = tempfile.TemporaryDirectory()
 SUMMARY = {"tokenizer_classes": ["PreTrainedTokenizerFast"], "processor_classes": ["CLIPImageProcessorPil"]}
 (Path(MODELS.name) / "reports").mkdir()
 (Path(MODELS.name) / "reports" / "tiny_model_summary.json").write_text(json.dumps({"FlamingoModel": SUMMARY}))
 with mock.patch.dict("os.environ", TRANSFORMERS_TINY_MODEL_PATH=MODELS.name):
     mixin = transformers_suite.load("test_pipeline_mixin")
-# Imported at the first test otherwise, without what `load` does
+# Otherwise it would be imported at the first test, without the patch of `load`
 transformers_suite.load("pipelines.test_pipelines_image_text_to_text")
 PipelineTesterMixin = mixin.PipelineTesterMixin
 
@@ -48,7 +48,7 @@ class FlamingoPipelineConformance(PipelineTesterMixin):
             directory
         )
         for patch in (
-            # Where the suite looks up classes by name. Third parties are in the mappings, not in their names.
+            # The suite looks up classes by name here. Third parties are in the mappings but not in their names.
             mock.patch.dict(PROCESSOR_MAPPING_NAMES, {"flamingo": "FlamingoProcessor"}),
             mock.patch.object(transformers, "FlamingoProcessor", FlamingoProcessor, create=True),
             mock.patch.object(transformers, "CLIPImageProcessorPil", CLIPImageProcessorPil, create=True),
@@ -57,7 +57,7 @@ class FlamingoPipelineConformance(PipelineTesterMixin):
             self.addCleanup(patch.stop)
 
     def run(self, result=None):
-        # It reads images relative to the root of the checkout.
+        # The suite reads images relative to the root of the checkout
         with pytest.MonkeyPatch.context() as patches:
             patches.chdir(transformers_suite.checkout())
             return super().run(result)
@@ -75,5 +75,5 @@ class LlamaPipelineTest(FlamingoPipelineConformance, unittest.TestCase):
     text = "llama"
 
 
-# Not to be collected by themselves.
+# pytest must not collect these by themselves
 del PipelineTesterMixin, FlamingoPipelineConformance

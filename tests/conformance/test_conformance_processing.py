@@ -22,7 +22,7 @@ if reason is not None:
 common = transformers_suite.load("test_processing_common")
 ProcessorTesterMixin = common.ProcessorTesterMixin
 
-# The suite's images are on the Hub; this one is in the checkout.
+# The suite's images are on the Hub. This one is in the checkout.
 IMAGE_FILE = str(transformers_suite.checkout() / "tests/fixtures/tests_samples/COCO/000000039769.png")
 
 
@@ -34,13 +34,13 @@ class FlamingoProcessorConformanceTest(ProcessorTesterMixin, unittest.TestCase):
         for patch in (
             mock.patch.dict(common.MODALITY_INPUT_DATA, {"images": [IMAGE_FILE, IMAGE_FILE]}),
             mock.patch.object(common, "url_to_local_path", return_value=IMAGE_FILE),
-            # A factor of -1.0 shows the suite that a keyword arrived. It is refused here, and 0 nearly does the same.
+            # The suite uses a factor of -1.0 to see whether a keyword arrived. It is refused here, so use one near 0.
             mock.patch.dict(
                 common.MODALITY_TEST_SPECS["images"],
                 {"init_time_kwargs": {"do_rescale": True, "rescale_factor": 1e-6}},
             ),
-            # A class that travels with its code writes `auto_map` on the object that is saved, and the suite compares that
-            # object with the one that was loaded. Classes of transformers do not travel.
+            # A class that travels with its code writes `auto_map` to the object that is saved, and the suite compares that
+            # object with the loaded one. Classes of transformers do not travel.
             mock.patch.object(FlamingoProcessor, "_auto_class", None),
         ):
             patch.start()
@@ -56,18 +56,18 @@ class FlamingoProcessorConformanceTest(ProcessorTesterMixin, unittest.TestCase):
         return CLIPImageProcessorPil()
 
     def _get_valid_processor_kwargs_names(self):
-        # Both an argument of the processor and one of a call, which the suite forbids: most users have images of one
-        # depth, and it is saved with the processor.
+        # The suite forbids a name that is an argument of both the processor and its call. `bit_depth` is both, because most
+        # users have images of one depth, which is saved with the processor.
         return super()._get_valid_processor_kwargs_names() - {"bit_depth"}
 
     def test_subprocessor_defaults_1_images(self):
-        # The suite compares `pixel_values` as they are. Here they are by sample and image, (B, N, C, H, W).
+        # The suite expects `pixel_values` of (B, C, H, W). Here they are (B, N, C, H, W), by sample and image.
         processor, image = self.get_processor(), self.prepare_images_inputs()
         expected = processor.image_processor(image, return_tensors="pt")["pixel_values"]
         assert torch.equal(processor(images=image, return_tensors="pt")["pixel_values"][:, 0], expected)
 
     def test_model_input_names(self):
-        # An image and a video in two arguments are refused: both are marked with `<image>`. Give the image alone.
+        # Images and videos in two arguments are refused, because both are marked with `<image>`. Pass only the image.
         with mock.patch.object(self, "prepare_videos_inputs", return_value=None):
             super().test_model_input_names()
 
@@ -77,5 +77,5 @@ class FlamingoProcessorConformanceTest(ProcessorTesterMixin, unittest.TestCase):
             super().test_flat_kwarg_applied_when_modality_dict_lacks_it()
 
 
-# Not to be collected by itself.
+# pytest must not collect it by itself
 del ProcessorTesterMixin

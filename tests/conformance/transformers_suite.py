@@ -1,9 +1,9 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-The tests that transformers runs on its own models, as an importable package.
+Import the tests that transformers runs on its own models.
 
 The environment variable `TRANSFORMERS_TESTS` names the `tests/` directory of a checkout of transformers at the installed
-release. Its source distribution does not do: it lacks the tests of generation and of pipelines.
+release. Its source distribution is not enough: it lacks the tests of generation and of pipelines.
 """
 
 import importlib
@@ -22,7 +22,7 @@ _NEEDED = ("__init__.py", "test_modeling_common.py", "generation/test_utils.py",
 
 
 def why_not() -> str | None:
-    """Say why the suite cannot run, or return `None`."""
+    """Return the reason why the suite cannot run, or `None`."""
     if DIRECTORY is None:
         return "TRANSFORMERS_TESTS is not set: it names the tests/ directory of a checkout of transformers"
     missing = [name for name in _NEEDED if not (Path(DIRECTORY) / name).is_file()]
@@ -40,8 +40,8 @@ def load(module: str) -> types.ModuleType:
     """
     Import a module of the suite, by its name inside `tests/`.
 
-    The package must be called `tests`, as modules of the suite import each other by that name. The tests of this project
-    are not a package, so there is only one of that name.
+    The package must be called `tests`, because modules of the suite import each other by that name. The tests of this
+    project are not a package, so the name is free.
     """
     if str(checkout()) not in sys.path:
         sys.path.append(str(checkout()))
