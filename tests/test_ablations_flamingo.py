@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""The paper's ablations of the model (table 3): each switch does what it says, and all else goes on to work."""
+"""The paper's ablations of the model (table 3): each switch does what it says, and all else continues to work."""
 
 import copy
 
@@ -165,7 +165,7 @@ def test_the_three_resamplers_are_of_one_size(kwargs):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Everything else goes on to work
+# Everything else continues to work
 # ---------------------------------------------------------------------------------------------------------------------
 
 

@@ -173,7 +173,7 @@ def test_assisted_decoding_equals_greedy(text, num_assistant_tokens):
 def test_prompt_lookup_equals_greedy_where_it_finds_images():
     """Candidates are copied from the prompt, `<image>` among them: they are refused and leave nothing behind."""
     model = shared_model()
-    # An n-gram of what is generated stands before `<image>` in the prompt.
+    # An n-gram of what is generated comes before `<image>` in the prompt.
     ids, images = prompt("aIbIcI"), random_images(1, 3)
     length = {"max_new_tokens": 14, "min_new_tokens": 14}
     expected = model.generate(input_ids=ids, pixel_values=images, **length)

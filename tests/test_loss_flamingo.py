@@ -172,7 +172,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 def test_no_tensor_has_the_logits_of_all_tokens():
-    """Neither forward nor backward, with a vocabulary beside which everything else is small."""
+    """Neither forward nor backward, with a vocabulary next to which everything else is small."""
     vocab_size = 5000
     model = tiny_flamingo("llama", text_kwargs={"vocab_size": vocab_size, "tie_word_embeddings": True})
     model.freeze_backbones()

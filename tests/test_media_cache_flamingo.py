@@ -115,7 +115,7 @@ class RoundedLayer(QuantizedLayer):
 
 @pytest.mark.parametrize("text", ["gpt2", "llama"])
 def test_a_quantized_cache(text):
-    """The image is kept as it is beside the quantized text."""
+    """The image is kept as it is next to the quantized text."""
     model = shared_model(text)
     inputs = left_padded()
     cache = Cache(layers=[RoundedLayer(residual_length=4) for _ in range(3)])

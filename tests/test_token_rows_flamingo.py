@@ -159,7 +159,7 @@ def test_the_stock_trainer_changes_no_other_number(tied, tmp_path):
     trainer.train()
     assert_only_the_new_parts_changed(model, before)
 
-    # A checkpoint goes on as if there had been no interruption.
+    # A checkpoint continues as if there had been no interruption.
     resumed = frozen_flamingo(tied=tied)
     Trainer(resumed, arguments, train_dataset=data).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     for name, tensor in model.state_dict().items():
