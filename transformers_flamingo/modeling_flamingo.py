@@ -424,12 +424,10 @@ class FlamingoModel(
             check_tensors(labels=labels)
             # With fewer logits the labels are those of the kept ones.
             shape = (inputs_embeds if input_ids is None else input_ids).shape[:2] if keeps_all else labels.shape
-            for name in ("labels", "shift_labels"):
-                given = labels if name == "labels" else kwargs.get(name)
+            for name, given in (("labels", labels), ("shift_labels", kwargs.get("shift_labels"))):
                 if given is not None:
-                    check_labels(
-                        given, shape, self.config.text_config.vocab_size, kwargs.get("ignore_index", -100), name
-                    )
+                    ignore_index = kwargs.get("ignore_index", -100)
+                    check_labels(given, shape, self.config.text_config.vocab_size, ignore_index, name)
         supervised = head = None
         if skip_logits:
             shift_labels, ignore_index = kwargs.get("shift_labels"), kwargs.get("ignore_index", -100)
@@ -494,9 +492,8 @@ class FlamingoModel(
 
         use_cache = inputs.use_cache
         if use_cache is None:
-            use_cache = (
-                documents is None and self.config.use_cache and getattr(self.config.text_config, "use_cache", True)
-            )
+            default = self.config.use_cache and getattr(self.config.text_config, "use_cache", True)
+            use_cache = documents is None and default
         if self.training and self.is_activation_checkpointing:
             use_cache = False
         if use_cache and cache is None:
