@@ -62,7 +62,7 @@ def test_wrong_inputs_are_errors():
         model(input_ids=ids, pixel_values=images, frame_attention_mask=torch.ones(1, 2))
     with pytest.raises(ValueError, match="has no 1"):
         model(input_ids=prompt("ab"), pixel_values=images, frame_attention_mask=torch.zeros(1, 1))
-    with pytest.raises(ValueError, match="not both"):
+    with pytest.raises(ValueError, match="Use one or the other"):
         model(
             input_ids=ids,
             pixel_values=images,
