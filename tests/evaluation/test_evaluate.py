@@ -249,23 +249,6 @@ def test_no_text_of_the_data_may_have_a_special_token(tmp_path, place, token):
         run_words(tmp_path / "out", Marked())
 
 
-def test_a_folder_of_an_earlier_version_is_resumed_though_classes_had_other_names(tmp_path):
-    class CustomVqa(Words):
-        def __repr__(self):
-            return "CustomVqa(data='DATA')"
-
-    run_words(tmp_path, CustomVqa())
-    settings = json.loads((tmp_path / "settings.json").read_text())
-    assert settings["task"] == "CustomVqa(data='DATA')"
-    (tmp_path / "settings.json").write_text(json.dumps(settings | {"task": "OwnQuestions(data='DATA')"}))
-    times = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*.jsonl"))]
-    run_words(tmp_path, CustomVqa())
-    assert times == [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*.jsonl"))]
-    (tmp_path / "settings.json").write_text(json.dumps(settings | {"task": "OwnClasses(data='DATA')"}))
-    with pytest.raises(ValueError, match="has predictions with other task"):
-        run_words(tmp_path, CustomVqa())
-
-
 def test_a_subset_says_so(tmp_path):
     whole, part = run_words(tmp_path / "whole", shots=(0,)), run_words(tmp_path / "part", shots=(0,), num_queries=3)
     assert (whole["num_queries"], whole["num_available"], whole["is_subset"]) == (7, 7, False)
