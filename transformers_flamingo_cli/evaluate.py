@@ -24,16 +24,14 @@ class EvaluationArguments:
         option (`list[tuple[str, str]]`, *optional*): Other fields of the tasks and their values.
         batch_size (`int`, *optional*, defaults to 8): Queries answered together.
         dtype (`str`, *optional*, defaults to `"auto"`): Data type of the weights; `"auto"` is as saved.
-        output_dir (`str`, *optional*, defaults to `"evaluation"`): Gets a folder for each task, and the model card.
+        output_dir (`str`, *optional*, defaults to `"evaluation"`): Output folder, with one folder per task and the model card.
 
     Raises:
         ValueError: the batch size is below 1.
     """
 
     model: str
-    task: list[str] = field(
-        metadata={"help": "Names of tasks, such as coco. An unknown name is answered with the list of all."}
-    )
+    task: list[str] = field(metadata={"help": "Names of tasks, such as coco. An unknown name lists all tasks."})
     data: str | None = field(
         default=None,
         metadata={"help": "Folder of the files of a benchmark, or of the datasets that tasks are named after."},
@@ -44,7 +42,7 @@ class EvaluationArguments:
         default="auto", metadata={"help": "Data type of the weights; auto is as saved."}
     )
     output_dir: str = field(
-        default="evaluation", metadata={"help": "Gets a folder for each task, and the model card."}
+        default="evaluation", metadata={"help": "Output folder, with one folder per task and the model card."}
     )
 
     def __post_init__(self):

@@ -129,3 +129,10 @@ def test_another_kind_of_model_is_refused(tmp_path):
         convert_flamingo_mini(GOLDEN / "hf" / "pytorch_model.bin", tmp_path / "out", **OPTIONS)
     with pytest.raises(ValueError, match="not a flamingo-mini model.*lacks clip_model_type, lm"):
         convert_flamingo_mini(GOLDEN / "lm_base", tmp_path / "out", **OPTIONS)
+
+
+def test_a_folder_without_a_configuration_is_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty' has no config\.json, so it is not a saved flamingo-mini model"):
+        convert_flamingo_mini(tmp_path / "empty", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

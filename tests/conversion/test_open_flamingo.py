@@ -242,6 +242,9 @@ def test_another_dtype_is_written(tmp_path):
 
 def test_options_that_the_file_does_not_say_are_required(tmp_path):
     options = "Pass vision, text, cross_attention_every_n_layers .--vision, --text, --cross-attention-every-n-layers"
+    with pytest.raises(FileNotFoundError, match="no such file exists, and it is not one of the released models"):
+        convert_open_flamingo(tmp_path / "checkpoint.pt", tmp_path / "out")
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
     with pytest.raises(ValueError, match=options) as error:
         convert_open_flamingo(tmp_path / "checkpoint.pt", tmp_path / "out")
     assert "openflamingo/OpenFlamingo-9B-vitl-mpt7b" in str(error.value)

@@ -91,7 +91,8 @@ class FlamingoModelCardData:
         frames = config.resampler_num_frames
         architecture = {
             "gated blocks": f"before decoder layers {', '.join(map(str, config.cross_attention_layer_indices))}; {every}",
-            "gates": {"tanh": "tanh, as in the paper", "none": "none"}[config.cross_attention_gating],
+            "gates": config.cross_attention_gating
+            + (", as in the paper" if config.cross_attention_gating == "tanh" else ""),
             "resampler": f"{config.resampler_type}; {config.resampler_num_layers} layers",
             "latents of an image or video": config.resampler_num_latents,
             "frames of a video": f"{frames} have a learned embedding"

@@ -141,7 +141,12 @@ def convert_flamingo_mini(
 def _read_peer_config(source: str | os.PathLike) -> dict[str, Any]:
     """Read the config of a flamingo-mini model, with defaults for settings that an older one lacks."""
     with name_option_in_errors("source", source):
-        peer_config = DEFAULTS | read_json(cached_file(source, CONFIG_NAME))
+        config_file = cached_file(source, CONFIG_NAME)
+        if config_file is None:
+            raise ValueError(
+                f"{str(source)!r} has no {CONFIG_NAME}, so it is not a saved flamingo-mini model. Pass its folder or Hub name."
+            )
+        peer_config = DEFAULTS | read_json(config_file)
     lacking = sorted({"lm", "clip_model_type"} - peer_config.keys())
     if lacking:
         raise ValueError(f"{source} is not a flamingo-mini model: its {CONFIG_NAME} lacks {', '.join(lacking)}.")

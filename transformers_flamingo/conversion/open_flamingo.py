@@ -202,6 +202,11 @@ def _complete_release(
     options = {"vision": vision, "text": text, "cross_attention_every_n_layers": every}
     missing = [name for name, value in options.items() if value is None]
     if missing:
+        if not os.path.exists(checkpoint):
+            raise FileNotFoundError(
+                f"There is no checkpoint {str(checkpoint)!r}: no such file exists, and it is not one of the released models "
+                f"({', '.join(RELEASES)}). Check the path."
+            )
         raise ValueError(
             f"{checkpoint} is not one of the released models ({', '.join(RELEASES)}), and the file does not say what it was "
             f"trained with. Pass {', '.join(missing)} ({', '.join('--' + name.replace('_', '-') for name in missing)})."

@@ -60,7 +60,7 @@ class EvaluationConfig:
     num_queries: int | None = field(
         default=None,
         metadata={
-            "help": "Ask a random subset of this size. Its scores are marked as such. By default all are asked."
+            "help": "Number of queries to draw at random. Scores of a subset are marked as such. By default all queries are used."
         },
     )
     num_orders: int = field(

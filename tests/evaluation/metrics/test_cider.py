@@ -57,7 +57,7 @@ def test_exact_match_of_two_tokens_scores_half():
     assert scores == pytest.approx([5.0, 1.25])
 
 
-def test_repetition_is_clipped_and_length_is_penalised():
+def test_repetition_is_clipped_and_length_is_penalized():
     # 1-grams: weights (3w, w) and (w, w); clipped product w*w + w*w; norms sqrt(10) w and sqrt(2) w: 2 / sqrt(20).
     # 2-grams: "red red" 2w, "red cat" w against "red cat" w: w*w / (sqrt(5) w * w) = 1 / sqrt(5) = 2 / sqrt(20).
     # Two tokens longer: exp(-2**2 / (2 * 6**2)).

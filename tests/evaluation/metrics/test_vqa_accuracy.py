@@ -40,7 +40,7 @@ PAIRS = {
     "twas": "'twas",
     "oclock": "o'clock",
     "yall": "y'all",
-    "Im": "im",  # capitalised in the official table, so never found
+    "Im": "im",  # capitalized in the official table, so never found
     "somebody'd": "somebodyd",
     "\tyes\n": "yes",
     "top\nleft": "top left",
