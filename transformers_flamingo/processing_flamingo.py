@@ -55,7 +55,7 @@ class FlamingoProcessorKwargs(ProcessingKwargs, total=False):
     images_kwargs: FlamingoImagesKwargs
 
 
-class FlamingoProcessor(FewShotPromptMixin, ProcessorMixin):
+class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
     r"""
     Turn text with `<image>` markers, images and videos into the inputs of [`FlamingoModel`], with any Hugging Face
     image processor and any tokenizer.
