@@ -16,7 +16,7 @@ GROUP = "transformers_flamingo.commands"
 COMMANDS = ("caption", "chat", "convert", "train", "evaluate", "pretrain")
 # Registered by `transformers-flamingo-miniature`. Where it is not installed, they say how to install it
 MINIATURE_COMMANDS = ("demo", "miniature-data", "miniature-backbones")
-INSTALL_MINIATURE = 'pip install "transformers-flamingo[demo]"'
+INSTALL_MINIATURE = 'pip install "transformers-flamingo[demo]", or in a clone: pip install -e miniature'
 
 
 def find_commands() -> dict[str, EntryPoint]:

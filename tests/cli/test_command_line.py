@@ -136,7 +136,7 @@ def test_without_the_miniature_its_commands_say_what_to_install(command, monkeyp
     assert main([command, "--help"]) == 1
     assert capsys.readouterr().err.splitlines() == [
         f"flamingo {command}: The miniature world is not installed. Install it: "
-        'pip install "transformers-flamingo[demo]"'
+        'pip install "transformers-flamingo[demo]", or in a clone: pip install -e miniature'
     ]
     assert f"For demo, miniature-data, miniature-backbones: {command_line.INSTALL_MINIATURE}" in read_help(capsys)
 

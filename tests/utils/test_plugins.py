@@ -78,7 +78,10 @@ def test_a_name_that_is_not_installed_says_what_to_install(install):
 def test_without_the_miniature_its_names_say_how_to_install_it(monkeypatch, group):
     monkeypatch.setattr(plugins, "entry_points", lambda group: [])
     name = next(iter(MINIATURE[group]))
-    with pytest.raises(ValueError, match=r'not installed\..* pip install "transformers-flamingo\[demo\]"\.'):
+    with pytest.raises(
+        ValueError,
+        match=r'not installed\..* pip install "transformers-flamingo\[demo\]", or in a clone: pip install -e miniature\.',
+    ):
         plugins.load_plugin(group, name)
     assert plugins.install_hint(group, "another") == ""
 
@@ -86,7 +89,7 @@ def test_without_the_miniature_its_names_say_how_to_install_it(monkeypatch, grou
 def test_without_the_miniature_tasks_and_recipes_and_backbones_give_the_hint(monkeypatch):
     monkeypatch.setattr(plugins, "entry_points", lambda group: [])
     hint = r'pip install "transformers-flamingo\[demo\]"'
-    with pytest.raises(ValueError, match=f"There is no task 'miniature_shapes'.*{hint}.*There are coco"):
+    with pytest.raises(ValueError, match=f"There is no task 'miniature_shapes'.*{hint}.*Available: coco"):
         find_task("miniature_shapes")
     with pytest.raises(FileNotFoundError, match=f"There is no recipe 'miniature'.*{hint}"):
         read_recipe_file(Path("miniature"))

@@ -111,7 +111,9 @@ def _make_sources(kind: str, mapping: dict[str, Any], root: str | None) -> list[
                 raise ValueError(f"`{kind}.{shown}` has {show(key)}, which no source has.{suggest(key, known)}")
         missing = [key for key in ("format", "path") if key not in values]
         if missing:
-            raise ValueError(f"`{kind}.{shown}` has no {' and no '.join(map(repr, missing))}. Add it.")
+            others = [other for other in mapping if other != name]
+            hint = suggest(name, others) if others else ""  # the name may be a misspelt one
+            raise ValueError(f"`{kind}.{shown}` has no {' and no '.join(map(repr, missing))}. Add it.{hint}")
         source = DataSource(name=name, **values)
         if root is not None and "://" not in source.path:
             source = replace(source, path=os.path.join(root, source.path))

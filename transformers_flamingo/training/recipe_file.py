@@ -47,7 +47,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """Return a sentence with the known names nearest to an unknown one, or with all of them."""
     known = sorted(set(known))
     close = difflib.get_close_matches(name[:100], known, n=3)
-    return f" Did you mean {' or '.join(map(repr, close))}?" if close else f" There are {', '.join(known)}."
+    return f" Did you mean {' or '.join(map(repr, close))}?" if close else f" Available: {', '.join(known)}."
 
 
 class _Loader(yaml.SafeLoader):

@@ -75,5 +75,5 @@ def plugin_path(group: str, name: str | None) -> str | None:
 def install_hint(group: str, name: str) -> str:
     """Return a sentence that says how to install what the miniature registers under this name; empty for other names."""
     if name in _MINIATURE[group] and name not in find_plugins(group):
-        return ' It is part of the miniature: pip install "transformers-flamingo[demo]".'
+        return ' It is part of the miniature: pip install "transformers-flamingo[demo]", or in a clone: pip install -e miniature.'
     return ""

@@ -632,7 +632,7 @@ def test_every_benchmark_knows_its_size():
 
 
 def test_wrong_tasks(tmp_path):
-    with pytest.raises(ValueError, match="no task 'cocoa'. There are coco,"):
+    with pytest.raises(ValueError, match="no task 'cocoa'. Available: coco,"):
         make_task("cocoa")
     with pytest.raises(ValueError, match=r"'coco' needs `data`, .* \(--data\)"):
         make_task("coco")

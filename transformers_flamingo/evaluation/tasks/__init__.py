@@ -84,7 +84,7 @@ def find_task(name: str) -> type[Task]:
         return TASKS[name]
     if name not in plugins.find_plugins(plugins.TASKS):
         raise ValueError(
-            f"There is no task {name!r}.{plugins.install_hint(plugins.TASKS, name)} There are {', '.join(task_names())}."
+            f"There is no task {name!r}.{plugins.install_hint(plugins.TASKS, name)} Available: {', '.join(task_names())}."
         )
     return plugins.load_plugin(plugins.TASKS, name)
 
