@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Helpers that the training scripts of the miniature backbones share."""
+"""Helpers that the training scripts of the miniature share."""
 
 import math
 import platform
@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from transformers_flamingo.cards.model_card import package_versions
+from transformers_flamingo.modeling_flamingo import FlamingoModel
+from transformers_flamingo.processing_flamingo import FlamingoProcessor
 from transformers_flamingo.saving_flamingo import write_json
 
-from .shipped import TRAINING_RECORD
+from .shipped import TRAINING_RECORD, text_backbone_path, vision_backbone_path
 
 
 def library_versions() -> dict[str, str]:
@@ -27,6 +29,26 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 2**32:
         raise ValueError(f"`seed` is {seed}, but it must be from 0 to {2**32 - 1}.")
+
+
+def join_shipped_backbones(**fields: Any) -> tuple[FlamingoModel, FlamingoProcessor]:
+    """
+    Join the two shipped backbones, frozen, by untrained parts, and return the model with its processor.
+
+    Args:
+        fields: Fields of [`FlamingoConfig`].
+    """
+    vision, text = str(vision_backbone_path()), str(text_backbone_path())
+    processor = FlamingoProcessor.from_vision_text_pretrained(vision, text)
+    model = FlamingoModel.from_vision_text_pretrained(
+        vision,
+        text,
+        image_token_id=processor.image_token_id,
+        end_of_chunk_token_id=processor.end_of_chunk_token_id,
+        **fields,
+    )
+    model.freeze_backbones()
+    return model, processor
 
 
 def write_training_record(output_dir: str | Path, record: dict[str, Any]) -> None:

@@ -30,10 +30,10 @@ from transformers_flamingo.processing_flamingo import FlamingoProcessor
 from transformers_flamingo.saving_flamingo import update_folder, write_json
 from transformers_flamingo.training import FlamingoDataCollator, GateHistoryCallback, parameter_groups
 
-from .backbones import check_seed
+from .backbones import check_seed, join_shipped_backbones
 from .data import build_image_split
 from .evaluation import CONDITIONS, evaluate_miniature
-from .shipped import card_template, text_backbone_path, vision_backbone_path
+from .shipped import card_template
 from .world import answer_prompt
 
 
@@ -95,17 +95,7 @@ MODEL_FIELDS = {
 
 def build_miniature_flamingo() -> tuple[FlamingoModel, FlamingoProcessor]:
     """Join the two shipped backbones, frozen, by untrained blocks, and return the model with its processor."""
-    vision, text = str(vision_backbone_path()), str(text_backbone_path())
-    processor = FlamingoProcessor.from_vision_text_pretrained(vision, text)
-    model = FlamingoModel.from_vision_text_pretrained(
-        vision,
-        text,
-        image_token_id=processor.image_token_id,
-        end_of_chunk_token_id=processor.end_of_chunk_token_id,
-        **MODEL_FIELDS,
-    )
-    model.freeze_backbones()
-    return model, processor
+    return join_shipped_backbones(**MODEL_FIELDS)
 
 
 def training_rows(scenes: Dataset, features: torch.Tensor, processor: FlamingoProcessor) -> Dataset:

@@ -25,8 +25,8 @@ from transformers_flamingo.modeling_flamingo import FlamingoModel
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 from transformers_flamingo.training import FlamingoDataCollator, GateHistoryCallback, parameter_groups
 
+from .backbones import join_shipped_backbones
 from .few_shot_episodes import CONTRASTS, FIELDS, PAIRS, PicturePool, sample_few_shot_episode
-from .shipped import text_backbone_path, vision_backbone_path
 
 
 _TRAINING_EXAMPLES = 10
@@ -66,17 +66,7 @@ MODEL_FIELDS = {
 
 def build_few_shot_flamingo() -> tuple[FlamingoModel, FlamingoProcessor]:
     """Join the two shipped backbones, frozen, by untrained parts of [`MODEL_FIELDS`]; return them with the processor."""
-    vision, text = str(vision_backbone_path()), str(text_backbone_path())
-    processor = FlamingoProcessor.from_vision_text_pretrained(vision, text)
-    model = FlamingoModel.from_vision_text_pretrained(
-        vision,
-        text,
-        image_token_id=processor.image_token_id,
-        end_of_chunk_token_id=processor.end_of_chunk_token_id,
-        **MODEL_FIELDS,
-    )
-    model.freeze_backbones()
-    return model, processor
+    return join_shipped_backbones(**MODEL_FIELDS)
 
 
 def name_row(pool: PicturePool, processor: FlamingoProcessor, rng: np.random.Generator) -> dict[str, Any]:
