@@ -217,9 +217,8 @@ class FlamingoLossMixin:
         self,
         outputs: ModelOutput,
         head: LanguageModelHead | None,
-        targets: torch.LongTensor,
         supervised: torch.BoolTensor,
-        shift_labels: torch.LongTensor | None = None,
+        shift_labels: torch.LongTensor,
         num_items_in_batch: torch.Tensor | int | None = None,
         ignore_index: int = -100,
         **kwargs,
@@ -231,12 +230,12 @@ class FlamingoLossMixin:
         Args:
             outputs (`ModelOutput`): Of the language model's body, or, without `head`, of the whole language model.
             head ([`LanguageModelHead`], *optional*): Makes logits from hidden states, in chunks.
-            targets (`torch.LongTensor` of shape `(M,)`): The ids to predict.
-            supervised (`torch.BoolTensor` of shape `(B, T)`): True where they are predicted.
-            shift_labels: Unused, because `targets` were taken from them. It keeps the keyword from the loss function.
+            supervised (`torch.BoolTensor` of shape `(B, T)`): True where `shift_labels` is not `ignore_index`.
+            shift_labels (`torch.LongTensor` of shape `(B, T)`): The ids to predict.
             num_items_in_batch (`torch.Tensor` or `int`, *optional*): Divisor of the sum; by default `M`.
             ignore_index (`int`, *optional*, defaults to -100), kwargs: Arguments of the loss function.
         """
+        targets = shift_labels[supervised]  # (M,)
         compute_loss = functools.partial(
             self.loss_function,
             labels=None,

@@ -445,7 +445,7 @@ class FlamingoModel(
             )
         loss, logits = None, None if skip_logits else outputs.logits
         if skip_logits:
-            loss = self._supervised_loss(outputs, head, shift_labels[supervised], supervised, **kwargs)
+            loss = self._supervised_loss(outputs, head, supervised, **{**kwargs, "shift_labels": shift_labels})
         elif labels is not None:
             loss = self.loss_function(logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs)
         if self.training and image_features is None and torch.is_grad_enabled():
