@@ -92,7 +92,7 @@ NO_VERBS = {
 BRITISH = re.compile(
     r"\w*(?:colour|behaviour|favour|neighbour|honour|labelled|labelling|modelled|modelling|modeller|cancelled|cancelling|"
     r"travelled|travelling|signalled|signalling|centred|centring|catalogue|dialogue|analys(?:e|ed|es|ing)\b)\w*|"
-    r"\b(?:artefact\w*|centres?|defence|fulfil|grey\w*|judgement|learnt|licence|metres?|practise[ds]?|programme|whilst)\b",
+    r"\b(?:artefact\w*|centres?|defence|fulfil|grey\w*|judgement|learnt|licence|misspelt|metres?|practise[ds]?|programme|whilst)\b",
     re.IGNORECASE,
 )
 # Words in -ise, -isation and so on are spelled with z, but for those that have always had an s.

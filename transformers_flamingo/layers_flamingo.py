@@ -126,7 +126,7 @@ class FlamingoMLP(nn.Module):
 
 class FlamingoResamplerLayer(GradientCheckpointingLayer):
     """
-    One layer of the resampler: the latents attend to the features and to themselves, then pass a feed-forward network.
+    A layer of the resampler: the latents attend to the features and to themselves, then pass a feed-forward network.
 
     In a resampler of type "transformer" there is one sequence, which attends to itself. In one of type "mlp" nothing
     attends, and the feed-forward network gets as many more weights as attention would have had.

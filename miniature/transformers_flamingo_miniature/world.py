@@ -99,7 +99,7 @@ def _check(field: str, value: object, known: Iterable[object]) -> None:
 
 @dataclass(frozen=True)
 class SingleScene:
-    """One object: "a small red circle on a striped background"."""
+    """A scene of one object: "a small red circle on a striped background"."""
 
     color: str
     shape: str
@@ -181,7 +181,7 @@ class PairScene:
 
 @dataclass(frozen=True)
 class CountScene:
-    """One to four equal objects, smaller than a "small" one: "three red circles"."""
+    """A scene of one to four equal objects, smaller than a "small" one: "three red circles"."""
 
     color: str
     shape: str
@@ -218,7 +218,7 @@ class CountScene:
 
 @dataclass(frozen=True)
 class VideoScene:
-    """One object that moves through `VIDEO_FRAMES` frames: "a red circle moves left"."""
+    """A video of one object that moves through `VIDEO_FRAMES` frames: "a red circle moves left"."""
 
     color: str
     shape: str

@@ -49,7 +49,7 @@ def test_a_block_that_does_not_fit_is_refused(tmp_path):
         pretrain_text(few, training(tmp_path))
 
 
-def test_a_misspelt_field_of_a_backbone_is_refused(tmp_path):
+def test_a_misspelled_field_of_a_backbone_is_refused(tmp_path):
     path = write_pairs(tmp_path / "pairs", 4)
     training = TrainingArguments(str(tmp_path / "out"), use_cpu=True, report_to="none")
     for config, message in (

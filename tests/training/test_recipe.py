@@ -200,7 +200,7 @@ def test_values_of_a_source_have_types(field, value):
         parse(data={"a": {"format": "llava", "path": "p", field: value}})
 
 
-def test_a_misspelt_source_on_the_command_line_is_compared_with_the_sources():
+def test_a_misspelled_source_on_the_command_line_is_compared_with_the_sources():
     values = {"vision": "a", "text": "b", "output_dir": "o", "data": {"captions": {"format": "llava", "path": "p"}}}
     with pytest.raises(
         ValueError, match=r"`data\.captons` has no 'format' and no 'path'\. Add it\. Did you mean 'captions'"

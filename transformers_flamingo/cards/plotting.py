@@ -104,7 +104,7 @@ class ShotCurve:
 @dataclass(frozen=True)
 class ShotPanel:
     """
-    One pair of axes of [`plot_shots`].
+    A pair of axes of [`plot_shots`].
 
     Args:
         title (`str`): The title.

@@ -27,7 +27,7 @@ MAX_LISTED = 20  # of the keys of each problem: enough to see which part of the 
 
 class MappedKey(NamedTuple):
     """
-    One row of the mapping table: the tensor of a checkpoint and what became of it. Joined keys and values give two rows.
+    A row of the mapping table: the tensor of a checkpoint and what became of it. Joined keys and values give two rows.
 
     Attributes:
         source (`str`): Name of the tensor in the checkpoint.

@@ -152,7 +152,7 @@ class DataArguments:
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
     """
-    One source of a data mixture.
+    A source of a data mixture.
 
     Args:
         name (`str`): Name of the source in logs and errors.

@@ -112,7 +112,7 @@ def _make_sources(kind: str, mapping: dict[str, Any], root: str | None) -> list[
         missing = [key for key in ("format", "path") if key not in values]
         if missing:
             others = [other for other in mapping if other != name]
-            hint = suggest(name, others) if others else ""  # the name may be a misspelt one
+            hint = suggest(name, others) if others else ""  # the name may be a misspelled one
             raise ValueError(f"`{kind}.{shown}` has no {' and no '.join(map(repr, missing))}. Add it.{hint}")
         source = DataSource(name=name, **values)
         if root is not None and "://" not in source.path:
