@@ -324,6 +324,9 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
             `gradient_accumulation_steps`), as in the paper. `"round_robin"`: each step takes its micro-batches from one
             source, and the steps take turns.
         gate_learning_rate_multiplier (`float`, *optional*, defaults to 1): Learning rate multiplier for the gates.
+        calibrate_features (`bool`, *optional*):
+            Whether to standardize the vision features by statistics of the training images, estimated before the first step.
+            By default a model that ignores its images does so, because it is new. A trained one keeps its features.
         save_trainable_only (`bool`, *optional*, defaults to `False`):
             Whether to save only the trained parameters in checkpoints. [`load_trainable`] loads them into a model that has
             its backbones already.
@@ -358,6 +361,12 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
     )
     gate_learning_rate_multiplier: float = field(
         default=1.0, metadata={"help": "Learning rate multiplier for the gates."}
+    )
+    calibrate_features: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Standardize vision features by statistics of the training images (default: in a new model)."
+        },
     )
     save_trainable_only: bool = field(
         default=False, metadata={"help": "Save only the trained parameters in checkpoints."}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
@@ -20,8 +21,10 @@ from transformers.utils import logging
 
 from ..data.data_collator import FlamingoDataCollator
 from ..data.packing import check_packing
+from ..feature_standardization_flamingo import FlamingoFeatureStandardization
 from ..modeling_flamingo import FlamingoModel
 from .arguments import FlamingoTrainingArguments
+from .calibration import calibrate, calibration_batches
 from .callbacks import EpochCallback, ResumeCallback, close_progress_bars, gate_values
 from .card import TrainingRecord, write_training_card
 from .checkpointing import lock_output
@@ -51,6 +54,9 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, PublishingMixin, 
 
     over all micro-batches of the step and all processes. So two processes, or two accumulated micro-batches, give the same
     loss as one batch of twice the size. Without `max_steps`, one epoch is one pass over the only source.
+
+    **Features.** Before the first step, a new model estimates the statistics by which it standardizes vision features from a
+    sample of the training images ([`~FlamingoModel.calibrate_features`]).
 
     **Logs** have, in addition to the stock entries, `loss/<source>` (the mean loss of a token, without lambda),
     `tokens_per_second` and `images_per_second` over all processes, `peak_memory_gb` of the GPU of the process that logs,
@@ -213,6 +219,27 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, PublishingMixin, 
                 batch_size=self.args.per_device_eval_batch_size,
                 dtype="float32" if is_exact else "float16",
             )
+
+    def _calibrate_features(self) -> None:
+        """Let a new model standardize its vision features by a sample of the training images, alike in all processes."""
+        if self.args.calibrate_features is False or self.train_dataset is None:
+            return
+        model, dataset = self._unwrapped(), self.train_dataset
+        if self.mixture is not None:
+            dataset = self.mixture.with_settings(
+                skip_bad_samples=self.args.skip_bad_samples, packing=self.args.packing
+            )
+        for part in filter(None, (model.vision_model, model.resampler)):
+            part.to(self.args.device)  # a model that will be sharded is not there yet
+        batches = calibration_batches(
+            dataset, self.data_collator, self.args.per_device_train_batch_size, data_seed(self.args)
+        )
+        with self.accelerator.autocast():
+            calibrate(model, batches, self.args.calibrate_features)
+        for module in model.modules():
+            if isinstance(module, FlamingoFeatureStandardization) and module.mean is not None:
+                # The sums of two processes may differ in their last bits
+                module.mean, module.scale = broadcast([module.mean, module.scale])
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -384,6 +411,8 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, PublishingMixin, 
             checkpoint = self._find_checkpoint(resume_from_checkpoint)
             if self.mixture is not None and any(source.cache_features for source in self.mixture.sources):
                 self._cache_features()
+            if checkpoint is None:
+                self._calibrate_features()
             self._reset_run()
             if checkpoint:
                 process = self.args.process_index
