@@ -8,19 +8,20 @@ from collections.abc import Iterator
 import pytest
 import runs
 import torch
-from accelerate import Accelerator
 from datasets import Dataset
 from factory import IMAGE_SIZE, tiny_flamingo, tiny_processor
 from peft import get_peft_model
 from PIL import Image
 from processes import launch
 from runs import NO_DROPOUT, digest, losses, model, source, trainer, write_pairs
+from transformers import Trainer, TrainingArguments
 
 from transformers_flamingo.training import (
     DataSource,
     FlamingoDataCollator,
     FlamingoTrainer,
     FlamingoTrainingArguments,
+    ImageUseCallback,
     lora_config,
     measure_image_use,
 )
@@ -47,7 +48,7 @@ def said() -> Iterator[list[str]]:
     lines = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(f"{record.levelname} {record.getMessage()}")
-    logger = logging.getLogger("transformers_flamingo.training.image_use_mixin")
+    logger = logging.getLogger("transformers_flamingo.training.image_use_history")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     yield lines
@@ -96,7 +97,7 @@ def test_a_model_that_does_not_look_is_named(tmp_path, pairs, said):
     assert f"\n| pairs | 5 | {numbers['loss']:.3f} | {numbers['swapped_loss']:.3f} | other images |\n" in card
 
 
-def colors(tmp_path, **kwargs) -> FlamingoTrainer:
+def colors(tmp_path, cls=FlamingoTrainer, arguments=FlamingoTrainingArguments, callbacks=(), **kwargs) -> Trainer:
     """Train on rows whose word only the color of the image tells."""
     rows = [
         {
@@ -108,40 +109,44 @@ def colors(tmp_path, **kwargs) -> FlamingoTrainer:
     ]
     flamingo = tiny_flamingo(gates=0.0, text_kwargs={"initializer_range": 0.3})
     flamingo.freeze_backbones()
-    arguments = {
+    values = {
         "output_dir": str(tmp_path),
         "per_device_train_batch_size": 8,
         "max_steps": 40,
         "learning_rate": 2e-2,
+        "lr_scheduler_type": "constant",
         "logging_steps": 5,
-        "image_use_steps": 2,
         "save_strategy": "no",
         "use_cpu": True,
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
+        "remove_unused_columns": False,
         "report_to": "none",
     }
     processor = tiny_processor()
-    trained = FlamingoTrainer(
+    trained = cls(
         flamingo,
-        FlamingoTrainingArguments(**{**arguments, **kwargs}),
+        arguments(**{**values, **kwargs}),
         train_dataset=Dataset.from_list(rows * 8),
         data_collator=FlamingoDataCollator(processor),
         processing_class=processor,
+        callbacks=list(callbacks),
     )
     trained.train()
     return trained
 
 
 def test_a_model_that_looks_is_praised_and_the_report_draws_it(tmp_path, said):
-    trained = colors(tmp_path)
+    trained = colors(tmp_path, image_use_steps=2)
     summary = trained.image_use_summary()
     (numbers,) = summary["sources"]
     assert summary["is_used"] is True
     assert summary["text"].startswith("The images are used. Up to step 40, tokens that see an image have a loss of ")
     assert numbers["swapped_loss"] > numbers["loss"] + 0.5
     assert not any("At the end" in line for line in said)
-    assert said[-1].startswith("INFO Step ")
+    levels = [line.split()[0] for line in said]
+    # A warning is withdrawn as loudly as it was given
+    assert levels in (["INFO"], ["WARNING", "WARNING"])
     assert list(measured(trained)[0])[:2] == ["image_use/loss", "image_use/loss_other_images"]
     trained.create_model_card()
     card = (tmp_path / "README.md").read_text()
@@ -169,6 +174,30 @@ def test_without_measurements_the_card_says_so(tmp_path, said):
     assert said == []
 
 
+def test_the_stock_trainer_has_a_callback(tmp_path, said):
+    stock = {"cls": Trainer, "arguments": TrainingArguments}
+    callback = ImageUseCallback(2)
+    trained = colors(tmp_path, callbacks=[callback], **stock)
+    assert callback.verdict.is_used is True
+    assert [entry["step"] for entry in callback.history] == list(range(2, 41, 2))
+    assert list(callback.history[0])[:3] == ["step", "image_use/loss", "image_use/loss_other_images"]
+    assert len(callback.history[0]) == 9
+    assert not trained.model._forward_pre_hooks
+    plain = colors(tmp_path, **stock)
+    assert digest(plain.model) == digest(trained.model)
+
+    said.clear()
+    closed = ImageUseCallback()
+    colors(tmp_path, callbacks=[closed], learning_rate=1e-7, max_steps=20, **stock)
+    assert closed.verdict.summary()["is_used"] is False
+    assert [line[:55] for line in said] == [
+        "WARNING Step 15: The images are not used yet. Up to ste",
+        "WARNING At the end of the training: The images are not ",
+    ]
+    with pytest.raises(ValueError, match="ImageUseCallback got a Linear"):
+        callback.on_train_begin(None, None, None, model=torch.nn.Linear(1, 1))
+
+
 def test_the_training_is_the_same_to_the_bit(tmp_path, pairs):
     """With dropout: the measurements must not draw from the generators of the training."""
     records = []
@@ -186,7 +215,7 @@ def test_the_training_is_the_same_to_the_bit(tmp_path, pairs):
 
 def test_a_resumed_run_continues_its_measurements(tmp_path, pairs, said):
     # Logged every three steps, so that the checkpoint is between a measurement and its log
-    kwargs = {"max_steps": 12, "image_use_steps": 1, "logging_steps": 3, "save_strategy": "steps", "save_steps": 1}
+    kwargs = {"max_steps": 12, "image_use_steps": 1, "logging_steps": 3, "save_strategy": "steps", "save_steps": 2}
     sources = [source("pairs", pairs)]
     whole = trainer(tmp_path, sources, flamingo=model(gates=0.0), learning_rate=1e-7, **kwargs)
     whole.train()
@@ -275,8 +304,8 @@ def test_negative_steps_are_refused(tmp_path):
 
 @pytest.mark.parametrize(("max_steps", "interval"), [(1, 5), (100, 5), (300, 15), (1000, 50), (100_000, 50)])
 def test_how_often_it_is_measured(tmp_path, max_steps, interval):
-    assert choose_interval(FlamingoTrainingArguments(str(tmp_path)), max_steps) == interval
-    assert choose_interval(FlamingoTrainingArguments(str(tmp_path), image_use_steps=7), max_steps) == 7
+    assert choose_interval(FlamingoTrainingArguments(str(tmp_path)).image_use_steps, max_steps) == interval
+    assert choose_interval(7, max_steps) == 7
 
 
 def test_a_source_is_due_once_in_an_interval_and_in_the_last_step():
@@ -292,7 +321,7 @@ def verdicts(*differences: float, loss: float = 1.0, kind: bool = False) -> list
     history, found = ImageUseHistory([""]), []
     for step, difference in enumerate(differences):
         history.add("", ImageUseMeasurement(loss, loss + difference, kind, [0.1], []))
-        history.pop(Accelerator(cpu=True), step + 1, 0, ["branch/attn/0"])
+        history.pop(None, step + 1, 0, ["branch/attn/0"])
         found.append(history.is_used)
     return found
 
@@ -316,7 +345,7 @@ def test_one_source_that_looks_is_enough():
     for step in range(1, 4):
         history.add("pages", ImageUseMeasurement(2.0, 2.0, False, [0.1], [0.2]))
         history.add("pairs", ImageUseMeasurement(1.0, 2.0, False, [0.3], [0.4]))
-        entries = history.pop(Accelerator(cpu=True), step, 0, ["branch/attn/0", "branch/ffn/0"])
+        entries = history.pop(None, step, 0, ["branch/attn/0", "branch/ffn/0"])
     assert history.is_used is True
     assert entries == {
         "image_use/loss/pages": 2.0,
@@ -330,13 +359,13 @@ def test_one_source_that_looks_is_enough():
         "The images are used. Up to step 3, tokens that see an image have a loss of 2.000 with their own image and 2.000 with "
         "another one of the batch (pages); 1.000 with their own image and 2.000 with another one of the batch (pairs)."
     )
-    assert history.pop(Accelerator(cpu=True), 4, 0, ["branch/attn/0", "branch/ffn/0"]) == {}
+    assert history.pop(None, 4, 0, ["branch/attn/0", "branch/ffn/0"]) == {}
 
 
 def test_the_warm_up_is_not_judged():
     history = ImageUseHistory([""])
     for step in range(1, 8):
         history.add("", ImageUseMeasurement(1.0, 1.0, False, [0.1], []))
-        assert "image_use/loss" in history.pop(Accelerator(cpu=True), step, 5, ["branch/attn/0"])
+        assert "image_use/loss" in history.pop(None, step, 5, ["branch/attn/0"])
     assert history.is_used is None
     assert history.describe().startswith("It is not known whether the images are used: the measurements are too few")

@@ -11,6 +11,7 @@ from .callbacks import GateHistoryCallback
 from .checkpointing import get_last_checkpoint, load_trainable
 from .held_out import GenerationEvalDataset
 from .image_use import ImageUseMeasurement, measure_image_use
+from .image_use_callback import ImageUseCallback
 from .mixture import DataMixture
 from .optimization import parameter_groups
 from .recipe import Recipe, make_recipe_parser, parse_recipe, read_recipe
@@ -27,6 +28,7 @@ __all__ = [
     "FlamingoTrainingArguments",
     "GateHistoryCallback",
     "GenerationEvalDataset",
+    "ImageUseCallback",
     "ImageUseMeasurement",
     "ModelArguments",
     "Recipe",

@@ -8,10 +8,13 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
+from transformers.utils import logging
 
-from .arguments import FlamingoTrainingArguments
+from ..modeling_flamingo import FlamingoModel
 from .image_use import ImageUseMeasurement
 
+
+logger = logging.get_logger(__name__)
 
 Kind = Literal["other", "blank"]
 _KINDS: tuple[Kind, ...] = ("other", "blank")
@@ -31,11 +34,18 @@ REMEDY = (
 )
 
 
-def choose_interval(args: FlamingoTrainingArguments, max_steps: int) -> int:
-    """Return every how many optimizer steps to measure; 0 for never."""
-    if args.image_use_steps is not None:
-        return args.image_use_steps
+def choose_interval(image_use_steps: int | None, max_steps: int) -> int:
+    """Return every how many optimizer steps to measure, which is `image_use_steps` if it is given; 0 for never."""
+    if image_use_steps is not None:
+        return image_use_steps
     return min(max(max_steps // NUM_MEASUREMENTS, MIN_INTERVAL), MAX_INTERVAL)
+
+
+def name_branches(model: FlamingoModel) -> list[str]:
+    """Return the names in the log of all branches of a model, in the order of an [`ImageUseMeasurement`]."""
+    config = model.config
+    kinds = ("attn", "ffn") if config.cross_attention_ffn_mult > 0 else ("attn",)
+    return [f"branch/{kind}/{layer}" for kind in kinds for layer in config.cross_attention_layer_indices]
 
 
 def _sums(measurement: ImageUseMeasurement) -> list[float]:
@@ -68,6 +78,7 @@ class ImageUseHistory:
 
     Attributes:
         is_used (`bool`, *optional*): Whether the images are used; `None` as long as it is not known.
+        announced_at (`int`, *optional*): The step at which it was last said.
         judged_at (`int`, *optional*): The step of the last measurement that was judged.
     """
 
@@ -75,6 +86,7 @@ class ImageUseHistory:
         self.sources = list(sources)
         self.is_used: bool | None = None
         self.judged_at: int | None = None
+        self.announced_at: int | None = None
         self._last_step: dict[str, int] = {}
         self._windows: dict[str, list[list[float]]] = {}  # by source and kind; an entry is one log step
         self._reset()
@@ -108,12 +120,13 @@ class ImageUseHistory:
         self._num_branches += 1
 
     def pop(
-        self, accelerator: Accelerator, step: int, warmup_steps: int, branch_names: Sequence[str]
+        self, accelerator: Accelerator | None, step: int, warmup_steps: int, branch_names: Sequence[str]
     ) -> dict[str, float]:
         """
         Compute the entries of a log step over all processes, and judge the last measurements. Every process calls this.
 
         Args:
+            accelerator (`Accelerator`, *optional*): Adds up over the processes. `None`: this process is the only one.
             step (`int`): Number of optimizer steps of the run.
             warmup_steps (`int`): During these steps, nothing is judged.
             branch_names (`list[str]`): For each branch of the gated blocks its name in the log.
@@ -125,18 +138,20 @@ class ImageUseHistory:
         keys = [_key(source, kind) for source in self.sources for kind in _KINDS]
         local = [number for key in keys for number in self._pending[key]]
         local += [self._num_branches, *(self._branches or [0.0] * len(branch_names))]
-        dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
-        total = accelerator.reduce(
-            torch.tensor(local, dtype=dtype, device=accelerator.device), reduction="sum"
-        ).tolist()
+        total, num_processes = local, 1
+        if accelerator is not None and accelerator.num_processes > 1:
+            num_processes = accelerator.num_processes
+            # On a GPU: there is no training in several processes on MPS, which lacks this type
+            total = torch.tensor(local, dtype=torch.float64, device=accelerator.device)
+            total = accelerator.reduce(total, reduction="sum").tolist()
         sums = {key: total[i * _NUM_SUMS : (i + 1) * _NUM_SUMS] for i, key in enumerate(keys)}
         num_branches, *branches = total[len(keys) * _NUM_SUMS :]
         self._reset()
         if step > warmup_steps and num_branches:
             self.judged_at = step
             for key, numbers in sums.items():
-                self._extend_window(key, numbers, accelerator.num_processes)
-            self._update(MIN_COUNT * accelerator.num_processes)
+                self._extend_window(key, numbers, num_processes)
+            self._update(MIN_COUNT * num_processes)
         entries = {}
         for source in self.sources:
             suffix = f"/{source}" if source else ""
@@ -193,6 +208,19 @@ class ImageUseHistory:
         if self.is_used:
             return f"The images are used. {losses}"
         return f"The images are not used yet. {losses} So the model predicts the text without looking. {REMEDY}"
+
+    def announce(self, was_used: bool | None, step: int) -> None:
+        """Log in words when the verdict has changed."""
+        if self.is_used != was_used:
+            # Who has read the warning must also read that it no longer holds
+            log = logger.info if was_used is None and self.is_used else logger.warning
+            log(f"Step {step}: {self.describe()}")
+            self.announced_at = step
+
+    def announce_end(self, step: int) -> None:
+        """Repeat at the end of the training that the images are not used, unless this has just been said."""
+        if self.is_used is False and self.announced_at != step:
+            logger.warning(f"At the end of the training: {self.describe()}")
 
     def summary(self) -> dict[str, Any]:
         """Return the result for a report or a card: `is_used`, `text`, and the losses of each source."""

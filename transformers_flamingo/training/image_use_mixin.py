@@ -4,25 +4,19 @@
 from typing import Any
 
 import torch
-from transformers.utils import logging
 
 from .image_use import measure_swap, plan_swap
-from .image_use_history import choose_interval
-
-
-logger = logging.get_logger(__name__)
+from .image_use_history import choose_interval, name_branches
 
 
 class ImageUseMixin:
     """Mixin of `Trainer` that measures on the training batches of [`FlamingoTrainer`] whether the images are used."""
 
-    _warned_at: int | None = None  # the step
-
     def _measure_image_use(self, inputs: dict[str, Any]) -> None:
         """Measure a micro-batch, before it is trained on, if that is due. Every process calls this."""
         history, max_steps = self._run_state.image_use, self.state.max_steps
         source = self.mixture.sources[inputs["source"]].name if "source" in inputs else ""
-        interval = choose_interval(self.args, max_steps)
+        interval = choose_interval(self.args.image_use_steps, max_steps)
         if not history.is_due(source, self.state.global_step + 1, interval, max_steps):
             return
         inputs = self._prepare_inputs({name: value for name, value in inputs.items() if name != "source"})
@@ -39,19 +33,14 @@ class ImageUseMixin:
 
     def _pop_image_use(self) -> dict[str, float]:
         """Return the entries of a log step, and say once when the images begin or cease to be used. Every process calls this."""
-        history, was_used = self._run_state.image_use, self._run_state.image_use.is_used
-        if choose_interval(self.args, self.state.max_steps) == 0:
+        history, step, max_steps = self._run_state.image_use, self.state.global_step, self.state.max_steps
+        if choose_interval(self.args.image_use_steps, max_steps) == 0:
             return {}
-        model = self._unwrapped()
-        names = []
-        for kind in ("attn", "ffn") if model.config.cross_attention_ffn_mult > 0 else ("attn",):
-            names += [f"branch/{kind}/{layer}" for layer in model.config.cross_attention_layer_indices]
-        step = self.state.global_step
-        entries = history.pop(self.accelerator, step, self.args.get_warmup_steps(self.state.max_steps), names)
-        if history.is_used != was_used and self.is_world_process_zero():
-            log = logger.info if history.is_used else logger.warning
-            log(f"Step {step}: {history.describe()}")
-            self._warned_at = step
+        was_used = history.is_used
+        warmup_steps = self.args.get_warmup_steps(max_steps)
+        entries = history.pop(self.accelerator, step, warmup_steps, name_branches(self._unwrapped()))
+        if self.is_world_process_zero():
+            history.announce(was_used, step)
         return entries
 
     def image_use_summary(self) -> dict[str, Any]:
@@ -63,9 +52,3 @@ class ImageUseMixin:
             measurement), and `sources`, each with `name`, `measurements`, `loss`, `swapped_loss` and `swapped_for`.
         """
         return self._run_state.image_use.summary()
-
-    def _report_image_use(self) -> None:
-        """Repeat at the end of the training that the images are not used, unless this has just been said."""
-        history = self._run_state.image_use
-        if history.is_used is False and self._warned_at != self.state.global_step and self.is_world_process_zero():
-            logger.warning(f"At the end of the training: {history.describe()}")

@@ -406,7 +406,8 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
                 close_progress_bars(self.callback_handler.callbacks)
                 raise
             self._run_state.statistics.check(self.accelerator, self.state.global_step)
-            self._report_image_use()
+            if self.is_world_process_zero():
+                self._run_state.image_use.announce_end(self.state.global_step)
         return output._replace(training_loss=output.metrics["train_loss"])
 
     def set_initial_training_values(self, args: FlamingoTrainingArguments, dataloader: DataLoader) -> tuple:
