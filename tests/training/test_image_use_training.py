@@ -144,9 +144,7 @@ def test_a_model_that_looks_is_praised_and_the_report_draws_it(tmp_path, said):
     assert summary["text"].startswith("The images are used. Up to step 40, tokens that see an image have a loss of ")
     assert numbers["swapped_loss"] > numbers["loss"] + 0.5
     assert not any("At the end" in line for line in said)
-    levels = [line.split()[0] for line in said]
-    # A warning is withdrawn as loudly as it was given
-    assert levels in (["INFO"], ["WARNING", "WARNING"])
+    assert [line.split()[0] for line in said] == ["INFO"]
     assert list(measured(trained)[0])[:2] == ["image_use/loss", "image_use/loss_other_images"]
     trained.create_model_card()
     card = (tmp_path / "README.md").read_text()
@@ -338,6 +336,24 @@ def test_the_verdict():
     assert verdicts(*[0.07] * 3, loss=3.0)[-1] is True
     assert verdicts(*[0.009] * 3, loss=0.1)[-1] is False
     assert verdicts(*[float("nan")] * 3) == [None] * 3
+
+
+def test_a_warning_is_withdrawn_as_loudly_as_it_was_given(said):
+    history = ImageUseHistory([""])
+    for step, difference in enumerate([0.0] * 4 + [1.0] * 5 + [0.0] * 5):
+        was_used = history.is_used
+        history.add("", ImageUseMeasurement(1.0, 1.0 + difference, False, [0.1], []))
+        history.pop(None, step, -1, ["branch/attn/0"])
+        history.announce(was_used, step)
+    assert [line[:45] for line in said] == [
+        "WARNING Step 2: The images are not used yet. ",
+        "WARNING Step 6: The images are used. Up to st",
+        "WARNING Step 13: The images are not used yet.",
+    ]
+    history.announce_end(13)  # it has just been said
+    assert len(said) == 3
+    history.announce_end(14)
+    assert said[3].startswith("WARNING At the end of the training: The images are not used yet. ")
 
 
 def test_one_source_that_looks_is_enough():

@@ -168,7 +168,8 @@ def measure_swap(model: FlamingoModel, inputs: Mapping[str, Any], swap: ImageSwa
             inputs.update(_with_other_latents(outputs.image_hidden_states, swap))
         swapped_loss = model(**inputs).loss
     attn, ffn = branches["attn"], branches["ffn"]
-    numbers = torch.stack([outputs.loss.float(), swapped_loss.float(), *attn, *ffn]).tolist()
+    tensors = (outputs.loss, swapped_loss, *attn, *ffn)  # of several devices, if the layers are
+    numbers = torch.stack([tensor.float().to(outputs.loss.device) for tensor in tensors]).tolist()
     return ImageUseMeasurement(
         numbers[0], numbers[1], swap.sources is None, numbers[2 : 2 + len(attn)], numbers[2 + len(attn) :]
     )

@@ -4,6 +4,7 @@
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 
 from .image_use import measure_swap, plan_swap
 from .image_use_history import choose_interval, name_branches
@@ -19,7 +20,7 @@ class ImageUseMixin:
         interval = choose_interval(self.args.image_use_steps, max_steps)
         if not history.is_due(source, self.state.global_step + 1, interval, max_steps):
             return
-        inputs = self._prepare_inputs({name: value for name, value in inputs.items() if name != "source"})
+        inputs = send_to_device({name: value for name, value in inputs.items() if name != "source"}, self.args.device)
         model = self._unwrapped()
         swap = plan_swap(model, inputs)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
