@@ -62,14 +62,30 @@ def test_no_image_is_replaced_by_the_same_content(seed):
     places = [(row, number) for row, count in enumerate(counts) for number in range(count)]
     contents = torch.randint(0, 3, (len(places),), generator=generator).tolist()
     content_of = dict(zip(places, contents, strict=True))
-    chosen = _choose_others(places, contents, counts)
+    texts = [[row % 2] for row in range(5)]
+    chosen = _choose_others(places, contents, counts, texts)
     if len(set(contents)) < 2:
         assert chosen is None
         return
     for place, source in zip(places, chosen, strict=True):
         assert content_of[place] != content_of[source]
-        has_other_row = any(p[0] != place[0] and content_of[p] != content_of[place] for p in places)
-        assert not has_other_row or source[0] != place[0]
+        others = [p[0] for p in places if content_of[p] != content_of[place]]
+        if any(texts[row] != texts[place[0]] for row in others):
+            assert texts[source[0]] != texts[place[0]]
+        elif any(row != place[0] for row in others):
+            assert source[0] != place[0]
+
+
+def test_an_image_with_the_same_text_is_not_a_wrong_one():
+    inputs = batch("Iabc", "Iabc", "Idef", pixel_values=random_images(3, 1))
+    assert plan_swap(shared_model(), inputs).sources == [(2, 0), (2, 0), (0, 0)]
+
+
+def test_the_loss_is_a_mean_whatever_the_trainer_divides_by():
+    inputs = batch("Iabc", "Idef", pixel_values=random_images(2, 1))
+    expected = measure_image_use(shared_model(), inputs)
+    given = {"num_items_in_batch": torch.tensor(100), "shift_labels": inputs["labels"].roll(-1, dims=1)}
+    assert measure_image_use(shared_model(), {**inputs, **given}) == expected
 
 
 def test_where_all_images_are_the_same_they_become_blank():

@@ -26,7 +26,7 @@ from transformers_flamingo.training import (
     measure_image_use,
 )
 from transformers_flamingo.training.image_use import ImageUseMeasurement
-from transformers_flamingo.training.image_use_history import ImageUseHistory, choose_interval
+from transformers_flamingo.training.image_use_history import ImageUseHistory, choose_interval, count_settling_steps
 from transformers_flamingo.training.report import plot_run
 
 
@@ -161,12 +161,12 @@ def test_without_measurements_the_card_says_so(tmp_path, said):
     assert measured(trained) == []
     assert trained.image_use_summary() == {
         "is_used": None,
-        "text": "It was not measured whether the images are used.",
+        "text": "It is not known whether the images are used: no batch with images was measured after the beginning of the run.",
         "step": None,
         "sources": [],
     }
     trained.create_model_card()
-    assert "\n\nIt was not measured whether the images are used.\n\n" in (tmp_path / "README.md").read_text()
+    assert f"\n\n{trained.image_use_summary()['text']}\n\n" in (tmp_path / "README.md").read_text()
     plot_run(tmp_path, trained.state.log_history)
     assert not (tmp_path / "image_use.png").exists()
     assert said == []
@@ -186,10 +186,10 @@ def test_the_stock_trainer_has_a_callback(tmp_path, said):
 
     said.clear()
     closed = ImageUseCallback()
-    colors(tmp_path, callbacks=[closed], learning_rate=1e-7, max_steps=20, **stock)
+    colors(tmp_path, callbacks=[closed], learning_rate=1e-7, **stock)
     assert closed.verdict.summary()["is_used"] is False
     assert [line[:55] for line in said] == [
-        "WARNING Step 15: The images are not used yet. Up to ste",
+        "WARNING Step 25: The images are not used yet. Up to ste",
         "WARNING At the end of the training: The images are not ",
     ]
     with pytest.raises(ValueError, match="ImageUseCallback got a Linear"):
@@ -300,6 +300,13 @@ def test_negative_steps_are_refused(tmp_path):
         FlamingoTrainingArguments(str(tmp_path), image_use_steps=-1)
 
 
+@pytest.mark.parametrize(
+    ("max_steps", "warmup", "settling"), [(12, 5, 5), (100, 0, 25), (9000, 0, 500), (9000, 0.1, 900)]
+)
+def test_the_beginning_of_a_run_is_not_judged(tmp_path, max_steps, warmup, settling):
+    assert count_settling_steps(TrainingArguments(str(tmp_path), warmup_steps=warmup), max_steps) == settling
+
+
 @pytest.mark.parametrize(("max_steps", "interval"), [(1, 5), (100, 5), (300, 15), (1000, 50), (100_000, 50)])
 def test_how_often_it_is_measured(tmp_path, max_steps, interval):
     assert choose_interval(FlamingoTrainingArguments(str(tmp_path)).image_use_steps, max_steps) == interval
@@ -376,6 +383,23 @@ def test_one_source_that_looks_is_enough():
         "another one of the batch (pages); 1.000 with their own image and 2.000 with another one of the batch (pairs)."
     )
     assert history.pop(None, 4, 0, ["branch/attn/0", "branch/ffn/0"]) == {}
+
+
+def test_blank_images_count_only_where_there_are_hardly_others():
+    history = ImageUseHistory([""])
+    kinds = []
+    for step, is_blank in enumerate([False, True, True, True, False, False]):
+        history.add("", ImageUseMeasurement(1.0, 1.0 if is_blank else 2.0, is_blank, [0.1], []))
+        history.pop(None, step, -1, ["branch/attn/0"])
+        kinds.append((history.summary()["sources"][0]["swapped_for"], history.is_used))
+    assert kinds == [
+        ("other images", None),
+        ("other images", None),
+        ("blank images", None),
+        ("blank images", False),
+        ("blank images", False),
+        ("other images", True),
+    ]
 
 
 def test_the_warm_up_is_not_judged():

@@ -11,6 +11,7 @@ Shapes: `B` batch, `N` images or videos per sample, `T` text length, `D` text wi
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -64,8 +65,8 @@ def measure_image_use(model: FlamingoModel, inputs: Mapping[str, Any]) -> ImageU
     """
     Compare the loss of a batch with its own images and with those of other rows of the batch.
 
-    Each image is replaced by another one, of another row where there is one, so that no text has its own image. If all images
-    of the batch are the same, they are replaced by blank ones. Images are encoded once. This costs two forward passes without
+    Each image is replaced by another one, of a row with another text where there is one, so that no text has its own image. If
+    all images of the batch are the same, they are replaced by blank ones. Images are encoded once. This costs two forward passes without
     gradient, and changes nothing: neither weights nor gradients, nor the mode of a module, nor a random state.
 
     Args:
@@ -107,7 +108,8 @@ def plan_swap(model: FlamingoModel, inputs: Mapping[str, Any]) -> ImageSwap | No
     ]
     counts = is_real.sum(dim=1).tolist()
     places = [(row, number) for row, count in enumerate(counts) for number in range(count)]
-    return ImageSwap(labels, sees_image, places, _choose_others(places, contents, counts))
+    texts = [row[row != -100].tolist() for row in labels]
+    return ImageSwap(labels, sees_image, places, _choose_others(places, contents, counts, texts))
 
 
 def _find_media(inputs: Mapping[str, Any]) -> tuple[str, torch.Tensor] | None:
@@ -137,17 +139,39 @@ def _sees_image(model: FlamingoModel, inputs: Mapping[str, Any]) -> torch.Tensor
 
 
 def _choose_others(
-    places: list[tuple[int, int]], contents: list[int], counts: list[int]
+    places: list[tuple[int, int]], contents: list[int], counts: list[int], texts: list[list[int]]
 ) -> list[tuple[int, int]] | None:
-    """Return for each image one with other content, of another row where possible; `None` if all are the same."""
+    """
+    Choose another image for each image of a batch.
+
+    Args:
+        places (`list[tuple[int, int]]`): Row and number of each image.
+        contents (`list[int]`): A number for what is in each of them.
+        counts (`list[int]`): Number of images of each row.
+        texts (`list[list[int]]`): What is learned of each row.
+
+    Returns:
+        `list`: For each image the place of one with other content, of a row with another text where there is one, or of
+        another row at least; `None` if all images are the same.
+    """
     if len(set(contents)) < 2:
         return None
     chosen = []
     for i, (row, _) in enumerate(places):
         # Begin a row further on, so that the images of a row get different ones, in their order
-        order = [(i + counts[row] + k) % len(places) for k in range(len(places))]
-        others = [j for j in order if contents[j] != contents[i]]
-        chosen.append(places[next((j for j in others if places[j][0] != row), others[0])])
+        first = (i + counts[row]) % len(places)
+        wanted = (
+            lambda j, row=row: texts[places[j][0]] != texts[row],
+            lambda j, row=row: places[j][0] != row,
+            lambda j: True,
+        )
+        others = (
+            j
+            for is_wanted in wanted
+            for j in chain(range(first, len(places)), range(first))
+            if contents[j] != contents[i] and is_wanted(j)
+        )
+        chosen.append(places[next(others)])
     return chosen
 
 
@@ -158,7 +182,9 @@ def measure_swap(model: FlamingoModel, inputs: Mapping[str, Any], swap: ImageSwa
     With sharded weights, each process must call this at the same time, and none with blank images: the processes gather the
     weights of each module together.
     """
-    inputs = {**inputs, "labels": swap.labels, "skip_logits": True, "use_cache": False, "return_dict": True}
+    # Arguments that would give the loss another divisor, or other tokens
+    inputs = {name: value for name, value in inputs.items() if name not in ("num_items_in_batch", "shift_labels")}
+    inputs |= {"labels": swap.labels, "skip_logits": True, "use_cache": False, "return_dict": True}
     with _undisturbed(model):
         with _recorded_branches(model, swap.sees_image) as branches:
             outputs = model(**inputs)

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from ..modeling_flamingo import FlamingoModel
 from .image_use import measure_image_use
-from .image_use_history import ImageUseHistory, choose_interval, name_branches
+from .image_use_history import ImageUseHistory, choose_interval, count_settling_steps, name_branches
 
 
 class ImageUseCallback(TrainerCallback):
@@ -18,7 +18,7 @@ class ImageUseCallback(TrainerCallback):
     Measures for the stock `Trainer` whether the model uses its images, as [`FlamingoTrainer`] does by itself.
 
     The last micro-batch of a step is measured after the step, in the main process ([`measure_image_use`]). When, after the
-    warm-up, the loss is the same with other images, this is said in words, and again at the end. Pass it as
+    warm-up and a quarter of the run (at most 500 steps), the loss is the same with other images, this is said in words, and again at the end. Pass it as
     `Trainer(..., callbacks=[ImageUseCallback()])`. It cannot measure a model whose weights are sharded: [`FlamingoTrainer`] can.
 
     Args:
@@ -73,8 +73,8 @@ class ImageUseCallback(TrainerCallback):
             return
         was_used = self.verdict.is_used
         self.verdict.add("", measurement)
-        warmup_steps = args.get_warmup_steps(state.max_steps)
-        entries = self.verdict.pop(None, state.global_step, warmup_steps, name_branches(flamingo))
+        settling_steps = count_settling_steps(args, state.max_steps)
+        entries = self.verdict.pop(None, state.global_step, settling_steps, name_branches(flamingo))
         self.history.append({"step": state.global_step, **entries})
         self.verdict.announce(was_used, state.global_step)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
+from transformers import TrainingArguments
 from transformers.utils import logging
 
 from ..modeling_flamingo import FlamingoModel
@@ -24,6 +25,8 @@ _NUM_SUMS = 4  # of a window: see `_sums`
 NUM_MEASUREMENTS, MIN_INTERVAL, MAX_INTERVAL = 20, 5, 50
 #: How many of the last measurements of each process are judged, and how many are needed.
 WINDOW, MIN_COUNT = 5, 3
+#: Nothing is judged in the first part of a run, when any model learns the texts first: this share, at most so many steps.
+SETTLING_SHARE, MAX_SETTLING_STEPS = 0.25, 500
 #: The images are used if other images raise the loss by this much, absolutely and relatively.
 MIN_DIFFERENCE, MIN_RELATIVE_DIFFERENCE = 0.01, 0.02
 
@@ -39,6 +42,11 @@ def choose_interval(image_use_steps: int | None, max_steps: int) -> int:
     if image_use_steps is not None:
         return image_use_steps
     return min(max(max_steps // NUM_MEASUREMENTS, MIN_INTERVAL), MAX_INTERVAL)
+
+
+def count_settling_steps(args: TrainingArguments, max_steps: int) -> int:
+    """Return during how many steps at the beginning nothing is judged: the warm-up, and the first part of the run."""
+    return max(args.get_warmup_steps(max_steps), min(int(max_steps * SETTLING_SHARE), MAX_SETTLING_STEPS))
 
 
 def name_branches(model: FlamingoModel) -> list[str]:
@@ -120,7 +128,7 @@ class ImageUseHistory:
         self._num_branches += 1
 
     def pop(
-        self, accelerator: Accelerator | None, step: int, warmup_steps: int, branch_names: Sequence[str]
+        self, accelerator: Accelerator | None, step: int, settling_steps: int, branch_names: Sequence[str]
     ) -> dict[str, float]:
         """
         Compute the entries of a log step over all processes, and judge the last measurements. Every process calls this.
@@ -128,7 +136,7 @@ class ImageUseHistory:
         Args:
             accelerator (`Accelerator`, *optional*): Adds up over the processes. `None`: this process is the only one.
             step (`int`): Number of optimizer steps of the run.
-            warmup_steps (`int`): During these steps, nothing is judged.
+            settling_steps (`int`): During these steps, nothing is judged ([`count_settling_steps`]).
             branch_names (`list[str]`): For each branch of the gated blocks its name in the log.
 
         Returns:
@@ -147,7 +155,7 @@ class ImageUseHistory:
         sums = {key: total[i * _NUM_SUMS : (i + 1) * _NUM_SUMS] for i, key in enumerate(keys)}
         num_branches, *branches = total[len(keys) * _NUM_SUMS :]
         self._reset()
-        if step > warmup_steps and num_branches:
+        if step > settling_steps and num_branches:
             self.judged_at = step
             for key, numbers in sums.items():
                 self._extend_window(key, numbers, num_processes)
@@ -183,14 +191,14 @@ class ImageUseHistory:
             self.is_used = False
 
     def _last_measurements(self) -> dict[str, tuple[Kind, list[float]]]:
-        """Return for each measured source the sums of its window: that of other images, if there are any."""
+        """Return for each measured source the sums of its window: that of other images, unless they are the exception."""
         found = {}
         for source in self.sources:
-            for kind in _KINDS:
-                window = self._windows.get(_key(source, kind))
-                if window:
-                    found[source] = (kind, [sum(numbers) for numbers in zip(*window, strict=True)])
-                    break
+            windows = {kind: self._windows.get(_key(source, kind), []) for kind in _KINDS}
+            sums = {kind: list(map(sum, zip(*window, strict=True))) for kind, window in windows.items() if window}
+            if sums:
+                kind = max(sums, key=lambda kind: (kind == "other" and sums[kind][0] >= MIN_COUNT, sums[kind][0]))
+                found[source] = (kind, sums[kind])
         return found
 
     def describe(self) -> str:
@@ -201,7 +209,7 @@ class ImageUseHistory:
             of = f" ({source})" if source else ""
             parts.append(f"{loss / count:.3f} with their own image and {swapped_loss / count:.3f} with {other}{of}")
         if not parts:
-            return "It was not measured whether the images are used."
+            return "It is not known whether the images are used: no batch with images was measured after the beginning of the run."
         losses = f"Up to step {self.judged_at}, tokens that see an image have a loss of {'; '.join(parts)}."
         if self.is_used is None:
             return f"It is not known whether the images are used: the measurements are too few or differ too much. {losses}"

@@ -7,7 +7,7 @@ import torch
 from accelerate.utils import send_to_device
 
 from .image_use import measure_swap, plan_swap
-from .image_use_history import choose_interval, name_branches
+from .image_use_history import choose_interval, count_settling_steps, name_branches
 
 
 class ImageUseMixin:
@@ -38,8 +38,8 @@ class ImageUseMixin:
         if choose_interval(self.args.image_use_steps, max_steps) == 0:
             return {}
         was_used = history.is_used
-        warmup_steps = self.args.get_warmup_steps(max_steps)
-        entries = history.pop(self.accelerator, step, warmup_steps, name_branches(self._unwrapped()))
+        settling_steps = count_settling_steps(self.args, max_steps)
+        entries = history.pop(self.accelerator, step, settling_steps, name_branches(self._unwrapped()))
         if self.is_world_process_zero():
             history.announce(was_used, step)
         return entries

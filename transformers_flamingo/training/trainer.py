@@ -64,8 +64,8 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
     `learning_rate` is that of all parameters except the gates. In the summary at the end, `train_loss` is the mean over all steps of the run,
     including those before it was resumed; speeds are those of this call of `train`. There is no `total_flos`.
 
-    **Images that are not used.** When, after the warm-up, the loss is the same with other images, the trainer warns in words,
-    and again at the end, in the card and in the report of a recipe: see [`ImageUseHistory`].
+    **Images that are not used.** When, after the warm-up and a quarter of the run (at most 500 steps), the loss is the same
+    with other images, the trainer warns in words, and again at the end, in the card and in the report of a recipe.
 
     **Evaluation.** For an `eval_dataset` that is a [`GenerationEvalDataset`], or a dictionary of several, the evaluation
     reports, in addition to `eval_loss`, `eval_exact_match` and `eval_word_f1` of greedy or beam generation, and all three with
