@@ -25,5 +25,7 @@ def run(arguments: argparse.Namespace) -> None:
     from transformers_flamingo.training import read_recipe, run_recipe
 
     recipe = read_recipe(arguments.recipe, arguments.overrides)
-    run_recipe(recipe)
+    metrics = run_recipe(recipe)
+    if metrics["image_use"]["is_used"] is not False:  # which is a warning
+        print(metrics["image_use"]["text"])
     print(f"{recipe.training.output_dir}: the model, its card, samples.jsonl and report/")
