@@ -38,6 +38,19 @@ _STOCK_KEYWORDS = frozenset(
     }
 )
 
+# Fields of a vision encoder's configuration with the width of its features, or with those of its stages, of which the last
+# counts. `neck_hidden_sizes` (MobileViT) comes before `hidden_sizes`, which there are those inside the blocks.
+_WIDTHS = ("hidden_size", "neck_hidden_sizes", "hidden_sizes", "hidden_dim")
+
+
+def _find_width(vision_config: PreTrainedConfig | None) -> int | None:
+    """Find the width of the features of a vision encoder in its configuration."""
+    for name in _WIDTHS:
+        width = getattr(vision_config, name, None)
+        if width:
+            return width[-1] if isinstance(width, list | tuple) else width
+    return None
+
 
 def _accept_positional_backbones(cls: type) -> type:
     """
@@ -74,13 +87,14 @@ class FlamingoConfig(PreTrainedConfig):
     Args:
         vision_config (`PreTrainedConfig` or `dict`, *optional*):
             Configuration of any vision encoder that `AutoModel` knows and that returns a sequence of features (CLIP,
-            SigLIP, DINOv2, ViT, ...). A two-tower configuration (`CLIPConfig`) gives its vision tower. Defaults to
+            SigLIP, DINOv2, ViT, ...) or a map of them (ResNet, ConvNeXt, EfficientNet, ...). A two-tower configuration (`CLIPConfig`) gives its vision tower. Defaults to
             a CLIP vision tower, or to no vision encoder at all if `vision_hidden_size` is set: the model then takes
             features instead of pixels.
         text_config (`PreTrainedConfig` or `dict`, *optional*):
             Configuration of any causal language model. Defaults to GPT-2.
         vision_hidden_size (`int`, *optional*):
-            Width `Dv` of the vision features. Taken from `vision_config` if that is given.
+            Width `Dv` of the vision features, which are channels in a map. Taken from `vision_config` if that names it, and
+            needed otherwise (MobileNet, timm's models, ...).
         cross_attention_every_n_layers (`int`, *optional*, defaults to 1):
             Interval in decoder layers. A gated cross-attention block comes before decoder layer `i` (from 0) if
             `(i + 1) % cross_attention_every_n_layers == 0`, as in OpenFlamingo. Paper: 1 for 3B, 4 for 9B, 7 for 80B.
@@ -236,7 +250,7 @@ class FlamingoConfig(PreTrainedConfig):
         if getattr(self.vision_config, "vision_config", None) is not None:
             self.vision_config = self.vision_config.vision_config
         if self.vision_hidden_size is None:
-            self.vision_hidden_size = getattr(self.vision_config, "hidden_size", None)
+            self.vision_hidden_size = _find_width(self.vision_config)
         if self.image_token_id is None and self.end_of_chunk_token_id is None:
             # In the order in which the processor adds the two tokens. In a copy, because the caller's config may be that of
             # a model.
@@ -383,14 +397,15 @@ class FlamingoConfig(PreTrainedConfig):
         """Check that the width of the vision features is known and is that of the vision encoder."""
         if self.vision_hidden_size is None:
             raise ValueError(
-                f"The width of the vision features is unknown: {type(self.vision_config).__name__} has no "
-                "`hidden_size`. Set `vision_hidden_size` to the last dimension of its `last_hidden_state`."
+                f"The width of the vision features is unknown: {type(self.vision_config).__name__} has none of "
+                f"{', '.join(_WIDTHS)}. Set `vision_hidden_size` to the width of its `last_hidden_state`: the last dimension "
+                "of a sequence (images, tokens, width), the second of a map (images, width, height, width of the map)."
             )
         encoder_size = getattr(self.vision_config, "hidden_size", None)
         if encoder_size is not None and encoder_size != self.vision_hidden_size:
             raise ValueError(
                 f"`vision_hidden_size` is {self.vision_hidden_size}, but the vision encoder's features have width "
-                f"{encoder_size}. Omit `vision_hidden_size` when there is a vision encoder."
+                f"{encoder_size}. Omit `vision_hidden_size`, because this vision encoder's configuration names it."
             )
 
     def validate_token_ids(self):

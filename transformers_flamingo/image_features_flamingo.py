@@ -222,13 +222,25 @@ class FlamingoImageFeaturesMixin:
         return {name: joined(name) for name in ("last_hidden_state", "hidden_states", "attentions")}
 
     def _select_features(self, features: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
-        """Select the tokens of the vision encoder that `vision_feature_select_strategy` asks for: `(E, P, Dv)`."""
-        if features.ndim != 3:
+        """
+        Select the tokens of the vision encoder that `vision_feature_select_strategy` asks for: `(E, P, Dv)`. A map
+        `(E, Dv, height, width)`, as convolutional networks return it, has no other tokens: its places are the tokens, row
+        by row.
+        """
+        given, width = tuple(features.shape), self.config.vision_hidden_size
+        is_map = features.ndim == 4
+        if is_map:
+            features = features.flatten(2).transpose(1, 2)
+        if features.ndim != 3 or features.shape[-1] != width:
+            name = type(self.vision_model).__name__
             raise ValueError(
-                f"{type(self.vision_model).__name__} returns features of shape {tuple(features.shape)}, but a sequence "
-                "(images, P, Dv) is needed. Use an encoder that returns one, or pass features yourself as "
-                "`mm_encoder_outputs`."
+                f"{name} returns features of shape {given} for {given[0]} images, but a sequence (images, P, Dv) or a map "
+                f"(images, Dv, height, width) is needed, with Dv = `vision_hidden_size` = {width}. If Dv is another number, "
+                "build the model with that `vision_hidden_size`. If the shape is another one, use an encoder that returns "
+                "one of these, or pass features yourself as `mm_encoder_outputs`."
             )
+        if is_map:
+            return features
         patch_size = getattr(self.config.vision_config, "patch_size", None)
         if self.config.vision_feature_select_strategy == "full" or patch_size is None:
             return features

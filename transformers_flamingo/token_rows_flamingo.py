@@ -128,13 +128,30 @@ class FlamingoFreezingMixin:
     input_token_rows: TokenRows | None
     output_token_rows: TokenRows | None
 
+    def train(self, mode: bool = True):
+        """
+        Set training mode, but leave a frozen vision encoder in evaluation mode.
+
+        Batch normalization would otherwise train its statistics, without a gradient, and mix the images of a batch; dropout
+        would make the features differ from those that are kept (`cache_features`).
+        """
+        super().train(mode)
+        self._set_vision_mode()
+        return self
+
+    def _set_vision_mode(self) -> None:
+        if self.vision_model is not None:
+            is_trained = any(p.requires_grad for p in self.vision_model.parameters())
+            self.vision_model.train(self.training and is_trained)
+
     def freeze_backbones(self) -> None:
         """
         Freeze vision encoder and language model, except for the embeddings of `<image>` and `<|endofchunk|>`.
 
         The resampler, the gated blocks, and the two new rows of the input embedding (and of the output embedding where it
         is not tied to it) stay trainable. All other weights of the backbones stay bit-identical through training, even
-        with weight decay: see [`TokenRows`]. A frozen vision encoder runs without recording gradients.
+        with weight decay: see [`TokenRows`]. A frozen vision encoder runs without recording gradients, and in evaluation
+        mode.
 
         Raises:
             ValueError: the model has PEFT adapters.
@@ -152,6 +169,7 @@ class FlamingoFreezingMixin:
         self.gated_cross_attention.requires_grad_(True)
         self._remove_token_rows()
         self._add_token_rows()
+        self._set_vision_mode()
 
     def unfreeze_backbones(self, vision_model: bool | None = None, language_model: bool | None = None) -> None:
         """
@@ -171,6 +189,7 @@ class FlamingoFreezingMixin:
         if unfreezes_text:
             self._remove_token_rows()
             self.language_model.requires_grad_(True)
+        self._set_vision_mode()
 
     @property
     def trained_token_ids(self) -> list[int]:
