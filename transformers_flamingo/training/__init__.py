@@ -13,6 +13,7 @@ from .held_out import GenerationEvalDataset
 from .mixture import DataMixture
 from .optimization import parameter_groups
 from .recipe import Recipe, make_recipe_parser, parse_recipe, read_recipe
+from .recipe_check import check_data, check_recipe
 from .run import run_recipe
 from .sharding import full_state_dict, shard_model
 from .trainer import FlamingoTrainer
@@ -30,7 +31,9 @@ __all__ = [
     "Recipe",
     "add_image_features",
     "build_model",
+    "check_data",
     "check_packing",
+    "check_recipe",
     "full_state_dict",
     "get_last_checkpoint",
     "load_trainable",

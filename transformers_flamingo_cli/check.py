@@ -1,0 +1,193 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""`flamingo check`: look at the data before a training."""
+
+import argparse
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .parsing import Parser, UsageError, add_fields, check_range, read_fields
+
+
+if TYPE_CHECKING:
+    from transformers_flamingo.training.recipe_check import DataCheck
+
+
+HELP = "Read the data of a recipe, or data files, as a training would, and say what is in them and what is wrong. No model is needed."
+
+
+@dataclass(kw_only=True)
+class CheckArguments:
+    """
+    Arguments of `flamingo check`.
+
+    Args:
+        source (`str`): A recipe, or a data file, a pattern or a folder.
+        text, vision, model (`str`, *optional*): Backbones or saved Flamingo; of a recipe, they replace those in it.
+        format, split, max_length, max_images, options (*optional*): Fields of [`DataSource`], for data without a recipe.
+        max_rows (`int`, *optional*): Maximum number of rows of each source.
+        max_errors (`int`, *optional*, defaults to 20): Maximum number of bad rows of each source that are listed.
+        show_rows (`int`, *optional*, defaults to 3): Number of rows of each source that are shown.
+        output_dir (`str`, *optional*, defaults to `"check"`): Folder of the contact sheet.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    source: str
+    text: str | None = field(
+        default=None, metadata={"help": "Name or directory of the language model, for its tokenizer."}
+    )
+    vision: str | None = field(
+        default=None,
+        metadata={
+            "help": "Name or directory of the vision encoder, for its image processor (default: CLIP's, 224 pixels)."
+        },
+    )
+    model: str | None = field(
+        default=None, metadata={"help": "Instead of both: name or directory of a saved Flamingo."}
+    )
+    format: str | None = field(
+        default=None, metadata={"help": "Of data without a recipe: layout of the files (default: image_text_pairs)."}
+    )
+    split: str | None = field(
+        default=None, metadata={"help": "Of data without a recipe: read only files with this word in their name."}
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Of data without a recipe: maximum number of tokens of a row."}
+    )
+    max_images: int | None = field(
+        default=None, metadata={"help": "Of data without a recipe: maximum number of images of a row."}
+    )
+    options: str | None = field(
+        default=None, metadata={"help": "Of data without a recipe: fields of the reader, as JSON."}
+    )
+    max_rows: int | None = field(
+        default=None, metadata={"help": "Maximum number of rows of each source that are read (default: all)."}
+    )
+    max_errors: int = field(
+        default=20, metadata={"help": "Maximum number of bad rows of each source that are listed."}
+    )
+    show_rows: int = field(default=3, metadata={"help": "Number of rows of each source that are shown."})
+    output_dir: str = field(
+        default="check", metadata={"help": "Folder of the contact sheet, contact_sheet.png, with the first images."}
+    )
+
+    def __post_init__(self):
+        for name, minimum in (
+            ("max_rows", 1),
+            ("max_length", 1),
+            ("max_images", 1),
+            ("max_errors", 0),
+            ("show_rows", 0),
+        ):
+            check_range(self, name, minimum)
+
+
+_OF_DATA = ("format", "split", "max_length", "max_images", "options")
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add the recipe or data, and the options. Others are fields of the recipe."""
+    parser.usage = "%(prog)s [-h] RECIPE_OR_DATA [--NAME VALUE ...]"
+    parser.allow_abbrev = False  # a field of a recipe may begin with the name of an option
+    parser.add_argument(
+        "source",
+        metavar="RECIPE_OR_DATA",
+        help="YAML file or name of a recipe, whose fields can be overridden as in `flamingo train`; or a data file, a pattern or a folder.",
+    )
+    parser.set_defaults(overrides=[])
+    add_fields(parser, CheckArguments, exclude=["source"])
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Check a recipe or data, and print what was found."""
+    options = read_fields(CheckArguments, arguments)
+
+    from transformers_flamingo.training.recipe_file import is_recipe
+
+    if is_recipe(options.source):
+        report(_check_recipe(options, arguments.overrides), options)
+        return
+    if arguments.overrides:
+        given = [name.partition("=")[0] for name in arguments.overrides if name.startswith("-")]
+        raise UsageError(
+            f"{options.source!r} is data, not a recipe, so it has no option {' '.join(given or arguments.overrides)}."
+        )
+    report(_check_data(options), options)
+
+
+def report(check: "DataCheck", options: CheckArguments) -> None:
+    """
+    Print what was found, and draw the contact sheet.
+
+    Args:
+        check ([`DataCheck`]): What was found.
+        options ([`CheckArguments`]): How much is shown, and where the contact sheet goes.
+
+    Raises:
+        ValueError: there are errors.
+    """
+    sheet = check.draw(options.output_dir)
+    print(check.describe(num_rows=options.show_rows, max_errors=options.max_errors))
+    if sheet is not None:
+        print(f"{sheet}: the first images, as the vision encoder gets them, with what is learned")
+    if check.num_errors:
+        raise ValueError(f"{options.source!r} has {check.num_errors:,} errors, which are listed above. Correct them.")
+
+
+def _check_recipe(options: CheckArguments, overrides: list[str]) -> "DataCheck":
+    from transformers_flamingo.training import check_recipe, read_recipe
+
+    _refuse(options, _OF_DATA, "it is for data without a recipe. In a recipe, give `--data.NAME.{name}`.")
+    backbones = {name: getattr(options, name) for name in ("text", "vision", "model")}
+    given = [f"--{name}={value}" for name, value in backbones.items() if value is not None]
+    return check_recipe(read_recipe(options.source, [*overrides, *given]), max_rows=options.max_rows)
+
+
+def _check_data(options: CheckArguments) -> "DataCheck":
+    from transformers_flamingo.training import DataSource, check_data
+
+    fields = {name: getattr(options, name) for name in _OF_DATA if getattr(options, name) is not None}
+    if "options" in fields:
+        fields["options"] = _parse_options(fields["options"])
+    source = DataSource(
+        name=Path(options.source).stem or "data", **{"format": "image_text_pairs", "path": options.source, **fields}
+    )
+    return check_data(source, _build_processor(options), max_rows=options.max_rows)
+
+
+def _build_processor(options: CheckArguments) -> Any:
+    from transformers_flamingo import FlamingoProcessor
+    from transformers_flamingo.image_processing_flamingo import FlamingoImageProcessor
+    from transformers_flamingo.tokenizers_flamingo import load_tokenizer
+    from transformers_flamingo.training.arguments import ModelArguments
+    from transformers_flamingo.training.build import build_processor, find_backbone
+
+    if options.model is not None:
+        _refuse(options, ("text", "vision"), "`--model` has its own. Remove one of the two.")
+    elif options.text is None:
+        raise UsageError(
+            f"{options.source!r} is data, and its tokens depend on the tokenizer. Give `--text` with the name or folder of the language "
+            "model (and `--vision`), or `--model` with a saved Flamingo, or check a recipe."
+        )
+    elif options.vision is None:
+        return FlamingoProcessor(FlamingoImageProcessor(), load_tokenizer(find_backbone(options.text, "text")))
+    return build_processor(ModelArguments(model=options.model, text=options.text, vision=options.vision))
+
+
+def _refuse(options: CheckArguments, names: tuple[str, ...], reason: str) -> None:
+    for name in names:
+        if getattr(options, name) is not None:
+            raise UsageError(f"`--{name}` has no effect here: {reason.format(name=name)}")
+
+
+def _parse_options(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"`--options` is not JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise UsageError(f'`--options` is {text}. Give names with values, such as \'{{"prompt": "Output:"}}\'.')
+    return value
