@@ -134,7 +134,9 @@ def report(check: "DataCheck", options: CheckArguments) -> None:
     if sheet is not None:
         print(f"{sheet}: the first images, as the vision encoder gets them, with what is learned")
     if check.num_errors:
-        raise ValueError(f"{options.source!r} has {check.num_errors:,} errors, which are listed above. Correct them.")
+        from transformers_flamingo.training.recipe_check import count_of
+
+        raise ValueError(f"{options.source!r} has {count_of(check.num_errors, 'error')}, listed above.")
 
 
 def _check_recipe(options: CheckArguments, overrides: list[str]) -> "DataCheck":
@@ -148,6 +150,7 @@ def _check_recipe(options: CheckArguments, overrides: list[str]) -> "DataCheck":
 
 def _check_data(options: CheckArguments) -> "DataCheck":
     from transformers_flamingo.training import DataSource, check_data
+    from transformers_flamingo.training.recipe_check import limit_max_length
 
     fields = {name: getattr(options, name) for name in _OF_DATA if getattr(options, name) is not None}
     if "options" in fields:
@@ -155,26 +158,33 @@ def _check_data(options: CheckArguments) -> "DataCheck":
     source = DataSource(
         name=Path(options.source).stem or "data", **{"format": "image_text_pairs", "path": options.source, **fields}
     )
-    return check_data(source, _build_processor(options), max_rows=options.max_rows)
+    processor, positions = _read_model(options)
+    return check_data(limit_max_length(source, positions), processor, max_rows=options.max_rows)
 
 
-def _build_processor(options: CheckArguments) -> Any:
+def _read_model(options: CheckArguments) -> tuple[Any, int | None]:
+    """Return the processor, and the number of positions of the language model."""
     from transformers_flamingo import FlamingoProcessor
     from transformers_flamingo.image_processing_flamingo import FlamingoImageProcessor
     from transformers_flamingo.tokenizers_flamingo import load_tokenizer
     from transformers_flamingo.training.arguments import ModelArguments
-    from transformers_flamingo.training.build import build_processor, find_backbone
+    from transformers_flamingo.training.build import build_processor, find_backbone, read_text_config
 
     if options.model is not None:
         _refuse(options, ("text", "vision"), "`--model` has its own. Remove one of the two.")
-    elif options.text is None:
+        arguments = ModelArguments(model=options.model)
+    elif options.text is not None:
+        arguments = ModelArguments(text=options.text, vision=options.vision or "none")
+    else:
         raise UsageError(
             f"{options.source!r} is data, and its tokens depend on the tokenizer. Give `--text` with the name or folder of the language "
             "model (and `--vision`), or `--model` with a saved Flamingo, or check a recipe."
         )
-    elif options.vision is None:
-        return FlamingoProcessor(FlamingoImageProcessor(), load_tokenizer(find_backbone(options.text, "text")))
-    return build_processor(ModelArguments(model=options.model, text=options.text, vision=options.vision))
+    if options.model is None and options.vision is None:
+        processor = FlamingoProcessor(FlamingoImageProcessor(), load_tokenizer(find_backbone(options.text, "text")))
+    else:
+        processor = build_processor(arguments)
+    return processor, getattr(read_text_config(arguments), "max_position_embeddings", None)
 
 
 def _refuse(options: CheckArguments, names: tuple[str, ...], reason: str) -> None:

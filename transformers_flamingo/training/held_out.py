@@ -63,10 +63,7 @@ class GenerationEvalDataset(torch.utils.data.Dataset):
         max_rows: int | None = None,
         skip_bad_samples: bool = False,
     ):
-        if source.streaming:
-            raise ValueError(
-                f"Data source {source.name!r} is streamed, but held-out rows are chosen from the whole source. Remove `streaming`."
-            )
+        refuse_stream(source)
         self.source = source
         self.processor = processor
         self.is_blind = False
@@ -114,6 +111,19 @@ class GenerationEvalDataset(torch.utils.data.Dataset):
         prompt = sample["text"][:start]
         reference = sample["text"][start:end].removesuffix(self.processor.end_of_chunk_token).strip()
         return EvalPrompt(prompt, sample["images"], reference)
+
+
+def refuse_stream(source: DataSource) -> None:
+    """
+    Check that the rows of a held-out source can be chosen.
+
+    Raises:
+        ValueError: the source is streamed.
+    """
+    if source.streaming:
+        raise ValueError(
+            f"Data source {source.name!r} is streamed, but held-out rows are chosen from the whole source. Remove `streaming`."
+        )
 
 
 def make_held_out_sample(

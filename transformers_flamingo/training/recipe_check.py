@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Look at the data and the schedule of a recipe without training: `flamingo check` and `flamingo train --dry_run`."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from ..cards.contact_sheet import draw_contact_sheet
 from ..processing_flamingo import FlamingoProcessor
 from .arguments import DataSource, FlamingoTrainingArguments
 from .build import build_processor, read_text_config
-from .checks import check_arguments_for_mixture
+from .checks import check_arguments_for_mixture, choose_best_metric
 from .recipe import Recipe
 from .schedule_checks import check_schedule, count_epoch_steps, describe_many_answers, find_doubts
 from .source_check import SeenRow, SourceCheck, check_source, readable_formats
@@ -59,11 +60,7 @@ class DataCheck:
             lines += _describe_bad_rows(source, max_errors, "skipped" if self.skips_bad_rows else "error")
         lines += [f"error: {message}" for message in self.errors]
         lines += [f"warning: {message}" for message in self.warnings]
-        lines.append(
-            f"{self.num_errors:,} errors, {len(self.warnings):,} warnings"
-            if self.num_errors or self.warnings
-            else "No errors."
-        )
+        lines.append(f"{count_of(self.num_errors, 'error')}, {count_of(len(self.warnings), 'warning')}")
         return "\n".join(lines)
 
     def draw(self, directory: str | Path) -> Path | None:
@@ -108,6 +105,10 @@ def check_recipe(recipe: Recipe, *, max_rows: int | None = None) -> DataCheck:
     trained = [source for source in sources if not source.is_held_out]
     has_gates = (recipe.model.model_config or {}).get("cross_attention_gating") != "none"
     _judge_schedule(check, recipe.training, trained, has_gates)
+    try:
+        choose_best_metric(copy.copy(recipe.training), {source.name: source for source in recipe.evaluation} or None)
+    except ValueError as error:
+        check.errors.append(str(error))
     return check
 
 
@@ -129,10 +130,15 @@ def check_data(source: DataSource, processor: FlamingoProcessor, *, max_rows: in
     formats = readable_formats(source) if checked.rows and not checked.good else []
     if formats:
         check.warnings.append(
-            f"No row has the format {source.format!r}, but the first one has that of {' and '.join(map(repr, formats))}. Give "
+            f"No row has the format {source.format!r}, but some of the first ones have {' and '.join(map(repr, formats))}. Give "
             f"`--format {formats[0]}`."
         )
     return check
+
+
+def count_of(number: int, noun: str) -> str:
+    """Write a number with its noun: `1 row`, `2 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def limit_max_length(source: DataSource, positions: int | None) -> DataSource:
@@ -150,11 +156,13 @@ def _judge_sources(check: DataCheck) -> None:
         if source.words.unknown:
             # What is evaluated is not learned, so it spoils no model
             is_error = source.words.is_too_large and not source.is_held_out
-            (check.errors if is_error else check.warnings).append(f"{source.name}: {source.words.describe()}")
+            (check.errors if is_error else check.warnings).append(
+                f"{source.name}: {source.words.describe(source.is_held_out)}"
+            )
         if source.repeated:
             check.warnings.append(
-                f"{source.name}: {source.repeated:,} rows are there before, with the same text and the same images. Remove them, or "
-                "they count more than others."
+                f"{source.name}: {count_of(source.repeated, 'row')} repeated with the same text and the same images, first in "
+                f"{source.repetition}. What is repeated is learned more than the rest: remove it if that is not meant."
             )
     for held_out in (source for source in check.sources if source.is_held_out):
         for source in (source for source in check.sources if not source.is_held_out):
@@ -193,6 +201,9 @@ def _judge_schedule(
 def _describe_counts(check: SourceCheck) -> Iterator[str]:
     source, words = check.source, check.words
     yield f"{check.name} ({source.format}, {source.path})"
+    if not check.rows:
+        yield "  no row was read"
+        return
     of = "" if check.total in (None, check.rows) else f" of {check.total:,}, spread over the source"
     of = " (the first ones)" if check.total is None and check.failure is None else of
     counts = {
@@ -234,13 +245,18 @@ def _describe_rows(check: SourceCheck, num_rows: int) -> Iterator[str]:
         for line in lines:
             cells = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False))
             yield f"      {cells}  {line[3]}"
+        if check.words.token is not None and any(check.words.token in part.text for part in row.texts):
+            yield f"      before the tokenizer: {_shorten(row.text)}"
 
 
 def _lines_of(row: SeenRow) -> Iterator[tuple[str, str, str, str]]:
     for part in row.texts:
         image = f"{part.image} ({row.images[part.image - 1]})" if part.image else "none"
-        text = part.text if len(part.text) <= _MAX_SHOWN_TEXT else f"{part.text[:_MAX_SHOWN_TEXT]} ..."
-        yield image, "yes" if part.is_learned else "no", str(part.tokens), repr(text)
+        yield image, "yes" if part.is_learned else "no", str(part.tokens), _shorten(part.text)
+
+
+def _shorten(text: str) -> str:
+    return repr(text if len(text) <= _MAX_SHOWN_TEXT else f"{text[:_MAX_SHOWN_TEXT]} ...")
 
 
 def _describe_bad_rows(check: SourceCheck, max_errors: int, kind: str) -> Iterator[str]:
@@ -248,4 +264,4 @@ def _describe_bad_rows(check: SourceCheck, max_errors: int, kind: str) -> Iterat
         yield f"{kind}: {check.name}: {message}"
     rest = check.num_bad - min(len(check.bad), max_errors)
     if rest:
-        yield f"{kind}: {check.name}: {rest:,} other rows cannot be used either (`--max_errors` lists more)"
+        yield f"{kind}: {check.name}: {count_of(rest, 'other row')} cannot be used either (`--max_errors` lists more)"

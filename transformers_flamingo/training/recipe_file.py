@@ -209,7 +209,8 @@ def is_recipe(name: str) -> bool:
         return True
     if os.path.exists(name) or "://" in name or re.search(r"[*?\[]", name):
         return False
-    hint = plugins.install_hint(plugins.RECIPES, name) or suggest(name, _recipe_names())
+    is_path = "/" in name or os.path.splitext(name)[1]
+    hint = plugins.install_hint(plugins.RECIPES, name) or ("" if is_path else suggest(name, _recipe_names()))
     raise FileNotFoundError(
         f"There is no recipe and no file or folder {show(name)}.{hint} Give a YAML file or the name of a recipe, or a data file, a "
         "pattern or a folder."

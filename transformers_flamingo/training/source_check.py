@@ -2,6 +2,7 @@
 """Read the rows of a source as a training would, without a model, and count what there is to know about them."""
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,13 +15,13 @@ from datasets import IterableDataset
 from tqdm.auto import tqdm
 
 from ..cards.contact_sheet import Tile, image_of_pixels
-from ..data import FORMATS, BadSampleError, Chunk, row_location
+from ..data import FORMATS, BadSampleError, Chunk, Reader, row_location
 from ..data.data_collator import FlamingoDataCollator
 from ..processing_flamingo import FlamingoProcessor
-from ..utils.redaction import explain
+from ..utils.redaction import explain, one_line
 from ..visibility_flamingo import compute_media_index, find_markers
 from .arguments import DataSource
-from .held_out import make_held_out_sample
+from .held_out import make_held_out_sample, refuse_stream
 from .text_checks import Answers, select_rows, without_media
 from .unknown_words import UnknownWords
 
@@ -53,12 +54,14 @@ class SeenRow:
 
     Args:
         location (`str`): Its file and place.
-        texts (`list[SeenText]`): Its text.
+        text (`str`): Its text, before the tokenizer.
+        texts (`list[SeenText]`): Its text, after the tokenizer.
         images (`list[str]`): What its images are, such as `"64 x 64"`.
         tiles (`list[Tile]`): Its images, as the vision encoder will get them.
     """
 
     location: str
+    text: str
     texts: list[SeenText]
     images: list[str]
     tiles: list[Tile]
@@ -76,6 +79,7 @@ class SourceCheck:
         words ([`UnknownWords`]): Supervised tokens, and unknown ones.
         answers ([`Answers`]): Different texts to learn.
         repeated (`int`): Rows that are there before, with the same text and images.
+        repetition (`str`, *optional*): The first of them.
         shared (`int`): Different images that are in several rows.
         num_bad (`int`): Number of rows that cannot be used.
         bad (`list[str]`): A message for each of them, for `MAX_MESSAGES` at most.
@@ -92,6 +96,7 @@ class SourceCheck:
         self.words, self.answers = UnknownWords(processor), Answers()
         self.bad: list[str] = []
         self.failure: str | None = None
+        self.repetition: str | None = None
         self.first: list[SeenRow] = []
         self.rows_of_images: Counter[bytes] = Counter()  # by digest of the pixels
         self._digests: set[bytes] = set()
@@ -136,7 +141,7 @@ class SourceCheck:
             return
         length = int(batch["attention_mask"].sum())
         self._count_cut(document, sample, length, location)
-        self._count_repetitions(document, sample)
+        self._count_repetitions(document, sample, location)
         self.tokens += length
         self.videos += sum(isinstance(item, list) for item in sample["images"])
         self.images += sum(not isinstance(item, list) for item in sample["images"])
@@ -182,12 +187,14 @@ class SourceCheck:
         self.truncated += text != sample["text"]
         self.longest = max(self.longest, len(self.processor.tokenizer(text, verbose=False)["input_ids"]))
 
-    def _count_repetitions(self, document: list[Chunk], sample: dict[str, Any]) -> None:
+    def _count_repetitions(self, document: list[Chunk], sample: dict[str, Any], location: str) -> None:
         images = [_digest(item) for item in sample["images"]]
         self.rows_of_images.update(set(images))
         texts = [f"{chunk.item is not None}\0{chunk.prompt}\0{chunk.text}" for chunk in document]
         digest = hashlib.blake2b("\0".join(texts).encode() + b"".join(images), digest_size=16).digest()
-        self.repeated += digest in self._digests
+        if digest in self._digests:
+            self.repeated += 1
+            self.repetition = self.repetition or location
         self._digests.add(digest)
 
     def _show(self, sample: dict[str, Any], batch: dict[str, Any], location: str) -> SeenRow:
@@ -204,17 +211,19 @@ class SourceCheck:
                 end - start,
                 self.processor.tokenizer.decode(token_ids[0, start:end], clean_up_tokenization_spaces=False),
             )
-            for start, end in zip(starts, starts[1:], strict=False)
+            for start, end in itertools.pairwise(starts)
         ]
         names, tiles = [], []
         for number, item in enumerate(sample["images"], 1):
             frame = item[0] if isinstance(item, list) else item
-            name = f"{frame.width} x {frame.height}"
-            names.append(f"{len(item)} frames of {name}" if isinstance(item, list) else name)
-            text = " ".join(part.text for part in texts if part.image == number and part.is_learned).strip()
-            note = f"row {self.rows - 1}, {'video' if isinstance(item, list) else 'image'} {number}: {names[-1]}"
-            tiles.append(Tile(self._image_of(batch["pixel_values"][0, number - 1]), text, note))
-        return SeenRow(location, texts, names, tiles)
+            size = f"{frame.width} x {frame.height}"
+            names.append(f"{len(item)} frames of {size}" if isinstance(item, list) else size)
+            what = f"video {number}, {len(item)} frames" if isinstance(item, list) else f"image {number}, {size}"
+            text = " ".join(part.text for part in texts if part.image == number and part.is_learned)
+            text = text.replace(self.processor.end_of_chunk_token, " ")
+            image = self._image_of(batch["pixel_values"][0, number - 1])
+            tiles.append(Tile(image, text, f"row {self.rows - 1}, {what}"))
+        return SeenRow(location, sample["text"], texts, names, tiles)
 
     def _image_of(self, pixels: torch.Tensor) -> PIL.Image.Image:
         """Return what the vision encoder gets as an image, of a video the first frame."""
@@ -254,27 +263,38 @@ def check_source(
 
 
 def readable_formats(source: DataSource) -> list[str]:
-    """Return the formats that can read the first row of a source."""
+    """Return the formats that can read one of the first rows of a source."""
     found = []
     for name, kind in FORMATS.items():
         try:
             reader = kind()
-            reader.read(next(iter(reader.load(source.path, split=source.split, streaming=True))))
-        except Exception:  # whatever is raised by a format that is not that of the row
+            rows = list(itertools.islice(reader.load(source.path, split=source.split, streaming=True), 20))
+        except Exception:  # whatever is raised by a format that has no such files
             continue
-        found.append(name)
+        if any(_can_read(reader, row) for row in rows):
+            found.append(name)
     return found
+
+
+def _can_read(reader: Reader, row: dict[str, Any]) -> bool:
+    try:
+        reader.read(row)
+    except ValueError:
+        return False
+    return True
 
 
 def _iterate(check: SourceCheck, max_rows: int | None) -> Iterator[dict[str, Any]]:
     """Yield rows of a source, and note an error that ends it."""
     try:
+        if check.is_held_out:
+            refuse_stream(check.source)
         rows = check.source.load()
         check.total = None if isinstance(rows, IterableDataset) else len(rows)
         yield from select_rows(rows, max_rows)
     # Each file format and file system raises its own types of errors
     except Exception as error:
-        check.failure = explain(error)
+        check.failure = one_line(str(error), 1000) if isinstance(error, ValueError) else explain(error, 1000)
 
 
 def _digest(item: PIL.Image.Image | list[PIL.Image.Image]) -> bytes:

@@ -15,6 +15,7 @@ from ..data import Chunk, Reader, row_location
 from ..data.data_collator import FlamingoDataCollator
 from ..processing_flamingo import FlamingoProcessor
 from .arguments import DataSource, FlamingoTrainingArguments
+from .held_out import GenerationEvalDataset
 from .mixture import DataMixture
 from .schedule_checks import describe_many_answers
 from .unknown_words import UnknownWords
@@ -101,6 +102,24 @@ def check_texts(mixture: DataMixture, args: FlamingoTrainingArguments, max_steps
             rows_per_step = count_rows_per_step(source, args, len(mixture.sources), micro_batches)
             text = describe_many_answers(answers.count, max_steps, rows_per_step, at_least=answers.rows >= NUM_ROWS)
             logger.warning(f"Data source {source.name!r}: {text}")
+
+
+def check_held_out_texts(eval_dataset: Any) -> None:
+    """
+    Warn of words of held-out rows that the tokenizer does not know.
+
+    Args:
+        eval_dataset: The evaluation dataset of a trainer, or a dictionary of datasets. Only a [`GenerationEvalDataset`] is looked at.
+    """
+    for name, rows in eval_dataset.items() if isinstance(eval_dataset, dict) else [("evaluation", eval_dataset)]:
+        if not isinstance(rows, GenerationEvalDataset):
+            continue
+        words, collator = UnknownWords(rows.processor), FlamingoDataCollator(rows.processor)
+        for sample in rows.samples:
+            text = {**sample, "images": None, "image_features": [_PLACEHOLDER] * len(sample["images"]) or None}
+            words.add(sample["text"], collator([text])["labels"][0])
+        if words.unknown:
+            logger.warning(f"Held-out data {name!r}: {words.describe(is_held_out=True)}")
 
 
 def count_rows_per_step(

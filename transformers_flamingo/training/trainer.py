@@ -35,7 +35,7 @@ from .run_state import DataPosition, RunState, data_seed
 from .schedule_checks import check_schedule, count_epoch_steps, find_doubts
 from .sharding import shard_model
 from .statistics import count_rows
-from .text_checks import check_texts
+from .text_checks import check_held_out_texts, check_texts
 
 
 logger = logging.get_logger(__name__)
@@ -397,6 +397,8 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, PublishingMixin, 
             checkpoint = self._find_checkpoint(resume_from_checkpoint)
             if self.mixture is not None:
                 check_texts(self.mixture, self.args, self.args.max_steps, self._steps_per_source)
+                if self.args.should_log:
+                    check_held_out_texts(self.eval_dataset)
             if self.mixture is not None and any(source.cache_features for source in self.mixture.sources):
                 self._cache_features()
             self._reset_run()

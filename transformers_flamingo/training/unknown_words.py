@@ -72,16 +72,28 @@ class UnknownWords:
         """Tell whether too much of what is learned is unknown."""
         return self.share > MAX_UNKNOWN_SHARE
 
-    def describe(self) -> str:
-        """Say which words are unknown, why it matters, and what to do."""
+    def describe(self, is_held_out: bool = False) -> str:
+        """
+        Say which words are unknown, why it matters, and what to do.
+
+        Args:
+            is_held_out (`bool`, *optional*, defaults to `False`): Whether the texts are evaluated instead of learned.
+        """
         most = self.words.most_common(_NUM_SHOWN_WORDS)
         shown = ", ".join(f"{word!r} ({count})" for word, count in most)
         rest = len(self.words) - len(most)
+        if is_held_out:
+            kind, effect = (
+                "to generate",
+                "The model has no word for them, so these answers are wrong whatever it learns.",
+            )
+        else:
+            kind, effect = "to learn", f"The model would learn to answer {self.token!r} instead of them."
         return (
-            f"{self.share:.1%} of the tokens to learn ({self.unknown:,} of {self.supervised:,}) are {self.token!r}, because the "
-            f"tokenizer does not know these words: {shown}{f' and {rest:,} others' if rest else ''}. The model would learn to "
-            f"answer {self.token!r} instead of them. Choose a `text` backbone whose tokenizer knows them (most take any text), "
-            "or train one on your words (`flamingo pretrain text`), or correct the words."
+            f"{self.share:.1%} of the tokens {kind} ({self.unknown:,} of {self.supervised:,}) are {self.token!r}, because the "
+            f"tokenizer does not know these words: {shown}{f' and {rest:,} others' if rest else ''}. {effect} Choose a `text` "
+            "backbone whose tokenizer knows them (most take any text), or train one on your words (`flamingo pretrain text`), or "
+            "correct the words."
         )
 
 
