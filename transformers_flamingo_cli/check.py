@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers_flamingo.training.recipe_check import DataCheck
 
 
-HELP = "Read the data of a recipe, or data files, as a training would, and say what is in them and what is wrong. No model is needed."
+HELP = "Read data as a training would, and say what is in it and what is wrong. No weights are read."
 
 
 @dataclass(kw_only=True)

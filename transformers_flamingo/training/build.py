@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Build the model that a recipe trains."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Literal
 
@@ -77,10 +78,11 @@ def read_text_config(arguments: ModelArguments) -> PreTrainedConfig:
     """
     if arguments.model is not None:
         return AutoConfig.from_pretrained(arguments.model).get_text_config()
+    known = {f.name for f in fields(FlamingoConfig)}
     changes = {
         name.removeprefix("text_"): value
         for name, value in (arguments.model_config or {}).items()
-        if name.startswith("text_") and name not in FlamingoConfig.__dataclass_fields__
+        if name.startswith("text_") and name not in known
     }
     return AutoConfig.from_pretrained(find_backbone(arguments.text, "text"), **changes).get_text_config()
 
