@@ -30,8 +30,8 @@ def words_of(*known: str) -> FlamingoProcessor:
 def count(processor: FlamingoProcessor, *rows: dict) -> UnknownWords:
     words, collator = UnknownWords(processor), FlamingoDataCollator(processor)
     for row in rows:
-        features = {"image_features": [torch.zeros(1, 1)]} if "<image>" in row["text"] else {}
-        words.add(row["text"], collator([{**row, **features}])["labels"][0])
+        row = {"supervised": [(len("<image>"), len(row["text"]))], **row, "image_features": [torch.zeros(1, 1)]}
+        words.add(row, collator([row])["labels"][0])
     return words
 
 
@@ -76,14 +76,33 @@ def test_a_byte_level_tokenizer_knows_everything_even_if_its_end_is_named_unknow
     assert (words.unknown, words.share) == (0, 0)
 
 
-def test_a_tokenizer_without_an_unknown_token():
-    tokenizer = Tokenizer(models.WordLevel({"a": 0, "<eos>": 1}))
+def bare(model) -> FlamingoProcessor:
+    """Return a processor whose tokenizer names no unknown token."""
+    tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return processor(PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>"))
+
+
+def test_a_tokenizer_that_refuses_what_it_does_not_know():
+    words = count(bare(models.WordLevel({"a": 0, "<eos>": 1})), {"text": "<image>a<|endofchunk|>"})
+    assert (words.token, words.name, words.supervised, words.unknown) == (None, None, 2, 0)
+
+
+def test_an_unknown_token_that_the_tokenizer_does_not_name():
+    model = models.Unigram([("?", 0.0), ("a", 0.0), ("<eos>", 0.0)], unk_id=0)
+    words = count(bare(model), {"text": "<image>a bc<|endofchunk|>"})
+    assert (words.token, words.supervised, words.unknown, words.words) == ("?", 3, 1, {"bc": 1})
+
+
+def test_a_tokenizer_that_drops_what_it_does_not_know():
+    letters = {"a": 0, "b": 1, "<eos>": 2}
     words = count(
-        processor(PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>")),
-        {"text": "<image>a<|endofchunk|>"},
+        bare(models.BPE(letters, [])),
+        {"text": "<image>zz ab ac<|endofchunk|>", "supervised": [(10, 29)]},
     )
-    assert (words.token, words.supervised, words.unknown) == (None, 2, 0)
+    # a b, the a of ac, <|endofchunk|>, and what is dropped
+    assert (words.name, words.supervised, words.unknown, words.words) == ("dropped", 5, 1, {"ac": 1})
+    assert "are dropped" in words.describe() and "learn to leave them out" in words.describe()
 
 
 def test_a_text_that_spells_the_unknown_token_is_unknown():

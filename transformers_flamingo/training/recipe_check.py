@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..cards.contact_sheet import draw_contact_sheet
 from ..processing_flamingo import FlamingoProcessor
+from ..utils.redaction import redact
 from .arguments import DataSource, FlamingoTrainingArguments
 from .build import build_processor, read_text_config
 from .checks import check_arguments_for_mixture, choose_best_metric
@@ -200,7 +201,7 @@ def _judge_schedule(
 
 def _describe_counts(check: SourceCheck) -> Iterator[str]:
     source, words = check.source, check.words
-    yield f"{check.name} ({source.format}, {source.path})"
+    yield f"{check.name} ({source.format}, {redact(source.path)})"
     if not check.rows:
         yield "  no row was read"
         return
@@ -212,7 +213,7 @@ def _describe_counts(check: SourceCheck) -> Iterator[str]:
         "images": f"{check.images:,}" + (f", and {check.videos:,} videos" if check.videos else ""),
         "tokens": f"{check.tokens:,}; {check.tokens / max(check.good, 1):.1f} a row, at most {check.longest:,}",
         "learned tokens": f"{words.supervised:,}"
-        + (f", {words.share:.1%} of them {words.token!r}" if words.token is not None else ""),
+        + (f", {words.share:.1%} of them {words.name}" if words.name is not None else ""),
         "truncated rows": f"{check.truncated:,}" + _describe_budgets(source),
         "repeated rows": f"{check.repeated:,}",
         "images in several rows": f"{check.shared:,} of {len(check.rows_of_images):,} different ones",

@@ -18,7 +18,7 @@ from ..cards.contact_sheet import Tile, image_of_pixels
 from ..data import FORMATS, BadSampleError, Chunk, Reader, row_location
 from ..data.data_collator import FlamingoDataCollator
 from ..processing_flamingo import FlamingoProcessor
-from ..utils.redaction import explain, one_line
+from ..utils.redaction import explain, one_line, redact
 from ..visibility_flamingo import compute_media_index, find_markers
 from .arguments import DataSource
 from .held_out import make_held_out_sample, refuse_stream
@@ -128,7 +128,7 @@ class SourceCheck:
             row (`dict`): A row of the source.
             num_shown (`int`): How many of the first rows are kept as the model will see them.
         """
-        location = row_location(row)
+        location = redact(row_location(row))
         self.rows += 1
         try:
             document = self._reader.read(row)
@@ -137,7 +137,7 @@ class SourceCheck:
         except BadSampleError as error:
             self.num_bad += 1
             if len(self.bad) < MAX_MESSAGES:
-                self.bad.append(str(error))
+                self.bad.append(one_line(str(error), 1000))
             return
         length = int(batch["attention_mask"].sum())
         self._count_cut(document, sample, length, location)
@@ -145,22 +145,22 @@ class SourceCheck:
         self.tokens += length
         self.videos += sum(isinstance(item, list) for item in sample["images"])
         self.images += sum(not isinstance(item, list) for item in sample["images"])
-        self.words.add(sample["text"], batch["labels"][0])
+        self.words.add(sample, batch["labels"][0])
         self.answers.add(sample, self.processor.end_of_chunk_token)
         if len(self.first) < num_shown:
             self.first.append(self._show(sample, batch, location))
 
     def _make_sample(self, source: DataSource, document: list[Chunk], location: str) -> dict[str, Any]:
-        if self.is_held_out:
-            return make_held_out_sample(source, document, self.processor, location)
         try:
+            if self.is_held_out:
+                return make_held_out_sample(source, document, self.processor, location)
             return source.make_sample(document, self.processor, np.random.default_rng(self.rows), location)
         except BadSampleError:
             raise
-        except (
-            ValueError
-        ) as error:  # an option that does not fit the rows, which stops a training even where bad rows are skipped
-            raise BadSampleError(str(error)) from error
+        # An option that does not fit the rows, or a tokenizer that refuses a text, with an error of its own type. They stop a
+        # training even where bad rows are skipped
+        except Exception as error:
+            raise BadSampleError(f"{location}: it cannot be trained on ({explain(error)})") from error
 
     def _collate(self, sample: dict[str, Any], location: str) -> dict[str, Any]:
         try:

@@ -25,7 +25,7 @@ logger = logging.get_logger(__name__)
 
 #: How many rows of a source are looked at before the first step: spread over the source, or the first ones of a stream, whose
 #: rows may be far away.
-NUM_ROWS, NUM_STREAM_ROWS = 1000, 100
+NUM_ROWS, NUM_STREAM_ROWS = 500, 100
 
 # Answers that are no longer than this on average are names to tell apart; longer ones are sentences, of which all may differ
 _MAX_ANSWER_WORDS = 4
@@ -90,7 +90,7 @@ def check_texts(mixture: DataMixture, args: FlamingoTrainingArguments, max_steps
         words, answers = UnknownWords(mixture.processor), Answers()
         chosen = select_rows(rows, NUM_STREAM_ROWS if source.streaming else NUM_ROWS)
         for sample, labels in _read_texts(source, reader, chosen, mixture.processor):
-            words.add(sample["text"], labels)
+            words.add(sample, labels)
             answers.add(sample, mixture.processor.end_of_chunk_token)
         if words.is_too_large:
             raise ValueError(f"Data source {source.name!r}: {words.describe()}")
@@ -117,7 +117,7 @@ def check_held_out_texts(eval_dataset: Any) -> None:
         words, collator = UnknownWords(rows.processor), FlamingoDataCollator(rows.processor)
         for sample in rows.samples:
             text = {**sample, "images": None, "image_features": [_PLACEHOLDER] * len(sample["images"]) or None}
-            words.add(sample["text"], collator([text])["labels"][0])
+            words.add(sample, collator([text])["labels"][0])
         if words.unknown:
             logger.warning(f"Held-out data {name!r}: {words.describe(is_held_out=True)}")
 
@@ -168,6 +168,7 @@ def _read_texts(
             document = without_media(reader.read(row))
             sample = source.make_sample(document, processor, np.random.default_rng(number), row_location(row))
             labels = collator([sample])["labels"][0]
-        except ValueError:  # a bad row, or one that the collator refuses
+        # A bad row, or one that the collator or the tokenizer refuses, which have errors of their own types
+        except Exception:
             continue
         yield sample, labels

@@ -6,10 +6,13 @@ A tokenizer with a closed vocabulary replaces each of them by one token, such as
 nothing else, whatever the image shows, and its loss falls all the same.
 """
 
+import itertools
 import re
 from collections import Counter
+from typing import Any
 
 import torch
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ..processing_flamingo import FlamingoProcessor
 
@@ -18,14 +21,17 @@ from ..processing_flamingo import FlamingoProcessor
 MAX_UNKNOWN_SHARE = 0.05
 
 _NUM_SHOWN_WORDS = 8
+# Letters that are in no closed vocabulary: of alchemy and of cuneiform
+_STRANGE = ("\U0001f71a", "\U00012031")
 
 
 class UnknownWords:
     """
     Counts supervised tokens, and those of them that stand for what the tokenizer does not know.
 
-    A tokenizer without an unknown token, or one that falls back to bytes, has none: its counts stay 0. Where the end-of-sequence
-    token is named as the unknown token too, as in GPT-2, the former is not counted.
+    A tokenizer that falls back to bytes knows every text: its counts stay 0. Where the end-of-sequence token is named as the unknown token
+    too, as in GPT-2, the former is not counted. Some tokenizers have no token for what they do not know, and drop it: each word
+    that loses a letter is counted as one unknown token.
 
     Args:
         processor ([`FlamingoProcessor`]): Has the tokenizer.
@@ -35,32 +41,42 @@ class UnknownWords:
         self.processor = processor
         self.supervised = self.unknown = 0
         self.words: Counter[str] = Counter()
-        tokenizer = processor.tokenizer
-        # Not `tokenizer.unk_token_id`, which logs an error where there is none
-        self.token = tokenizer.special_tokens_map.get("unk_token")
-        self._id = None if self.token is None else tokenizer.convert_tokens_to_ids(self.token)
-        others = [token for name, token in tokenizer.special_tokens_map.items() if name != "unk_token"]
-        self._has_other_meaning = self.token in others
+        self.token, self._drops = _find_unknown_token(processor.tokenizer)
+        self._id = None if self.token is None else processor.tokenizer.convert_tokens_to_ids(self.token)
+        names = processor.tokenizer.special_tokens_map
+        self._has_other_meaning = self.token in [token for name, token in names.items() if name != "unk_token"]
 
-    def add(self, text: str, labels: torch.LongTensor) -> None:
+    def add(self, sample: dict[str, Any], labels: torch.LongTensor) -> None:
         """
         Count the tokens of a row.
 
         Args:
-            text (`str`): Its text.
+            sample (`dict`): The row, with `text` and `supervised`, as [`~data.document_to_sample`] makes it.
             labels (`torch.LongTensor` of shape `(T,)`): Its labels, as [`FlamingoDataCollator`] makes them, without padding.
         """
-        labels = labels[1:]  # that of the first token is never used
+        text, labels = sample["text"], labels[1:]  # that of the first token is never used
         self.supervised += int((labels != -100).sum())
-        if self._id is None or not (labels == self._id).any():
+        positions = [] if self._id is None else (labels == self._id).nonzero().flatten().tolist()
+        if not positions and not self._drops:
             return
-        encoding = self.processor.tokenizer(text, return_offsets_mapping=True, verbose=False)
-        for position in (labels == self._id).nonzero().flatten().tolist():
-            start, end = encoding["offset_mapping"][position + 1]
-            if self._has_other_meaning and text[start:end] == self.token:
-                continue
-            self.unknown += 1
-            self.words[_word_around(text, start, end)] += 1
+        offsets = self.processor.tokenizer(text, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+        unknown = [offsets[position + 1] for position in positions]
+        unknown = [
+            (start, end) for start, end in unknown if not (self._has_other_meaning and text[start:end] == self.token)
+        ]
+        words = [_word_around(text, start, end) for start, end in unknown]
+        if self._drops:
+            words += _dropped_words(text, offsets, sample["supervised"])
+            self.supervised += len(words) - len(unknown)
+        self.unknown += len(words)
+        self.words.update(words)
+
+    @property
+    def name(self) -> str | None:
+        """Return what becomes of an unknown word, in words; `None` if there is none."""
+        if self._drops:
+            return "dropped"
+        return None if self.token is None else repr(self.token)
 
     @property
     def share(self) -> float:
@@ -88,13 +104,38 @@ class UnknownWords:
                 "The model has no word for them, so these answers are wrong whatever it learns.",
             )
         else:
-            kind, effect = "to learn", f"The model would learn to answer {self.token!r} instead of them."
+            answer = "leave them out" if self._drops else f"answer {self.token!r} instead of them"
+            kind, effect = "to learn", f"The model would learn to {answer}."
         return (
-            f"{self.share:.1%} of the tokens {kind} ({self.unknown:,} of {self.supervised:,}) are {self.token!r}, because the "
-            f"tokenizer does not know these words: {shown}{f' and {rest:,} others' if rest else ''}. {effect} Choose a `text` "
+            f"{self.share:.1%} of the tokens {kind} ({self.unknown:,} of {self.supervised:,}) are {self.name}, because the tokenizer does not know these words: {shown}{f' and {rest:,} others' if rest else ''}. {effect} Choose a `text` "
             "backbone whose tokenizer knows them (most take any text), or train one on your words (`flamingo pretrain text`), or "
             "correct the words."
         )
+
+
+def _find_unknown_token(tokenizer: PreTrainedTokenizerBase) -> tuple[str | None, bool]:
+    """Return the unknown token of a tokenizer, if it has one, and whether it drops what it does not know."""
+    # Not `tokenizer.unk_token`, which logs an error where there is none
+    named = tokenizer.special_tokens_map.get("unk_token")
+    try:
+        first, second = (tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in _STRANGE)
+    # A tokenizer without an unknown token may refuse what it does not know, with an error of its own type. So do its rows
+    except Exception:
+        return named, False
+    if named is None and first and first[-1:] == second[-1:]:  # it has one, but its files do not say so
+        named = tokenizer.convert_ids_to_tokens(first[-1])
+    return named, not first and not second
+
+
+def _dropped_words(text: str, offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[str]:
+    """Return the words in spans of a text of which a letter is in no token."""
+    covered = set(itertools.chain.from_iterable(range(start, end) for start, end in offsets))
+    return [
+        match[0]
+        for start, end in spans
+        for match in re.finditer(r"\w+", text[start:end])
+        if not covered.issuperset(range(start + match.start(), start + match.end()))
+    ]
 
 
 def _word_around(text: str, start: int, end: int) -> str:
