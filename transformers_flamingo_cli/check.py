@@ -145,7 +145,9 @@ def _check_recipe(options: CheckArguments, overrides: list[str]) -> "DataCheck":
     _refuse(options, _OF_DATA, "it is for data without a recipe. In a recipe, give `--data.NAME.{name}`.")
     backbones = {name: getattr(options, name) for name in ("text", "vision", "model")}
     given = [f"--{name}={value}" for name, value in backbones.items() if value is not None]
-    return check_recipe(read_recipe(options.source, [*overrides, *given]), max_rows=options.max_rows)
+    # So that a recipe for an accelerator can be checked on a machine without one
+    recipe = read_recipe(options.source, ["--use_cpu=true", *overrides, *given])
+    return check_recipe(recipe, max_rows=options.max_rows)
 
 
 def _check_data(options: CheckArguments) -> "DataCheck":

@@ -205,3 +205,14 @@ def test_a_recipe_with_other_backbones(recipe, capsys):
     assert main(["check", recipe(text="./gone"), "--text", "miniature", "--vision", "miniature"]) == 0
     assert main(["check", recipe(), "--text", "./gone"]) == 1
     assert "There is no folder './gone'" in capsys.readouterr().err
+
+
+def test_a_recipe_for_an_accelerator_is_checked_without_one(recipe):
+    assert main(["check", recipe(use_cpu=False, bf16=True)]) == 0
+
+
+def test_words_of_prompts_are_a_warning(tmp_path, capsys):
+    path = write_pairs(tmp_path / "mine", ["a red circle"])
+    assert main(["check", path, "--text", "miniature", "--options", '{"prompt": "Whatever:"}']) == 0
+    (line,) = lines_of(capsys, "warning")
+    assert "of the tokens to read" in line and "'Whatever'" in line

@@ -179,3 +179,11 @@ def test_the_formats_of_the_rows(tmp_path):
     path = write_rows(tmp_path / "data", [{"image": "0.png", "conversations": conversation}])
     assert readable_formats(source("a", path)) == ["llava"]
     assert readable_formats(source("a", write_pairs(tmp_path / "pairs", 1))) == ["image_text_pairs"]
+
+
+def test_unknown_words_that_are_only_read(tmp_path):
+    path = write_rows(tmp_path / "data", pairs("w5", "w6"))
+    check = check_source(source("a", path, options={"prompt": "which zebra w7"}), tiny_processor())
+    assert (check.words.unknown, check.words.supervised) == (0, 4)
+    assert (check.read_words.unknown, check.read_words.supervised) == (4, 6)
+    assert check.read_words.words == {"which": 2, "zebra": 2}

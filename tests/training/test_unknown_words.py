@@ -49,7 +49,7 @@ def test_only_what_is_learned_is_counted():
     text = words.describe()
     assert "44.4% of the tokens to learn (4 of 9) are '<unk>'" in text
     assert "'zebra' (2)" in text and "Choose a `text` backbone" in text
-    assert "tokens to generate" in words.describe(is_held_out=True)
+    assert "tokens to generate" in words.describe("generate")
 
 
 def test_the_limit():

@@ -158,8 +158,10 @@ def _judge_sources(check: DataCheck) -> None:
             # What is evaluated is not learned, so it spoils no model
             is_error = source.words.is_too_large and not source.is_held_out
             (check.errors if is_error else check.warnings).append(
-                f"{source.name}: {source.words.describe(source.is_held_out)}"
+                f"{source.name}: {source.words.describe('generate' if source.is_held_out else 'learn')}"
             )
+        if source.read_words.is_too_large:
+            check.warnings.append(f"{source.name}: {source.read_words.describe('read')}")
         if source.repeated:
             check.warnings.append(
                 f"{source.name}: {count_of(source.repeated, 'row')} repeated with the same text and the same images, first in "

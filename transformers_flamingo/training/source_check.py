@@ -76,7 +76,8 @@ class SourceCheck:
         rows, images, videos, tokens, truncated (`int`): Numbers of rows that were read, of what is in the good ones, and of those
             that are cut to `max_length` and `max_images`.
         longest (`int`): Tokens of the longest row, before it is cut.
-        words ([`UnknownWords`]): Supervised tokens, and unknown ones.
+        words, read_words ([`UnknownWords`]):
+            Supervised tokens, and the others except markers, such as those of questions; and the unknown ones among them.
         answers ([`Answers`]): Different texts to learn.
         repeated (`int`): Rows that are there before, with the same text and images.
         repetition (`str`, *optional*): The first of them.
@@ -93,7 +94,7 @@ class SourceCheck:
         self.rows = self.images = self.videos = self.tokens = self.truncated = self.longest = self.repeated = (
             self.num_bad
         ) = 0
-        self.words, self.answers = UnknownWords(processor), Answers()
+        self.words, self.read_words, self.answers = UnknownWords(processor), UnknownWords(processor), Answers()
         self.bad: list[str] = []
         self.failure: str | None = None
         self.repetition: str | None = None
@@ -145,7 +146,10 @@ class SourceCheck:
         self.tokens += length
         self.videos += sum(isinstance(item, list) for item in sample["images"])
         self.images += sum(not isinstance(item, list) for item in sample["images"])
-        self.words.add(sample, batch["labels"][0])
+        learned, token_ids = batch["labels"][0], batch["input_ids"][0]
+        self.words.add(sample, learned)
+        is_read = (learned == -100) & ~torch.isin(token_ids, torch.tensor(self.processor.image_token_ids))
+        self.read_words.add({**sample, "supervised": []}, token_ids.where(is_read, -100))
         self.answers.add(sample, self.processor.end_of_chunk_token)
         if len(self.first) < num_shown:
             self.first.append(self._show(sample, batch, location))

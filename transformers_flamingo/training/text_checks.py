@@ -31,6 +31,8 @@ NUM_ROWS, NUM_STREAM_ROWS = 500, 100
 _MAX_ANSWER_WORDS = 4
 _NUM_ANSWERS_TO_TELL = 1000
 
+_BATCH_SIZE = 32
+
 _PLACEHOLDER = torch.zeros(1, 1, 1)  # features of an image that is not opened
 
 
@@ -115,11 +117,14 @@ def check_held_out_texts(eval_dataset: Any) -> None:
         if not isinstance(rows, GenerationEvalDataset):
             continue
         words, collator = UnknownWords(rows.processor), FlamingoDataCollator(rows.processor)
-        for sample in rows.samples:
-            text = {**sample, "images": None, "image_features": [_PLACEHOLDER] * len(sample["images"]) or None}
-            words.add(sample, collator([text])["labels"][0])
+        texts = [
+            {**sample, "images": None, "image_features": [_PLACEHOLDER] * len(sample["images"]) or None}
+            for sample in rows.samples
+        ]
+        for sample, labels in _label(texts, collator):
+            words.add(sample, labels)
         if words.unknown:
-            logger.warning(f"Held-out data {name!r}: {words.describe(is_held_out=True)}")
+            logger.warning(f"Held-out data {name!r}: {words.describe('generate')}")
 
 
 def count_rows_per_step(
@@ -155,6 +160,26 @@ def _read_texts(
 ) -> Iterator[tuple[dict[str, Any], torch.LongTensor]]:
     """Yield samples without images, and their labels."""
     collator = FlamingoDataCollator(processor)
+    samples = _make_samples(source, reader, rows, processor)
+    while batch := list(itertools.islice(samples, _BATCH_SIZE)):
+        yield from _label(batch, collator)
+
+
+def _label(
+    samples: list[dict[str, Any]], collator: FlamingoDataCollator
+) -> list[tuple[dict[str, Any], torch.LongTensor]]:
+    """Return samples with their labels, -100 at padding. Those that cannot be collated are left out."""
+    try:
+        return list(zip(samples, collator(samples)["labels"], strict=True))
+    # The tokenizer and the image processor have errors of their own types for what they refuse
+    except Exception:
+        return [] if len(samples) == 1 else [pair for sample in samples for pair in _label([sample], collator)]
+
+
+def _make_samples(
+    source: DataSource, reader: Reader, rows: Iterable[dict[str, Any]], processor: FlamingoProcessor
+) -> Iterator[dict[str, Any]]:
+    """Yield samples without images. Bad rows are left out: the training reports them."""
     rows = iter(rows)
     for number in itertools.count():
         try:
@@ -164,11 +189,10 @@ def _read_texts(
             return
         if row is None:
             return
+        # Bad rows, and errors of a tokenizer that refuses a text, which have a type of their own
         try:
             document = without_media(reader.read(row))
             sample = source.make_sample(document, processor, np.random.default_rng(number), row_location(row))
-            labels = collator([sample])["labels"][0]
-        # A bad row, or one that the collator or the tokenizer refuses, which have errors of their own types
         except Exception:
             continue
-        yield sample, labels
+        yield sample

@@ -9,7 +9,7 @@ nothing else, whatever the image shows, and its loss falls all the same.
 import itertools
 import re
 from collections import Counter
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -88,26 +88,24 @@ class UnknownWords:
         """Tell whether too much of what is learned is unknown."""
         return self.share > MAX_UNKNOWN_SHARE
 
-    def describe(self, is_held_out: bool = False) -> str:
+    def describe(self, purpose: Literal["learn", "generate", "read"] = "learn") -> str:
         """
         Say which words are unknown, why it matters, and what to do.
 
         Args:
-            is_held_out (`bool`, *optional*, defaults to `False`): Whether the texts are evaluated instead of learned.
+            purpose (`str`, *optional*, defaults to `"learn"`): What the counted tokens are there for.
         """
         most = self.words.most_common(_NUM_SHOWN_WORDS)
         shown = ", ".join(f"{word!r} ({count})" for word, count in most)
         rest = len(self.words) - len(most)
-        if is_held_out:
-            kind, effect = (
-                "to generate",
-                "The model has no word for them, so these answers are wrong whatever it learns.",
-            )
-        else:
-            answer = "leave them out" if self._drops else f"answer {self.token!r} instead of them"
-            kind, effect = "to learn", f"The model would learn to {answer}."
+        instead = "leave them out" if self._drops else f"answer {self.token!r} instead of them"
+        effect = {
+            "learn": f"The model would learn to {instead}.",
+            "generate": "The model has no word for them, so these answers are wrong whatever it learns.",
+            "read": "The model cannot tell them apart, in questions for example.",
+        }[purpose]
         return (
-            f"{self.share:.1%} of the tokens {kind} ({self.unknown:,} of {self.supervised:,}) are {self.name}, because the tokenizer does not know these words: {shown}{f' and {rest:,} others' if rest else ''}. {effect} Choose a `text` "
+            f"{self.share:.1%} of the tokens to {purpose} ({self.unknown:,} of {self.supervised:,}) are {self.name}, because the tokenizer does not know these words: {shown}{f' and {rest:,} others' if rest else ''}. {effect} Choose a `text` "
             "backbone whose tokenizer knows them (most take any text), or train one on your words (`flamingo pretrain text`), or "
             "correct the words."
         )
