@@ -3,6 +3,7 @@
 
 import argparse
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,8 +130,8 @@ def report(check: "DataCheck", options: CheckArguments) -> None:
     Raises:
         ValueError: there are errors.
     """
+    print(check.describe(num_rows=options.show_rows, max_errors=options.max_errors), flush=True)
     sheet = check.draw(options.output_dir)
-    print(check.describe(num_rows=options.show_rows, max_errors=options.max_errors))
     if sheet is not None:
         print(f"{sheet}: the first images, as the vision encoder gets them, with what is learned")
     if check.num_errors:
@@ -157,9 +158,9 @@ def _check_data(options: CheckArguments) -> "DataCheck":
     fields = {name: getattr(options, name) for name in _OF_DATA if getattr(options, name) is not None}
     if "options" in fields:
         fields["options"] = _parse_options(fields["options"])
-    source = DataSource(
-        name=Path(options.source).stem or "data", **{"format": "image_text_pairs", "path": options.source, **fields}
-    )
+    name = Path(options.source).stem
+    fields = {"format": "image_text_pairs", **fields, "path": options.source}
+    source = DataSource(name=name if re.fullmatch(r"[\w-]+", name) else "files", **fields)
     processor, positions = _read_model(options)
     return check_data(limit_max_length(source, positions), processor, max_rows=options.max_rows)
 

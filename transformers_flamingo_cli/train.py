@@ -37,7 +37,8 @@ def run(arguments: argparse.Namespace) -> None:
 
         from .check import CheckArguments, report
 
-        report(check_recipe(recipe), CheckArguments(source=arguments.recipe))
+        if recipe.training.process_index == 0:  # once, if several processes were started
+            report(check_recipe(recipe), CheckArguments(source=arguments.recipe))
         return
     run_recipe(recipe)
     print(f"{recipe.training.output_dir}: the model, its card, samples.jsonl and report/")

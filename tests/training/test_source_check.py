@@ -183,7 +183,7 @@ def test_the_formats_of_the_rows(tmp_path):
 
 def test_unknown_words_that_are_only_read(tmp_path):
     path = write_rows(tmp_path / "data", pairs("w5", "w6"))
-    check = check_source(source("a", path, options={"prompt": "which zebra w7"}), tiny_processor())
+    check = check_source(source("a", path, options={"prompt": "which zebra w7 "}), tiny_processor())
     assert (check.words.unknown, check.words.supervised) == (0, 4)
     assert (check.read_words.unknown, check.read_words.supervised) == (4, 6)
     assert check.read_words.words == {"which": 2, "zebra": 2}
