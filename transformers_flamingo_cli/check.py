@@ -29,7 +29,7 @@ class CheckArguments:
         format, split, max_length, max_images, options (*optional*): Fields of [`DataSource`], for data without a recipe.
         max_rows (`int`, *optional*): Maximum number of rows of each source.
         max_errors (`int`, *optional*, defaults to 20): Maximum number of bad rows of each source that are listed.
-        show_rows (`int`, *optional*, defaults to 3): Number of rows of each source that are shown.
+        show_rows (`int`, *optional*, defaults to 3): Number of rows of each source that are shown, at most 12.
         output_dir (`str`, *optional*, defaults to `"check"`): Folder of the contact sheet.
 
     Raises:
@@ -70,20 +70,16 @@ class CheckArguments:
     max_errors: int = field(
         default=20, metadata={"help": "Maximum number of bad rows of each source that are listed."}
     )
-    show_rows: int = field(default=3, metadata={"help": "Number of rows of each source that are shown."})
+    show_rows: int = field(default=3, metadata={"help": "Number of rows of each source that are shown, at most 12."})
     output_dir: str = field(
         default="check", metadata={"help": "Folder of the contact sheet, contact_sheet.png, with the first images."}
     )
 
     def __post_init__(self):
-        for name, minimum in (
-            ("max_rows", 1),
-            ("max_length", 1),
-            ("max_images", 1),
-            ("max_errors", 0),
-            ("show_rows", 0),
-        ):
-            check_range(self, name, minimum)
+        for name in ("max_rows", "max_length", "max_images"):
+            check_range(self, name, 1)
+        check_range(self, "max_errors", 0)
+        check_range(self, "show_rows", 0, 12)
 
 
 _OF_DATA = ("format", "split", "max_length", "max_images", "options")

@@ -112,6 +112,33 @@ def test_everything_that_is_wrong_is_said_at_once(recipe, tmp_path, capsys):
     assert captured.err.splitlines()[-1] == "flamingo check: 'recipe.yaml' has 6 errors, listed above."
 
 
+def test_arguments_that_a_mixture_refuses_and_an_unknown_number_of_steps(recipe, tmp_path, capsys):
+    path = write_pairs(tmp_path / "mine", ["a red circle", "a blue circle"])
+    sources = {name: {"format": "image_text_pairs", "path": path, "streaming": True} for name in ("one", "two")}
+    assert main(["check", recipe(data=sources, max_steps=-1, label_smoothing_factor=0.1)]) == 1
+    errors = lines_of(capsys, "error")
+    assert len(errors) == 2
+    assert "`label_smoothing_factor` is 0.1" in errors[0]
+    assert "`max_steps` is not given" in errors[1]
+
+
+def test_steps_are_counted_from_the_rows(recipe, tmp_path, capsys):
+    path = write_pairs(
+        tmp_path / "mine", [f"{color} {shape}" for color in ("red", "blue") for shape in ("cross", "ring")]
+    )
+    name = recipe(
+        data={"mine": {"format": "image_text_pairs", "path": path, "batch_size": 2}},
+        max_steps=-1,
+        num_train_epochs=1,
+        gradient_accumulation_steps=2,
+        logging_steps=1,
+    )
+    assert main(["check", name, "--warmup_steps", "1"]) == 1
+    out = capsys.readouterr().out
+    assert "error: `warmup_steps` is 1 and the run has 1 optimizer steps" in out
+    assert "warning: data.mine: there are 4 different answers, but the run has 1 optimizer steps of 4 rows" in out
+
+
 def test_a_dry_run_checks_and_trains_nothing(recipe, tmp_path, capsys):
     assert main(["train", recipe(), "--dry_run"]) == 0
     assert "0 errors, 0 warnings" in capsys.readouterr().out
@@ -186,6 +213,7 @@ def test_another_format_is_suggested(tmp_path, capsys):
         (["mine", "--text", "miniature", "--options", "[1]"], 2, "Give names with values"),
         (["mine", "--text", "miniature", "--options", '{"promt": "x"}'], 1, "has no ['promt']"),
         (["mine", "--max_rows", "0"], 2, "`max_rows` is 0, but it must be at least 1"),
+        (["mine", "--show_rows", "13"], 2, "`show_rows` is 13, but it must be from 0 to 12"),
         (["miniature", "--format", "llava"], 2, "In a recipe, give `--data.NAME.format`"),
         (["miniature", "--lerning_rate", "1"], 1, "Did you mean 'learning_rate'"),
     ],

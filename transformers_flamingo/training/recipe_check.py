@@ -3,6 +3,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -106,10 +107,8 @@ def check_recipe(recipe: Recipe, *, max_rows: int | None = None) -> DataCheck:
     trained = [source for source in sources if not source.is_held_out]
     has_gates = (recipe.model.model_config or {}).get("cross_attention_gating") != "none"
     _judge_schedule(check, recipe.training, trained, has_gates)
-    try:
+    with _noting(check):
         choose_best_metric(copy.copy(recipe.training), {source.name: source for source in recipe.evaluation} or None)
-    except ValueError as error:
-        check.errors.append(str(error))
     return check
 
 
@@ -177,22 +176,30 @@ def _judge_sources(check: DataCheck) -> None:
                 )
 
 
+@contextmanager
+def _noting(check: DataCheck) -> Iterator[None]:
+    """Note an error instead of raising it."""
+    try:
+        yield
+    except ValueError as error:
+        check.errors.append(str(error))
+
+
 def _judge_schedule(
     check: DataCheck, args: FlamingoTrainingArguments, trained: Sequence[SourceCheck], has_gates: bool
 ) -> None:
     sources, micro_batches = [source.source for source in trained], args.gradient_accumulation_steps
     max_steps = args.max_steps
-    try:
+    with _noting(check):
         check_arguments_for_mixture(args, sources)
-        if max_steps <= 0 and trained[0].total is None and trained[0].failure is not None:
-            return  # its rows could not be counted, which is an error already
-        if max_steps <= 0:
+    if max_steps <= 0 and trained[0].failure is None:  # otherwise its rows are not known, which is an error already
+        with _noting(check):
             num_rows = None if sources[0].streaming else trained[0].total
             max_steps = count_epoch_steps(args, sources, num_rows, micro_batches)
+    if max_steps > 0:
         check.warnings += find_doubts(args, max_steps)
-        check_schedule(args, max_steps, has_gates=has_gates)
-    except ValueError as error:
-        check.errors.append(str(error))
+        with _noting(check):
+            check_schedule(args, max_steps, has_gates=has_gates)
     for source in trained if max_steps > 0 else []:
         if source.answers.count > max_steps:
             rows_per_step = count_rows_per_step(source.source, args, len(sources), micro_batches)
