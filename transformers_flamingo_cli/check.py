@@ -131,7 +131,7 @@ def report(check: "DataCheck", options: CheckArguments) -> None:
     if sheet is not None:
         print(f"{sheet}: the first images, as the vision encoder gets them, with what is learned")
     if check.num_errors:
-        from transformers_flamingo.training.recipe_check import count_of
+        from transformers_flamingo.utils.names import count_of
 
         raise ValueError(f"{options.source!r} has {count_of(check.num_errors, 'error')}, listed above.")
 

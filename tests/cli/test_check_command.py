@@ -135,8 +135,8 @@ def test_steps_are_counted_from_the_rows(recipe, tmp_path, capsys):
     )
     assert main(["check", name, "--warmup_steps", "1"]) == 1
     out = capsys.readouterr().out
-    assert "error: `warmup_steps` is 1 and the run has 1 optimizer steps" in out
-    assert "warning: data.mine: there are 4 different answers, but the run has 1 optimizer steps of 4 rows" in out
+    assert "error: `warmup_steps` is 1 and the run has 1 optimizer step" in out
+    assert "warning: data.mine: there are 4 different answers, but the run has 1 optimizer step of 4 rows" in out
 
 
 def test_a_dry_run_checks_and_trains_nothing(recipe, tmp_path, capsys):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..cards.contact_sheet import draw_contact_sheet
 from ..processing_flamingo import FlamingoProcessor
+from ..utils.names import count_of
 from ..utils.redaction import redact
 from .arguments import DataSource, FlamingoTrainingArguments
 from .build import build_processor, read_text_config
@@ -134,11 +135,6 @@ def check_data(source: DataSource, processor: FlamingoProcessor, *, max_rows: in
             f"`--format {formats[0]}`."
         )
     return check
-
-
-def count_of(number: int, noun: str) -> str:
-    """Write a number with its noun: `1 row`, `2 rows`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def limit_max_length(source: DataSource, positions: int | None) -> DataSource:

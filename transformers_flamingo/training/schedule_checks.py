@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from transformers import SchedulerType, TrainingArguments
 
+from ..utils.names import count_of
 from .arguments import DataSource, FlamingoTrainingArguments
 
 
@@ -54,12 +55,12 @@ def find_doubts(args: FlamingoTrainingArguments, max_steps: int) -> list[str]:
     logging_steps = _count_steps(args.logging_steps, max_steps)
     if args.logging_strategy == "steps" and logging_steps > max_steps and not args.logging_first_step:
         doubts.append(
-            f"`logging_steps` is {args.logging_steps:g}, but the run has {max_steps} optimizer steps, so no loss is logged and a loss "
+            f"`logging_steps` is {args.logging_steps:g}, but the run has {count_of(max_steps, 'optimizer step')}, so no loss is logged and a loss "
             f"of NaN is noticed at the end. Lower `logging_steps` to at most {max_steps}."
         )
     if args.eval_strategy == "steps" and args.eval_delay > max_steps:
         doubts.append(
-            f"`eval_delay` is {args.eval_delay:g}, but the run has {max_steps} optimizer steps, so nothing is evaluated during the "
+            f"`eval_delay` is {args.eval_delay:g}, but the run has {count_of(max_steps, 'optimizer step')}, so nothing is evaluated during the "
             "training. Lower `eval_delay`."
         )
     return doubts
@@ -101,7 +102,7 @@ def describe_many_answers(num_answers: int, max_steps: int, rows_per_step: float
     """
     seen = max_steps * rows_per_step / num_answers
     return (
-        f"there are {'at least ' if at_least else ''}{num_answers:,} different answers, but the run has {max_steps:,} optimizer steps of "
+        f"there are {'at least ' if at_least else ''}{num_answers:,} different answers, but the run has {count_of(max_steps, 'optimizer step')} of "
         f"{rows_per_step:g} rows, so an answer is seen {'at most ' if at_least else ''}{seen:.1f} times on average. In so few steps a "
         "model learns which answers there are, and hardly which image has which. Raise `max_steps`, or train on fewer answers."
     )
@@ -116,7 +117,7 @@ def _find_warmup_problems(args: FlamingoTrainingArguments, max_steps: int) -> li
         ]
     if warmup and warmup >= max_steps:
         return [
-            f"`warmup_steps` is {args.warmup_steps:g} and the run has {max_steps} optimizer steps, so it would end before the "
+            f"`warmup_steps` is {args.warmup_steps:g} and the run has {count_of(max_steps, 'optimizer step')}, so it would end before the "
             f"learning rate reaches `learning_rate` ({args.learning_rate:g}). Lower `warmup_steps`, to {max_steps // 10} for example, or "
             "raise `max_steps`."
         ]
@@ -126,7 +127,7 @@ def _find_warmup_problems(args: FlamingoTrainingArguments, max_steps: int) -> li
 def _find_evaluation_problems(args: FlamingoTrainingArguments, max_steps: int) -> list[str]:
     if args.load_best_model_at_end and args.eval_strategy == "steps" and args.eval_delay > max_steps:
         return [
-            f"`load_best_model_at_end` is set, but `eval_delay` is {args.eval_delay:g} and the run has {max_steps} optimizer steps, so "
+            f"`load_best_model_at_end` is set, but `eval_delay` is {args.eval_delay:g} and the run has {count_of(max_steps, 'optimizer step')}, so "
             "nothing is evaluated and no model is the best. Lower `eval_delay`, or remove `load_best_model_at_end`."
         ]
     return []
