@@ -89,7 +89,13 @@ class FlamingoConfig(PreTrainedConfig):
             in the middle is `[num_hidden_layers // 2]`.
         cross_attention_gating (`"tanh"` or `"none"`, *optional*, defaults to `"tanh"`):
             `"tanh"` multiplies the attention and the feed-forward of a block by the tanh of a learned gate. `"none"` adds
-            them in full, so that the model does not start as its language model (paper, table 3, row iii).
+            them in full (paper, table 3, row iii), so that the model starts as its language model only with
+            `cross_attention_zero_init="projections"`.
+        cross_attention_zero_init (`"gates"` or `"projections"`, *optional*, defaults to `"gates"`):
+            What is 0 in a new model, so that it starts as its language model. `"gates"` is the paper's start: the sign in which
+            a gate opens is that of a random branch, and nothing behind it learns before. With `"projections"` the gates start
+            open (1, of which the tanh is .76) and the last projection of each branch is 0, so it has an informative gradient
+            from the first step. It also lets a model without gates start as its language model.
         cross_attention_num_heads (`int`, *optional*, defaults to 8):
             Number of attention heads of a gated block. Paper: 16 for 3B, 32 for 9B, 64 for 80B.
         cross_attention_head_dim (`int`, *optional*, defaults to 64): Width of a head of a gated block.
@@ -117,6 +123,9 @@ class FlamingoConfig(PreTrainedConfig):
         resampler_num_frames (`int`, *optional*, defaults to 8):
             Number of learned frame embeddings; longer videos interpolate between them (paper, section 3.1.1 and
             appendix A.3.2). With 0 there are none, and frames are told apart by their content alone.
+        resampler_feature_positions (`int`, *optional*, defaults to 0):
+            Number of positions for which the resampler has a mean of the vision features, which it takes away. 0 means that
+            features stay as they are. Set by [`FlamingoModel.calibrate_features`].
         vision_feature_select_strategy (`"default"` or `"full"`, *optional*, defaults to `"default"`):
             `"default"` keeps the patch tokens of the vision encoder, `"full"` its class and register tokens too.
         image_token_id (`int`, *optional*): Id of `<image>`, which marks one image or one video in the text.
@@ -170,6 +179,7 @@ class FlamingoConfig(PreTrainedConfig):
     cross_attention_every_n_layers: int = 1
     cross_attention_layers: list[int] | tuple[int, ...] | None = None
     cross_attention_gating: Literal["tanh", "none"] = "tanh"
+    cross_attention_zero_init: Literal["gates", "projections"] = "gates"
     cross_attention_num_heads: int = 8
     cross_attention_head_dim: int = 64
     cross_attention_ffn_mult: int = 4
@@ -182,6 +192,7 @@ class FlamingoConfig(PreTrainedConfig):
     resampler_ffn_mult: int = 4
     resampler_activation: str = "gelu"
     resampler_num_frames: int = 8
+    resampler_feature_positions: int = 0
     vision_feature_select_strategy: Literal["default", "full"] = "default"
     image_token_id: int | None = None
     end_of_chunk_token_id: int | None = None
@@ -334,7 +345,12 @@ class FlamingoConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but it is a size: it must be at least 1.")
         if self.vision_hidden_size is not None and self.vision_hidden_size < 1:
             raise ValueError(f"`vision_hidden_size` is {self.vision_hidden_size}, but a width is at least 1.")
-        for name in ("cross_attention_ffn_mult", "resampler_num_layers", "resampler_num_frames"):
+        for name in (
+            "cross_attention_ffn_mult",
+            "resampler_num_layers",
+            "resampler_num_frames",
+            "resampler_feature_positions",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but it must be at least 0, which means none.")
 

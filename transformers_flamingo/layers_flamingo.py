@@ -27,6 +27,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_flamingo import FlamingoConfig
+from .feature_standardization_flamingo import FlamingoFeatureStandardization
 from .media_cache_flamingo import MediaCacheLayer
 from .visibility_flamingo import MaskLayout, SegmentLayout
 
@@ -192,6 +193,7 @@ class FlamingoPerceiverResampler(nn.Module):
         self.frame_embeddings = None
         if config.resampler_num_frames > 0:
             self.frame_embeddings = nn.Parameter(torch.empty(config.resampler_num_frames, size))
+        self.standardization = FlamingoFeatureStandardization(config)
         self.layers = nn.ModuleList(FlamingoResamplerLayer(config) for _ in range(config.resampler_num_layers))
         self.norm = nn.LayerNorm(size)
 
@@ -207,7 +209,7 @@ class FlamingoPerceiverResampler(nn.Module):
             `torch.Tensor` of shape `(M, L, Dv)`.
         """
         num_media, num_frames, num_patches, _ = features.shape
-        features = features.to(self.norm.weight.dtype)
+        features = self.standardization(features).to(self.norm.weight.dtype)
         if self.frame_embeddings is not None:
             features = features + self._frame_embeddings(num_media, num_frames, frame_mask)[:, :, None]
         features = features.flatten(1, 2)  # (M, F, P, Dv) -> (M, F * P, Dv)
@@ -270,9 +272,10 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
     """
     Tanh-gated cross-attention and feed-forward network, before a decoder layer (paper, section 3.1.2 and figure 4).
 
-    `x += tanh(attn_gate) * attention(LN(x), latents)`, then `x += tanh(ffn_gate) * ffn(x)`. Both gates start at 0, so
-    the language model is unchanged at first. Without gates (`config.cross_attention_gating`) both branches are added in
-    full. Without hidden units (`config.cross_attention_ffn_mult`) there is no feed-forward network.
+    `x += tanh(attn_gate) * attention(LN(x), latents)`, then `x += tanh(ffn_gate) * ffn(x)`. The gates, or the last
+    projections of both branches (`config.cross_attention_zero_init`), start at 0, so the language model is unchanged at
+    first. Without gates (`config.cross_attention_gating`) both branches are added in full. Without hidden units
+    (`config.cross_attention_ffn_mult`) there is no feed-forward network.
     """
 
     def __init__(self, config: FlamingoConfig):
@@ -292,6 +295,9 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
         if has_mlp:
             self.mlp = FlamingoMLP(size, size * config.cross_attention_ffn_mult, config.cross_attention_activation)
             self.ffn_gate = nn.Parameter(torch.empty(1)) if is_gated else None
+            self.mlp.fc2.ends_branch = True
+        # Asked by `FlamingoModel._init_weights`, which sees one module at a time
+        self.attention.o_proj.ends_branch = True
 
     def forward(
         self,

@@ -13,6 +13,7 @@ hold no per-call state.
 | resampler, attention, gated block              | `layers_flamingo.py`        |
 | which image a token sees                       | `visibility_flamingo.py`    |
 | pixels or features to latents                  | `image_features_flamingo.py`|
+| what all images have in common, taken away     | `feature_standardization_flamingo.py`|
 | how a stock language model gets the images     | `conditioning_flamingo.py`  |
 | the cache of the last image                    | `media_cache_flamingo.py`   |
 | `generate()`                                   | `generation_flamingo.py`    |
@@ -55,6 +56,11 @@ from .checks_flamingo import (
 from .compatibility_flamingo import require_private_names
 from .conditioning_flamingo import CONTEXT_KEYWORD, build_context, register_block_hooks, use_context
 from .configuration_flamingo import FlamingoConfig
+from .feature_standardization_flamingo import (
+    FlamingoFeatureStandardization,
+    FlamingoFeatureStandardizationMixin,
+    prepare_for_loading,
+)
 from .generation_flamingo import FlamingoGenerationMixin
 from .image_features_flamingo import (
     FlamingoImageFeatures,
@@ -154,6 +160,7 @@ class FlamingoBody:
 
 class FlamingoModel(
     FlamingoFreezingMixin,
+    FlamingoFeatureStandardizationMixin,
     FlamingoImageFeaturesMixin,
     FlamingoLossMixin,
     FlamingoPretrainedMixin,
@@ -192,6 +199,8 @@ class FlamingoModel(
     # The language model ties its own head. It is empty instead of None, because only then PEFT looks for tied modules in the submodules.
     _tied_weights_keys = {}
     _supports_sdpa = True
+    # The mean of the features may be a hundred times what differs between images, and bfloat16 has eight bits.
+    _keep_in_fp32_modules_strict = ["standardization"]
     # Flash and flex attention are not declared, so they are refused for the gated blocks: neither was tried. A backbone may
     # have its own: `attn_implementation={"text_config": "flash_attention_2", "": "sdpa"}`.
 
@@ -239,6 +248,7 @@ class FlamingoModel(
         self.loss_type = "ForCausalLM"
         self._can_compile_fullgraph = language_model._can_compile_fullgraph
         self._set_default_generation_config()
+        self.register_load_state_dict_pre_hook(prepare_for_loading)
         self.post_init()
 
     @torch.no_grad()
@@ -249,13 +259,18 @@ class FlamingoModel(
         | parameter                          | value                                                                  |
         |------------------------------------|------------------------------------------------------------------------|
         | `attn_gate`, `ffn_gate`            | 0, so that the language model starts unchanged (paper, section 3.1.2)  |
+        | with `zero_init="projections"`     | gates 1, and instead `attention.o_proj` and `mlp.fc2` 0                |
         | weights of linear maps             | uniform in +-1/sqrt(fan in), the default of `nn.Linear`                |
         | layer norms                        | weight 1, bias 0                                                       |
         | `latents`                          | standard normal, as in OpenFlamingo and flamingo-mini                  |
         | `frame_embeddings`                 | normal, 0.02: small next to features, as a single image gets one too   |
         """
+        opens = self.config.cross_attention_zero_init == "projections"
         if isinstance(module, nn.Linear):
-            init.kaiming_uniform_(module.weight, a=5**0.5)
+            if opens and getattr(module, "ends_branch", False):
+                init.zeros_(module.weight)
+            else:
+                init.kaiming_uniform_(module.weight, a=5**0.5)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
@@ -264,10 +279,14 @@ class FlamingoModel(
                 init.normal_(module.latents)
             if module.frame_embeddings is not None:
                 init.normal_(module.frame_embeddings, std=0.02)
+        elif isinstance(module, FlamingoFeatureStandardization):
+            if module.mean is not None:
+                init.zeros_(module.mean)
+                init.ones_(module.scale)
         elif isinstance(module, FlamingoGatedCrossAttentionBlock):
             for gate in (module.attn_gate, module.ffn_gate):
                 if gate is not None:
-                    init.zeros_(gate)
+                    init.constant_(gate, float(opens))
 
     @property
     def base_model(self) -> FlamingoBody:

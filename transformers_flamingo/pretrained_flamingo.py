@@ -149,6 +149,7 @@ class FlamingoPretrainedMixin:
         """
         if any(rows is not None and not rows.is_view for rows in (self.input_token_rows, self.output_token_rows)):
             state_dict = self.merge_token_rows(self.state_dict() if state_dict is None else state_dict)
+        self.update_feature_config()
         kwargs.setdefault("save_original_format", False)
         save = functools.partial(
             super().save_pretrained, is_main_process=is_main_process, state_dict=state_dict, push_to_hub=push_to_hub

@@ -40,5 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
         if recipe.training.process_index == 0:  # once, if several processes were started
             report(check_recipe(recipe), CheckArguments(source=arguments.recipe))
         return
-    run_recipe(recipe)
+    metrics = run_recipe(recipe)
+    if metrics["image_use"]["is_used"] is not False:  # which is a warning
+        print(metrics["image_use"]["text"])
     print(f"{recipe.training.output_dir}: the model, its card, samples.jsonl and report/")

@@ -24,8 +24,20 @@ FACTS = {
         {"task": "vqav2", "metric": "accuracy", "shots": 4, "value": 0.5, "blind": 0.25},
     ],
     "notes": ["One limit."],
+    "image_use": {
+        "is_used": False,
+        "text": "The images are not used yet.",
+        "sources": [
+            {"name": "pairs|x", "measurements": 5, "loss": 1.0, "swapped_loss": 1.0004, "swapped_for": "other images"}
+        ],
+    },
 }
-HEADINGS = {"data_mixture": "## Training", "scores": "## Scores", "notes": "## Limits and differences"}
+HEADINGS = {
+    "data_mixture": "## Training",
+    "scores": "## Scores",
+    "notes": "## Limits and differences",
+    "image_use": "## Use of the images",
+}
 
 
 def test_a_card_says_what_the_model_itself_says():
@@ -59,6 +71,8 @@ def test_a_full_card():
         "| pages |  | 8 |",
         "| learning rate | 0.0001 |",
         "- One limit.",
+        "**The images are not used yet.**",
+        "| pairs\\|x | 5 | 1.000 | 1.000 | other images |",
     ):
         assert line in card.text.splitlines(), line
     assert "secret" not in card.content

@@ -8,8 +8,10 @@ from PIL import Image
 from transformers_flamingo.cards.plotting import (
     ShotCurve,
     ShotPanel,
+    plot_branches,
     plot_captions,
     plot_gates,
+    plot_image_use,
     plot_losses,
     plot_scores,
     plot_shots,
@@ -60,6 +62,32 @@ def test_gates(tmp_path):
     assert list(lines_of(attention)["before layer 2"].get_ydata()) == [0.2, 0.2]
     assert list(lines_of(feed_forward)["before layer 2"].get_ydata()) == [0.4, 0.4]
     assert legend_of(feed_forward) == ["before layer 0", "before layer 2"]
+
+
+def test_branches_of_many_blocks_all_have_a_place_in_the_legend(tmp_path):
+    history = [{"step": step, "attn": [i / 100 for i in range(30)], "ffn": [5.0] * 30} for step in STEPS]
+    figure = plot_branches(tmp_path / "a.png", history, layers=range(30))
+    attention, feed_forward = figure.axes
+    assert legend_of(feed_forward) == [f"before layer {i}" for i in range(30)]
+    box, size = feed_forward.get_legend().get_window_extent(), figure.get_window_extent()
+    assert box.x1 <= size.x1 and box.y0 >= size.y0
+    assert attention.get_ylim()[1] < 1 < feed_forward.get_ylim()[1]
+    assert len({tuple(line.get_color()) for line in attention.get_lines()[:30]}) == 30
+    assert is_image(tmp_path / "a.png")
+
+
+def test_own_and_wrong_images_share_a_color(tmp_path):
+    curve = list(zip(STEPS, (2.0, 1.0), strict=True))
+    own, swapped = {"pairs": curve, "pages": curve}, {"pairs, other": curve, "pages, blank": curve}
+    (axes,) = plot_image_use(tmp_path / "a.png", own, swapped).axes
+    lines = lines_of(axes)
+    assert list(lines) == ["pairs: own images", "pages: own images", "pairs: other images", "pages: blank images"]
+    assert lines["pairs: own images"].get_color() == lines["pairs: other images"].get_color()
+    assert lines["pages: own images"].get_color() != lines["pairs: own images"].get_color()
+    styles = [
+        lines[name].get_linestyle() for name in ("pairs: own images", "pairs: other images", "pages: blank images")
+    ]
+    assert styles == ["-", "--", ":"] and is_image(tmp_path / "a.png")
 
 
 def test_a_gate_without_a_layer_is_an_error(tmp_path):

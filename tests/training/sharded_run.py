@@ -3,6 +3,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from transformers_flamingo import FlamingoModel
-from transformers_flamingo.training import full_state_dict, parameter_groups, shard_model
+from transformers_flamingo.training import full_state_dict, measure_image_use, parameter_groups, shard_model
 from transformers_flamingo.training.sharding import sharding_units
 
 
@@ -67,6 +68,7 @@ def main(result: str, text: str) -> None:
     replicated.eval()
     inputs = batch(dist.get_rank(), 9)
     with torch.no_grad():
+        record["image_use"] = [asdict(measure_image_use(flamingo, inputs)) for flamingo in (sharded, replicated)]
         record["logits"] = (sharded(**inputs).logits - replicated(**inputs).logits).abs().max().item()
 
     state = full_state_dict(sharded)

@@ -48,9 +48,12 @@ def test_a_smoke_recipe_trains_evaluates_and_saves(name, data, tmp_path):
     for source in recipe.get("evaluation", {}):
         assert 0 <= metrics["scores"][f"eval_{source}_blind_word_f1"] <= 1
     plots = {path.name for path in (tmp_path / "report").glob("*.png")}
-    assert plots == {"loss.png", "gates.png"} | ({"scores.png"} if "evaluation" in recipe else set())
+    expected = {"loss.png", "gates.png", "branches.png", "image_use.png"}
+    assert plots == expected | ({"scores.png"} if "evaluation" in recipe else set())
+    assert {source["name"] for source in metrics["image_use"]["sources"]} <= set(recipe["data"])
     card = (tmp_path / "README.md").read_text()
     assert all(f"| {source} |" in card for source in recipe["data"])
+    assert metrics["image_use"]["text"] in card
     if name == "lora":
         backbones = str(vision_backbone_path()), str(text_backbone_path())
         base = FlamingoModel.from_vision_text_pretrained(*backbones, **recipe["model_config"])

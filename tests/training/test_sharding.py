@@ -52,6 +52,10 @@ def test_two_processes_shard_every_parameter_and_learn_as_ddp_does(records, text
     assert record["fsdp"] == pytest.approx(record["ddp"], rel=1e-4)
     assert len(set(record["ddp"])) == 4
     assert record["logits"] < 1e-3
+    sharded, replicated = record["image_use"]
+    assert sharded.keys() == replicated.keys()
+    assert all(sharded[name] == pytest.approx(replicated[name], rel=1e-3) for name in sharded)
+    assert not sharded["is_blank"] and sharded["loss"] != sharded["swapped_loss"]
 
 
 @pytest.mark.parametrize("text", TEXTS)

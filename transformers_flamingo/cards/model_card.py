@@ -4,7 +4,7 @@ The model card of any Flamingo: what the model says of itself, and what a run kn
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -41,6 +41,9 @@ class FlamingoModelCardData:
             Each with `task`, `metric`, `shots` and `value`, and optionally `std` over seeds, `blind` (the score without
             images), and what it was measured on: `queries` (their number), `split`, `seeds` and `demonstrations`.
         notes (`list[str]`, *optional*): Sentences about limits and differences.
+        image_use (`dict`, *optional*):
+            Whether the model uses its images: `is_used`, `text` (the same in words), and `sources`, each with `name`,
+            `measurements`, `loss`, `swapped_loss` and `swapped_for`.
     """
 
     parameters: dict[str, int]
@@ -56,6 +59,7 @@ class FlamingoModelCardData:
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     scores: Sequence[dict[str, Any]] = ()
     notes: Sequence[str] = ()
+    image_use: Mapping[str, Any] | None = None
 
     @classmethod
     def from_model(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -58,6 +59,35 @@ def plot_scores(path: str | Path, scores: Mapping[str, Curve]) -> Figure:
     return _save(figure, path)
 
 
+def plot_image_use(path: str | Path, own: Mapping[str, Curve], swapped: Mapping[str, Curve]) -> Figure:
+    """
+    Plot the loss of training batches with their own images and, dashed, with wrong ones: the distance is what images tell.
+
+    Args:
+        path (`str` or `Path`): The image file to write.
+        own (`Mapping[str, Curve]`): The loss with the own images, by source.
+        swapped (`Mapping[str, Curve]`):
+            The loss with the images of other rows (`"NAME, other"`) or with blank ones (`"NAME, blank"`), in the color of
+            `"NAME"`.
+    """
+    figure, (axes,) = _new_figure(9, 4)
+    colors = {}
+    for name, curve in own.items():
+        (line,) = axes.plot(*zip(*curve, strict=True), "o-", label=f"{name}: own images", markersize=3)
+        colors[name] = line.get_color()
+    for name, curve in swapped.items():
+        source, _, kind = name.rpartition(", ")
+        style = {"other": "s--", "blank": "s:"}[kind]
+        axes.plot(
+            *zip(*curve, strict=True), style, label=f"{source}: {kind} images", markersize=3, color=colors[source]
+        )
+    axes.set(xlabel="step", ylabel="loss per token that sees an image (nats)", yscale="log")
+    axes.set_title("Training batches with their own images and with wrong ones", fontsize=10)
+    axes.grid(alpha=0.3, which="both")
+    _add_legend_on_the_right(axes)
+    return _save(figure, path)
+
+
 def plot_gates(path: str | Path, history: Sequence[Mapping[str, Any]], layers: Sequence[int]) -> Figure:
     """
     Plot tanh(gate) of each gated block against training step (the paper's figure 6 shows them by layer).
@@ -68,16 +98,46 @@ def plot_gates(path: str | Path, history: Sequence[Mapping[str, Any]], layers: S
             `ffn` is empty for blocks without a feed-forward branch.
         layers (`Sequence[int]`): The decoder layer that each block precedes.
     """
-    figure, panels = _new_figure(10, 4, columns=2)
+    return _plot_blocks(path, history, layers, "tanh(gate)", ("attention gates", "feed-forward gates"))
+
+
+def plot_branches(path: str | Path, history: Sequence[Mapping[str, Any]], layers: Sequence[int]) -> Figure:
+    """
+    Plot the size of what each gated block adds to the hidden states, relative to these, against training step.
+
+    Args:
+        path (`str` or `Path`): The image file to write.
+        history (`Sequence[Mapping]`): As for [`plot_gates`], with the relative sizes of the branches.
+        layers (`Sequence[int]`): The decoder layer that each block precedes.
+    """
+    titles = ("attention branches, with their gates", "feed-forward branches, with their gates")
+    # A feed-forward branch may be far larger, and it is the attention that brings the images
+    return _plot_blocks(path, history, layers, "rms(branch) / rms(hidden states)", titles, share_scale=False)
+
+
+def _plot_blocks(
+    path: str | Path,
+    history: Sequence[Mapping[str, Any]],
+    layers: Sequence[int],
+    value_name: str,
+    titles: tuple[str, str],
+    *,
+    share_scale: bool = True,
+) -> Figure:
+    """Plot a value of both branches of each gated block against training step, from the first block (dark) to the last."""
+    figure, panels = _new_figure(11, 4, columns=2, share_scale=share_scale)
     steps = [entry["step"] for entry in history]
-    for axes, kind, title in zip(panels, ("attn", "ffn"), ("attention gates", "feed-forward gates"), strict=True):
+    colors = matplotlib.colormaps["viridis"].resampled(256)(np.linspace(0, 0.9, len(layers)))
+    for axes, kind, title in zip(panels, ("attn", "ffn"), titles, strict=True):
         curves = list(zip(*(entry[kind] for entry in history), strict=True))
-        for curve, layer in zip(curves, layers, strict=bool(curves)):
-            axes.plot(steps, curve, label=f"before layer {layer}")
+        for curve, layer, color in zip(curves, layers, colors, strict=bool(curves)):
+            axes.plot(steps, curve, label=f"before layer {layer}", color=color, linewidth=1.2)
         axes.axhline(0, color="black", linewidth=0.5)
         axes.set(xlabel="step", title=title)
-    panels[0].set_ylabel("tanh(gate)")
-    panels[1].legend(*panels[0].get_legend_handles_labels(), fontsize=8)
+    panels[0].set_ylabel(value_name)
+    handles, labels = panels[0].get_legend_handles_labels()
+    columns = -(-len(labels) // 16)
+    _add_legend_on_the_right(panels[1], handles, labels, ncols=columns)
     return _save(figure, path)
 
 
@@ -212,8 +272,9 @@ def _plot_with_blind(axes: Axes, curves: Mapping[str, Curve], style: str) -> Non
         colors[name] = line.get_color()
 
 
-def _add_legend_on_the_right(axes: Axes, *handles_and_labels: Iterable[Any]) -> None:
-    axes.legend(*handles_and_labels, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+def _add_legend_on_the_right(axes: Axes, *handles_and_labels: Iterable[Any], **kwargs: Any) -> None:
+    place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0}
+    axes.legend(*handles_and_labels, fontsize=8, **place, **kwargs)
 
 
 def _save(figure: Figure, path: str | Path) -> Figure:

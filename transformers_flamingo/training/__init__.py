@@ -10,6 +10,8 @@ from .build import build_model
 from .callbacks import GateHistoryCallback
 from .checkpointing import get_last_checkpoint, load_trainable
 from .held_out import GenerationEvalDataset
+from .image_use import ImageUseMeasurement, measure_image_use
+from .image_use_callback import ImageUseCallback
 from .mixture import DataMixture
 from .optimization import parameter_groups
 from .recipe import Recipe, make_recipe_parser, parse_recipe, read_recipe
@@ -27,6 +29,8 @@ __all__ = [
     "FlamingoTrainingArguments",
     "GateHistoryCallback",
     "GenerationEvalDataset",
+    "ImageUseCallback",
+    "ImageUseMeasurement",
     "ModelArguments",
     "Recipe",
     "add_image_features",
@@ -39,6 +43,7 @@ __all__ = [
     "load_trainable",
     "lora_config",
     "make_recipe_parser",
+    "measure_image_use",
     "parameter_groups",
     "parse_recipe",
     "read_recipe",

@@ -350,6 +350,9 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
             `gradient_accumulation_steps`), as in the paper. `"round_robin"`: each step takes its micro-batches from one
             source, and the steps take turns.
         gate_learning_rate_multiplier (`float`, *optional*, defaults to 1): Learning rate multiplier for the gates.
+        calibrate_features (`bool`, *optional*):
+            Whether to standardize the vision features by statistics of the training images, estimated before the first step.
+            By default a model that ignores its images does so, because it is new. A trained one keeps its features.
         save_trainable_only (`bool`, *optional*, defaults to `False`):
             Whether to save only the trained parameters in checkpoints. [`load_trainable`] loads them into a model that has
             its backbones already.
@@ -362,6 +365,10 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
         max_non_finite_steps (`int`, *optional*, defaults to 3):
             Stop with an error when the training logs after this many consecutive optimizer steps whose loss is NaN or
             infinite. A model that has NaN or infinite weights is never saved or published, whatever this number is.
+        image_use_steps (`int`, *optional*):
+            Every how many optimizer steps to measure on a training batch whether the model uses its images
+            ([`measure_image_use`]). By default 20 times in a run, but not more often than every 5th and at least every 50th
+            step. A measurement takes less time than a training step of the same micro-batch. 0 turns it off.
 
         evaluation_max_rows (`int`, *optional*, defaults to 200): Maximum number of held-out rows of each evaluated source.
         generation_max_new_tokens (`int`, *optional*, defaults to 20):
@@ -385,6 +392,12 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
     gate_learning_rate_multiplier: float = field(
         default=1.0, metadata={"help": "Learning rate multiplier for the gates."}
     )
+    calibrate_features: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Standardize vision features by statistics of the training images (default: in a new model)."
+        },
+    )
     save_trainable_only: bool = field(
         default=False, metadata={"help": "Save only the trained parameters in checkpoints."}
     )
@@ -393,6 +406,9 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
 
     max_non_finite_steps: int = field(
         default=3, metadata={"help": "Stop after this many consecutive steps whose loss is NaN or infinite."}
+    )
+    image_use_steps: int | None = field(
+        default=None, metadata={"help": "Steps between two measurements of whether the images are used; 0 for none."}
     )
 
     evaluation_max_rows: int = field(
@@ -440,6 +456,10 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but it must be at least 1.")
+        if self.image_use_steps is not None and self.image_use_steps < 0:
+            raise ValueError(
+                f"`image_use_steps` is {self.image_use_steps}, but it must be at least 1, or 0 for no measurements."
+            )
         if not 0 < self.gate_learning_rate_multiplier < math.inf:
             raise ValueError(
                 f"`gate_learning_rate_multiplier` is {self.gate_learning_rate_multiplier}. At 0 or below, gates "

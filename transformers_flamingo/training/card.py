@@ -37,6 +37,7 @@ class TrainingRecord:
         steps (`int`): Number of optimizer steps.
         sources (`Sequence[DataSource]`, *optional*): The sources of the mixture. Empty for another dataset.
         log_history (`Sequence[dict]`, *optional*): What the trainer logged.
+        image_use (`dict`, *optional*): What [`~FlamingoTrainer.image_use_summary`] returns.
     """
 
     model: nn.Module
@@ -44,6 +45,7 @@ class TrainingRecord:
     steps: int
     sources: Sequence[DataSource] = ()
     log_history: Sequence[Mapping[str, Any]] = ()
+    image_use: Mapping[str, Any] | None = None
 
 
 def training_card(record: TrainingRecord) -> FlamingoModelCardData:
@@ -54,6 +56,7 @@ def training_card(record: TrainingRecord) -> FlamingoModelCardData:
         data_mixture=[_describe_source(source) for source in record.sources],
         hyperparameters=_hyperparameters(record),
         scores=_scores(record.log_history),
+        image_use=record.image_use,
         notes=[_TRAINABLE_NOTE] if record.args.save_trainable_only else [_ADAPTER_NOTE] if is_adapter else (),
     )
 

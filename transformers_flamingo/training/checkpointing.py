@@ -147,7 +147,7 @@ def remove_damaged(output_dir: str | os.PathLike) -> None:
 
 def save_trainable(model: nn.Module, directory: str | os.PathLike, state_dict: dict | None = None) -> None:
     """
-    Save the parameters that require a gradient to `trainable.safetensors`.
+    Save the parameters that require a gradient, and the statistics of the vision features, to `trainable.safetensors`.
 
     Args:
         model (`nn.Module`): The model, frozen as it is trained.
@@ -159,7 +159,16 @@ def save_trainable(model: nn.Module, directory: str | os.PathLike, state_dict: d
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
+    tensors |= {name: tensor.cpu().clone() for name, tensor in _feature_statistics(model).items()}
     save_file(tensors, Path(directory) / TRAINABLE_NAME, metadata={"format": "pt"})
+
+
+# Buffers that belong to what was trained
+_STATISTICS = ("standardization.mean", "standardization.scale")
+
+
+def _feature_statistics(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in model.named_buffers() if name.endswith(_STATISTICS)}
 
 
 @torch.no_grad()
@@ -191,7 +200,8 @@ def load_trainable(model: nn.Module, directory: str | os.PathLike) -> None:
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     with safe_open(path, framework="pt") as file:
         saved = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    missing, unexpected = sorted(set(parameters) - set(saved)), sorted(set(saved) - set(parameters))
+    statistics = {name for name in saved if name.endswith(_STATISTICS)}
+    missing, unexpected = sorted(set(parameters) - set(saved)), sorted(set(saved) - set(parameters) - statistics)
     if missing or unexpected:
         raise ValueError(
             f"{str(path)!r} does not hold the trainable parameters of this model: {len(missing)} are missing "
@@ -211,5 +221,11 @@ def load_trainable(model: nn.Module, directory: str | os.PathLike) -> None:
         # A model that was moved refreshes its token rows at the next forward, which would undo the loading
         if hasattr(module, "refresh_token_rows"):
             module.refresh_token_rows()
-    for name, tensor in load_file(path).items():
-        parameters[name].copy_(tensor)
+    tensors = load_file(path)
+    for name, parameter in parameters.items():
+        parameter.copy_(tensors[name])
+    for module in model.modules():
+        if hasattr(module, "calibrate_features"):
+            module.clear_feature_statistics()  # of a run without them
+            model.load_state_dict({name: tensors[name] for name in statistics}, strict=False)
+            module.update_feature_config()

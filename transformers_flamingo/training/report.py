@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..cards.plotting import Curve, plot_gates, plot_losses, plot_scores
+from ..cards.plotting import Curve, plot_branches, plot_gates, plot_image_use, plot_losses, plot_scores
 from .held_out import SCORES
 
 
 def plot_run(directory: str | Path, log: Sequence[Mapping[str, Any]]) -> None:
     """
-    Draw what [`FlamingoTrainer`] logged: `loss.png`, and where there is something to show `gates.png` and `scores.png`.
+    Draw what [`FlamingoTrainer`] logged: `loss.png`, and where there is something to show `image_use.png`, `gates.png`,
+    `branches.png` and `scores.png`.
 
     Args:
         directory (`str`): Where to.
@@ -33,15 +34,30 @@ def plot_run(directory: str | Path, log: Sequence[Mapping[str, Any]]) -> None:
     held_out = {name.removesuffix("_").replace("_blind", ", blind"): c for name, c in named("eval_", "loss").items()}
     plot_losses(directory / "loss.png", training, held_out)
 
-    gates = {kind: named(f"gate/{kind}/") for kind in ("attn", "ffn")}
-    if gates["attn"]:
-        layers = [int(layer) for layer in gates["attn"]]
-        steps = [step for step, _ in next(iter(gates["attn"].values()))]
-        history = [
-            {"step": step} | {kind: [curve[i][1] for curve in of_kind.values()] for kind, of_kind in gates.items()}
-            for i, step in enumerate(steps)
-        ]
-        plot_gates(directory / "gates.png", history, layers)
+    swapped = {"other": named("image_use/loss_other_images"), "blank": named("image_use/loss_blank_images")}
+    if swapped["other"] or swapped["blank"]:
+        own = {name: c for name, c in named("image_use/loss").items() if not name.startswith("_")}
+        plot_image_use(
+            directory / "image_use.png",
+            {name.removeprefix("/"): curve for name, curve in own.items()},
+            {
+                f"{name.removeprefix('/')}, {kind}": c
+                for kind, of_kind in swapped.items()
+                for name, c in of_kind.items()
+            },
+        )
+
+    for prefix, plot in (("gate", plot_gates), ("branch", plot_branches)):
+        values = {kind: named(f"{prefix}/{kind}/") for kind in ("attn", "ffn")}
+        if values["attn"]:
+            layers = [int(layer) for layer in values["attn"]]
+            steps = [step for step, _ in next(iter(values["attn"].values()))]
+            history = [
+                {"step": step}
+                | {kind: [curve[i][1] for curve in of_kind.values()] for kind, of_kind in values.items()}
+                for i, step in enumerate(steps)
+            ]
+            plot(directory / ("gates.png" if prefix == "gate" else "branches.png"), history, layers)
 
     scores = {name: curve for score in SCORES for name, curve in _scores(named("eval_", score), score).items()}
     if scores:

@@ -36,7 +36,8 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
       `save_trainable_only`), and `checkpoint-*` folders according to `save_strategy`;
     - `recipe.yaml`, to run the recipe again;
     - `samples.jsonl`, some generated texts of each evaluation;
-    - `report/`: `metrics.json` and, if matplotlib is installed, curves of losses, gates and scores.
+    - `report/`: `metrics.json` and, if matplotlib is installed, curves of losses, of the loss with other images, of gates and
+      branches, and of scores.
 
     `resume_from_checkpoint` is a checkpoint, `true` for the last complete one, or `auto` for the last complete one if there is
     any.
@@ -45,7 +46,7 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
         recipe ([`Recipe`]): The recipe.
 
     Returns:
-        `dict`: the content of `metrics.json`, with the scores of the last evaluation and the log.
+        `dict`: the content of `metrics.json`: the scores of the last evaluation, whether the images are used, and the log.
 
     Raises:
         ValueError: the output directory has checkpoints, but the recipe does not say whether to resume from them; or the
@@ -93,7 +94,7 @@ def _run(recipe: Recipe) -> dict[str, Any]:
     scores = _last_scores(trainer) if held_out else {}
     trainer.save_model(_internal_call=True)  # does not publish yet: that comes last, with the card and the report
     trainer.save_state()
-    metrics = {"scores": scores, "log": trainer.state.log_history}
+    metrics = {"scores": scores, "image_use": trainer.image_use_summary(), "log": trainer.state.log_history}
     if trainer.is_world_process_zero():
         trainer.create_model_card()
         _write_report(directory / REPORT_NAME, metrics)

@@ -18,6 +18,7 @@ import torch
 
 from ..saving_flamingo import write_json
 from .arguments import FlamingoTrainingArguments
+from .image_use_history import ImageUseHistory
 from .micro_batch import MixtureBatch
 from .mixture import DataMixture
 from .statistics import LogAccumulator, RunStatistics, from_json
@@ -122,6 +123,7 @@ class RunState:
     Attributes:
         statistics ([`RunStatistics`]): Totals of the run.
         log ([`LogAccumulator`]): Metrics since the last log step.
+        image_use ([`ImageUseHistory`]): Whether the model uses its images.
         steps_before (`int`): Number of optimizer steps before this call of `train`.
         stock_log (`tuple`, *optional*):
             After `load`, the stock loop's sum of losses since the last log step, and that step. The loop begins with 0.
@@ -137,6 +139,7 @@ class RunState:
         self.position = position
         self.statistics = RunStatistics(device, max_non_finite_steps)
         self.log = LogAccumulator(sources)
+        self.image_use = ImageUseHistory(sources or [""])
         self.steps_before = 0
         self.stock_log: tuple[float, int] | None = None
 
@@ -159,6 +162,7 @@ class RunState:
             "statistics": {**self.statistics.state(), "steps": step},
             "has_optimizer": has_optimizer,
             "log": {**self.log.state(), "loss": loss, "last_logged": last_logged},
+            "image_use": self.image_use.state(),
         }
         write_json(_file(checkpoint, process), state)
 
@@ -186,6 +190,7 @@ class RunState:
                 "continue as another one. Begin a new run with the checkpoint as its model (in a recipe, `model`)."
             )
         self.log.load(state["log"])
+        self.image_use.load(state["image_use"])
         self.stock_log = (from_json(state["log"]["loss"]), state["log"]["last_logged"])
         self.statistics.load(state["statistics"])
         self.steps_before = state["statistics"]["steps"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
@@ -19,14 +20,17 @@ from transformers.utils import logging
 
 from ..data.data_collator import FlamingoDataCollator
 from ..data.packing import check_packing
+from ..feature_standardization_flamingo import FlamingoFeatureStandardization
 from ..modeling_flamingo import FlamingoModel
 from .arguments import FlamingoTrainingArguments
+from .calibration import calibrate, calibration_batches
 from .callbacks import EpochCallback, ResumeCallback, close_progress_bars, gate_values
 from .card import TrainingRecord, write_training_card
 from .checkpointing import lock_output
 from .checkpointing_mixin import CheckpointingMixin
 from .checks import check_arguments_for_mixture, check_arguments_without_mixture, choose_best_metric
 from .held_out_evaluation import GenerationEvalMixin
+from .image_use_mixin import ImageUseMixin
 from .micro_batch import MixtureBatch
 from .mixture import DataMixture
 from .optimization import parameter_groups
@@ -41,7 +45,7 @@ from .text_checks import check_held_out_texts, check_texts
 logger = logging.get_logger(__name__)
 
 
-class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, PublishingMixin, Trainer):
+class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, PublishingMixin, Trainer):
     """
     `Trainer` for a [`FlamingoModel`]. It takes the arguments of `Trainer`, with [`FlamingoTrainingArguments`].
 
@@ -53,13 +57,22 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, PublishingMixin, 
     over all micro-batches of the step and all processes. So two processes, or two accumulated micro-batches, give the same
     loss as one batch of twice the size. Without `max_steps`, one epoch is one pass over the only source.
 
+    **Features.** Before the first step, a new model estimates the statistics by which it standardizes vision features from a
+    sample of the training images ([`~FlamingoModel.calibrate_features`]).
+
     **Logs** have, in addition to the stock entries, `loss/<source>` (the mean loss of a token, without lambda),
     `tokens_per_second` and `images_per_second` over all processes, `peak_memory_gb` of the GPU of the process that logs,
     `gate/attn/<layer>` and `gate/ffn/<layer>` (tanh of the gates; layers of the language model), and, if there are any,
-    `skipped/<source>`, the number of bad rows skipped so far over all processes. With a mixture, `epoch` is the number of
-    passes over its only source, and is missing if there are several sources or the length is unknown. `learning_rate` is that
-    of all parameters except the gates. In the summary at the end, `train_loss` is the mean over all steps of the run,
+    `skipped/<source>`, the number of bad rows skipped so far over all processes. Every `image_use_steps` there are
+    `image_use/loss/<source>`, the loss of the tokens of a training batch that see an image, `image_use/loss_other_images/<source>`,
+    the same with the images of other rows (without a mixture, both without `/<source>`), and `branch/attn/<layer>` and
+    `branch/ffn/<layer>`, the size of what a gated block adds to the hidden states, relative to these. With a mixture, `epoch`
+    is the number of passes over its only source, and is missing if there are several sources or the length is unknown.
+    `learning_rate` is that of all parameters except the gates. In the summary at the end, `train_loss` is the mean over all steps of the run,
     including those before it was resumed; speeds are those of this call of `train`. There is no `total_flos`.
+
+    **Images that are not used.** When, after the warm-up and a quarter of the run (at most 500 steps), the loss is the same
+    with other images, the trainer warns in words, and again at the end, in the card and in the report of a recipe.
 
     **Evaluation.** For an `eval_dataset` that is a [`GenerationEvalDataset`], or a dictionary of several, the evaluation
     reports, in addition to `eval_loss`, `eval_exact_match` and `eval_word_f1` of greedy or beam generation, and all three with
@@ -226,6 +239,27 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, PublishingMixin, 
                 dtype="float32" if is_exact else "float16",
             )
 
+    def _calibrate_features(self) -> None:
+        """Let a new model standardize its vision features by a sample of the training images, alike in all processes."""
+        if self.args.calibrate_features is False or self.train_dataset is None:
+            return
+        model, dataset = self._unwrapped(), self.train_dataset
+        if self.mixture is not None:
+            dataset = self.mixture.with_settings(
+                skip_bad_samples=self.args.skip_bad_samples, packing=self.args.packing
+            )
+        for part in filter(None, (model.vision_model, model.resampler)):
+            part.to(self.args.device)  # a model that will be sharded is not there yet
+        batches = calibration_batches(
+            dataset, self.data_collator, self.args.per_device_train_batch_size, data_seed(self.args)
+        )
+        with self.accelerator.autocast():
+            calibrate(model, batches, self.args.calibrate_features)
+        for module in model.modules():
+            if isinstance(module, FlamingoFeatureStandardization) and module.mean is not None:
+                # The sums of two processes may differ in their last bits
+                module.mean, module.scale = broadcast([module.mean, module.scale])
+
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Any]:
@@ -315,7 +349,8 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, PublishingMixin, 
             )
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch=None) -> torch.Tensor:
-        """Train as `Trainer.training_step` does, and count the loss."""
+        """Train as `Trainer.training_step` does, count the loss, and now and then measure whether the images are used."""
+        self._measure_image_use(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._run_state.statistics.add_loss(loss)
         return loss
@@ -332,9 +367,11 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, PublishingMixin, 
             for kind, values in gate_values(model).items():
                 layers = model.config.cross_attention_layer_indices
                 logs.update({f"gate/{kind}/{i}": value for i, value in zip(layers, values, strict=bool(values))})
+            logs.update(self._pop_image_use())
         elif "train_loss" in logs:
             steps = self.state.global_step
             logs.update(run.statistics.summary(self.accelerator, self._start_time, steps, run.steps_before))
+            logs.update(self._pop_image_use())
         logs.pop("total_flos", None)  # see `floating_point_ops`
         stock_epoch = self.state.epoch
         if self.mixture is not None:
@@ -369,6 +406,7 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, PublishingMixin, 
                 steps=self.state.global_step,
                 sources=() if self.mixture is None else self.mixture.sources,
                 log_history=self.state.log_history,
+                image_use=self.image_use_summary(),
             )
             write_training_card(record, self.args.output_dir)
 
@@ -401,6 +439,8 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, PublishingMixin, 
                     check_held_out_texts(self.eval_dataset)
             if self.mixture is not None and any(source.cache_features for source in self.mixture.sources):
                 self._cache_features()
+            if checkpoint is None:
+                self._calibrate_features()
             self._reset_run()
             if checkpoint:
                 process = self.args.process_index
@@ -412,6 +452,8 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, PublishingMixin, 
                 close_progress_bars(self.callback_handler.callbacks)
                 raise
             self._run_state.statistics.check(self.accelerator, self.state.global_step)
+            if self.is_world_process_zero():
+                self._run_state.image_use.announce_end(self.state.global_step)
         return output._replace(training_loss=output.metrics["train_loss"])
 
     def set_initial_training_values(self, args: FlamingoTrainingArguments, dataloader: DataLoader) -> tuple:

@@ -1,0 +1,280 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""
+Standardization of vision features: take away what all images have in common.
+
+The features of different images share a large part: the same mean at each position and channel. The layer norm of the
+resampler keeps it, and what differs between images is small next to it. With few images, a small encoder, or a domain that
+the encoder was not made for (emoji, X-rays, screenshots), a new model then learns to use the text alone. So the features
+are standardized by statistics of the training images before they are resampled:
+
+    features = (features - mean) / scale
+
+`mean` belongs to a position and a channel, `scale` to a channel. Both are estimated once, before the first training step, by
+[`~FlamingoModel.calibrate_features`], and saved with the resampler. Where nothing was estimated, as in converted
+checkpoints, features stay as they are.
+
+Shapes: `B` batch, `N` images or videos per sample, `F` frames, `P` patches, `G` positions of the statistics, `Dv` vision width.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.utils import logging
+
+from .checks_flamingo import check_finite, check_tensors
+from .configuration_flamingo import FlamingoConfig
+from .image_features_flamingo import expand_frame_mask
+
+
+logger = logging.get_logger(__name__)
+
+# A channel that is (almost) the same in all images would be scaled up to nothing but noise, so the scale of a channel is at
+# least this share of the scale of all channels together.
+MIN_RELATIVE_SCALE = 0.01
+
+
+class CalibrationError(ValueError):
+    """Images from which no statistics can be estimated."""
+
+
+class FlamingoFeatureStandardization(nn.Module):
+    """
+    Subtract the mean of the training images from features, and divide by their scale.
+
+    Args:
+        config ([`FlamingoConfig`]): `resampler_feature_positions` is `G`; with 0 there are no statistics.
+
+    Attributes:
+        mean (`torch.FloatTensor` of shape `(G, Dv)`, *optional*): Mean over the images. `None` leaves features as they are.
+        scale (`torch.FloatTensor` of shape `(Dv,)`, *optional*): Standard deviation over images and positions, around `mean`.
+    """
+
+    def __init__(self, config: FlamingoConfig):
+        super().__init__()
+        self.register_buffer("mean", None)
+        self.register_buffer("scale", None)
+        if config.resampler_feature_positions > 0:
+            self.allocate(torch.Size([config.resampler_feature_positions, config.vision_hidden_size]))
+
+    @property
+    def num_positions(self) -> int:
+        """Return `G`, the number of positions that have a mean, or 0 without statistics."""
+        return 0 if self.mean is None else len(self.mean)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Standardize features `(M, F, P, Dv)`, in float32 at least: the common part may be a hundred times the rest."""
+        if self.mean is None:
+            return features
+        mean = resize_positions(self.mean.float(), features.shape[-2])
+        return (features.float() - mean) / self.scale.float()
+
+    def allocate(self, mean_shape: torch.Size, device: torch.device | str | None = None) -> None:
+        """Make room for a mean of shape `(G, Dv)` and its scale."""
+        self.mean = torch.empty(mean_shape, dtype=torch.float32, device=device)
+        self.scale = torch.empty(mean_shape[-1], dtype=torch.float32, device=device)
+
+
+def prepare_for_loading(model: nn.Module, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
+    """
+    Let a model take the statistics in a state dict, which may have been calibrated when this model was not.
+
+    A hook of `load_state_dict`. PEFT saves the resampler's tensors without the names of its wrapper, and puts these names
+    back only for tensors that the model has. Without this, the statistics of an adapter would be dropped without a word.
+    """
+    for path, module in model.named_modules():
+        if not isinstance(module, FlamingoFeatureStandardization):
+            continue
+        bare_path = re.sub(r"\b(original_module|modules_to_save\.[^.]+)\.", "", path)
+        for name in ("mean", "scale"):
+            if f"{prefix}{bare_path}.{name}" in state_dict:
+                state_dict.setdefault(f"{prefix}{path}.{name}", state_dict[f"{prefix}{bare_path}.{name}"])
+        saved = state_dict.get(f"{prefix}{path}.mean")
+        if saved is not None and (module.mean is None or module.mean.shape != saved.shape):
+            module.allocate(saved.shape, saved.device if module.mean is None else module.mean.device)
+
+
+def resize_positions(mean: torch.Tensor, num_positions: int) -> torch.Tensor:
+    """
+    Resize a mean `(G, Dv)` to the number of patches of other images: `(P, Dv)` or `(1, Dv)`.
+
+    Between square grids it is interpolated, as vision encoders do with their position embeddings. Otherwise, all positions
+    get the mean over them.
+    """
+    if len(mean) in (1, num_positions):
+        return mean
+    old, new = math.isqrt(len(mean)), math.isqrt(num_positions)
+    if old**2 != len(mean) or new**2 != num_positions:
+        return mean.mean(dim=0, keepdim=True)
+    grid = mean.T.unflatten(1, (old, old))[None]
+    return nn.functional.interpolate(grid, size=(new, new), mode="bilinear").flatten(2)[0].T
+
+
+class FeatureStatistics:
+    """
+    Mean and scale of features, added up in float64.
+
+    Attributes:
+        num_images (`int`): Number of images and frames so far.
+    """
+
+    def __init__(self):
+        self.num_images = 0
+        # By number of positions: images of other sizes have other grids
+        self._counts: dict[int, int] = {}
+        self._sums: dict[int, torch.Tensor] = {}
+        self._squares: dict[int, torch.Tensor] = {}
+
+    def add(self, features: torch.Tensor) -> None:
+        """Count the features `(E, P, Dv)` of images."""
+        num_positions = features.shape[1]
+        features = features.double() if features.device.type != "mps" else features.float()  # which has no float64
+        total, squares = features.sum(dim=0), features.square().sum(dim=0)
+        if num_positions in self._sums:
+            total, squares = total + self._sums[num_positions], squares + self._squares[num_positions]
+        self._sums[num_positions], self._squares[num_positions] = total, squares
+        self._counts[num_positions] = self._counts.get(num_positions, 0) + len(features)
+        self.num_images += len(features)
+
+    def compute(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Compute `mean` `(G, Dv)` and `scale` `(Dv,)`. If images have different numbers of positions, `G` is 1.
+
+        Raises:
+            CalibrationError: there are fewer than two images, or all have the same features.
+        """
+        if self.num_images < 2:
+            raise CalibrationError(
+                f"Features were to be standardized by {self.num_images} images. What images have in common shows only "
+                "if there are several: give more of the training images."
+            )
+        if len(self._sums) == 1:
+            ((num_positions, total),) = self._sums.items()
+            count = self._counts[num_positions]
+            squares = self._squares[num_positions]
+        else:
+            count = sum(self._counts[p] * p for p in self._sums)
+            total = sum(t.sum(dim=0, keepdim=True) for t in self._sums.values())
+            squares = sum(t.sum(dim=0, keepdim=True) for t in self._squares.values())
+        mean = total / count
+        scale = (squares / count - mean.square()).clamp(min=0).mean(dim=0).sqrt()
+        overall = scale.square().mean().sqrt()
+        # Rounding of the sums alone may give a little more than 0
+        if not overall > 1e-6 * mean.square().mean().sqrt():
+            raise CalibrationError(
+                f"Features were to be standardized by {self.num_images} images, but all of them have the same features, so "
+                "no model could tell them apart. Check that the images differ and that the vision encoder has its weights."
+            )
+        return mean.float(), scale.clamp(min=MIN_RELATIVE_SCALE * overall).float()
+
+
+class FlamingoFeatureStandardizationMixin:
+    """The standardization of a [`FlamingoModel`]: `calibrate_features` and what it needs."""
+
+    @torch.no_grad()
+    def calibrate_features(self, batches: Iterable[Mapping[str, Any]] | torch.Tensor, max_images: int = 2048) -> int:
+        """
+        Estimate the statistics that vision features are standardized by, from training images.
+
+        Call it once, before the training of a new model. [`FlamingoTrainer`] does it itself. The statistics are buffers of
+        the resampler, are saved with it, and stay as they are.
+
+        ```python
+        loader = DataLoader(dataset, batch_size=32, shuffle=True, collate_fn=collator)
+        model.calibrate_features(loader)
+        ```
+
+        Args:
+            batches (iterable of `dict`, or `torch.Tensor` of shape `(B, N, C, H, W)` or `(B, N, F, C, H, W)`):
+                Batches as `forward` takes them, such as those of a `DataLoader`, or the pixels of one. Of each batch,
+                `pixel_values` or `mm_encoder_outputs` and `frame_attention_mask` are read. Batches without images are
+                skipped.
+            max_images (`int`, *optional*, defaults to 2048):
+                Number of images and frames after which the rest is not read. It should be a random sample of the images.
+
+        Returns:
+            `int`: The number of images and frames that were used.
+
+        Raises:
+            CalibrationError: there are fewer than two images, or all have the same features.
+            ValueError: a batch is none, or has latents instead of features.
+        """
+        if isinstance(batches, torch.Tensor):
+            batches = [{"pixel_values": batches}]
+        elif isinstance(batches, Mapping):
+            batches = [batches]
+        if not self.ignores_images():
+            logger.warning(
+                "The features of a model are being calibrated that already uses its images. Its resampler was trained on "
+                "features as they were, so it will see others. Call `calibrate_features` before the training."
+            )
+        statistics = FeatureStatistics()
+        for batch in batches:
+            if not isinstance(batch, Mapping):
+                raise ValueError(
+                    f"`batches` has a {type(batch).__name__}, but `calibrate_features` reads batches as `forward` takes them: "
+                    "dictionaries with `pixel_values` or `mm_encoder_outputs`. Pass a `DataLoader` with a collator."
+                )
+            features = self._read_features(batch)
+            if features is not None:
+                statistics.add(features)
+            if statistics.num_images >= max_images:
+                break
+        self._set_feature_statistics(*statistics.compute())
+        return statistics.num_images
+
+    def ignores_images(self) -> bool:
+        """Return whether no image can change what the model computes: a gate or last projection of each branch is 0."""
+        return not any(
+            block.attention.o_proj.weight.any() and (block.attn_gate is None or bool(block.attn_gate.any()))
+            for block in self.gated_cross_attention
+        )
+
+    def _read_features(self, batch: Mapping[str, Any]) -> torch.Tensor | None:
+        """Return the features `(E, P, Dv)` of the real images and frames of a batch, or `None` if there are none."""
+        frame_mask = batch.get("frame_attention_mask")
+        given = (batch.get("mm_encoder_outputs") or {}).get("image")
+        if batch.get("pixel_values") is not None:
+            device = self.resampler.norm.weight.device
+            pixels = batch["pixel_values"].to(device)
+            frame_mask = None if frame_mask is None else frame_mask.to(device)
+            if frame_mask is not None and not frame_mask.any():
+                return None
+            features = self.get_image_features(pixels, frame_mask, return_dict=True).last_hidden_state
+            has_frames = pixels.ndim == 6
+        elif given is not None:
+            features = given.get("last_hidden_state")
+            check_tensors(**{"mm_encoder_outputs['image']['last_hidden_state']": features})
+            if features is None or features.ndim not in (4, 5):
+                raise ValueError(
+                    "`mm_encoder_outputs['image']` has no `last_hidden_state` of shape (B, N, P, Dv) or (B, N, F, P, Dv). "
+                    "The features themselves are standardized, so latents (`pooler_output`) are not enough."
+                )
+            check_finite(features, "last_hidden_state", "sample")
+            has_frames = features.ndim == 5
+            features = features.to(self.resampler.norm.weight.device)
+        else:
+            return None
+        frames = features if has_frames else features[:, :, None]  # (B, N, F, P, Dv)
+        mask = expand_frame_mask(frame_mask, frames.shape[:3], has_frames)
+        return frames.flatten(0, 2) if mask is None else frames[mask.to(frames.device)]
+
+    def clear_feature_statistics(self) -> None:
+        """Leave features as they are from now on."""
+        self._set_feature_statistics(None, None)
+
+    def _set_feature_statistics(self, mean: torch.Tensor | None, scale: torch.Tensor | None) -> None:
+        """Set the statistics everywhere: PEFT keeps a copy of the resampler that it trains."""
+        for module in self.modules():
+            if isinstance(module, FlamingoFeatureStandardization):
+                module.mean = None if mean is None else mean.clone()
+                module.scale = None if scale is None else scale.clone()
+        self.update_feature_config()
+
+    def update_feature_config(self) -> None:
+        """Write the number of positions of the statistics to the config, which a file of the model is loaded by."""
+        modules = [m for m in self.resampler.modules() if isinstance(m, FlamingoFeatureStandardization)]
+        self.config.resampler_feature_positions = modules[-1].num_positions
