@@ -7,6 +7,7 @@ The `flamingo` command, one file per subcommand. Each is a thin function over wh
     flamingo caption IMAGE... --model DIRECTORY       # caption images
     flamingo chat DIRECTORY                           # chat about images with a model, in the browser
     flamingo convert open-flamingo CHECKPOINT DIRECTORY   # a checkpoint of OpenFlamingo or flamingo-mini
+    flamingo check RECIPE_OR_DATA                     # what is in the data, and what is wrong, before a training
     flamingo train RECIPE --max_steps 100             # train from a YAML file, with fields overridden
     flamingo evaluate MODEL --task coco --data DIRECTORY   # few-shot evaluation
     flamingo pretrain vision RECIPE                   # a vision encoder from captions, or a language model

@@ -16,15 +16,30 @@ def _list_fields() -> argparse.ArgumentParser:
 
 
 def add_arguments(parser: Parser) -> None:
-    """Add the recipe, whose fields are options that `read_recipe` parses."""
+    """Add the recipe, whose fields are options that `read_recipe` parses, and `--dry_run`."""
     add_recipe(parser, _list_fields)
+    parser.allow_abbrev = False  # a field of a recipe may begin with the name of the option
+    parser.add_argument(
+        "--dry_run",
+        "--dry-run",
+        action="store_true",
+        help="Only check data and schedule, as `flamingo check` does. No weights are read and nothing is trained.",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run the recipe."""
+    """Run the recipe, or check it."""
     from transformers_flamingo.training import read_recipe, run_recipe
 
     recipe = read_recipe(arguments.recipe, arguments.overrides)
+    if arguments.dry_run:
+        from transformers_flamingo.training import check_recipe
+
+        from .check import CheckArguments, report
+
+        if recipe.training.process_index == 0:  # once, if several processes were started
+            report(check_recipe(recipe), CheckArguments(source=arguments.recipe))
+        return
     metrics = run_recipe(recipe)
     if metrics["image_use"]["is_used"] is not False:  # which is a warning
         print(metrics["image_use"]["text"])

@@ -14,6 +14,7 @@ from transformers_flamingo.training.recipe import DataArguments, ModelArguments
 from transformers_flamingo_cli import command_line, main
 from transformers_flamingo_cli.caption import CaptionArguments
 from transformers_flamingo_cli.chat import ChatArguments
+from transformers_flamingo_cli.check import CheckArguments
 from transformers_flamingo_cli.convert import ConvertArguments
 from transformers_flamingo_cli.evaluate import EvaluationArguments
 from transformers_flamingo_miniature.demo import DemoArguments
@@ -24,6 +25,7 @@ COMMANDS = [
     "caption",
     "chat",
     "convert",
+    "check",
     "train",
     "evaluate",
     "pretrain",
@@ -58,6 +60,7 @@ def test_a_command_has_a_help(command, capsys):
         (["caption"], [CaptionArguments]),
         (["chat"], [ChatArguments]),
         (["convert"], [ConvertArguments]),
+        (["check"], [CheckArguments]),
         (["train"], [ModelArguments, DataArguments, FlamingoTrainingArguments]),
         (["evaluate"], [EvaluationArguments, EvaluationConfig]),
         (["demo"], [DemoArguments, FewShotArguments]),
@@ -68,6 +71,7 @@ def test_a_help_lists_every_field(command, kinds, capsys):
     names = [field.name for kind in kinds for field in dataclasses.fields(kind) if field.init]
     positional = {"images", "peer", "checkpoint", "output_dir"} if command in (["caption"], ["convert"]) else set()
     positional |= {"model"} if command in (["chat"], ["evaluate"]) else set()
+    positional |= {"source"} if command == ["check"] else set()
     switches = {"blind": "no_blind"}
     missing = [n for n in names if n not in positional and f"  --{switches.get(n, n)}" not in text]
     assert missing == []

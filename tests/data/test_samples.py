@@ -7,6 +7,7 @@ from data_factory import learned, number_of, numbered_image, png
 from factory import tiny_processor
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processors import make_processor
 from tokenizers.processors import TemplateProcessing
 
 from transformers_flamingo.data import FORMATS, BadSampleError, Chunk, document_to_sample
@@ -139,6 +140,14 @@ def test_a_video_is_a_list_of_frames(processor):
     row = row_of([Chunk("a cat runs", [png(1), DOG])], processor)
     assert [number_of(frame) for frame in row["images"][0]] == [1, 2]
     assert learned(row, processor) == [f"a cat runs{EOC}"]
+
+
+def test_the_end_of_sequence_is_refused_even_if_it_is_named_the_unknown_token_too():
+    """As in GPT-2."""
+    gpt2 = make_processor()
+    assert gpt2.tokenizer.unk_token == gpt2.tokenizer.eos_token
+    with pytest.raises(BadSampleError, match=r"the text contains '<\|endoftext\|>'"):
+        row_of([Chunk("a cat<|endoftext|>", CAT)], gpt2)
 
 
 @pytest.mark.parametrize("field", ["text", "prompt"])

@@ -32,8 +32,9 @@ from transformers_flamingo.training.report import plot_run
 
 HELP = (
     "What helps: train longer; look at the data with `flamingo check` (do the images differ, and does the text depend on them?); "
-    "raise `learning_rate`, or `gate_learning_rate_multiplier` if the gates stay near 0 (`gate/...` in the log); if the images are "
-    "so special that their features are nearly alike, standardize the features."
+    "raise `learning_rate`; standardize the features (`calibrate_features`), unless the log says that it was done; if the gates stay "
+    "near 0 (`gate/...` in the log), let them start open (`cross_attention_zero_init: projections`), or raise "
+    "`gate_learning_rate_multiplier`."
 )
 
 

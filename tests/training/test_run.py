@@ -70,7 +70,12 @@ def test_an_ablation_trains(name, data, tmp_path):
     small = [f"--data.{source.name}.batch_size=1" for source in recipe.data]
     off = ["--eval_strategy", "no", "--save_strategy", "no", "--evaluation_max_rows", "1", "--use_cpu"]
     flamingo_train(
-        ABLATIONS / f"{name}.yaml", data, tmp_path, "--max_steps", "2", "--logging_steps", "1", *small, *off
+        ABLATIONS / f"{name}.yaml",
+        data,
+        tmp_path,
+        *("--max_steps", "2", "--warmup_steps", "1", "--logging_steps", "1"),
+        *small,
+        *off,
     )
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     sources = {key for entry in metrics["log"] for key in entry if key.startswith("loss/")}

@@ -42,8 +42,8 @@ def one_line(capsys) -> str:
     return line
 
 
-# A learning rate that no weight survives
-FATAL = ["--learning_rate", "1e38", "--max_grad_norm", "0", "--save_strategy", "no"]
+# A learning rate that no weight survives. With AdamW it would be refused
+FATAL = ["--optim", "sgd", "--learning_rate", "1e38", "--max_grad_norm", "0", "--save_strategy", "no"]
 
 
 def test_a_training_that_becomes_nan_fails_and_publishes_nothing(tmp_path, recipe, capsys):

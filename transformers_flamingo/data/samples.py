@@ -221,9 +221,12 @@ def _budget(max_length: int, processor: FlamingoProcessor) -> int:
 
 def _refuse_special_tokens(document: list[Chunk], processor: FlamingoProcessor, location: str) -> None:
     tokenizer = processor.tokenizer
-    # The unknown token is not an instruction: text that spells it out is as unknown as it says
+    names = tokenizer.special_tokens_map
     reserved = {*tokenizer.all_special_tokens, processor.image_token, processor.end_of_chunk_token}
-    reserved.discard(tokenizer.unk_token)
+    # The unknown token is not an instruction: text that spells it out is as unknown as it says. Unless it is the
+    # end-of-sequence token too, as in GPT-2
+    if names.get("unk_token") not in [token for name, token in names.items() if name != "unk_token"]:
+        reserved.discard(names.get("unk_token"))
     texts = [""]  # joined across chunks with no marker or end between them: a token may form across the seam
     for chunk in document:
         if chunk.item is not None:

@@ -15,6 +15,7 @@ from .image_use_callback import ImageUseCallback
 from .mixture import DataMixture
 from .optimization import parameter_groups
 from .recipe import Recipe, make_recipe_parser, parse_recipe, read_recipe
+from .recipe_check import check_data, check_recipe
 from .run import run_recipe
 from .sharding import full_state_dict, shard_model
 from .trainer import FlamingoTrainer
@@ -34,7 +35,9 @@ __all__ = [
     "Recipe",
     "add_image_features",
     "build_model",
+    "check_data",
     "check_packing",
+    "check_recipe",
     "full_state_dict",
     "get_last_checkpoint",
     "load_trainable",

@@ -7,12 +7,14 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_type_hints
 
+import numpy as np
 from datasets import Dataset, IterableDataset
 from huggingface_hub.dataclasses import type_validator
 from transformers import TrainingArguments
 
 from ..configuration_flamingo import FlamingoConfig
-from ..data import FORMATS, Reader
+from ..data import FORMATS, Chunk, Reader, document_to_sample
+from ..processing_flamingo import FlamingoProcessor
 from ..utils.redaction import redact, redact_values
 from .recipe_file import show, suggest
 
@@ -271,6 +273,30 @@ class DataSource:
                 "mixture, so the run was stopped. Check `path` and `split`, or remove the source."
             )
         return rows
+
+    def make_sample(
+        self, document: list[Chunk], processor: FlamingoProcessor, rng: np.random.Generator, location: str
+    ) -> dict[str, Any]:
+        """
+        Turn a document of this source into a sample to train on, with [`~data.document_to_sample`] and the fields above.
+
+        Args:
+            document, processor, rng, location: As there.
+
+        Raises:
+            BadSampleError: nothing can be learned from it.
+        """
+        return document_to_sample(
+            document,
+            processor,
+            rng,
+            location=location,
+            max_length=self.max_length,
+            max_images=self.max_images,
+            leading_space_probability=self.leading_space_probability,
+            next_image_probability=self.next_image_probability,
+            append_eos=self.append_eos,
+        )
 
 
 class DefaultSize(int):

@@ -1,12 +1,15 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Build the model that a recipe trains."""
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoModelForCausalLM, AutoProcessor, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, BitsAndBytesConfig, PreTrainedConfig
 
+from ..configuration_flamingo import FlamingoConfig
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.loading import check_name, check_weights
@@ -49,15 +52,69 @@ def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoPro
     return model, processor
 
 
-def _load_saved(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoProcessor]:
-    check_name(arguments.model)
+def build_processor(arguments: ModelArguments) -> FlamingoProcessor:
+    """
+    Build the processor of the model of a recipe. No weights are read.
+
+    Args:
+        arguments ([`ModelArguments`]): The model of the recipe.
+
+    Raises:
+        ValueError, OSError: a model or a backbone cannot be used.
+    """
+    if arguments.model is not None:
+        _check_saved(arguments.model)
+        return AutoProcessor.from_pretrained(arguments.model)
+    vision, text = find_backbone(arguments.vision, "vision"), find_backbone(arguments.text, "text")
+    return FlamingoProcessor.from_vision_text_pretrained(vision, text)
+
+
+def read_text_config(arguments: ModelArguments) -> PreTrainedConfig:
+    """
+    Read the configuration of the language model of a recipe. No weights are read.
+
+    Args:
+        arguments ([`ModelArguments`]): The model of the recipe.
+    """
+    if arguments.model is not None:
+        return AutoConfig.from_pretrained(arguments.model).get_text_config()
+    known = {f.name for f in fields(FlamingoConfig)}
+    changes = {
+        name.removeprefix("text_"): value
+        for name, value in (arguments.model_config or {}).items()
+        if name.startswith("text_") and name not in known
+    }
+    return AutoConfig.from_pretrained(find_backbone(arguments.text, "text"), **changes).get_text_config()
+
+
+def find_backbone(name: str, kind: Literal["vision", "text"]) -> str:
+    """
+    Return the folder or Hub name of a backbone that a recipe names, and check its files if it is a folder.
+
+    Args:
+        name (`str`): Its name, folder or Hub name.
+        kind (`str`): `"vision"` or `"text"`.
+
+    Raises:
+        ValueError, OSError: it does not exist, or its files are damaged.
+    """
+    path = plugin_path({"vision": VISION_BACKBONES, "text": TEXT_BACKBONES}[kind], name)
+    check_name(path)
+    return path
+
+
+def _check_saved(model: str) -> None:
+    check_name(model)
     for name, content, remedy in (
         ("adapter_config.json", "adapters", "load them with `peft.PeftModel.from_pretrained` and merge them"),
         (TRAINABLE_NAME, "the trained parameters", "load them with `load_trainable`, and save the model"),
     ):
-        if (Path(arguments.model) / name).is_file():
-            raise ValueError(f"{arguments.model!r} has only {content}. To train it further, first {remedy}.")
-    processor = AutoProcessor.from_pretrained(arguments.model)
+        if (Path(model) / name).is_file():
+            raise ValueError(f"{model!r} has only {content}. To train it further, first {remedy}.")
+
+
+def _load_saved(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoProcessor]:
+    processor = build_processor(arguments)
     quantization = _make_quantization_config(arguments.quantization)
     options = {} if quantization is None else {"quantization_config": quantization}
     model, info = FlamingoModel.from_pretrained(
@@ -68,11 +125,8 @@ def _load_saved(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoProce
 
 
 def _join_backbones(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoProcessor]:
-    vision = plugin_path(VISION_BACKBONES, arguments.vision)
-    text = plugin_path(TEXT_BACKBONES, arguments.text)
-    check_name(vision)
-    check_name(text)
-    processor = FlamingoProcessor.from_vision_text_pretrained(vision, text)
+    vision, text = find_backbone(arguments.vision, "vision"), find_backbone(arguments.text, "text")
+    processor = build_processor(arguments)
     options = {
         "image_token_id": processor.image_token_id,
         "end_of_chunk_token_id": processor.end_of_chunk_token_id,

@@ -94,7 +94,7 @@ def choose_best_metric(args: FlamingoTrainingArguments, eval_dataset: Any, *, ha
 
     Args:
         args ([`FlamingoTrainingArguments`]): `metric_for_best_model` is completed in place.
-        eval_dataset: The evaluation dataset of the trainer, or a dictionary of datasets.
+        eval_dataset: The evaluation dataset of the trainer, or a dictionary of datasets or of the [`DataSource`]s of held-out data.
         has_own_metrics (`bool`, *optional*, defaults to `False`):
             Whether the trainer has a `compute_metrics`, whose metrics are not known in advance.
 
@@ -115,8 +115,9 @@ def choose_best_metric(args: FlamingoTrainingArguments, eval_dataset: Any, *, ha
         )
     names = []
     for name, rows in eval_dataset.items() if isinstance(eval_dataset, dict) else [("", eval_dataset)]:
-        kinds = ["loss", *SCORES] if isinstance(rows, GenerationEvalDataset) else ["loss"]
-        kinds += [f"blind_{kind}" for kind in kinds if isinstance(rows, GenerationEvalDataset)]
+        is_generated = isinstance(rows, GenerationEvalDataset | DataSource)
+        kinds = ["loss", *SCORES] if is_generated else ["loss"]
+        kinds += [f"blind_{kind}" for kind in kinds if is_generated]
         names += [f"{name}_{kind}" if name else kind for kind in kinds]
     if metric.removeprefix("eval_") in names:
         return

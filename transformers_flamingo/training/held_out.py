@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from ..data import BadSampleError, blank_image, document_to_sample, row_location
+from ..data import BadSampleError, Chunk, blank_image, document_to_sample, row_location
 from ..data.data_collator import FlamingoDataCollator
 from ..evaluation.metrics import exact_match, word_f1
 from ..processing_flamingo import FlamingoProcessor
@@ -63,10 +63,7 @@ class GenerationEvalDataset(torch.utils.data.Dataset):
         max_rows: int | None = None,
         skip_bad_samples: bool = False,
     ):
-        if source.streaming:
-            raise ValueError(
-                f"Data source {source.name!r} is streamed, but held-out rows are chosen from the whole source. Remove `streaming`."
-            )
+        refuse_stream(source)
         self.source = source
         self.processor = processor
         self.is_blind = False
@@ -84,22 +81,9 @@ class GenerationEvalDataset(torch.utils.data.Dataset):
         if not self.samples:
             raise ValueError(f"Data source {source.name!r}: none of {count} rows can be used for evaluation.")
 
-    def _render(self, document: list, location: str) -> dict[str, Any]:
+    def _render(self, document: list[Chunk], location: str) -> dict[str, Any]:
         """Render a document, and check that it can be evaluated."""
-        sample = document_to_sample(
-            document,
-            self.processor,
-            np.random.default_rng(0),
-            location=location,
-            max_length=self.source.max_length,
-            max_images=self.source.max_images,
-            leading_space_probability=float(self.source.leading_space_probability > 0.5),
-        )
-        if sample["supervised"][-1][0] == 0:
-            raise BadSampleError(
-                f"{location}: the text {sample['text']!r:.80} has no image and no prompt before it to generate it from. Remove "
-                "the row."
-            )
+        sample = make_held_out_sample(self.source, document, self.processor, location)
         try:  # so that the error comes now instead of in the middle of the training
             FlamingoDataCollator(self.processor)([sample])
         # Each image processor has its own types of errors for the images that it does not take
@@ -127,6 +111,49 @@ class GenerationEvalDataset(torch.utils.data.Dataset):
         prompt = sample["text"][:start]
         reference = sample["text"][start:end].removesuffix(self.processor.end_of_chunk_token).strip()
         return EvalPrompt(prompt, sample["images"], reference)
+
+
+def refuse_stream(source: DataSource) -> None:
+    """
+    Check that the rows of a held-out source can be chosen.
+
+    Raises:
+        ValueError: the source is streamed.
+    """
+    if source.streaming:
+        raise ValueError(
+            f"Data source {source.name!r} is streamed, but held-out rows are chosen from the whole source. Remove `streaming`."
+        )
+
+
+def make_held_out_sample(
+    source: DataSource, document: list[Chunk], processor: FlamingoProcessor, location: str
+) -> dict[str, Any]:
+    """
+    Turn a document of a held-out source into a sample to evaluate on, without randomness: see [`GenerationEvalDataset`].
+
+    Args:
+        source ([`DataSource`]): The source.
+        document, processor, location: As in [`~data.document_to_sample`].
+
+    Raises:
+        BadSampleError: there is nothing to learn from it, or nothing to generate its last text from.
+    """
+    sample = document_to_sample(
+        document,
+        processor,
+        np.random.default_rng(0),
+        location=location,
+        max_length=source.max_length,
+        max_images=source.max_images,
+        leading_space_probability=float(source.leading_space_probability > 0.5),
+    )
+    if sample["supervised"][-1][0] == 0:
+        raise BadSampleError(
+            f"{location}: the text {sample['text']!r:.80} has no image and no prompt before it to generate it from. Remove "
+            "the row."
+        )
+    return sample
 
 
 def _blank(image: Any) -> Any:

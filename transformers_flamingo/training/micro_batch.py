@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from datasets import Dataset
 
-from ..data import BadSampleError, Reader, document_to_sample, row_location
+from ..data import BadSampleError, Reader, row_location
 from ..data.data_collator import FlamingoDataCollator
 from ..processing_flamingo import FlamingoProcessor
 from .arguments import DataSource, MixtureStrategy
@@ -170,17 +170,8 @@ class MicroBatchBuilder:
             row = next(candidates)
             location = row_location(row)
             try:
-                sample = document_to_sample(
-                    self.reader.read(row),
-                    self.processor,
-                    np.random.default_rng([self.settings.seed, self.index, slot]),
-                    location=location,
-                    max_length=self.source.max_length,
-                    max_images=self.source.max_images,
-                    leading_space_probability=self.source.leading_space_probability,
-                    next_image_probability=self.source.next_image_probability,
-                    append_eos=self.source.append_eos,
-                )
+                rng = np.random.default_rng([self.settings.seed, self.index, slot])
+                sample = self.source.make_sample(self.reader.read(row), self.processor, rng, location)
                 return sample, location
             except BadSampleError as error:
                 self._skip_or_raise(str(error), skipped, error)

@@ -196,6 +196,32 @@ def _check_references(text: str, name: str) -> None:
             )
 
 
+def is_recipe(name: str) -> bool:
+    """
+    Tell whether a name is that of a recipe: a YAML file, or a recipe that is shipped or registered. Otherwise it leads to data.
+
+    Raises:
+        FileNotFoundError: it is neither.
+    """
+    if name.lower().endswith((".yaml", ".yml")):
+        return True
+    if os.path.isfile(RECIPES / f"{name}.yaml") or name in plugins.find_plugins(plugins.RECIPES):
+        return True
+    if os.path.exists(name) or "://" in name or re.search(r"[*?\[]", name):
+        return False
+    is_path = "/" in name or os.path.splitext(name)[1]
+    hint = plugins.install_hint(plugins.RECIPES, name) or ("" if is_path else suggest(name, _recipe_names()))
+    raise FileNotFoundError(
+        f"There is no recipe and no file or folder {show(name)}.{hint} Give a YAML file or the name of a recipe, or a data file, a "
+        "pattern or a folder."
+    )
+
+
+def _recipe_names() -> list[str]:
+    shipped = sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml"))
+    return [*shipped, *plugins.find_plugins(plugins.RECIPES)]
+
+
 def read_recipe_file(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
     """
     Read a recipe, merged into the one that it names as its `base`.
@@ -214,14 +240,12 @@ def read_recipe_file(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
     elif not os.path.isfile(path) and str(path) in plugins.find_plugins(plugins.RECIPES):
         path = Path(plugins.plugin_path(plugins.RECIPES, str(path)))
     if not os.path.isfile(path):
-        shipped = sorted(p.relative_to(RECIPES).with_suffix("").as_posix() for p in RECIPES.rglob("*.yaml"))
-        shipped += plugins.find_plugins(plugins.RECIPES)
         kind = (
             "it is a folder, a pipe or a device instead of a file" if os.path.exists(path) else "no such file exists"
         )
         raise FileNotFoundError(
             f"There is no recipe {name}: {kind}.{plugins.install_hint(plugins.RECIPES, str(path))} Give a YAML file, or the name "
-            f"of a recipe: {', '.join(shipped)}."
+            f"of a recipe: {', '.join(_recipe_names())}."
         )
     with open(path, "rb") as file:
         content = file.read(MAX_BYTES + 1)

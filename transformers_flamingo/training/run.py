@@ -2,7 +2,6 @@
 """Run a recipe: `flamingo train`."""
 
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ from transformers.utils import logging
 from ..saving_flamingo import write_json, write_text
 from ..utils.folders import call_on_main_process
 from ..utils.redaction import explain
-from .arguments import DataSource
 from .build import build_model
 from .checkpointing import get_last_checkpoint, lock_output
 from .held_out import GenerationEvalDataset
 from .held_out_evaluation import SAMPLES_NAME
 from .mixture import DataMixture
 from .recipe import Recipe
+from .recipe_check import limit_max_length
 from .trainer import FlamingoTrainer
 
 
@@ -102,12 +101,6 @@ def _run(recipe: Recipe) -> dict[str, Any]:
     if args.push_to_hub:
         trainer.push_to_hub()
     return metrics
-
-
-def limit_max_length(source: DataSource, positions: int | None) -> DataSource:
-    """Return a source whose rows fit into the positions of the language model."""
-    limits = [limit for limit in (source.max_length, positions) if limit is not None]
-    return replace(source, max_length=min(limits)) if limits else source
 
 
 def _last_scores(trainer: FlamingoTrainer) -> dict[str, float]:

@@ -2,7 +2,6 @@
 """The stock `Trainer`, extended by mixtures of datasets and exact resuming."""
 
 import copy
-import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -37,8 +36,10 @@ from .mixture import DataMixture
 from .optimization import parameter_groups
 from .publishing import PublishingMixin
 from .run_state import DataPosition, RunState, data_seed
+from .schedule_checks import check_schedule, count_epoch_steps, find_doubts
 from .sharding import shard_model
 from .statistics import count_rows
+from .text_checks import check_held_out_texts, check_texts
 
 
 logger = logging.get_logger(__name__)
@@ -86,10 +87,14 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
     **A training that fails stops** with an error after `max_non_finite_steps` steps with a NaN or infinite loss. Weights that
     are NaN or infinite are never saved, so what was saved before stays, and nothing is published.
 
+    **A look before the first step.** A schedule that cannot work is an error ([`check_schedule`]). With a mixture, some texts of each
+    source are read: too many words that the tokenizer does not know are an error, and more answers than steps a warning
+    ([`check_texts`] says how many rows are read). `flamingo check` reads all rows.
+
     **Optimizer.** It has the groups of [`parameter_groups`]: frozen weights do not have optimizer state.
 
     Raises:
-        ValueError: arguments contradict the mixture, or have no effect on it.
+        ValueError: arguments contradict the mixture, or have no effect on it, or the schedule cannot work.
     """
 
     args: FlamingoTrainingArguments
@@ -116,6 +121,7 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
         if self.mixture is not None:
             check_arguments_for_mixture(args, self.mixture.sources)
             self._adapt_arguments(args)
+            self._check_schedule(args, args.max_steps, model, kwargs.get("optimizers"))
         elif train_dataset is not None:
             check_arguments_without_mixture(args)
         choose_best_metric(args, eval_dataset, has_own_metrics=kwargs.get("compute_metrics") is not None)
@@ -173,14 +179,20 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
 
     def _count_steps(self, args: FlamingoTrainingArguments) -> int:
         """Count the optimizer steps of `num_train_epochs` passes over the only source."""
-        source, *others = self.mixture.sources
-        if others or source.streaming:
-            raise ValueError(
-                "`max_steps` is not given, and the length of an epoch is known only for a single source that is not streamed, "
-                f"but the mixture has {[source.name for source in self.mixture.sources]}. Set `max_steps`."
-            )
-        rows_per_step = source.batch_size * self._steps_per_source * args.world_size
-        return math.ceil(args.num_train_epochs * len(self.mixture.rows[0]) / rows_per_step)
+        source, rows = self.mixture.sources[0], self.mixture.rows[0]
+        num_rows = None if source.streaming else len(rows)
+        return count_epoch_steps(args, self.mixture.sources, num_rows, self._steps_per_source)
+
+    @staticmethod
+    def _check_schedule(args: FlamingoTrainingArguments, max_steps: int, model: Any, optimizers: Any) -> None:
+        """Refuse a schedule that cannot work, before anything is computed, and warn of one that is hardly meant."""
+        names = [name for name, _ in model.named_parameters()] if isinstance(model, nn.Module) else ["attn_gate"]
+        has_gates = any(name.endswith(("attn_gate", "ffn_gate")) for name in names)
+        has_own_optimizer = optimizers is not None and optimizers[0] is not None
+        check_schedule(args, max_steps, has_own_optimizer=has_own_optimizer, has_gates=has_gates)
+        if args.should_log:
+            for doubt in find_doubts(args, max_steps):
+                logger.warning(doubt)
 
     # Data.
 
@@ -415,11 +427,16 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
             trial, ignore_keys_for_eval (*optional*): See `Trainer.train`.
 
         Raises:
-            ValueError: the checkpoint is not complete, there is none, or it is of a run with other data. Or the training failed.
+            ValueError: the checkpoint is not complete, there is none, or it is of a run with other data; too much of what would be
+                learned is unknown to the tokenizer; or the training failed.
             OSError: another process trains into `output_dir`, or it cannot be written.
         """
         with lock_output(self.args.output_dir) if self.is_world_process_zero() else nullcontext():
             checkpoint = self._find_checkpoint(resume_from_checkpoint)
+            if self.mixture is not None:
+                check_texts(self.mixture, self.args, self.args.max_steps, self._steps_per_source)
+                if self.args.should_log:
+                    check_held_out_texts(self.eval_dataset)
             if self.mixture is not None and any(source.cache_features for source in self.mixture.sources):
                 self._cache_features()
             if checkpoint is None:
@@ -443,6 +460,8 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
         """Return what `Trainer.set_initial_training_values` does, with 0 epochs if all steps are already done."""
         num_train_epochs, *others = super().set_initial_training_values(args, dataloader)
         max_steps = others[-1]
+        if self.mixture is None:  # whose number of steps was not known before
+            self._check_schedule(args, max_steps, self._unwrapped(), (self.optimizer,))
         # Resumed from the checkpoint of its last step, the stock loop would take one step more
         return (0 if self._run_state.steps_before >= max_steps else num_train_epochs, *others)
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Names of tensors in messages."""
+"""Names and numbers in messages."""
 
 from collections.abc import Iterable
 
@@ -18,3 +18,17 @@ def summarize_names(names: Iterable[str], limit: int = 4) -> str:
     names = [name if len(name) <= 200 else name[:200] + "..." for name in names]
     more = f", and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more if names else "none"
+
+
+def count_of(number: int, noun: str) -> str:
+    """
+    Write a number with its noun.
+
+    Args:
+        number (`int`): The number.
+        noun (`str`): The noun, whose plural has an `s`.
+
+    Returns:
+        `str`: Such as `"1 row"` or `"1,000 rows"`.
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
