@@ -202,9 +202,13 @@ def score_chat(scorer: Scorer) -> tuple[dict[str, Any], list[Row]]:
     names, tokenizer = [row["name"] for row in rows], scorer.processor.tokenizer
     content = [{"type": "image"}, {"type": "text", "text": CHAT_QUESTION}]
     prompts = {"flamingo": scorer.processor.apply_chat_template([{"role": "user", "content": content}])}
-    if tokenizer.chat_template:
+    # Not that of the processor's tokenizer: saving a processor replaces it by the processor's own
+    own = scorer.data / "smollm2" / "chat_template.jinja"
+    if own.is_file():
         turn = {"role": "user", "content": scorer.processor.image_token + CHAT_QUESTION}
-        prompts["language_model"] = tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
+        prompts["language_model"] = tokenizer.apply_chat_template(
+            [turn], chat_template=own.read_text(encoding="utf-8"), tokenize=False, add_generation_prompt=True
+        )
     scores, details = {}, []
     for template, text in prompts.items():
         given = {
