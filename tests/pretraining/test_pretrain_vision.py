@@ -103,6 +103,8 @@ def test_parts_that_do_not_fit_are_refused(tmp_path, pairs):
 
     vision("12 rows and 13 in a batch", batch_size=13)
     vision("`per_device_train_batch_size` is 1, but a caption is contrasted with the others", batch_size=1)
+    resnet = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8], "depths": [1], "layer_type": "basic"}
+    vision("The vision tower is a resnet, whose configuration has no `hidden_size`", vision_config=resnet)
     vision("the text tower has 16 positions", max_length=17)
     vision("but the model embeds 20", text_config={**TOWERS["text_config"], "vocab_size": 20})
     tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")

@@ -94,6 +94,12 @@ def _join_towers(arguments: VisionPretrainingArguments, tokenizer: PreTrainedTok
         model = AutoModel.from_pretrained(arguments.vision)
     else:
         vision = _load_tower("vision", arguments.vision, arguments.vision_config)
+        if getattr(vision.config, "hidden_size", None) is None:
+            raise ValueError(
+                f"The vision tower is a {vision.config.model_type}, whose configuration has no `hidden_size`. "
+                "`VisionTextDualEncoderModel`, which projects both towers, needs one, so a convolutional network cannot be "
+                "pretrained here. Choose a transformer such as `clip_vision_model` or `vit`."
+            )
         text = _load_tower("text", arguments.text, arguments.text_config, tokenizer)
         config = VisionTextDualEncoderConfig.from_vision_text_configs(
             vision.config, text.config, projection_dim=arguments.projection_dim
