@@ -5,7 +5,7 @@ import logging
 
 import pytest
 import torch
-from factory import IMAGE_SIZE, prompt, random_images, tiny_flamingo
+from factory import IMAGE_SIZE, TEXT_CONFIGS, prompt, random_images, tiny_config, tiny_flamingo
 from flamingos import assert_close, far, run
 from hypothesis import given
 from hypothesis import strategies as st
@@ -203,6 +203,16 @@ def test_a_new_model_ignores_images_where_something_is_zero(zero, gating):
     plain = model.language_model(ids).logits
     assert model.ignores_images() == torch.equal(logits, plain) == (zero == "projections" or gating == "tanh")
     assert far(logits[0], logits[1]) != model.ignores_images()
+
+
+@pytest.mark.parametrize("zero", ["gates", "projections"])
+@pytest.mark.parametrize("text", TEXT_CONFIGS)
+def test_every_new_model_is_its_language_model_bit_for_bit(text, zero):
+    torch.manual_seed(0)
+    model = FlamingoModel(tiny_config(text, cross_attention_zero_init=zero)).eval()
+    model.calibrate_features(random_images(4, 1))
+    ids = prompt("aIbcd", "abIcd")
+    assert torch.equal(run(model, ids, random_images(2, 1)).logits, run(model.language_model, ids).logits)
 
 
 def test_images_that_hardly_differ_are_learned():
