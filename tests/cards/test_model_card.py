@@ -2,7 +2,7 @@
 import re
 
 import torch
-from factory import tiny_config, tiny_flamingo
+from factory import random_images, tiny_config, tiny_flamingo
 from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,6 +51,14 @@ def test_a_card_says_what_the_model_itself_says():
     assert re.search(r"\| language model \| [\d,]+ \| gpt2, 3 layers of width 32 \|", card.text)
     assert "| gated blocks | before decoder layers 0, 1, 2;" in card.text
     assert not any(heading in card.text for heading in HEADINGS.values())
+
+
+def test_a_card_says_that_features_are_standardized():
+    model = tiny_flamingo(gates=0.0)
+    assert "standardized" not in FlamingoModelCardData.from_model(model).to_model_card().text
+    model.calibrate_features(random_images(4, 1))
+    text = FlamingoModelCardData.from_model(model).to_model_card().text
+    assert "of width 24; patches alone, standardized by those of training images" in text
 
 
 def test_a_full_card():

@@ -103,7 +103,8 @@ class FlamingoModelCardData:
             if frames
             else "without embeddings of their place",
             "vision features": f"of width {config.vision_hidden_size}; "
-            + {"default": "patches alone", "full": "the class token too"}[config.vision_feature_select_strategy],
+            + {"default": "patches alone", "full": "the class token too"}[config.vision_feature_select_strategy]
+            + (", standardized by those of training images" if config.resampler_feature_positions else ""),
             "token ids": f"{config.image_token_id} of an image, {config.end_of_chunk_token_id} of the end of a chunk",
             "dtype": str(model.dtype).removeprefix("torch."),
         }
