@@ -24,7 +24,7 @@ BLOCK = "starts"
 
 STARTS = ("gates", "projections", "gates x20")
 FEATURES = ("raw", "standardized")
-# Without statistics of the training images; only in the setting whose features have the largest common mean
+# Without statistics of the training images: experiments of `start_training.TRANSFORMS`, in one setting
 EXPERIMENTS = ("minus batch mean", "minus image mean", "minus learned")
 LANGUAGE_MODELS = ("frozen", "trained")
 SEEDS = (0, 1, 2)
