@@ -1,0 +1,184 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""`benchmarks/real_pictures/starts.py`: which arms there are, which are skipped, the tables, and an arm of two steps."""
+
+import importlib
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "real_pictures"
+pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="the source distribution has no benchmarks")
+
+MODULES = ("packages", "pictures", "neighbors", "prepare", "score", "start_training", "starts")
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    """The scripts of the folder as modules, which other tests do not see under their short names."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.syspath_prepend(FOLDER)
+        others = {name: sys.modules.pop(name) for name in MODULES if name in sys.modules}
+        yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
+        for name in MODULES:
+            sys.modules.pop(name, None)
+        sys.modules.update(others)
+
+
+def result(own: float, other: float, before: float = 2.0) -> dict:
+    """Make what an arm measured. The unseen house is .5 worse."""
+    return {
+        "before": before,
+        "train": {"own": own, "other": other},
+        "unseen": {"own": own + 0.5, "other": other + 0.5},
+        "steps": 1,
+        "seconds": 0.1,
+    }
+
+
+def test_every_arm_is_there_once_and_the_first_seed_comes_first(scripts):
+    arms = list(scripts.starts.all_arms())
+    # Six settings of 3 starts x 2 features x 2 language models x 3 seeds, and the experiments: 2 x 3 x 2 x 3
+    assert len(arms) == len(set(arms)) == 6 * 36 + 36
+    assert {arm.seed for arm in arms[:12]} == {0} and {arm.setting for arm in arms[:72]} == {"miniature"}
+    assert {arm.setting for arm in arms} == set(scripts.start_training.SETTINGS)
+    assert {arm.features for arm in arms} == {"raw", "standardized", *scripts.start_training.TRANSFORMS}
+
+
+def test_arms_are_selected_by_their_fields(scripts):
+    select = scripts.starts.select_arms
+    (arm,) = select(
+        ["setting=smollm2", "images=300", "seed=0", "language_model=frozen", "features=raw", "start=gates"]
+    )
+    assert arm == scripts.starts.Arm("smollm2", 300, "frozen", "gates", "raw", 0)
+    assert len(select(["setting=own_tower,smollm2", "seed=1,2"])) == 2 * 2 * 24
+    with pytest.raises(ValueError, match="`--only color=red` names no field of an arm. Fields are features, images"):
+        select(["color=red"])
+    with pytest.raises(ValueError, match="`--only images=30`: no arm has images '30', but 300, 3000"):
+        select(["images=30"])
+
+
+def test_what_is_in_the_file_does_not_run_again(scripts, tmp_path, monkeypatch):
+    starts, path = scripts.starts, tmp_path / "results" / "lines.jsonl"
+    arms = starts.select_arms(["setting=miniature", "images=300", "seed=0", "features=raw", "start=gates"])
+    assert len(arms) == 2 and starts.read_lines(path) == []
+    ran = []
+
+    def train_arm(material, setting, **options):
+        ran.append((material, options))
+        return result(1.0, 1.5)
+
+    monkeypatch.setattr(scripts.start_training, "train_arm", train_arm)
+    monkeypatch.setattr(scripts.start_training.Workshop, "make", lambda self, *made_for: made_for)
+    starts.append_line(path, arms[0], result(1.0, 1.5))
+    options = [str(tmp_path), "--results", str(path), "--only", "setting=miniature", "images=300", "seed=0"]
+    monkeypatch.setattr("sys.argv", ["starts.py", *options, "features=raw", "start=gates"])
+    starts.main()
+    fields = {"language_model": "trained", "start": "gates", "features": "raw", "seed": 0}
+    assert ran == [(("miniature", 300), fields)]
+    starts.main()
+    assert len(ran) == 1 and starts.missing_arms(arms, starts.read_lines(path)) == []
+    assert starts.read_lines(path)[1] == {**asdict(arms[1]), **result(1.0, 1.5)}
+
+
+def test_broken_and_repeated_lines_are_errors(scripts, tmp_path):
+    path, (arm, *_) = tmp_path / "lines.jsonl", scripts.starts.all_arms()
+    scripts.starts.append_line(path, arm, result(1, 2))
+    scripts.starts.append_line(path, arm, result(1, 2))
+    with pytest.raises(ValueError, match=r"Line 2 of .* repeats an arm: Arm\(setting='miniature', images=300"):
+        scripts.starts.read_lines(path)
+    path.write_text('{"setting": "minia')
+    with pytest.raises(ValueError, match=r"Line 1 of .* is not the result of an arm .* its arm runs again"):
+        scripts.starts.read_lines(path)
+
+
+def test_tables_of_given_lines(scripts, tmp_path, monkeypatch):
+    starts = scripts.starts
+    gates = starts.Arm("miniature", 300, "frozen", "gates", "raw", 0)
+    projections = replace(gates, start="projections")
+    measured = {
+        gates: result(1.5, 1.75),
+        replace(gates, seed=1): result(1.0, 2.0),
+        projections: result(1.25, 2.25),
+        replace(projections, seed=1): result(1.125, 2.0),
+        replace(projections, seed=2): result(0.5, 2.0),  # has no arm to be compared with
+    }
+    path, page = tmp_path / "lines.jsonl", tmp_path / "page.md"
+    for arm, values in measured.items():
+        starts.append_line(path, arm, values)
+    page.write_text("before\n<!-- real-pictures starts -->\n<!-- end -->\nafter\n")
+    monkeypatch.setattr("sys.argv", ["starts.py", "--results", str(path), "--table", str(page)])
+    starts.main()
+    assert page.read_text() == (
+        "before\n<!-- real-pictures starts -->\n"
+        "| setting | images | language model | start | features | seeds | before | train: own image | another | difference "
+        "| unseen house: own image | another | difference |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        "| miniature | 300 | frozen | gates | raw | 2 | 2.00 | 1.25 | 1.88 | 0.62 (0.25 to 1.00) "
+        "| 1.75 | 2.38 | 0.62 (0.25 to 1.00) |\n"
+        "| miniature | 300 | frozen | projections | raw | 3 | 2.00 | 0.96 | 2.08 | 1.12 (0.88 to 1.50) "
+        "| 1.46 | 2.58 | 1.12 (0.88 to 1.50) |\n\n"
+        "| setting | images | language model | features or start | better than | pairs | train: lower in | mean change "
+        "| unseen house: lower in | mean change |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        "| miniature | 300 | frozen | projections | gates | 2 | 1 | -0.06 | 1 | -0.06 |\n"
+        "<!-- end -->\nafter\n"
+    )
+
+
+def test_the_committed_results_are_of_arms_of_the_grid(scripts):
+    arms = {scripts.starts.Arm.of_line(line) for line in scripts.starts.read_lines(scripts.starts.RESULTS)}
+    assert arms and arms <= set(scripts.starts.all_arms())
+    log = FOLDER.parents[1] / "docs" / "real-pictures-log.md"
+    lines = scripts.starts.read_lines(scripts.starts.RESULTS)
+    assert scripts.starts.format_tables(lines) in log.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def material(scripts):
+    """Rows of 6 names with features that have a large common mean."""
+    training = scripts.start_training
+    rows = [[2, 1, 3 + number, 0] for number in range(6)]
+    torch.manual_seed(0)
+    features = 50 * torch.randn(1, 4, 8) + torch.randn(6, 4, 8)
+    ids = torch.tensor(rows)
+    labels = ids.clone()
+    labels[:, :2] = -100
+    parts = training.Rows(features, ids, torch.ones_like(ids), labels)
+    return training.Material(parts, parts, training.train_text(rows, 9, end=0, steps=2), marker=1, end=0)
+
+
+def test_every_arm_begins_as_its_language_model_and_trains(scripts, material):
+    training = scripts.start_training
+    setting = training.Setting(None, steps=2)
+    with torch.no_grad():
+        texts = {name: getattr(material.train, name) for name in ("input_ids", "attention_mask", "labels")}
+        alone = material.language_model(**texts).loss.item()
+    weights = {name: tensor.clone() for name, tensor in material.language_model.state_dict().items()}
+    for start in scripts.starts.STARTS:
+        for features in (*scripts.starts.FEATURES, *scripts.starts.EXPERIMENTS):
+            options = {"language_model": "trained", "start": start, "features": features, "seed": 0}
+            measured = training.train_arm(material, setting, **options)
+            assert measured["before"] == pytest.approx(alone, abs=1e-4)
+            assert measured["train"] == measured["unseen"] and measured["train"]["own"] < alone
+            again = training.train_arm(material, setting, **options)
+            assert {**again, "seconds": 0} == {**measured, "seconds": 0}
+            assert json.dumps(measured)
+    assert all(tensor.equal(weights[name]) for name, tensor in material.language_model.state_dict().items())
+
+
+def test_transforms_center_without_statistics(scripts):
+    features = torch.tensor([[[1.0], [3.0]], [[5.0], [11.0]]])  # two images, two positions
+    centering = {name: make((2, 1)) for name, make in scripts.start_training.TRANSFORMS.items()}
+    assert centering["minus batch mean"](features).flatten().tolist() == [-2, -4, 2, 4]
+    assert centering["minus image mean"](features).flatten().tolist() == [-1, 1, -3, 3]
+    assert centering["minus learned"](features).equal(features)
+    # In evaluation the running mean: the first batch as it is, then a tenth of each
+    batch = centering["minus batch mean"]
+    assert batch(features + 10).flatten().tolist() == [-2, -4, 2, 4]
+    assert batch.eval()(features).flatten().tolist() == pytest.approx([-3, -5, 1, 3])
