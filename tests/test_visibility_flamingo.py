@@ -96,9 +96,9 @@ def test_packed_documents_are_not_cached():
 def test_padding_marks_no_image(text, mask, phi):
     model, ids = shared_model(), prompt(text)
     attention_mask = torch.tensor([[int(c) for c in mask]])
-    assert compute_media_index(model._find_markers(ids, None, attention_mask)).tolist() == [phi]
+    assert compute_media_index(model.find_markers(ids, None, attention_mask)).tolist() == [phi]
     embeds = model.get_input_embeddings()(ids)
-    assert compute_media_index(model._find_markers(None, embeds, attention_mask)).tolist() == [phi]
+    assert compute_media_index(model.find_markers(None, embeds, attention_mask)).tolist() == [phi]
     assert_close(
         run(model, ids, random_images(1, 1), attention_mask=attention_mask).logits[attention_mask.bool()],
         run(model, prompt("aIb"), random_images(1, 1)).logits[0],

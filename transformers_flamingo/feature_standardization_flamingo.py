@@ -25,9 +25,8 @@ import torch
 from torch import nn
 from transformers.utils import logging
 
-from .checks_flamingo import check_finite, check_tensors
 from .configuration_flamingo import FlamingoConfig
-from .image_features_flamingo import expand_frame_mask
+from .image_features_flamingo import as_frames
 
 
 logger = logging.get_logger(__name__)
@@ -46,7 +45,7 @@ class FlamingoFeatureStandardization(nn.Module):
     Subtract the mean of the training images from features, and divide by their scale.
 
     Args:
-        config ([`FlamingoConfig`]): `resampler_feature_positions` is `G`; with 0 there are no statistics.
+        config ([`FlamingoConfig`]): `resampler_feature_positions` is `G`; 0 stands for none.
 
     Attributes:
         mean (`torch.FloatTensor` of shape `(G, Dv)`, *optional*): Mean over the images. `None` leaves features as they are.
@@ -59,11 +58,6 @@ class FlamingoFeatureStandardization(nn.Module):
         self.register_buffer("scale", None)
         if config.resampler_feature_positions > 0:
             self.allocate(torch.Size([config.resampler_feature_positions, config.vision_hidden_size]))
-
-    @property
-    def num_positions(self) -> int:
-        """Return `G`, the number of positions that have a mean, or 0 without statistics."""
-        return 0 if self.mean is None else len(self.mean)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Standardize features `(M, F, P, Dv)`, in float32 at least: the common part may be a hundred times the rest."""
@@ -218,12 +212,12 @@ class FlamingoFeatureStandardizationMixin:
                     f"`batches` has a {type(batch).__name__}, but `calibrate_features` reads batches as `forward` takes them: "
                     "dictionaries with `pixel_values` or `mm_encoder_outputs`. Pass a `DataLoader` with a collator."
                 )
-            features = self._read_features(batch)
+            features = self._select_real_features(batch)
             if features is not None:
                 statistics.add(features)
             if statistics.num_images >= max_images:
                 break
-        self._set_feature_statistics(*statistics.compute())
+        self.set_feature_statistics(*statistics.compute())
         return statistics.num_images
 
     def ignores_images(self) -> bool:
@@ -233,48 +227,53 @@ class FlamingoFeatureStandardizationMixin:
             for block in self.gated_cross_attention
         )
 
-    def _read_features(self, batch: Mapping[str, Any]) -> torch.Tensor | None:
+    def _select_real_features(self, batch: Mapping[str, Any]) -> torch.Tensor | None:
         """Return the features `(E, P, Dv)` of the real images and frames of a batch, or `None` if there are none."""
-        frame_mask = batch.get("frame_attention_mask")
+        device, mask = self.resampler.norm.weight.device, batch.get("frame_attention_mask")
+        mask = None if mask is None else mask.to(device)
         given = (batch.get("mm_encoder_outputs") or {}).get("image")
         if batch.get("pixel_values") is not None:
-            device = self.resampler.norm.weight.device
-            pixels = batch["pixel_values"].to(device)
-            frame_mask = None if frame_mask is None else frame_mask.to(device)
-            if frame_mask is not None and not frame_mask.any():
+            if mask is not None and not mask.any():
                 return None
-            features = self.get_image_features(pixels, frame_mask, return_dict=True).last_hidden_state
-            has_frames = pixels.ndim == 6
+            features, mask, _ = self._encode_images(batch["pixel_values"].to(device), mask)
         elif given is not None:
             features = given.get("last_hidden_state")
-            check_tensors(**{"mm_encoder_outputs['image']['last_hidden_state']": features})
-            if features is None or features.ndim not in (4, 5):
+            if features is None:
                 raise ValueError(
-                    "`mm_encoder_outputs['image']` has no `last_hidden_state` of shape (B, N, P, Dv) or (B, N, F, P, Dv). "
-                    "The features themselves are standardized, so latents (`pooler_output`) are not enough."
+                    "`mm_encoder_outputs['image']` has no `last_hidden_state`. The features themselves are standardized, so "
+                    "latents (`pooler_output`) are not enough."
                 )
-            check_finite(features, "last_hidden_state", "sample")
-            has_frames = features.ndim == 5
-            features = features.to(self.resampler.norm.weight.device)
+            self._check_given(features, "last_hidden_state")
+            features, mask = as_frames(features.to(device), mask)
         else:
             return None
-        frames = features if has_frames else features[:, :, None]  # (B, N, F, P, Dv)
-        mask = expand_frame_mask(frame_mask, frames.shape[:3], has_frames)
-        return frames.flatten(0, 2) if mask is None else frames[mask.to(frames.device)]
+        return features.flatten(0, 2) if mask is None else features[mask]
 
-    def clear_feature_statistics(self) -> None:
-        """Leave features as they are from now on."""
-        self._set_feature_statistics(None, None)
+    @property
+    def feature_statistics(self) -> tuple[torch.FloatTensor | None, torch.FloatTensor | None]:
+        """Return the mean `(G, Dv)` and the scale `(Dv,)` of the vision features, or `None` twice without statistics."""
+        *_, module = self._standardizations()  # of PEFT's two copies, the one that is used
+        return module.mean, module.scale
 
-    def _set_feature_statistics(self, mean: torch.Tensor | None, scale: torch.Tensor | None) -> None:
-        """Set the statistics everywhere: PEFT keeps a copy of the resampler that it trains."""
-        for module in self.modules():
-            if isinstance(module, FlamingoFeatureStandardization):
-                module.mean = None if mean is None else mean.clone()
-                module.scale = None if scale is None else scale.clone()
+    def set_feature_statistics(self, mean: torch.Tensor | None, scale: torch.Tensor | None) -> None:
+        """
+        Set the statistics that vision features are standardized by, or leave features as they are.
+
+        Args:
+            mean (`torch.Tensor` of shape `(G, Dv)`, *optional*): The mean of each position and channel.
+            scale (`torch.Tensor` of shape `(Dv,)`, *optional*): The scale of each channel.
+        """
+        device = self.resampler.norm.weight.device
+        for module in self._standardizations():
+            module.mean = None if mean is None else mean.to(device, copy=True)
+            module.scale = None if scale is None else scale.to(device, copy=True)
         self.update_feature_config()
+
+    def _standardizations(self) -> list[FlamingoFeatureStandardization]:
+        """Return the module, and that of the copy of the resampler that PEFT trains, if any."""
+        return [m for m in self.resampler.modules() if isinstance(m, FlamingoFeatureStandardization)]
 
     def update_feature_config(self) -> None:
         """Write the number of positions of the statistics to the config, which a file of the model is loaded by."""
-        modules = [m for m in self.resampler.modules() if isinstance(m, FlamingoFeatureStandardization)]
-        self.config.resampler_feature_positions = modules[-1].num_positions
+        mean, _ = self.feature_statistics
+        self.config.resampler_feature_positions = 0 if mean is None else len(mean)

@@ -145,7 +145,7 @@ class FlamingoGenerationMixin(GenerationMixin):
             check_mask_shape((shape[0], mask_length), shape, length - shape[1])
         check_text_length(self.max_text_length, (shape[0], length), 0, attention_mask)
         self._limit_new_tokens(generation_config, length, attention_mask)
-        return self._find_markers(input_ids, inputs_embeds, attention_mask), num_past_tokens if is_whole else 0
+        return self.find_markers(input_ids, inputs_embeds, attention_mask), num_past_tokens if is_whole else 0
 
     def _limit_new_tokens(
         self, generation_config: GenerationConfig, length: int, attention_mask: torch.Tensor | None
@@ -267,7 +267,7 @@ class FlamingoGenerationMixin(GenerationMixin):
         # The prompt is checked before the first step. Later a marker may be a candidate of assisted decoding that will be
         # rejected, or one that the user asked for: it has no image of its own and keeps the one before it.
         new_ids, new_embeds = model_inputs.get("input_ids"), model_inputs.get("inputs_embeds")
-        markers = self._find_markers(new_ids, new_embeds, attention_mask)
+        markers = self.find_markers(new_ids, new_embeds, attention_mask)
         image_features = (model_inputs.get("mm_encoder_outputs") or {}).get("image")
         if image_features is None:
             media_index = torch.zeros_like(markers, dtype=torch.long)

@@ -116,6 +116,15 @@ def expand_frame_mask(
     )
 
 
+def as_frames(
+    features: torch.Tensor, frame_attention_mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.BoolTensor | None]:
+    """Return features `(B, N, P, Dv)` or `(B, N, F, P, Dv)` as the latter, and the mask of their real frames `(B, N, F)`."""
+    has_frames = features.ndim == 5
+    features = features if has_frames else features[:, :, None]
+    return features, expand_frame_mask(frame_attention_mask, features.shape[:3], has_frames)
+
+
 def real_images_first(features: FlamingoImageFeatures, is_wanted: torch.BoolTensor) -> FlamingoImageFeatures:
     """Move the wanted images of each sample `(B, N)` to the front, in order, so that marker k is image k despite padding."""
     latents = features.pooler_output
@@ -155,6 +164,21 @@ class FlamingoImageFeaturesMixin:
         Raises:
             ValueError: there is no vision encoder, or a shape is wrong.
         """
+        features, frame_mask, outputs = self._encode_images(pixel_values, frame_attention_mask, **kwargs)
+        result = self._resample(features, frame_mask)
+        result.last_hidden_state = features if pixel_values.ndim == 6 else features.squeeze(2)
+        result.hidden_states, result.attentions = outputs["hidden_states"], outputs["attentions"]
+        return result
+
+    def _encode_images(
+        self, pixel_values: torch.FloatTensor, frame_attention_mask: torch.Tensor | None, **kwargs
+    ) -> tuple[torch.Tensor, torch.BoolTensor | None, dict[str, Any]]:
+        """
+        Encode images and videos, without resampling them: see [`~FlamingoModel.get_image_features`].
+
+        Returns:
+            The features `(B, N, F, P, Dv)`, the mask of real frames `(B, N, F)`, if any, and the outputs of the vision encoder.
+        """
         if self.vision_model is None:
             raise ValueError(
                 "`pixel_values` were given, but this model has no vision encoder (config.vision_config is None). Pass "
@@ -191,12 +215,7 @@ class FlamingoImageFeaturesMixin:
         if is_real is not None and len(features) != len(is_real):
             padded = features.new_zeros(len(is_real), *features.shape[1:])
             features = padded.index_put((is_real.nonzero().squeeze(-1),), features)
-        features = features.unflatten(0, frames.shape[:3])  # (B, N, F, P, Dv)
-
-        result = self._resample(features, frame_mask)
-        result.last_hidden_state = features if has_frames else features.squeeze(2)
-        result.hidden_states, result.attentions = outputs["hidden_states"], outputs["attentions"]
-        return result
+        return features.unflatten(0, frames.shape[:3]), frame_mask, outputs
 
     def _encode(self, frames: torch.Tensor, **kwargs) -> dict[str, Any]:
         """Run the vision encoder on frames `(E, C, H, W)`: its outputs by name."""
@@ -283,25 +302,10 @@ class FlamingoImageFeaturesMixin:
             )
         latents, features = image_outputs.get("pooler_output"), image_outputs.get("last_hidden_state")
         given, name = (features, "last_hidden_state") if latents is None else (latents, "pooler_output")
-        dims = (4, 5) if latents is None else (4,)
-        check_tensors(frame_attention_mask=frame_attention_mask, **{f"mm_encoder_outputs['image']['{name}']": given})
-        if given is None or given.ndim not in dims or given.shape[-1] != self.config.vision_hidden_size:
-            raise ValueError(
-                f"`mm_encoder_outputs['image']` has `{name}` of shape "
-                f"{None if given is None else tuple(given.shape)}. It needs `pooler_output` (latents) of shape "
-                "(B, N, L, Dv), or `last_hidden_state` (features) of shape (B, N, P, Dv) or (B, N, F, P, Dv), with "
-                f"Dv = {self.config.vision_hidden_size}."
-            )
-        if not given.is_floating_point():
-            raise ValueError(
-                f"`mm_encoder_outputs['image']['{name}']` is of type {given.dtype}, but features are floats: they were not "
-                "made by a vision encoder, or were converted since."
-            )
-        check_finite(given, name, "sample")
+        check_tensors(frame_attention_mask=frame_attention_mask)
+        self._check_given(given, name)
         if latents is None:
-            has_frames = features.ndim == 5
-            features = features if has_frames else features[:, :, None]
-            return self._resample(features, expand_frame_mask(frame_attention_mask, features.shape[:3], has_frames))
+            return self._resample(*as_frames(features, frame_attention_mask))
         is_image = image_outputs.get("image_attention_mask")
         if frame_attention_mask is not None:
             check_mask("frame_attention_mask", frame_attention_mask, (2, 3))
@@ -315,3 +319,21 @@ class FlamingoImageFeaturesMixin:
                 f"{tuple(latents.shape)}: they must agree in (B, N)."
             )
         return FlamingoImageFeatures(pooler_output=latents, image_attention_mask=is_image)
+
+    def _check_given(self, given: torch.Tensor | None, name: str) -> None:
+        """Check latents (`name` is `pooler_output`) or features (`last_hidden_state`) of `mm_encoder_outputs["image"]`."""
+        check_tensors(**{f"mm_encoder_outputs['image']['{name}']": given})
+        dims = (4,) if name == "pooler_output" else (4, 5)
+        if given is None or given.ndim not in dims or given.shape[-1] != self.config.vision_hidden_size:
+            raise ValueError(
+                f"`mm_encoder_outputs['image']` has `{name}` of shape "
+                f"{None if given is None else tuple(given.shape)}. It needs `pooler_output` (latents) of shape "
+                "(B, N, L, Dv), or `last_hidden_state` (features) of shape (B, N, P, Dv) or (B, N, F, P, Dv), with "
+                f"Dv = {self.config.vision_hidden_size}."
+            )
+        if not given.is_floating_point():
+            raise ValueError(
+                f"`mm_encoder_outputs['image']['{name}']` is of type {given.dtype}, but features are floats: they were not "
+                "made by a vision encoder, or were converted since."
+            )
+        check_finite(given, name, "sample")

@@ -501,7 +501,7 @@ class FlamingoModel(
         if attention_mask is None and cache is None:
             documents = find_documents(position_ids, shape, inputs.use_cache)
         if media_index is None:
-            markers = self._find_markers(input_ids, inputs_embeds, attention_mask)
+            markers = self.find_markers(input_ids, inputs_embeds, attention_mask)
             # Markers in `image_token_ids` are ordinary text as long as there is no image.
             if is_image is not None or self.config.image_token_ids is None:
                 check_image_counts(markers, is_image)
@@ -595,7 +595,7 @@ class FlamingoModel(
             return None
         return real_images_first(image_features, image_features.image_attention_mask)
 
-    def _find_markers(
+    def find_markers(
         self,
         input_ids: torch.LongTensor | None,
         inputs_embeds: torch.Tensor | None,

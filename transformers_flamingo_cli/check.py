@@ -149,7 +149,6 @@ def _check_recipe(options: CheckArguments, overrides: list[str]) -> "DataCheck":
 
 def _check_data(options: CheckArguments) -> "DataCheck":
     from transformers_flamingo.training import DataSource, check_data
-    from transformers_flamingo.training.recipe_check import limit_max_length
 
     fields = {name: getattr(options, name) for name in _OF_DATA if getattr(options, name) is not None}
     if "options" in fields:
@@ -158,7 +157,7 @@ def _check_data(options: CheckArguments) -> "DataCheck":
     fields = {"format": "image_text_pairs", **fields, "path": options.source}
     source = DataSource(name=name if re.fullmatch(r"[\w-]+", name) else "files", **fields)
     processor, positions = _read_model(options)
-    return check_data(limit_max_length(source, positions), processor, max_rows=options.max_rows)
+    return check_data(source.limit_length(positions), processor, max_rows=options.max_rows)
 
 
 def _read_model(options: CheckArguments) -> tuple[Any, int | None]:

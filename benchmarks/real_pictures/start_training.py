@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from neighbors import pixel_batches
 from pictures import read_rows
-from PIL import Image
 from prepare import make_parser, prepare
 from torch import nn
 from transformers import (
@@ -370,7 +370,7 @@ def train_text(rows: Sequence[list[int]], vocab_size: int, end: int, steps: int 
 
 
 @torch.no_grad()
-def encode(encoder: Path, paths: Sequence[Path], batch_size: int = 32) -> torch.Tensor:
+def encode(encoder: Path, paths: Sequence[Path]) -> torch.Tensor:
     """
     Encode images as a Flamingo does: patches without class tokens, or the places of a map.
 
@@ -381,15 +381,8 @@ def encode(encoder: Path, paths: Sequence[Path], batch_size: int = 32) -> torch.
     small = GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)
     config = FlamingoConfig.from_vision_text_configs(vision.config, small, resampler_num_layers=1)
     model = FlamingoModel(config, vision_model=vision).eval()
-    features = []
-    for start in range(0, len(paths), batch_size):
-        images = []
-        for path in paths[start : start + batch_size]:
-            with Image.open(path) as image:
-                images.append(image.convert("RGB"))
-        pixels = processor(images, return_tensors="pt")["pixel_values"][:, None]
-        features.append(model.get_image_features(pixels, return_dict=True).last_hidden_state[:, 0].half())
-    return torch.cat(features)
+    batches = (pixels[:, None] for pixels in pixel_batches(paths, processor))
+    return torch.cat([model.get_image_features(b, return_dict=True).last_hidden_state[:, 0].half() for b in batches])
 
 
 def _pad(rows: Sequence[list[int]], end: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

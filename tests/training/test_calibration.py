@@ -81,30 +81,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, sources, trainable_
 
 
 def test_trained_parameters_alone_bring_the_statistics(tmp_path, sources):
-    run = trainer(
-        tmp_path / "out",
-        sources,
-        flamingo=model(gates=0.0),
-        max_steps=1,
-        save_strategy="steps",
-        save_trainable_only=True,
-    )
+    kwargs = {"max_steps": 1, "save_strategy": "steps", "save_trainable_only": True}
+    run = trainer(tmp_path / "out", sources, flamingo=model(gates=0.0), **kwargs)
     run.train()
     fresh = model(gates=0.0)
     load_trainable(fresh, tmp_path / "out" / "checkpoint-1")
     assert torch.equal(statistics(fresh), statistics(run.model))
     assert fresh.config.resampler_feature_positions == len(statistics(fresh))
     # Those of a run without statistics take them away again
-    off = trainer(
-        tmp_path / "off",
-        sources,
-        flamingo=model(gates=0.0),
-        max_steps=1,
-        save_strategy="steps",
-        save_trainable_only=True,
-        calibrate_features=False,
-    )
-    off.train()
+    trainer(tmp_path / "off", sources, flamingo=model(gates=0.0), calibrate_features=False, **kwargs).train()
     load_trainable(fresh, tmp_path / "off" / "checkpoint-1")
     assert statistics(fresh) is None
     assert fresh.config.resampler_feature_positions == 0

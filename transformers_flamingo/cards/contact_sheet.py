@@ -12,12 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from ..saving_flamingo import disk_errors
 
 
-_SIDE, _GAP, _LINE, _SIZE = (
-    176,
-    12,
-    15,
-    12,
-)  # pixels: the longer side of an image, gaps, height of a line and of its letters
+# Pixels: the longer side of an image, gaps, the height of a line and of its letters
+_SIDE, _GAP, _LINE, _SIZE = 176, 12, 15, 12
 _COLUMNS, _TEXT_LINES, _CHARS = 6, 5, 27
 _BACKGROUND, _INK, _QUIET = "white", "black", "dimgray"
 
@@ -103,8 +99,7 @@ def _draw_tile(sheet: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, 
 
 def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, color: str, size: int = _SIZE) -> None:
     font = ImageFont.load_default(size)
-    if not isinstance(
-        font, ImageFont.FreeTypeFont
-    ):  # Pillow without FreeType: a font of Latin letters that refuses all others
+    # Pillow without FreeType has a font of Latin letters that refuses all others
+    if not isinstance(font, ImageFont.FreeTypeFont):
         text = text.encode("latin-1", "replace").decode("latin-1")
     draw.text(place, text, fill=color, font=font)

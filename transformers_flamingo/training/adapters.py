@@ -3,6 +3,7 @@
 
 from typing import TYPE_CHECKING
 
+from torch import nn
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
@@ -89,3 +90,8 @@ def lora_config(model: FlamingoModel, **kwargs) -> "LoraConfig":
         "fan_in_fan_out": any(isinstance(module, Conv1D) for module in model.language_model.modules()),
     }
     return LoraConfig(**{**defaults, **kwargs})
+
+
+def without_adapters(model: nn.Module) -> nn.Module:
+    """Return the model that PEFT wraps, or the model itself if PEFT does not wrap it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -4,7 +4,7 @@
 import copy
 import json
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
@@ -273,6 +273,11 @@ class DataSource:
                 "mixture, so the run was stopped. Check `path` and `split`, or remove the source."
             )
         return rows
+
+    def limit_length(self, positions: int | None) -> "DataSource":
+        """Return this source with a `max_length` that fits into the positions of a language model (`None`: any number)."""
+        limits = [limit for limit in (self.max_length, positions) if limit is not None]
+        return replace(self, max_length=min(limits)) if limits else self
 
     def make_sample(
         self, document: list[Chunk], processor: FlamingoProcessor, rng: np.random.Generator, location: str

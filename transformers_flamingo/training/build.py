@@ -126,7 +126,7 @@ def _load_saved(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoProce
 
 def _join_backbones(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoProcessor]:
     vision, text = find_backbone(arguments.vision, "vision"), find_backbone(arguments.text, "text")
-    processor = build_processor(arguments)
+    processor = FlamingoProcessor.from_vision_text_pretrained(vision, text)
     options = {
         "image_token_id": processor.image_token_id,
         "end_of_chunk_token_id": processor.end_of_chunk_token_id,

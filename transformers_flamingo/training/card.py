@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..cards.model_card import FlamingoModelCardData
+from .adapters import without_adapters
 from .arguments import DataSource, FlamingoTrainingArguments
 from .held_out import SCORES
 
@@ -52,7 +53,7 @@ def training_card(record: TrainingRecord) -> FlamingoModelCardData:
     """Collect the facts of a card: the model, its data mixture, its hyperparameters and its last evaluation."""
     is_adapter = hasattr(record.model, "get_base_model")
     return FlamingoModelCardData.from_model(
-        record.model.get_base_model() if is_adapter else record.model,
+        without_adapters(record.model),
         data_mixture=[_describe_source(source) for source in record.sources],
         hyperparameters=_hyperparameters(record),
         scores=_scores(record.log_history),

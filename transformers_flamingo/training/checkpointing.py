@@ -30,6 +30,9 @@ TRAINABLE_NAME = "trainable.safetensors"
 # `Trainer.push_to_hub` does not publish names with an underscore
 LOCK_NAME = "_training.lock"
 
+# Ends of the names of buffers that belong to what was trained: the statistics of the vision features
+_STATISTICS = ("standardization.mean", "standardization.scale")
+
 
 @contextmanager
 def lock_output(directory: str | os.PathLike) -> Iterator[None]:
@@ -159,16 +162,8 @@ def save_trainable(model: nn.Module, directory: str | os.PathLike, state_dict: d
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
-    tensors |= {name: tensor.cpu().clone() for name, tensor in _feature_statistics(model).items()}
+    tensors |= {name: buffer.cpu().clone() for name, buffer in model.named_buffers() if name.endswith(_STATISTICS)}
     save_file(tensors, Path(directory) / TRAINABLE_NAME, metadata={"format": "pt"})
-
-
-# Buffers that belong to what was trained
-_STATISTICS = ("standardization.mean", "standardization.scale")
-
-
-def _feature_statistics(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor for name, tensor in model.named_buffers() if name.endswith(_STATISTICS)}
 
 
 @torch.no_grad()
@@ -217,15 +212,13 @@ def load_trainable(model: nn.Module, directory: str | os.PathLike) -> None:
             f"{str(path)!r} has parameters of other shapes than this model ({shapes}). Build the model from the "
             "configuration next to it."
         )
+    tensors = load_file(path)
+    # PEFT has two copies of the statistics, which are equal
+    given = {name.rpartition(".")[2]: tensors[name] for name in statistics}
     for module in model.modules():
         # A model that was moved refreshes its token rows at the next forward, which would undo the loading
         if hasattr(module, "refresh_token_rows"):
             module.refresh_token_rows()
-    tensors = load_file(path)
+            module.set_feature_statistics(given.get("mean"), given.get("scale"))
     for name, parameter in parameters.items():
         parameter.copy_(tensors[name])
-    for module in model.modules():
-        if hasattr(module, "calibrate_features"):
-            module.clear_feature_statistics()  # of a run without them
-            model.load_state_dict({name: tensors[name] for name in statistics}, strict=False)
-            module.update_feature_config()

@@ -11,6 +11,7 @@ Shapes: `B` batch, `N` images or videos per sample, `T` text length, `D` text wi
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -18,13 +19,13 @@ import torch
 from torch import nn
 
 from ..modeling_flamingo import FlamingoModel
-from ..visibility_flamingo import compute_media_index, find_documents, find_markers
+from ..visibility_flamingo import compute_media_index, find_documents
 
 
 @dataclass(frozen=True)
 class ImageUseMeasurement:
     """
-    What [`measure_image_use`] found on one batch.
+    Losses of a batch with its own images and with others, and the sizes of the branches: a result of [`measure_image_use`].
 
     Args:
         loss (`float`): Mean loss of the supervised tokens that see an image, with their own images.
@@ -45,7 +46,7 @@ class ImageUseMeasurement:
 @dataclass(frozen=True)
 class ImageSwap:
     """
-    Which images a batch gets instead of its own.
+    A choice of the images that a batch gets instead of its own.
 
     Args:
         labels (`torch.LongTensor` of shape `(B, T)`): Those of tokens that see an image; -100 elsewhere.
@@ -128,8 +129,7 @@ def _sees_image(model: FlamingoModel, inputs: Mapping[str, Any]) -> torch.Tensor
     input_ids, mask = inputs["input_ids"], inputs.get("attention_mask")
     media_index = inputs.get("media_index")
     if media_index is None:
-        marker_ids = model.config.image_token_ids or [model.config.image_token_id]
-        markers = find_markers(input_ids, None, mask, marker_ids, model.get_input_embeddings())
+        markers = model.find_markers(input_ids, None, mask)
         documents = None
         if mask is None:
             documents = find_documents(inputs.get("position_ids"), input_ids.shape, use_cache=False)
@@ -248,7 +248,7 @@ def _recorded_branches(model: FlamingoModel, sees_image: torch.Tensor) -> Iterat
         before, after = before[is_seen].float(), after[is_seen].float()
         branches[kind].append((after - before).norm() / before.norm())
 
-    def keep(block: nn.Module, args: tuple) -> None:
+    def keep(block: nn.Module, mlp: nn.Module, args: tuple) -> None:
         between[block] = args[0]
 
     def record(block: nn.Module, args: tuple, output: torch.Tensor) -> None:
@@ -261,9 +261,5 @@ def _recorded_branches(model: FlamingoModel, sees_image: torch.Tensor) -> Iterat
         for block in model.gated_cross_attention:
             hooks.callback(block.register_forward_hook(record).remove)
             if block.mlp is not None:
-
-                def keep_of(mlp: nn.Module, args: tuple, block: nn.Module = block) -> None:
-                    keep(block, args)
-
-                hooks.callback(block.mlp.register_forward_pre_hook(keep_of).remove)
+                hooks.callback(block.mlp.register_forward_pre_hook(partial(keep, block)).remove)
         yield branches

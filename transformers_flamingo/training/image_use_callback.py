@@ -9,6 +9,7 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from ..modeling_flamingo import FlamingoModel
+from .adapters import without_adapters
 from .image_use import measure_image_use
 from .image_use_history import ImageUseHistory, choose_interval, count_settling_steps, name_branches
 
@@ -88,5 +89,4 @@ class ImageUseCallback(TrainerCallback):
 
 def _unwrap(model: nn.Module) -> nn.Module:
     """Return the model that distributed training and PEFT wrap."""
-    model = getattr(model, "module", model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    return without_adapters(getattr(model, "module", model))

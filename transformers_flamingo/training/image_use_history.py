@@ -25,7 +25,7 @@ _NUM_SUMS = 4  # of a window: see `_sums`
 NUM_MEASUREMENTS, MIN_INTERVAL, MAX_INTERVAL = 20, 5, 50
 #: How many of the last measurements of each process are judged, and how many are needed.
 WINDOW, MIN_COUNT = 5, 3
-#: Nothing is judged in the first part of a run, when any model learns the texts first: this share, at most so many steps.
+#: Nothing is judged in the first part of a run, when any model learns the texts first: this share, and at most this number of steps.
 SETTLING_SHARE, MAX_SETTLING_STEPS = 0.25, 500
 #: The images are used if other images raise the loss by this much, absolutely and relatively.
 MIN_DIFFERENCE, MIN_RELATIVE_DIFFERENCE = 0.01, 0.02
@@ -150,7 +150,7 @@ class ImageUseHistory:
         total, num_processes = local, 1
         if accelerator is not None and accelerator.num_processes > 1:
             num_processes = accelerator.num_processes
-            # On a GPU: there is no training in several processes on MPS, which lacks this type
+            # MPS lacks this type, but does not train in several processes
             total = torch.tensor(local, dtype=torch.float64, device=accelerator.device)
             total = accelerator.reduce(total, reduction="sum").tolist()
         sums = {key: total[i * _NUM_SUMS : (i + 1) * _NUM_SUMS] for i, key in enumerate(keys)}

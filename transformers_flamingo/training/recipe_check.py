@@ -4,7 +4,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..cards.contact_sheet import draw_contact_sheet
@@ -28,13 +28,13 @@ _MAX_SHOWN_TEXT = 160
 @dataclass
 class DataCheck:
     """
-    What [`check_recipe`] or [`check_data`] found.
+    Findings of [`check_recipe`] or [`check_data`].
 
     Args:
         sources (`list[SourceCheck]`): The sources.
         errors (`list[str]`): Why a training would fail, or could not learn. Bad rows are in `sources`.
         warnings (`list[str]`): What is hardly meant.
-        skips_bad_rows (`bool`): Whether bad rows are skipped in the training, so that they are no errors.
+        skips_bad_rows (`bool`): Whether bad rows are skipped in the training instead of being errors.
     """
 
     sources: list[SourceCheck]
@@ -99,7 +99,7 @@ def check_recipe(recipe: Recipe, *, max_rows: int | None = None) -> DataCheck:
     processor = build_processor(recipe.model)
     positions = getattr(read_text_config(recipe.model), "max_position_embeddings", None)
     sources = [
-        check_source(limit_max_length(source, positions), processor, is_held_out=is_held_out, max_rows=max_rows)
+        check_source(source.limit_length(positions), processor, is_held_out=is_held_out, max_rows=max_rows)
         for is_held_out, of_kind in ((False, recipe.data), (True, recipe.evaluation))
         for source in of_kind
     ]
@@ -135,12 +135,6 @@ def check_data(source: DataSource, processor: FlamingoProcessor, *, max_rows: in
             f"`--format {formats[0]}`."
         )
     return check
-
-
-def limit_max_length(source: DataSource, positions: int | None) -> DataSource:
-    """Return a source whose rows fit into the positions of the language model."""
-    limits = [limit for limit in (source.max_length, positions) if limit is not None]
-    return replace(source, max_length=min(limits)) if limits else source
 
 
 def _judge_sources(check: DataCheck) -> None:

@@ -47,7 +47,7 @@ def plot_run(directory: str | Path, log: Sequence[Mapping[str, Any]]) -> None:
             },
         )
 
-    for prefix, plot in (("gate", plot_gates), ("branch", plot_branches)):
+    for prefix, file, plot in (("gate", "gates.png", plot_gates), ("branch", "branches.png", plot_branches)):
         values = {kind: named(f"{prefix}/{kind}/") for kind in ("attn", "ffn")}
         if values["attn"]:
             layers = [int(layer) for layer in values["attn"]]
@@ -57,7 +57,7 @@ def plot_run(directory: str | Path, log: Sequence[Mapping[str, Any]]) -> None:
                 | {kind: [curve[i][1] for curve in of_kind.values()] for kind, of_kind in values.items()}
                 for i, step in enumerate(steps)
             ]
-            plot(directory / ("gates.png" if prefix == "gate" else "branches.png"), history, layers)
+            plot(directory / file, history, layers)
 
     scores = {name: curve for score in SCORES for name, curve in _scores(named("eval_", score), score).items()}
     if scores:

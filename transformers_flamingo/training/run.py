@@ -18,7 +18,6 @@ from .held_out import GenerationEvalDataset
 from .held_out_evaluation import SAMPLES_NAME
 from .mixture import DataMixture
 from .recipe import Recipe
-from .recipe_check import limit_max_length
 from .trainer import FlamingoTrainer
 
 
@@ -65,10 +64,10 @@ def _run(recipe: Recipe) -> dict[str, Any]:
     set_seed(args.seed)
     model, processor = build_model(recipe.model)
     positions = getattr(model.config.text_config, "max_position_embeddings", None)
-    mixture = DataMixture([limit_max_length(source, positions) for source in recipe.data], processor)
+    mixture = DataMixture([source.limit_length(positions) for source in recipe.data], processor)
     held_out = {
         source.name: GenerationEvalDataset(
-            limit_max_length(source, positions),
+            source.limit_length(positions),
             processor,
             max_rows=args.evaluation_max_rows,
             skip_bad_samples=args.skip_bad_samples,

@@ -69,7 +69,7 @@ class SeenRow:
 
 class SourceCheck:
     """
-    What [`check_source`] found in a source.
+    Findings of [`check_source`] about a source.
 
     Attributes:
         total (`int`): Number of rows; `None` for a stream that was not read to its end.

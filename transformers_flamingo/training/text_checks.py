@@ -168,7 +168,7 @@ def _read_texts(
 def _label(
     samples: list[dict[str, Any]], collator: FlamingoDataCollator
 ) -> list[tuple[dict[str, Any], torch.LongTensor]]:
-    """Return samples with their labels, -100 at padding. Those that cannot be collated are left out."""
+    """Return samples with their labels, -100 at padding. Those that cannot be collated are skipped."""
     try:
         return list(zip(samples, collator(samples)["labels"], strict=True))
     # The tokenizer and the image processor have errors of their own types for what they refuse
@@ -179,7 +179,7 @@ def _label(
 def _make_samples(
     source: DataSource, reader: Reader, rows: Iterable[dict[str, Any]], processor: FlamingoProcessor
 ) -> Iterator[dict[str, Any]]:
-    """Yield samples without images. Bad rows are left out: the training reports them."""
+    """Yield samples without images. Bad rows are skipped: the training reports them."""
     rows = iter(rows)
     for number in itertools.count():
         try:

@@ -20,8 +20,8 @@ from transformers.utils import logging
 
 from ..data.data_collator import FlamingoDataCollator
 from ..data.packing import check_packing
-from ..feature_standardization_flamingo import FlamingoFeatureStandardization
 from ..modeling_flamingo import FlamingoModel
+from .adapters import without_adapters
 from .arguments import FlamingoTrainingArguments
 from .calibration import calibrate, calibration_batches
 from .callbacks import EpochCallback, ResumeCallback, close_progress_bars, gate_values
@@ -164,8 +164,7 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
 
     def _unwrapped(self) -> FlamingoModel:
         """Return the model that PEFT, compilation and distributed training wrap."""
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        return model.get_base_model() if hasattr(model, "get_base_model") else model
+        return without_adapters(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
 
     def _adapt_arguments(self, args: FlamingoTrainingArguments) -> None:
         """Set the arguments that tell the stock loop how a mixture is read."""
@@ -223,11 +222,16 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
             multiprocessing_context=self.args.dataloader_multiprocessing_context,
         )
 
-    def _cache_features(self) -> None:
-        """Encode the images of the sources with `cache_features`."""
+    def _model_for_encoding(self) -> FlamingoModel:
+        """Return the model with what encodes images on the device. A model that will be sharded is not there yet."""
         model = self._unwrapped()
         for part in filter(None, (model.vision_model, model.resampler)):
-            part.to(self.args.device)  # a model that will be sharded is not there yet
+            part.to(self.args.device)
+        return model
+
+    def _cache_features(self) -> None:
+        """Encode the images of the sources with `cache_features`."""
+        model = self._model_for_encoding()
         # As exact as the training would compute them
         is_exact = model.vision_model is not None and model.vision_model.dtype == torch.float32
         is_exact = is_exact and not (self.args.bf16 or self.args.fp16)
@@ -243,22 +247,20 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
         """Let a new model standardize its vision features by a sample of the training images, alike in all processes."""
         if self.args.calibrate_features is False or self.train_dataset is None:
             return
-        model, dataset = self._unwrapped(), self.train_dataset
+        model, dataset = self._model_for_encoding(), self.train_dataset
         if self.mixture is not None:
             dataset = self.mixture.with_settings(
                 skip_bad_samples=self.args.skip_bad_samples, packing=self.args.packing
             )
-        for part in filter(None, (model.vision_model, model.resampler)):
-            part.to(self.args.device)  # a model that will be sharded is not there yet
         batches = calibration_batches(
             dataset, self.data_collator, self.args.per_device_train_batch_size, data_seed(self.args)
         )
         with self.accelerator.autocast():
             calibrate(model, batches, self.args.calibrate_features)
-        for module in model.modules():
-            if isinstance(module, FlamingoFeatureStandardization) and module.mean is not None:
-                # The sums of two processes may differ in their last bits
-                module.mean, module.scale = broadcast([module.mean, module.scale])
+        mean, scale = model.feature_statistics
+        if mean is not None:
+            # The sums of two processes may differ in their last bits
+            model.set_feature_statistics(*broadcast([mean, scale]))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device

@@ -137,7 +137,7 @@ def _dropped_words(text: str, offsets: list[tuple[int, int]], spans: list[tuple[
 
 
 def _word_around(text: str, start: int, end: int) -> str:
-    """Return the word of a text that a token is a part of, or the token if it is no part of a word."""
+    """Return the word of a text that a token is a part of, or the token if it is not part of a word."""
     token = text[start:end].strip()
     if token and not any(char.isalnum() for char in token):
         return token
