@@ -130,8 +130,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder that prepare.py wrote")
     parser.add_argument("--vision", required=True, help="name or folder of the vision encoder")
+    parser.add_argument("--device", default="cpu", help="device of the encoder, such as cuda (default: %(default)s)")
     arguments = parser.parse_args()
     encoder, image_processor = (kind.from_pretrained(arguments.vision) for kind in (AutoModel, AutoImageProcessor))
+    encoder.to(arguments.device)
     print(json.dumps(measure_neighbors(arguments.data, encoder, image_processor), indent=2))
 
 

@@ -22,6 +22,8 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from packages import EFFICIENTNET, HOUSES, NAMES, SMOLLM2, NpmPackage, PackageEr
 from pictures import (
     TEST_HOUSE,
     Split,
+    Thing,
     augment,
     caption_row,
     chat_row,
@@ -59,14 +62,17 @@ def write_pictures(
     Raises:
         FileNotFoundError: a house has no drawing of a thing.
     """
-    trained = set(split.trained)
+    trained, jobs = set(split.trained), []
     for house, package in packages.items():
         (output / "images" / house).mkdir(parents=True, exist_ok=True)
+        folder = package / "package" / "img" / house / "64"
         for thing in [*split.trained, *split.held_out]:
-            drawing = on_white(package / "package" / "img" / house / "64" / thing.file)
-            drawing.save(output / image_name(house, thing))
-            for view in range(1, 1 + num_views if house != test_house and thing in trained else 1):
-                augment(drawing, f"{house}/{thing.file}/{view}").save(output / image_name(house, thing, view))
+            views = num_views if house != test_house and thing in trained else 0
+            jobs.append((folder, output, house, thing, views))
+    # A process for each core, and none that copies threads of torch, which `starts.py` has running
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        for _ in pool.map(write_views, *zip(*jobs, strict=True), chunksize=16):
+            pass
     training = [
         (house, thing, view)
         for view in range(num_views + 1)
@@ -83,6 +89,21 @@ def write_pictures(
         rows[f"questions_{name}"] = [row for picture in pictures for row in question_rows(*picture)]
         rows[f"chat_{name}"] = [chat_row(*picture) for picture in pictures]
     return {name: write_rows(output / f"{name}.jsonl", content) for name, content in rows.items()}
+
+
+def write_views(folder: Path, output: Path, house: str, thing: Thing, num_views: int) -> None:
+    """
+    Write the drawing of a thing by a house, and augmented views of it.
+
+    Args:
+        folder (`Path`): The drawings of the house.
+        output, house, num_views: As in [`write_pictures`].
+        thing ([`Thing`]): The thing.
+    """
+    drawing = on_white(folder / thing.file)
+    drawing.save(output / image_name(house, thing))
+    for view in range(1, 1 + num_views):
+        augment(drawing, f"{house}/{thing.file}/{view}").save(output / image_name(house, thing, view))
 
 
 def write_backbones(folders: dict[NpmPackage, Path], output: Path) -> dict[str, str]:

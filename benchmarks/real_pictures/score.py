@@ -317,7 +317,7 @@ def update_docs(path: Path, name: str, text: str) -> None:
 
 def score(arguments: argparse.Namespace) -> dict[str, Any]:
     """Score what the arguments ask for, and write the output folder."""
-    model, processor = load_flamingo(arguments.model)
+    model, processor = load_flamingo(arguments.model, device=arguments.device)
     scorer = Scorer(model, processor, arguments.data, arguments.batch_size)
     output = arguments.output
     output.mkdir(parents=True, exist_ok=True)
@@ -364,6 +364,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=["names", "neighbors"], help="what to score")
     parser.add_argument("--batch-size", type=int, default=16, help="prompts answered together (default: %(default)s)")
+    parser.add_argument("--device", help="device of the model (default: the accelerator, if there is one)")
     parser.add_argument(
         "--no-leading-space", action="store_true", help="names were trained without a space before them"
     )

@@ -11,7 +11,7 @@ import argparse
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,10 @@ class Rows:
     attention_mask: torch.Tensor
     labels: torch.Tensor
 
+    def to(self, device: str | torch.device) -> "Rows":
+        """Return the rows on a device."""
+        return Rows(*(getattr(self, field.name).to(device) for field in fields(self)))
+
     def inputs(self, index: torch.Tensor, transform: nn.Module) -> dict[str, Any]:
         """Return inputs of the model for some rows, whose features go through a transform."""
         length = int(self.attention_mask[index].sum(dim=1).max())
@@ -138,6 +142,11 @@ class Material:
     language_model: PreTrainedModel
     marker: int
     end: int
+
+    def to(self, device: str | torch.device) -> "Material":
+        """Return the material on a device. The language model itself moves."""
+        rows = (self.train.to(device), self.test.to(device))
+        return Material(*rows, self.language_model.to(device), self.marker, self.end)
 
 
 class BatchCentering(nn.Module):
@@ -192,7 +201,9 @@ def train_arm(
     material: Material, setting: Setting, *, language_model: str, start: str, features: str, seed: int
 ) -> dict[str, Any]:
     """
-    Train an arm and measure it.
+    Train an arm and measure it, on the device of its material.
+
+    New parts and the order of the rows are drawn on the CPU, so they are the same on each device.
 
     Args:
         material ([`Material`]): What it is trained on.
@@ -201,14 +212,16 @@ def train_arm(
 
     Returns:
         `dict`: For `NUM_MEASURED` rows of the training houses and of the unseen house the loss with their own images and with
-        others, and the loss of the former before the training, which is that of the language model alone.
+        others, and the loss of the former before the training, which is that of the language model alone. And steps, seconds,
+        and the device.
     """
     torch.manual_seed(seed)
-    shape = material.train.features.shape
+    shape, device = material.train.features.shape, material.train.features.device
     text = copy.deepcopy(material.language_model)
     zero_init = "projections" if start == "projections" else "gates"
     model = make_model(text.config, shape[-1], material, text, **setting.blocks, cross_attention_zero_init=zero_init)
-    transform = TRANSFORMS.get(features, lambda shape: nn.Identity())(shape[1:])
+    model.to(device)
+    transform = TRANSFORMS.get(features, lambda shape: nn.Identity())(shape[1:]).to(device)
     if features == "standardized":
         raw = nn.Identity()
         batches = torch.randperm(shape[0]).split(BATCH_SIZE)
@@ -229,6 +242,7 @@ def train_arm(
         "unseen": _measure(model, transform, material.test),
         "steps": setting.steps,
         "seconds": round(time.perf_counter() - started, 1),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
 
 
@@ -285,11 +299,13 @@ class Workshop:
         data (`Path`): The folder that `prepare.py` wrote, with backbones and, for the tower, with views.
         downloads (`Path`): The folder of the packages.
         work (`Path`): The folder to keep things in.
+        device (`str` or `torch.device`, *optional*, defaults to `"cpu"`): Where images are encoded and where material is.
     """
 
     data: Path
     downloads: Path
     work: Path
+    device: str | torch.device = "cpu"
 
     def make(self, setting_name: str, num_images: int) -> Material:
         """Make the material of a setting and a number of images."""
@@ -305,9 +321,9 @@ class Workshop:
             path = self.work / f"features-{setting_name}-{num_images}-{name}.pt"
             if not path.is_file():
                 encoder = encoder or setting.encoder(self.data, self.work)
-                torch.save(encode(encoder, [folder / row["image"] for row in group]), path)
+                _save(encode(encoder, [folder / row["image"] for row in group], self.device), path)
             parts[name] = Rows(torch.load(path), *_pad([ids(name) for name in names[name]], end))
-        return Material(parts["train"], parts["test"], language_model, marker, end)
+        return Material(parts["train"], parts["test"], language_model, marker, end).to(self.device)
 
     def _prepare(self, num_images: int) -> Path:
         folder = self.work / f"data-{num_images}"
@@ -370,19 +386,27 @@ def train_text(rows: Sequence[list[int]], vocab_size: int, end: int, steps: int 
 
 
 @torch.no_grad()
-def encode(encoder: Path, paths: Sequence[Path]) -> torch.Tensor:
+def encode(encoder: Path, paths: Sequence[Path], device: str | torch.device = "cpu") -> torch.Tensor:
     """
     Encode images as a Flamingo does: patches without class tokens, or the places of a map.
 
     Returns:
-        `torch.Tensor` of shape `(images, P, Dv)`, in half precision.
+        `torch.Tensor` of shape `(images, P, Dv)`, in half precision, on the CPU.
     """
     vision, processor = AutoModel.from_pretrained(encoder), AutoImageProcessor.from_pretrained(encoder)
     small = GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)
     config = FlamingoConfig.from_vision_text_configs(vision.config, small, resampler_num_layers=1)
-    model = FlamingoModel(config, vision_model=vision).eval()
-    batches = (pixels[:, None] for pixels in pixel_batches(paths, processor))
-    return torch.cat([model.get_image_features(b, return_dict=True).last_hidden_state[:, 0].half() for b in batches])
+    model = FlamingoModel(config, vision_model=vision).eval().to(device)
+    batches = (pixels[:, None].to(device) for pixels in pixel_batches(paths, processor))
+    encoded = (model.get_image_features(batch, return_dict=True).last_hidden_state[:, 0] for batch in batches)
+    return torch.cat([features.half().cpu() for features in encoded])
+
+
+def _save(tensor: torch.Tensor, path: Path) -> None:
+    """Save a tensor so that a run that was interrupted leaves no half of a file."""
+    partial = path.with_suffix(".partial")
+    torch.save(tensor, partial)
+    partial.replace(path)
 
 
 def _pad(rows: Sequence[list[int]], end: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -8,6 +8,14 @@ Compare how a new Flamingo starts: with closed gates or with last projections of
 
 Each arm is a short training. It appends a line to the results, and arms that are there already are skipped, so a run can be
 interrupted and continued. Without a folder nothing is trained, and `--table` writes the tables of what is there.
+
+On a machine with more cores, or with a GPU, several processes share the arms and one file of results. What they all need is made
+before, once:
+
+    python benchmarks/real_pictures/starts.py real-pictures --only setting=smollm2 --device cuda --material
+    for i in 0 1 2 3; do
+        python benchmarks/real_pictures/starts.py real-pictures --only setting=smollm2 --device cuda --part $i/4 &
+    done
 """
 
 import argparse
@@ -106,6 +114,23 @@ def select_arms(filters: Sequence[str]) -> list[Arm]:
     return arms
 
 
+def take_part(arms: Sequence[Arm], part: str) -> list[Arm]:
+    """
+    Take the arms of one of several processes: every `N`-th, so that each has some of all kinds.
+
+    Args:
+        arms (`Sequence[Arm]`): The arms of all processes, whether they ran or not, so that all processes count alike.
+        part (`str`): `I/N`, with `I` from 0.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    index, _, count = part.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise ValueError(f"`--part {part}` is not I/N with I from 0 to N - 1, such as 0/4.")
+    return list(arms[int(index) :: int(count)])
+
+
 def read_lines(path: Path) -> list[Line]:
     """
     Read the results that are there. There are none if there is no file.
@@ -139,7 +164,9 @@ def missing_arms(arms: Sequence[Arm], lines: Sequence[Line]) -> list[Arm]:
 def append_line(path: Path, arm: Arm, result: Mapping[str, Any]) -> None:
     """Append the result of an arm."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with path.open(
+        "a", encoding="utf-8"
+    ) as file:  # written at once when it is closed: other processes append to it too
         file.write(json.dumps({**asdict(arm), **result}) + "\n")
 
 
@@ -203,12 +230,16 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def run_arms(arms: Sequence[Arm], arguments: argparse.Namespace) -> None:
-    """Train arms, and append their results."""
+    """Train arms, and append their results. With `--material` only make what they need."""
     from start_training import SETTINGS, Workshop, train_arm  # imports torch, which the tables do not need
 
     work = arguments.work or arguments.data / "starts"
     work.mkdir(parents=True, exist_ok=True)
-    workshop = Workshop(arguments.data, arguments.downloads or arguments.data / "downloads", work)
+    workshop = Workshop(arguments.data, arguments.downloads or arguments.data / "downloads", work, arguments.device)
+    if arguments.material:
+        for made_for in dict.fromkeys((arm.setting, arm.images) for arm in arms):
+            workshop.make(*made_for)
+        return
     material, made_for = None, None
     for arm in arms:
         if made_for != (arm.setting, arm.images):
@@ -229,6 +260,9 @@ def make_argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, help="folder for features and models (default: `starts` in the folder)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of the lines (default: %(default)s)")
     parser.add_argument("--only", nargs="+", default=[], metavar="FIELD=VALUE[,VALUE]", help="arms to run")
+    parser.add_argument("--part", default="0/1", metavar="I/N", help="arms of process I of N, from 0 (default: all)")
+    parser.add_argument("--device", default="cpu", help="where arms are trained, such as cuda (default: %(default)s)")
+    parser.add_argument("--material", action="store_true", help="make what the arms need, and train none")
     parser.add_argument("--list", action="store_true", help="list the arms that would run, and stop")
     parser.add_argument("--table", type=Path, help=f"page whose block `{BLOCK}` gets the tables")
     return parser
@@ -239,7 +273,8 @@ def main() -> None:
     parser = make_argument_parser()
     arguments = parser.parse_args()
     try:
-        arms = missing_arms(select_arms(arguments.only), read_lines(arguments.results))
+        arms = take_part(select_arms(arguments.only), arguments.part)
+        arms = missing_arms(arms, read_lines(arguments.results))
         if arguments.list:
             print("\n".join(map(str, arms)))
             return
