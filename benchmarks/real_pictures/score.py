@@ -11,17 +11,20 @@ writes into the output folder
     predictions.jsonl    each answer
     contact-sheet.png    right and wrong answers about drawings that may be shown (`pictures.LICENSED_HOUSES`)
     contact-sheet-private.png   about drawings of the unseen house, if their license does not allow to show them
+    real-pictures-few-shots.png   accuracy against shots, with `--parts few_shots`; `--docs` puts it next to the page
 """
 
 import argparse
 import json
 import re
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import few_shots
 import numpy as np
 from neighbors import measure_neighbors, score_ranking
 from pictures import LICENSED_HOUSES, read_rows
@@ -41,7 +44,7 @@ from transformers_flamingo.utils.loading import load_flamingo
 Pictures = Literal["right", "blind", "permuted"]
 Row = dict[str, Any]
 
-PARTS = ("names", "questions", "chat", "neighbors")
+PARTS = ("names", "questions", "chat", "few_shots", "neighbors")
 TEMPLATE = Path(__file__).parent / "score.md.jinja"
 CHAT_QUESTION = "What is this?"
 NUM_SHOWN = 40
@@ -231,6 +234,26 @@ def score_chat(scorer: Scorer) -> tuple[dict[str, Any], list[Row]]:
     return scores, details
 
 
+def score_few_shots(
+    scorer: Scorer, space: str, arguments: argparse.Namespace, output: Path
+) -> tuple[dict[str, Any], list[Row]]:
+    """Score made-up words for things that were never trained on, and plot the scores."""
+    # Episodes share no examples, so their prompts are answered together
+    engine = FewShotEngine(scorer.model, scorer.processor, batch_size=scorer.batch_size, shares_prefix=False)
+    record = json.loads((scorer.data / "prepared.json").read_text(encoding="utf-8"))
+    scores, details = few_shots.measure_few_shots(
+        engine,
+        scorer.data,
+        test_house=record["test_house"],
+        ways=arguments.ways,
+        shots=arguments.shots,
+        count=arguments.episodes,
+        space=space,
+    )
+    few_shots.plot_few_shots(output / few_shots.PLOT, scores["scores"])
+    return scores, details
+
+
 def contains(answer: str, name: str) -> bool:
     """Tell whether an answer has the words of a name in their order."""
     return re.search(rf"\b{re.escape(name.casefold())}\b", answer.casefold()) is not None
@@ -335,6 +358,7 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
         "names": lambda: score_names(scorer, space),
         "questions": lambda: score_questions(scorer),
         "chat": lambda: score_chat(scorer),
+        "few_shots": lambda: score_few_shots(scorer, space, arguments, output),
         "neighbors": lambda: (measure_neighbors(arguments.data, model.vision_model, processor.image_processor), []),
     }
     predictions: list[Row] = []
@@ -353,6 +377,8 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     if arguments.docs is not None:
         update_docs(arguments.docs, arguments.name, text)
+        if "few_shots" in record:
+            shutil.copy(output / few_shots.PLOT, arguments.docs.parent / few_shots.PLOT)
     return record
 
 
@@ -367,6 +393,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", help="device of the model (default: the accelerator, if there is one)")
     parser.add_argument(
         "--no-leading-space", action="store_true", help="names were trained without a space before them"
+    )
+    for name, numbers in (("ways", few_shots.WAYS), ("shots", few_shots.SHOTS)):
+        parser.add_argument(
+            f"--{name}", nargs="+", type=int, default=numbers, help=f"{name} of few_shots (default: {numbers})"
+        )
+    parser.add_argument(
+        "--episodes",
+        type=int,
+        default=few_shots.NUM_EPISODES,
+        help="episodes behind each figure of few_shots (default: %(default)s)",
     )
     parser.add_argument("--docs", type=Path, help="page whose block is replaced")
     parser.add_argument("--name", help="name of the block")

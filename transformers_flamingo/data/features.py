@@ -7,15 +7,16 @@ nanoseconds), by the weights and configuration of the encoder, by the processor,
 second run reads what the first one wrote. With another encoder or a file that was replaced, features are computed again. A
 file at an address is known by its address alone: if it changed, start with an empty cache (`HF_DATASETS_CACHE`).
 
-An image takes `P * Dv` numbers, 0.5 MB in float16 for CLIP ViT-L/14, which suits small datasets.
+An image takes `P * Dv` numbers, 0.5 MB in float16 for CLIP ViT-L/14, which suits small datasets. A file that many rows of a
+source name is encoded and stored once.
 """
 
 import contextlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import PIL.Image
 import torch
@@ -114,30 +115,32 @@ def encode_documents(
 
     Returns:
         `datasets.Dataset` with the rows in their order: `text` and `prompt` of each chunk, `has_item`, `error`, and
-        `image_features` and `num_frames` as in [`add_image_features`].
+        `image_features` and `num_frames` as in [`add_image_features`], but for files that an earlier row named: their
+        features are those of the row `kept_in`, which is -1 for the row itself, from the frame `first_frame`.
 
     Raises:
         BadSampleError: a row, or an image within `max_images`, cannot be read. The message names file and row.
         ValueError: as in [`add_image_features`].
     """
     encoder = _Encoder(model, processor, batch_size, dtype)
+    known: dict[str, _Place] = {}  # by the path of a file
 
-    def encode(batch: dict[str, list]) -> dict[str, list]:
-        documents, media, errors = [], [], []
-        for row in rows_of(batch):
+    def encode(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
+        documents, media, places, errors = [], [], [], []
+        for index, row in zip(indices, rows_of(batch), strict=True):
             try:
                 document = reader.read(row)
-                decoded = [
-                    _frames(item, row_location(row))
-                    for item in [chunk.item for chunk in document if chunk.item is not None][:max_images]
-                ]
+                items = [chunk.item for chunk in document if chunk.item is not None][:max_images]
+                decoded, row_places, new = _decode_new(items, row_location(row), index, known)
+                known.update(new)  # not before all of the row is known to be good
                 error = None
             except BadSampleError as bad:
                 if not skip_bad_samples:
                     raise
-                document, decoded, error = [], [], str(bad)
+                document, decoded, row_places, error = [], [], [], str(bad)
             documents.append(document)
             media.append(decoded)
+            places.append([place.seen_from(index) for place in row_places])
             errors.append(error)
         return {
             "text": [[chunk.text for chunk in document] for document in documents],
@@ -145,6 +148,7 @@ def encode_documents(
             "has_item": [[chunk.item is not None for chunk in document] for document in documents],
             "error": errors,
             **encoder.columns(media),
+            **{name: [[getattr(place, name) for place in row] for row in places] for name in _Place._fields},
         }
 
     kept = {name: feature for name, feature in rows.features.items() if name in ORIGIN}
@@ -154,15 +158,71 @@ def encode_documents(
         "prompt": List(Value("string")),
         "has_item": List(Value("bool")),
         "error": Value("string"),
+        "kept_in": List(Value("int32")),
+        "first_frame": List(Value("int32")),
     }
     settings = {f.name: getattr(reader, f.name) for f in fields(reader)}
     key = (type(reader).__name__, settings, max_images, _named_files(rows, reader))
-    return encoder.map(rows, encode, columns, [name for name in rows.column_names if name not in kept], key=key)
+    removed = [name for name in rows.column_names if name not in kept]
+    return encoder.map(rows, encode, columns, removed, key=key, with_indices=True)
+
+
+class _Place(NamedTuple):
+    """Where the features of an image or video are: the row that has them, their first frame there, and their number."""
+
+    kept_in: int
+    first_frame: int
+    num_frames: int
+
+    def seen_from(self, row: int) -> "_Place":
+        """Return the place as a row stores it: a row need not know its own number."""
+        return self._replace(kept_in=-1) if self.kept_in == row else self
+
+
+def _decode_new(
+    items: list[Any], location: str, row: int, known: Mapping[str, _Place]
+) -> tuple[list[list[PIL.Image.Image]], list[_Place], dict[str, _Place]]:
+    """
+    Decode the images and videos of a row, but for the files that an earlier row or an earlier item named.
+
+    Args:
+        items (`list`): The images and videos.
+        location (`str`): File and row, for error messages.
+        row (`int`): The number of the row.
+        known (`Mapping[str, _Place]`): The places of the files of all rows before, by path.
+
+    Returns:
+        `tuple`: the frames of what is decoded, the place of each item, and the places of new files.
+    """
+    decoded: list[list[PIL.Image.Image]] = []
+    places: list[_Place] = []
+    new: dict[str, _Place] = {}
+    num_frames = 0
+    for item in items:
+        # Only what is a file is the same wherever it is named
+        file = item["path"] if isinstance(item, dict) and item.get("bytes") is None else None
+        place = new.get(file) or known.get(file)
+        if place is None:
+            frames = _frames(item, location)
+            place = _Place(row, num_frames, len(frames))
+            num_frames += len(frames)
+            decoded.append(frames)
+            if file is not None:
+                new[file] = place
+        places.append(place)
+    return decoded, places, new
 
 
 @dataclass(frozen=True)
 class EncodedDocuments(Reader):
-    """Reader of the rows of [`encode_documents`]. Their images are `torch.Tensor`s of shape `(F, P, Dv)`."""
+    """
+    Reader of the rows of [`encode_documents`]. Their images are `torch.Tensor`s of shape `(F, P, Dv)`.
+
+    Args:
+        encoded (`datasets.Dataset`): All rows that [`encode_documents`] returned.
+    """
+
+    encoded: Dataset = field(kw_only=True, repr=False)
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         if row["error"] is not None:
@@ -173,12 +233,17 @@ class EncodedDocuments(Reader):
             for text, prompt, has_item in zip(row["text"], row["prompt"], row["has_item"], strict=True)
         ]
 
-    @staticmethod
-    def _media(row: dict[str, Any]) -> Iterator[torch.Tensor]:
-        features = row["image_features"]
-        yield from features.split(row["num_frames"])
+    def _media(self, row: dict[str, Any]) -> Iterator[torch.Tensor]:
+        kept = {-1: row["image_features"]}
+        # All rows at once: `datasets` takes as long over one row as over a batch
+        others = sorted({place for place in row["kept_in"] if place >= 0})
+        if others:
+            features = self.encoded.select_columns("image_features").__getitems__(others)
+            kept |= {number: entry["image_features"] for number, entry in zip(others, features, strict=True)}
+        for place, start, count in zip(row["kept_in"], row["first_frame"], row["num_frames"], strict=True):
+            yield kept[place][start : start + count]
         while True:  # images beyond `max_images`, which [`document_to_sample`] cuts
-            yield features[:0]
+            yield row["image_features"][:0]
 
 
 class _Encoder:
@@ -278,7 +343,7 @@ def _named_files(rows: Dataset, reader: Reader) -> str:
     rows = rows.with_format(None).flatten()
     # Other columns hold no text that could name a file, and may be large
     others = [name for name, feature in rows.features.items() if not _may_name(feature)]
-    stamps: dict[str, str] = {}
+    stamps: dict[str, str | None] = {}
 
     def visit(value: Any, row: dict[str, Any]) -> None:
         if isinstance(value, dict | list):
@@ -286,15 +351,16 @@ def _named_files(rows: Dataset, reader: Reader) -> str:
                 visit(inner, row)
         elif isinstance(value, str) and value:
             path = reader.resolve_path(value, row)["path"]
-            if path not in stamps and "://" not in path and os.path.isfile(path):
-                stamps[path] = repr(stamp(path))
+            if path not in stamps:
+                is_file = "://" not in path and os.path.isfile(path)
+                stamps[path] = repr(stamp(path)) if is_file else None
 
     for batch in rows.remove_columns(others).iter(batch_size=100):
         for row in rows_of(batch):
             with contextlib.suppress(BadSampleError):  # which `read` will report
                 row = parse_record(row)
                 visit({name: value for name, value in row.items() if name not in ORIGIN}, row)
-    return fingerprint(stamps.values())
+    return fingerprint(known for known in stamps.values() if known is not None)
 
 
 def _may_name(feature: Any) -> bool:

@@ -140,7 +140,7 @@ class DataMixture(torch.utils.data.IterableDataset):
                 )
             except BadSampleError as error:
                 raise BadSampleError(f"Data source {source.name!r}: {error}") from error
-            self.readers[index] = EncodedDocuments()
+            self.readers[index] = EncodedDocuments(encoded=self.rows[index])
 
     def loader(self, num_workers: int = 0, **kwargs) -> DataLoader:
         """
