@@ -31,14 +31,17 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"`seed` is {seed}, but it must be from 0 to {2**32 - 1}.")
 
 
-def join_shipped_backbones(**fields: Any) -> tuple[FlamingoModel, FlamingoProcessor]:
+def join_shipped_backbones(
+    text_backbone: str | Path | None = None, **fields: Any
+) -> tuple[FlamingoModel, FlamingoProcessor]:
     """
     Join the two shipped backbones, frozen, by untrained parts, and return the model with its processor.
 
     Args:
+        text_backbone (`str` or `Path`, *optional*): Folder of another language model than the shipped one.
         fields: Fields of [`FlamingoConfig`].
     """
-    vision, text = str(vision_backbone_path()), str(text_backbone_path())
+    vision, text = str(vision_backbone_path()), str(text_backbone or text_backbone_path())
     processor = FlamingoProcessor.from_vision_text_pretrained(vision, text)
     model = FlamingoModel.from_vision_text_pretrained(
         vision,

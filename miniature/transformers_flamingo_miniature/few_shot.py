@@ -24,7 +24,16 @@ from transformers_flamingo.saving_flamingo import update_folder, write_json
 
 from .backbones import check_seed, library_versions
 from .evaluation import derangement
-from .few_shot_episodes import CONTRASTS, SHOTS, FewShotEpisode, PicturePool, few_shot_prompt, sample_few_shot_episode
+from .few_shot_episodes import (
+    CONTRASTS,
+    ORDERS,
+    SHOTS,
+    FewShotEpisode,
+    PicturePool,
+    few_shot_prompt,
+    reorder,
+    sample_few_shot_episode,
+)
 from .few_shot_training import STAGES, build_few_shot_flamingo, train_few_shot
 from .shipped import card_template
 
@@ -43,6 +52,8 @@ class FewShotArguments:
         output_dir (`str`): Folder of the report and, with `from_scratch`, of the model.
         seed (`int`): Seed of pictures, episodes, initial weights and order.
         from_scratch (`bool`): Train the Flamingo on the two shipped backbones, instead of loading the shipped one.
+        text_backbone (`str`, *optional*):
+            With `from_scratch`, the folder of another language model, as `flamingo miniature-backbones text` writes it.
         split (`str`): Split to measure on. What is chosen is chosen on `"validation"`.
         episodes (`int`): Episodes behind each figure.
         scale (`float`): Length of all training stages, as a multiple.
@@ -53,12 +64,22 @@ class FewShotArguments:
         default=0, metadata={"help": "Seed of the pictures, the episodes, the initial weights and the order."}
     )
     from_scratch: bool = field(default=False, metadata={"help": "Train the model instead of loading the shipped one."})
+    text_backbone: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of the language model to train on, from 'flamingo miniature-backbones text'. By default, the shipped one."
+        },
+    )
     split: str = field(default="test", metadata={"help": "Split to measure on, 'validation' or 'test'."})
     episodes: int = field(default=500, metadata={"help": "Number of episodes behind each score."})
     scale: float = field(default=1.0, metadata={"help": "Factor on the length of all training stages."})
 
     def __post_init__(self):
         check_seed(self.seed)
+        if self.text_backbone is not None and not self.from_scratch:
+            raise ValueError(
+                f"`text_backbone` is {self.text_backbone!r}, but the shipped model has its language model. Add `from_scratch`."
+            )
         if self.split not in ("validation", "test"):
             raise ValueError(f"`split` is {self.split!r}, but it must be 'validation' or 'test'.")
         if self.episodes < 2:
@@ -111,8 +132,10 @@ def evaluate_few_shot(
         pool (`PicturePool`, *optional*): Pictures to use instead of new ones.
 
     Returns:
-        `list[dict]`, each with `contrast`, `ways`, `shots`, `n`, `image`, the accuracy, and `permuted`, the accuracy
-        with the pictures of another episode (chance, if the model looks). Chance is 1 / `ways`.
+        `list[dict]`, each with `contrast`, `ways`, `shots`, `n`; `image`, the accuracy, and `permuted`, the accuracy
+        with the pictures of another episode (chance, if the model looks); the accuracy on parts of the episodes: `small`
+        and `large` objects in the query's picture, its word `shown` by an example or `not_shown`; and `first` and `last`,
+        with the examples of the query's word there ([`reorder`]). `None` stands for no such episodes. Chance is 1 / `ways`.
     """
     model.eval()
     pool = pool or PicturePool(split, seed)
@@ -128,12 +151,34 @@ def evaluate_few_shot(
                 ]
                 pictures = torch.tensor([pool.draw(episode.pairs, rng) for episode in drawn])  # (episodes, N)
                 score = {"contrast": contrast, "ways": number_of_ways, "shots": number_of_shots, "n": episodes}
-                for condition, indices in (("image", pictures), ("permuted", pictures[derangement(episodes, rng)])):
-                    answers = rank_words(model, processor, drawn, latents[indices])
-                    right = [answer == episode.words[-1] for answer, episode in zip(answers, drawn, strict=True)]
-                    score[condition] = float(np.mean(right))
+                right = _are_right(model, processor, drawn, latents[pictures])
+                others = pictures[derangement(episodes, rng)]
+                score |= {
+                    "image": float(right.mean()),
+                    "permuted": float(_are_right(model, processor, drawn, latents[others]).mean()),
+                    **_score_parts(right, drawn, [pool.sizes[index] for index in pictures[:, -1]]),
+                    **dict.fromkeys(ORDERS),
+                }
+                for order in ORDERS if number_of_shots > 1 else ():
+                    moved = [reorder(episode, order) for episode in drawn]
+                    indices = torch.tensor([pool.draw(episode.pairs, rng) for episode in moved])
+                    score[order] = float(_are_right(model, processor, moved, latents[indices]).mean())
                 scores.append(score)
     return scores
+
+
+def _are_right(
+    model: FlamingoModel, processor: FlamingoProcessor, episodes: list[FewShotEpisode], latents: torch.Tensor
+) -> np.ndarray:
+    answers = rank_words(model, processor, episodes, latents)
+    return np.array([answer == episode.words[-1] for answer, episode in zip(answers, episodes, strict=True)])
+
+
+def _score_parts(right: np.ndarray, episodes: list[FewShotEpisode], sizes: list[str]) -> dict[str, float | None]:
+    is_large = np.array([size == "large" for size in sizes])
+    is_shown = np.array([episode.words[-1] in episode.words[:-1] for episode in episodes])
+    parts = {"small": ~is_large, "large": is_large, "shown": is_shown, "not_shown": ~is_shown}
+    return {name: float(right[part].mean()) if part.any() else None for name, part in parts.items()}
 
 
 def format_few_shot(scores: list[dict[str, Any]]) -> str:
@@ -202,7 +247,7 @@ def run_few_shot(arguments: FewShotArguments) -> dict[str, Any]:
 def _train_from_scratch(model_dir: Path, arguments: FewShotArguments, output_dir: Path) -> dict[str, Any]:
     start = time.perf_counter()
     set_seed(arguments.seed)
-    model, processor = build_few_shot_flamingo()
+    model, processor = build_few_shot_flamingo(arguments.text_backbone)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     print(f"\nTraining a Flamingo: {trained:,} parameters. All gates are at 0.", flush=True)
     gates = train_few_shot(model, processor, seed=arguments.seed, scale=arguments.scale, output_dir=output_dir)

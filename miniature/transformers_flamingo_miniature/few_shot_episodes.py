@@ -21,7 +21,9 @@ from .world import BACKGROUNDS, HELD_OUT_PAIRS, SEEN_PAIRS, SIZES, SingleScene, 
 
 Pair = tuple[str, str]
 
-SHOTS = (0, 1, 2, 4, 8)
+SHOTS = (0, 1, 2, 4, 8, 16, 32)
+# Where the examples of the query's word stand among the others.
+ORDERS = ("first", "last")
 CONTRASTS = ("pair", "color", "shape")
 # Each color once, like the held-out pairs, and none of them.
 VALIDATION_PAIRS = (
@@ -42,7 +44,8 @@ PAIRS: dict[str, tuple[Pair, ...]] = {
 WORDS = {"train": NONSENSE_WORDS[:12], "validation": NONSENSE_WORDS[12:16], "test": HELD_OUT_NONSENSE_WORDS}
 # Color and shape are learned by their own words, never together.
 FIELDS = {"pair": 0, "color": 0, "shape": 1}
-_PICTURES_PER_PAIR = {"train": 80, "validation": 30, "test": 30}
+# At least one more than the shots: no picture comes twice in an episode.
+_PICTURES_PER_PAIR = {"train": 80, "validation": 40, "test": 40}
 
 
 class FewShotEpisode(NamedTuple):
@@ -104,6 +107,25 @@ def sample_few_shot_episode(
     )
 
 
+def reorder(episode: FewShotEpisode, order: str) -> FewShotEpisode:
+    """
+    Move the examples of the query's word to the beginning or to the end, for what their place does.
+
+    Args:
+        episode ([`FewShotEpisode`]): The episode.
+        order (`str`): `"first"` (`MMOO`: matching, others) or `"last"` (`OOMM`).
+
+    Raises:
+        ValueError: `order` is unknown.
+    """
+    if order not in ORDERS:
+        raise ValueError(f"Unknown order {order!r}: the examples of the query's word stand {' or '.join(ORDERS)}.")
+    *examples, query = zip(episode.pairs, episode.words, strict=True)
+    examples.sort(key=lambda example: (example[1] == query[1]) is (order == "last"))
+    pairs, words = zip(*examples, query, strict=True)
+    return FewShotEpisode(pairs, words, episode.candidates)
+
+
 def few_shot_prompt(episode: FewShotEpisode, processor: FlamingoProcessor) -> str:
     """Return the text of an episode, without the query's word."""
     return "".join(processor.few_shot_text([(1, word) for word in episode.words[:-1]]))
@@ -112,6 +134,8 @@ def few_shot_prompt(episode: FewShotEpisode, processor: FlamingoProcessor) -> st
 class PicturePool:
     """
     Pictures of single objects for one split: the same number of each of its pairs and of the training pairs.
+
+    `images` are the pictures, and `sizes` says of each whether its object is small or large.
 
     Args:
         split (`str`): The split. Splits do not share pictures.
@@ -124,11 +148,13 @@ class PicturePool:
         self.per_pair = per_pair or _PICTURES_PER_PAIR[split]
         self._first: dict[Pair, int] = {}
         self.images: list[Image.Image] = []
+        self.sizes: list[str] = []
         for color, shape in dict.fromkeys((*PAIRS[split], *PAIRS["train"])):
             self._first[color, shape] = len(self.images)
             for _ in range(self.per_pair):
                 scene = SingleScene(color, shape, str(rng.choice(SIZES)), str(rng.choice(BACKGROUNDS)))
                 self.images.append(render(scene, rng))
+                self.sizes.append(scene.size)
 
     def draw(self, pairs: tuple[Pair, ...], rng: np.random.Generator) -> list[int]:
         """Draw a different picture for each of these pairs, and return their indices in `images`."""

@@ -44,8 +44,9 @@ class TextBackboneSettings:
     """Size of the miniature language model and settings of its training.
 
     Args:
-        steps, batch_size (`int`): Optimizer steps, and rows in each.
-        row_length (`int`): Tokens of a row, a multiple of 3.
+        steps (`int`): Optimizer steps.
+        batch_tokens (`int`): Tokens in each of them, at most.
+        first_row_length, row_length (`int`): Tokens of a row at the beginning and at the end, multiples of 3.
         learning_rate, weight_decay, warmup_steps: Of AdamW. The rate is constant for three fifths of the steps, then
             falls to 0 along a cosine.
         noise, made_up (`float`): As in [`TextRows`].
@@ -56,8 +57,9 @@ class TextBackboneSettings:
     """
 
     steps: int = 3500
-    batch_size: int = 48
-    row_length: int = 48
+    batch_tokens: int = 2400
+    first_row_length: int = 48
+    row_length: int = 120
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
     warmup_steps: int = 50
@@ -70,11 +72,17 @@ class TextBackboneSettings:
     def __post_init__(self):
         if self.steps < 1:
             raise ValueError(f"`steps` is {self.steps}, but it must be at least 1.")
-        if self.row_length >= self.max_positions or self.row_length % 3:
-            raise ValueError(
-                f"Rows of {self.row_length} tokens do not fit into {self.max_positions} positions as examples of 3 "
-                "tokens each. Change `row_length`."
-            )
+        for name in ("first_row_length", "row_length"):
+            length = getattr(self, name)
+            if not 0 < length < self.max_positions or length % 3:
+                raise ValueError(
+                    f"Rows of {length} tokens do not fit into {self.max_positions} positions as examples of 3 tokens "
+                    f"each. Change `{name}`."
+                )
+            if length > self.batch_tokens:
+                raise ValueError(
+                    f"`{name}` is {length}, but a batch has {self.batch_tokens} tokens. Raise `batch_tokens`."
+                )
 
 
 def build_text_backbone(tokenizer: PreTrainedTokenizerFast, settings: TextBackboneSettings) -> GPT2LMHeadModel:
@@ -104,7 +112,7 @@ class LookupTrainer(Trainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *args, **kwargs) -> Any:
         """Compute the model's loss, as `Trainer.compute_loss`."""
-        inputs = dict(inputs)
+        inputs = {name: tensor[0] for name, tensor in inputs.items()}  # an item of [`TextRows`] is a whole batch
         disturbance = (inputs.pop(name) for name in ("input_ids", "keys", "made_up", "noise"))
         inputs["inputs_embeds"] = embed_with_noisy_keys(model.get_input_embeddings(), *disturbance)
         return super().compute_loss(model, inputs, *args, **kwargs)
@@ -137,8 +145,9 @@ def train_text_backbone(
     tokenizer = build_tokenizer(settings.max_positions)
     rows = TextRows(
         tokenizer,
-        settings.steps * settings.batch_size,
-        length=settings.row_length,
+        settings.steps,
+        tokens=settings.batch_tokens,
+        lengths=(settings.first_row_length, settings.row_length),
         max_positions=settings.max_positions,
         noise=settings.noise,
         made_up=settings.made_up,
@@ -152,7 +161,7 @@ def train_text_backbone(
         training = TrainingArguments(
             output_dir=trainer_dir,
             max_steps=settings.steps,
-            per_device_train_batch_size=settings.batch_size,
+            per_device_train_batch_size=1,
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
             adam_beta2=0.98,
@@ -160,7 +169,7 @@ def train_text_backbone(
             lr_scheduler_type="warmup_stable_decay",
             lr_scheduler_kwargs={"num_decay_steps": settings.steps * 2 // 5},
             warmup_steps=settings.warmup_steps,
-            train_sampling_strategy="sequential",  # the order of the rows is the curriculum
+            train_sampling_strategy="sequential",  # the order of the batches is the curriculum
             dataloader_pin_memory=False,
             use_cpu=True,
             logging_steps=min(50, settings.steps),
@@ -181,7 +190,7 @@ def train_text_backbone(
         },
         "parameters": model.num_parameters(),
         "vocabulary": len(tokenizer),
-        "training_tokens": len(rows) * settings.row_length,
+        "training_tokens": settings.steps * settings.batch_tokens,
         "training_seconds": round(time.perf_counter() - started, 1),
         "versions": library_versions(),
     }

@@ -3,7 +3,8 @@
 
 In-context look-up (an induction head) emerges late, and only if nothing cheaper lowers the loss. So training begins with
 rows that reward nothing else, and the texts of the world are blended in slowly: an abrupt change of the mixture destroys
-what was learned. Three kinds of rows:
+what was learned. Look-up is found in short rows only, and works at the positions that it was trained at only, so rows
+begin short and then grow (`docs/few-shot-log.md`). Three kinds of rows:
 
 - repeat: random words, again and again in one order. Look-up pays at every token, so it is found soonest here.
 - look-up: `red dax. blue wug. red dax.`, with any word as key, or a random vector instead of its embedding, and noise on
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, default_data_collator
 
 from .texts import sample_text
 from .tokenizer import NONSENSE_WORDS, miniature_vocabulary
@@ -27,6 +28,8 @@ NO_KEY = -1
 # At this progress the plain rows begin, and at this one they reach their share.
 _BLEND = (0.3, 0.65)
 _PLAIN_SHARE = 0.45
+# Between these the rows grow.
+_GROWTH = (0.3, 0.6)
 _REPEAT_SHARE = 0.3  # of the other rows
 _BINDING_SHARE = 0.2  # of the plain rows
 _PERIODS = (4, 16)
@@ -37,6 +40,18 @@ def plain_share(progress: float) -> float:
     """Return the share of plain rows at `progress`, 0 to 1, through the training."""
     start, end = _BLEND
     return _PLAIN_SHARE * min(max((progress - start) / (end - start), 0.0), 1.0)
+
+
+def row_length(progress: float, lengths: tuple[int, int]) -> int:
+    """Return the tokens of a row, a multiple of 3, at `progress`, 0 to 1, through the training.
+
+    Args:
+        progress (`float`): Where in the training.
+        lengths (`tuple[int, int]`): Tokens of a row at the beginning and at the end.
+    """
+    start, end = _GROWTH
+    share = min(max((progress - start) / (end - start), 0.0), 1.0)
+    return 3 * round((lengths[0] + share * (lengths[1] - lengths[0])) / 3)
 
 
 def lookup_row(
@@ -81,8 +96,8 @@ def embed_with_noisy_keys(
     """
     embeds = embedding(input_ids)
     rows, _, width = embeds.shape
-    spread = embedding.weight.detach().std() * (0.5 + 1.5 * torch.rand(rows, 1, 1))
-    vectors = torch.randn(rows, MAX_WAYS, width) * spread
+    spread = embedding.weight.detach().std() * (0.5 + 1.5 * torch.rand(rows, 1, 1, device=embeds.device))
+    vectors = torch.randn(rows, MAX_WAYS, width, device=embeds.device) * spread
     vectors = vectors.gather(1, keys.clamp(min=0)[..., None].expand(-1, -1, width))
     is_key = (keys != NO_KEY)[..., None]
     embeds = torch.where(is_key & made_up[:, None, None], vectors, embeds)
@@ -91,17 +106,19 @@ def embed_with_noisy_keys(
 
 
 class TextRows(Dataset):
-    """All rows of a training run in their order. Row `i` depends on the seed and `i` only.
+    """All batches of a training run in their order. Batch `i` depends on the seed and `i` only.
 
-    Each row is a `dict` of `input_ids`, `labels`, `position_ids` and `keys` (see [`lookup_row`]), all `(T,)`, with
-    `made_up`, whether its keys become random vectors, and `noise` on them, in standard deviations of the key.
+    Each is a `dict` of `input_ids`, `labels`, `position_ids` and `keys` (see [`lookup_row`]), all `(B, T)`, with
+    `made_up`, whether the keys of a row become random vectors, and `noise` on them, in standard deviations of the key,
+    both `(B,)`. `T` is as [`row_length`] says, and `B` as many rows as `tokens` suffice for.
 
     Args:
         tokenizer (`PreTrainedTokenizerFast`): The tokenizer.
-        size (`int`): Number of rows.
-        length (`int`): Tokens of a row `T`, a multiple of 3.
+        steps (`int`): Number of batches.
+        tokens (`int`): Tokens of a batch, at most.
+        lengths (`tuple[int, int]`): Tokens of a row at the beginning and at the end, multiples of 3.
         max_positions (`int`): Positions of the model.
-        noise (`float`): Largest noise on keys, reached after two thirds of the rows.
+        noise (`float`): Largest noise on keys, reached after two thirds of the batches.
         made_up (`float`): Share of look-up rows whose keys are random vectors.
         seed (`int`): Seed of the rows.
     """
@@ -109,50 +126,56 @@ class TextRows(Dataset):
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerFast,
-        size: int,
+        steps: int,
         *,
-        length: int,
+        tokens: int,
+        lengths: tuple[int, int],
         max_positions: int,
         noise: float,
         made_up: float,
         seed: int,
     ):
         self.tokenizer = tokenizer
-        self.size = size
-        self.length = length
+        self.steps = steps
+        self.tokens = tokens
+        self.lengths = lengths
         self.max_positions = max_positions
         self.noise = noise
         self.made_up = made_up
         self.seed = seed
 
     def __len__(self) -> int:
-        return self.size
+        return self.steps
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor | bool | float]:
-        if not 0 <= index < self.size:
-            raise IndexError(f"Row {index} of {self.size}.")  # ends a `for` loop over the rows
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        if not 0 <= index < self.steps:
+            raise IndexError(f"Batch {index} of {self.steps}.")  # ends a `for` loop over the batches
         rng = np.random.default_rng((self.seed, index))
-        progress = index / self.size
-        row = {"keys": torch.full((self.length,), NO_KEY)}
+        progress = index / self.steps
+        length = row_length(progress, self.lengths)
+        return default_data_collator([self._row(rng, progress, length) for _ in range(self.tokens // length)])
+
+    def _row(self, rng: np.random.Generator, progress: float, length: int) -> dict[str, torch.Tensor | bool | float]:
+        row = {"keys": torch.full((length,), NO_KEY)}
         start, made_up, noise = 0, False, 0.0
         if rng.random() < plain_share(progress):
-            row["input_ids"] = row["labels"] = torch.tensor(self._plain(rng))
+            row["input_ids"] = row["labels"] = torch.tensor(self._plain(rng, length))
             if rng.random() < 0.5:  # later positions would stay untrained
-                start = int(rng.integers(self.max_positions - self.length))
+                start = int(rng.integers(self.max_positions - length))
         elif rng.random() < _REPEAT_SHARE:
             period = int(rng.integers(_PERIODS[0], _PERIODS[1] + 1))
             vocabulary = len(miniature_vocabulary()) - _NUM_SPECIAL_TOKENS
             words = rng.choice(vocabulary, size=period, replace=False) + _NUM_SPECIAL_TOKENS
-            row["input_ids"] = torch.from_numpy(np.resize(words, self.length))
+            row["input_ids"] = torch.from_numpy(np.resize(words, length))
             row["labels"] = row["input_ids"].clone()
             row["labels"][:period] = IGNORED
         else:
-            row = lookup_row(rng, self.tokenizer, self.length)
+            row = lookup_row(rng, self.tokenizer, length)
             made_up = bool(rng.random() < self.made_up)
             noise = self.noise * min(1.0, 1.5 * progress) * rng.random()
-        return {**row, "position_ids": torch.arange(start, start + self.length), "made_up": made_up, "noise": noise}
+        return {**row, "position_ids": torch.arange(start, start + length), "made_up": made_up, "noise": noise}
 
-    def _plain(self, rng: np.random.Generator) -> list[int]:
+    def _plain(self, rng: np.random.Generator, length: int) -> list[int]:
         """Draw `length` tokens of texts, each followed by the end-of-text token."""
         end = self.tokenizer.eos_token_id
         # Called for every text: the wrapper around the tokenizer costs more than the training step would.
@@ -160,6 +183,6 @@ class TextRows(Dataset):
         # Half of the rows start with a text, half with the end of the text before: both occur in use.
         row = [end] if rng.random() < 0.5 else []
         kinds = ("binding",) if rng.random() < _BINDING_SHARE else ("caption", "question", "caption_question")
-        while len(row) < self.length:
+        while len(row) < length:
             row += [*encode(sample_text(str(rng.choice(kinds)), rng)).ids, end]
-        return row[: self.length]
+        return row[:length]

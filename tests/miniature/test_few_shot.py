@@ -28,12 +28,15 @@ from transformers_flamingo_miniature.few_shot_episodes import (
     PAIRS,
     SHOTS,
     WORDS,
+    FewShotEpisode,
     PicturePool,
     few_shot_prompt,
+    reorder,
     sample_few_shot_episode,
 )
-from transformers_flamingo_miniature.few_shot_training import episode_row, name_row
+from transformers_flamingo_miniature.few_shot_training import STAGES, episode_row, name_row, stage_rows
 from transformers_flamingo_miniature.shipped import card_template
+from transformers_flamingo_miniature.text_backbone import TextBackboneSettings, train_text_backbone
 
 
 CARDS = Path(__file__).parents[2] / "model_cards"
@@ -54,7 +57,7 @@ def processor():
 def few_pictures(monkeypatch):
     """Drawing and encoding pictures takes most of the time."""
     for split in few_shot_episodes._PICTURES_PER_PAIR:
-        monkeypatch.setitem(few_shot_episodes._PICTURES_PER_PAIR, split, 10)
+        monkeypatch.setitem(few_shot_episodes._PICTURES_PER_PAIR, split, max(SHOTS) + 1)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +116,7 @@ def test_impossible_episodes():
 @pytest.mark.parametrize("described", [0.0, 0.5, 1.0])
 def test_what_is_learned_from_an_episode(processor, pool, described):
     rng = np.random.default_rng(0)
-    rows = [episode_row(pool, processor, rng, described) for _ in range(16)]
+    rows = [episode_row(pool, processor, rng, described, examples=10) for _ in range(16)]
     for row in rows:
         assert row["text"].count(processor.image_token) == len(row["pictures"]) == len(set(row["pictures"]))
         for start, end in row["supervised"]:
@@ -130,6 +133,33 @@ def test_what_is_learned_from_an_episode(processor, pool, described):
     assert (batch["labels"] != -100).sum() == sum(len(row["supervised"]) for row in rows)  # a word is a token
 
 
+def test_new_words_are_learned_except_for_the_first(processor, pool):
+    """What matches no example must not get the word of one, and only where a word is new can that be learned."""
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        row = episode_row(pool, processor, rng, 0.0, examples=6, supervises_new_words=True)
+        words = [text.removeprefix(processor.image_token) for text in row["text"].split(processor.end_of_chunk_token)]
+        assert [row["text"][start:end] for start, end in row["supervised"]] == words[1:6]
+
+
+def test_the_rows_of_a_step_are_as_long_and_steps_differ(processor, pool):
+    stage = STAGES["episodes"]._replace(batch_size=3, described=0.0)
+    rows = stage_rows(stage, 12, PicturePool("train", 0, per_pair=33), processor, np.random.default_rng(0))
+    numbers = [len(row["pictures"]) for row in rows]
+    assert numbers[0::3] == numbers[1::3] == numbers[2::3]
+    assert min(numbers) >= 2 and max(numbers) <= 33 and len(set(numbers)) > 6
+
+
+def test_order_of_the_matching_examples():
+    pairs = (("red", "bar"), ("blue", "bar"), ("blue", "ring"), ("red", "ring"), ("red", "bar"))
+    episode = FewShotEpisode(pairs, ("dax", "wug", "wug", "dax", "dax"), ("wug", "dax"))
+    first, last = reorder(episode, "first"), reorder(episode, "last")
+    assert first.words == ("dax", "dax", "wug", "wug", "dax") and last.words == ("wug", "wug", "dax", "dax", "dax")
+    assert first.pairs[0] == ("red", "bar") and first.pairs[1] == ("red", "ring") and first.pairs[-1] == pairs[-1]
+    with pytest.raises(ValueError, match="Unknown order 'middle'"):
+        reorder(episode, "middle")
+
+
 def test_a_name_is_the_color_or_the_shape_of_the_picture(processor, pool):
     rng = np.random.default_rng(0)
     for _ in range(50):
@@ -140,12 +170,17 @@ def test_a_name_is_the_color_or_the_shape_of_the_picture(processor, pool):
 
 
 def test_the_shipped_model_binds_unseen_words_and_only_by_looking(shipped):
-    scores = evaluate_few_shot(*shipped, episodes=150, seed=11, ways=(2,), pool=PicturePool("test", 11, per_pair=10))
+    pool = PicturePool("test", 11, per_pair=10)
+    scores = evaluate_few_shot(*shipped, episodes=150, seed=11, ways=(2,), shots=(0, 2, 4), pool=pool)
     by_shots = {score["shots"]: score for score in scores if score["contrast"] == "pair"}
     assert by_shots[4]["image"] >= 0.9
     assert by_shots[0]["image"] < 0.65 < by_shots[2]["image"]
     for score in scores:
         assert 0.35 < score["permuted"] < 0.65
+        assert (score["shown"] is None) == (score["first"] is None) == (score["shots"] == 0)
+        assert min(score["small"], score["large"]) <= score["image"] <= max(score["small"], score["large"])
+    assert by_shots[4]["not_shown"] is None and by_shots[4]["shown"] == by_shots[4]["image"]
+    assert min(by_shots[4]["first"], by_shots[4]["last"]) >= 0.8
 
 
 def test_pixels_and_kept_latents_give_the_same_answer(shipped):
@@ -189,10 +224,14 @@ def test_the_command_measures_the_shipped_model(tmp_path, few_pictures, capsys):
 
 
 def test_the_command_trains_it_again(tmp_path, few_pictures):
+    settings = TextBackboneSettings(steps=1, width=32, layers=1)
+    train_text_backbone(tmp_path / "gpt2", settings=settings, evaluation_size=0, progress=False)
     command = ["demo", "--few-shot", "--from-scratch", "--split", "validation", "--scale", "0.002", "--episodes", "4"]
-    assert main([*command, "--output-dir", str(tmp_path)]) == 0
+    assert main([*command, "--text-backbone", str(tmp_path / "gpt2"), "--output-dir", str(tmp_path)]) == 0
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "model")
     assert model.config.cross_attention_layer_indices == [0]
+    assert model.config.text_config.hidden_size == 32
+    assert model.config.resampler_feature_positions > 0  # standardized
     record = json.loads((tmp_path / "model" / "metrics.json").read_text())
     assert [entry["stage"] for entry in record["training"]["gates"] if entry["step"] == 0] == [
         "names",
@@ -216,7 +255,7 @@ def test_options_of_the_other_demo_are_refused(options, message, tmp_path, capsy
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", [{"split": "train"}, {"episodes": 1}, {"scale": 0.0}])
+@pytest.mark.parametrize("wrong", [{"split": "train"}, {"episodes": 1}, {"scale": 0.0}, {"text_backbone": "gpt2"}])
 def test_impossible_arguments(wrong):
     with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` is {next(iter(wrong.values()))!r}"):
         FewShotArguments(**wrong)

@@ -27,8 +27,16 @@ from transformers_flamingo_miniature.world import COLORS, SHAPES, answer_prompt
 TOKENIZER = build_tokenizer()
 
 
-def rows(size: int, seed: int = 0) -> TextRows:
-    return TextRows(TOKENIZER, size, length=24, max_positions=512, noise=0.5, made_up=0.5, seed=seed)
+def batches(steps: int, seed: int = 0, tokens: int = 48, lengths: tuple[int, int] = (24, 48)) -> TextRows:
+    options = {"max_positions": 512, "noise": 0.5, "made_up": 0.5, "seed": seed}
+    return TextRows(TOKENIZER, steps, tokens=tokens, lengths=lengths, **options)
+
+
+def rows(size: int) -> list[dict]:
+    """Rows of 24 tokens."""
+    return [
+        {name: tensor[0] for name, tensor in batch.items()} for batch in batches(size, tokens=24, lengths=(24, 24))
+    ]
 
 
 # Texts.
@@ -89,12 +97,19 @@ def test_labels_of_look_up_are_the_words():
     assert (row["keys"].reshape(8, 3)[:, 1:] == NO_KEY).all()
 
 
-def test_a_row_depends_on_seed_and_index_only():
-    first, second, other = rows(200), rows(200), rows(200, seed=1)
+def test_a_batch_depends_on_seed_and_index_only():
+    first, second, other = batches(200), batches(200), batches(200, seed=1)
     list(second)
     for index in (0, 150):
-        assert all(torch.equal(torch.as_tensor(first[index][k]), torch.as_tensor(second[index][k])) for k in first[0])
+        assert all(torch.equal(first[index][name], second[index][name]) for name in first[0])
     assert not torch.equal(first[0]["input_ids"], other[0]["input_ids"])
+
+
+def test_rows_grow_and_become_fewer():
+    shapes = [tuple(batch["input_ids"].shape) for batch in batches(100, tokens=96)]
+    assert shapes[0] == shapes[30] == (4, 24) and shapes[60] == shapes[99] == (2, 48)
+    assert len(set(shapes)) > 4
+    assert all(length % 3 == 0 and count == 96 // length for count, length in shapes)
 
 
 def test_training_begins_with_look_up_and_blends_texts_in():
@@ -163,7 +178,7 @@ def test_neighboring_positions_differ():
 
 
 def test_text_training_is_reproducible_and_loads(tmp_path):
-    settings = TextBackboneSettings(steps=2, batch_size=4, row_length=24, width=32, layers=1)
+    settings = TextBackboneSettings(steps=2, batch_tokens=96, first_row_length=12, row_length=24, width=32, layers=1)
     arguments = {"settings": settings, "evaluation_size": 8, "progress": False}
     state = torch.get_rng_state()
     records = [train_text_backbone(tmp_path / name, **arguments) for name in ("first", "second")]
@@ -182,6 +197,8 @@ def test_text_training_is_reproducible_and_loads(tmp_path):
         ({"steps": 0}, "`steps` is 0, but it must be at least 1"),
         ({"row_length": 513}, "do not fit into 512 positions"),
         ({"row_length": 32}, "examples of 3 tokens"),
+        ({"first_row_length": 0}, "Rows of 0 tokens do not fit"),
+        ({"batch_tokens": 60}, "`row_length` is 120, but a batch has 60 tokens"),
     ],
 )
 def test_wrong_text_training_settings_are_named(settings, message):
