@@ -34,7 +34,7 @@ from .few_shot_episodes import (
     reorder,
     sample_few_shot_episode,
 )
-from .few_shot_training import STAGES, build_few_shot_flamingo, train_few_shot
+from .few_shot_training import EXAMPLES, STAGES, build_few_shot_flamingo, train_few_shot
 from .shipped import card_template
 
 
@@ -233,7 +233,9 @@ def run_few_shot(arguments: FewShotArguments) -> dict[str, Any]:
     scores = evaluate_few_shot(
         model, processor, split=arguments.split, episodes=arguments.episodes, seed=arguments.seed
     )
-    metrics = {"arguments": {**asdict(arguments), "output_dir": None}, "training": training, "scores": scores}
+    # Folders of this machine say nothing elsewhere
+    folders = {"output_dir": None, "text_backbone": arguments.text_backbone and Path(arguments.text_backbone).name}
+    metrics = {"arguments": asdict(arguments) | folders, "training": training, "scores": scores}
     write_json(output_dir / "metrics.json", metrics)
     plot_few_shot(output_dir / "few_shot.png", scores)
     if arguments.from_scratch:
@@ -258,6 +260,7 @@ def _train_from_scratch(model_dir: Path, arguments: FewShotArguments, output_dir
         "trained_parameters": trained,
         "frozen_parameters": model.num_parameters() - trained,
         "stages": {name: stage._asdict() for name, stage in STAGES.items()},
+        "examples": list(EXAMPLES),
         "gates": gates,
         "seconds": round(time.perf_counter() - start, 1),
         "versions": library_versions(),

@@ -189,6 +189,7 @@ FLAGS = [
     ["miniature-data", "d", "--num-pictures", "0"],
     ["miniature-data", "d", "--num-videos", "1e3"],
     ["miniature-backbones", "vision", "d", "--seed", "x"],
+    ["miniature-backbones", "vision", "d", "--device", "cuda"],
     ["evaluate", "m", "--task", "coco", "--shots", "1", "1"],
     ["evaluate", "m", "--task", "coco", "--rices-clip", "x"],
     ["pretrain", "audio", "r"],

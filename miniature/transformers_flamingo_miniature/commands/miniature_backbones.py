@@ -19,23 +19,29 @@ class MiniatureBackbonesArguments:
         backbone (`str`): `"vision"` or `"text"`.
         output_dir (`str`): Folder of the weights, their record and their card.
         seed (`int`, *optional*, defaults to 0): Seed of the data and the weights.
+        device (`str`, *optional*, defaults to `"cpu"`): Where to train the language model, `"cpu"` or `"cuda"`.
 
     Raises:
-        ValueError: the seed is out of range.
+        ValueError: the seed is out of range, or the vision encoder is to be trained on a GPU.
     """
 
     backbone: Literal["vision", "text"]
     output_dir: str
     seed: int = field(default=0, metadata={"help": "Seed of the data and the weights."})
+    device: Literal["cpu", "cuda"] = field(
+        default="cpu", metadata={"help": "Where to train the language model, 'cpu' or 'cuda'."}
+    )
 
     def __post_init__(self):
+        if self.device != "cpu" and self.backbone == "vision":
+            raise ValueError(f"`device` is {self.device!r}, but the vision encoder is trained on the CPU. Remove it.")
         from ..backbones import check_seed
 
         check_seed(self.seed)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the backbone, the folder and the seed."""
+    """Add the backbone, the folder, the seed and the device."""
     from transformers_flamingo_cli.parsing import add_fields
 
     parser.add_argument("backbone", choices=["vision", "text"], help="Which backbone to train.")
@@ -61,5 +67,5 @@ def run(arguments: argparse.Namespace) -> None:
         kind = "miniature-gpt2"
     output_dir = Path(options.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)  # a wrong path is found before hours of training
-    train(output_dir, seed=options.seed)
+    train(output_dir, seed=options.seed, **({"device": options.device} if options.backbone == "text" else {}))
     write_card(card_template(kind), read_training_record(output_dir), output_dir / "README.md")
