@@ -63,6 +63,15 @@ def test_arms_are_selected_by_their_fields(scripts):
         select(["images=30"])
 
 
+def test_processes_share_the_arms(scripts):
+    arms = list(scripts.starts.all_arms())
+    parts = [scripts.starts.take_part(arms, f"{index}/4") for index in range(4)]
+    assert [len(part) for part in parts] == [63] * 4 and set().union(*parts) == set(arms)
+    for wrong in ("4/4", "1", "a/b", "0/0"):
+        with pytest.raises(ValueError, match=rf"`--part {wrong}` is not I/N with I from 0 to N - 1"):
+            scripts.starts.take_part(arms, wrong)
+
+
 def test_what_is_in_the_file_does_not_run_again(scripts, tmp_path, monkeypatch):
     starts, path = scripts.starts, tmp_path / "results" / "lines.jsonl"
     arms = starts.select_arms(["setting=miniature", "images=300", "seed=0", "features=raw", "start=gates"])
