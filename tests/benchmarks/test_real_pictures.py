@@ -25,7 +25,7 @@ from transformers_flamingo.training import read_recipe
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "real_pictures"
 pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="the source distribution has no benchmarks")
 
-MODULES = ("packages", "pictures", "neighbors", "backbones", "prepare", "score")
+MODULES = ("packages", "pictures", "episodes", "neighbors", "few_shots", "backbones", "prepare", "score")
 CATEGORY = "Food & Drink"
 
 
@@ -91,13 +91,16 @@ def downloads(real, tmp_path_factory) -> Path:
 
 def run_prepare(real, *options: str) -> dict:
     """Run `prepare.py` without backbones."""
-    return real.prepare.prepare(real.prepare.make_parser().parse_args([*options, "--no-backbones"]))
+    options = ("--episodes", "30", "--lookups", "20", *options, "--no-backbones")
+    return real.prepare.prepare(real.prepare.make_parser().parse_args(options))
 
 
 def test_prepare_writes_what_recipes_read(real, downloads, tmp_path):
     record = run_prepare(real, str(tmp_path), "--downloads", str(downloads), "--views", "2")
     assert (record["names"], record["held_out_names"], record["test_house"]) == (10, 80, "apple")
-    assert record["rows"]["train"] == 3 * 10 * 3 and record["rows"]["test"] == 10 and record["rows"]["held_out"] == 320
+    assert record["rows"]["train"] == 3 * 10 * 3 and record["rows"]["test"] == 10
+    assert record["rows"]["held_out"] == 80 * (4 + 3 * 2)  # views only of the houses that shots are from
+    assert (record["rows"]["episodes_train"], record["rows"]["lookups_train"]) == (30, 20)
     assert not list(downloads.rglob("sheets"))
 
     rows = {path.stem: real.pictures.read_rows(path) for path in tmp_path.glob("*.jsonl")}
@@ -274,7 +277,8 @@ def test_scores_of_a_model(real, downloads, tmp_path):
     (data / "smollm2" / "chat_template.jinja").write_text(template)
     page = tmp_path / "page.md"
     page.write_text("<!-- real-pictures tiny -->\n<!-- end -->\n")
-    options = ["--parts", *real.score.PARTS, "--docs", str(page), "--name", "tiny"]
+    options = ["--parts", *real.score.PARTS, "--episodes", "2", "--ways", "2", "--shots", "0", "1"]
+    options += ["--docs", str(page), "--name", "tiny"]
     arguments = [str(model), "--data", str(data), "--output", str(output), *options]
     record = real.score.score(real.score.make_parser().parse_args(arguments))
 
@@ -298,7 +302,7 @@ def test_scores_of_a_model(real, downloads, tmp_path):
     assert table[2].startswith("| right pictures | 0.000 | ")
     assert len({line.count("|") for line in table[:6]}) == 1
     lines = [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()]
-    assert {line["part"] for line in lines} == {"names", "questions", "chat"}
+    assert {line["part"] for line in lines} == {"names", "questions", "chat", "few_shots"}
     assert len(lines[0]["first"]) == 5 and 1 <= lines[0]["rank"] <= 10
 
 

@@ -14,7 +14,8 @@ from processes import launch
 from runs import NO_DROPOUT, counted_images, losses, model, png, source, train_on_features, trainer, write_pairs
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from transformers_flamingo.data import BadSampleError
+from transformers_flamingo.data import FORMATS, BadSampleError, EncodedDocuments, encode_documents
+from transformers_flamingo.data.encoding import encode_images
 from transformers_flamingo.training import DataMixture, DataSource, FlamingoDataCollator, add_image_features
 
 
@@ -278,6 +279,45 @@ def test_a_source_may_cache_features_next_to_one_that_does_not(tmp_path):
     first, second = (batch.inputs for batch, _ in zip(mixture.loader(), range(2), strict=False))
     assert "mm_encoder_outputs" in first and "pixel_values" not in first
     assert "pixel_values" in second and "mm_encoder_outputs" not in second
+
+
+def test_a_file_that_many_rows_name_is_encoded_once(tmp_path):
+    """Features of repeated images are those of the images, in any order of the rows, also next to a bad row."""
+    folder = tmp_path / "episodes"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.png").write_bytes(png(number))
+    shown = [
+        (0, 1),
+        (2, 2, 0),
+        (),
+        (3, 9),
+        (3, 1, 0, 2),
+        (1, 3),
+    ]  # 9 is missing, so row 3 is bad, and 3 is new in row 4
+    rows = [[{"type": "image", "image": f"{n}.png"} for n in row] for row in shown]
+    rows = [[part for image in row for part in (image, {"type": "text", "text": "a red circle"})] for row in rows]
+    rows[2] = [{"type": "text", "text": "a red circle"}]
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"parts": row}) + "\n" for row in rows))
+    flamingo, processor, reader = model(), tiny_processor(), FORMATS["parts"]()
+    loaded = reader.load(str(folder / "rows.jsonl"))
+    with pytest.raises(BadSampleError, match="row 3: .*9.png"):
+        encode_documents(loaded, reader, flamingo, processor)
+    with counted_images(flamingo) as seen:
+        encoded = encode_documents(loaded, reader, flamingo, processor, skip_bad_samples=True, batch_size=2)
+    assert sum(seen) == PROBE + 4
+    assert [len(features) for features in encoded["image_features"]] == [2, 1, 0, 0, 1, 0]
+    kept = EncodedDocuments(encoded=encoded)
+    for number in (5, 4, 2, 1, 0):
+        document, wanted = kept.read(encoded[number]), reader.read(loaded[number])
+        assert [chunk.text for chunk in document] == [chunk.text for chunk in wanted]
+        given = [chunk.item for chunk in document if chunk.item is not None]
+        assert len(given) == len(shown[number])
+        for features, image in zip(given, shown[number], strict=True):
+            (expected,) = encode_images(
+                flamingo, processor, [Image.open(folder / f"{image}.png")], output="last_hidden_state"
+            )
+            torch.testing.assert_close(features, expected[None].half(), rtol=1e-3, atol=1e-3)
 
 
 def test_bad_rows_are_named_or_skipped_as_without_a_cache(tmp_path):
