@@ -3,13 +3,13 @@
 
 import multiprocessing
 import os
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import datasets
 import torch
+from torch.distributed import TCPStore
 
 
 def _process(rank: int, world_size: int, port: int, function: Callable, args: tuple, kwargs: dict) -> None:
@@ -26,6 +26,8 @@ def _process(rank: int, world_size: int, port: int, function: Callable, args: tu
             LOCAL_WORLD_SIZE=str(world_size),
             MASTER_ADDR="localhost",
             MASTER_PORT=str(port),
+            TORCHELASTIC_USE_AGENT_STORE="True",
+            TORCHELASTIC_RESTART_COUNT="0",
         )
     function(*args, **kwargs)
 
@@ -38,11 +40,11 @@ def launch(function: Callable, *args, world_size: int = 1, **kwargs) -> list[int
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([function.__module__])
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    # This process holds the store by which the group finds itself, as `torchrun` does. A port that is free now may be another
+    # process's when the first of the group would open it.
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     processes = [
-        context.Process(target=_process, args=(rank, world_size, port, function, args, kwargs))
+        context.Process(target=_process, args=(rank, world_size, store.port, function, args, kwargs))
         for rank in range(world_size)
     ]
     # The server, which the first process starts, must find the modules of the tests

@@ -43,7 +43,7 @@ def test_the_first_screen_runs():
     assert [block.strip() for block in blocks("bash")] == [
         "pip install -c constraints.txt -e . -e miniature && flamingo demo",
         "hf upload my-name/my-flamingo DIRECTORY   # the model with its code, the processor and the card",
-        'pip install -c constraints.txt -e ".[dev]" -e miniature && python -m pytest',
+        'pip install -c constraints.txt -e ".[dev]" -e miniature && python -m pytest -n 2 --dist worksteal',
     ]
 
 

@@ -9,10 +9,10 @@ import torch
 from datasets import Dataset
 from factory import tiny_flamingo, tiny_processor
 from PIL import Image
-from runs import NO_DROPOUT, losses, model, source, train, trainer, write_pairs
+from runs import NO_DROPOUT, losses, model, numbers, source, train, trainer, write_pairs
 
 from transformers_flamingo.data import FlamingoDataCollator
-from transformers_flamingo.training import FlamingoTrainer, FlamingoTrainingArguments, load_trainable
+from transformers_flamingo.training import DataMixture, FlamingoTrainer, FlamingoTrainingArguments, load_trainable
 from transformers_flamingo.training.calibration import calibration_batches
 
 
@@ -132,10 +132,21 @@ def test_one_image_is_too_few(tmp_path, warnings):
     run = trainer(tmp_path / "out", sources, flamingo=model(gates=0.0), max_steps=1)
     run.train()
     assert statistics(run.model) is None
-    assert "Vision features are not standardized." in warnings.text
-    assert "all of them have the same features" in warnings.text
+    assert "Vision features are not standardized. Features were to be standardized by 1 images." in warnings.text
+    # Two files with one and the same image
+    sources.append(source("b", write_pairs(tmp_path / "more", 1, first=256), batch_size=1))
     with pytest.raises(ValueError, match="all of them have the same features"):
         trainer(tmp_path / "out", sources, flamingo=model(gates=0.0), max_steps=1, calibrate_features=True).train()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_the_images_of_a_small_mixture_are_read_once(tmp_path, batch_size):
+    mixture = DataMixture([source("a", write_pairs(tmp_path / "pairs", 5), batch_size=batch_size)], tiny_processor())
+    read = [
+        number for batch in calibration_batches(mixture, None, 1, seed=0) for number in numbers(batch["input_ids"])
+    ]
+    assert set(read) == set(range(5))
+    assert len(read) == (5 if batch_size == 1 else 8)  # the last batch is full
 
 
 def test_text_alone_has_no_statistics(tmp_path, warnings):

@@ -78,6 +78,25 @@ def test_each_epoch_has_each_row_once_in_its_own_order(paths):
     assert all(batch.inputs["pixel_values"].shape[:2] == (3, 1) for batch in batches)
 
 
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ({"strategy": "accumulate"}, 12),  # 6 of 2 rows for the larger source, and as many of the smaller one
+        ({"strategy": "accumulate", "gradient_accumulation_steps": 4}, 12),
+        ({"strategy": "round_robin"}, 12),
+        ({"strategy": "round_robin", "gradient_accumulation_steps": 4}, 16),  # 8, as a turn is 4
+        ({"strategy": "accumulate", "num_processes": 2}, 6),
+    ],
+)
+def test_one_pass_reads_every_row(paths, settings, count):
+    mixed = mixture(source("pairs", paths["pairs"]), source("other", paths["other"])).with_settings(**settings)
+    assert mixed.num_batches_of_one_pass() == count
+    processes = range(settings.get("num_processes", 1))
+    batches = [batch for process in processes for batch in take(mixed, count, process=process)]
+    assert {n for batch in batches for n in numbers(batch.inputs["input_ids"])} == {*range(12), *range(100, 107)}
+    assert mixture(source("pairs", paths["shards"], streaming=True)).num_batches_of_one_pass() is None
+
+
 def test_the_seed_decides(paths):
     mixed = mixture(source("a", paths["pairs"], batch_size=12))
     first, again, other = (take(mixed, 1, seed=seed)[0] for seed in (1, 1, 2))

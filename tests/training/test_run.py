@@ -25,7 +25,7 @@ MINIATURE = SMOKE_RECIPES / "miniature.yaml"
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> str:
     directory = tmp_path_factory.mktemp("data")
-    assert main(["miniature-data", str(directory), "--num-pictures", "40", "--num-videos", "4"]) == 0
+    assert main(["miniature-data", str(directory), "--num-pictures", "12", "--num-videos", "2"]) == 0
     return str(directory)
 
 

@@ -25,7 +25,8 @@ def calibration_batches(dataset: Any, collator: Any, batch_size: int, seed: int)
     Read batches for [`~FlamingoModel.calibrate_features`] from the training data.
 
     The order is random, by a generator of its own, so that of the training and its random numbers stay as they are.
-    Streams are read from their beginning. All processes read the same batches.
+    Streams are read from their beginning. All processes read the same batches. Each image is read once, but a mixture repeats its
+    smaller sources until the largest was read, as the training does.
 
     Args:
         dataset: A [`DataMixture`], or a dataset with or without a length.
@@ -34,8 +35,8 @@ def calibration_batches(dataset: Any, collator: Any, batch_size: int, seed: int)
         seed (`int`): Seed of the order.
     """
     if isinstance(dataset, DataMixture):
-        loader = dataset.with_settings(seed=seed, process=0, num_processes=1, start=0).loader()
-        batches: Iterable = (batch.inputs for batch in loader)
+        dataset = dataset.with_settings(seed=seed, process=0, num_processes=1, start=0)
+        batches: Iterable = (batch.inputs for batch in islice(dataset.loader(), dataset.num_batches_of_one_pass()))
     else:
         is_stream = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__")
         generator = torch.Generator().manual_seed(seed)

@@ -162,6 +162,19 @@ class DataMixture(torch.utils.data.IterableDataset):
         turn, step = divmod(micro_batch, steps)
         return turn % num_sources, turn // num_sources * steps + step
 
+    def num_batches_of_one_pass(self) -> int | None:
+        """Return after how many micro-batches of each process every row was read, or `None` if a source is a stream."""
+        if any(source.streaming for source in self.sources):
+            return None
+        # Packed rows take fewer batches, and so a part of them may be read twice
+        settings = self.settings
+        sizes = [
+            math.ceil(len(rows) / (source.batch_size * settings.num_processes))
+            for rows, source in zip(self.rows, self.sources, strict=True)
+        ]
+        steps = 1 if settings.strategy == "accumulate" else settings.gradient_accumulation_steps
+        return math.ceil(max(sizes) / steps) * steps * len(self.sources)
+
     def __iter__(self) -> Iterator[MixtureBatch]:
         info = get_worker_info()
         worker, num_workers = (0, 1) if info is None else (info.id, info.num_workers)
