@@ -148,7 +148,9 @@ def encode_documents(
             "has_item": [[chunk.item is not None for chunk in document] for document in documents],
             "error": errors,
             **encoder.columns(media),
-            **{name: [[getattr(place, name) for place in row] for row in places] for name in _Place._fields},
+            "kept_in": [[place.kept_in for place in row] for row in places],
+            "first_frame": [[place.first_frame for place in row] for row in places],
+            "num_frames": [[place.num_frames for place in row] for row in places],
         }
 
     kept = {name: feature for name, feature in rows.features.items() if name in ORIGIN}
