@@ -338,15 +338,26 @@ def update_docs(path: Path, name: str, text: str) -> None:
     write_text(path, f"{before}{start}{text.strip()}\n{end}{rest.partition(end)[2]}")
 
 
+def make_command(arguments: argparse.Namespace) -> str:
+    """Return the command that gives these scores: what is scored, and what of it is not the default."""
+    options = f"{arguments.model} --data {arguments.data} --parts {' '.join(arguments.parts)}"
+    if "few_shots" in arguments.parts:
+        defaults = make_parser()
+        for name in ("ways", "shots", "episodes"):
+            value = getattr(arguments, name)
+            if value != defaults.get_default(name):
+                options += f" --{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+    return f"python benchmarks/real_pictures/score.py {options}"
+
+
 def score(arguments: argparse.Namespace) -> dict[str, Any]:
     """Score what the arguments ask for, and write the output folder."""
     model, processor = load_flamingo(arguments.model, device=arguments.device)
     scorer = Scorer(model, processor, arguments.data, arguments.batch_size)
     output = arguments.output
     output.mkdir(parents=True, exist_ok=True)
-    options = f"{arguments.model} --data {arguments.data} --parts {' '.join(arguments.parts)}"
     record: dict[str, Any] = {
-        "command": f"python benchmarks/real_pictures/score.py {options}",
+        "command": make_command(arguments),
         "data": json.loads((arguments.data / "prepared.json").read_text(encoding="utf-8")),
         "vision": model.config.vision_config.model_type,
         "text": model.config.text_config.model_type,

@@ -43,7 +43,7 @@ WARMUP_STEPS = 20
 GATE_MULTIPLIER = 20.0
 # With fewer steps or a lower rate the logits stay so flat that no arm differs much from another
 TEXT_STEPS, TEXT_LEARNING_RATE = 1500, 3e-3
-TOWER_STEPS, TOWER_WARMUP_STEPS = 200, 20
+TOWER_STEPS, TOWER_WARMUP_STEPS, TOWER_BATCH_SIZE = 200, 20, 64
 SMALL_BLOCKS = {"cross_attention_num_heads": 4, "cross_attention_head_dim": 32}
 
 
@@ -84,7 +84,8 @@ def find_tower(data: Path, work: Path) -> Path:
     tower = work / "tower"
     if not (tower / "config.json").is_file():
         options = {"data_path": data / "train.jsonl", "output_dir": tower, "max_steps": TOWER_STEPS}
-        options |= {"warmup_steps": TOWER_WARMUP_STEPS, "disable_tqdm": True}
+        options |= {"warmup_steps": TOWER_WARMUP_STEPS, "per_device_train_batch_size": TOWER_BATCH_SIZE}
+        options["disable_tqdm"] = True
         recipe = Path(__file__).parent / "tower.yaml"
         pretrain_vision(
             *read_pretraining_recipe(VisionPretrainingArguments, recipe, [f"--{k}={v}" for k, v in options.items()])

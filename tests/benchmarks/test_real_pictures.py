@@ -315,6 +315,18 @@ def test_a_block_of_a_page_is_replaced(real, tmp_path):
         real.score.update_docs(page, "b", "new")
 
 
+@pytest.mark.parametrize("name", ["captions", "own-tower", "questions", "few-shots"])
+def test_the_page_has_the_tables_of_the_committed_scores(real, name):
+    root = FOLDER.parents[1]
+    page = (root / "docs" / "real-pictures.md").read_text(encoding="utf-8")
+    record = json.loads((root / "benchmarks" / "results" / f"real-pictures-{name}.json").read_text(encoding="utf-8"))
+    text = real.score.render_card(real.score.TEMPLATE, record=record).strip()
+    assert f"<!-- real-pictures {name} -->\n{text}\n<!-- end -->" in page
+    assert (
+        record["command"].split()[2] == read_recipe(str(FOLDER / f"{name.replace('-', '_')}.yaml")).training.output_dir
+    )
+
+
 @pytest.mark.parametrize("name", ["captions", "own_tower", "questions"])
 def test_recipes_name_files_that_prepare_writes(real, name):
     recipe = read_recipe(str(FOLDER / f"{name}.yaml"))
@@ -328,4 +340,4 @@ def test_recipes_name_files_that_prepare_writes(real, name):
 
 def test_the_recipe_of_the_tower_is_read():
     arguments, training = read_pretraining_recipe(VisionPretrainingArguments, str(FOLDER / "tower.yaml"))
-    assert (arguments.data_path, training.output_dir) == ("real-pictures/train.jsonl", "runs/real-tower")
+    assert (arguments.data_path, training.output_dir) == ("real-pictures-32/train.jsonl", "runs/real-tower")

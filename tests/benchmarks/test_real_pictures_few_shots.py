@@ -231,6 +231,7 @@ def test_scores_of_a_tiny_model(real, data, tmp_path):
     arguments += ["--docs", str(page), "--name", "few-shots"]
     record = real.score.score(real.score.make_parser().parse_args(arguments))
     assert record == json.loads((output / "score.json").read_text())
+    assert record["command"].endswith("--parts few_shots --ways 2 3 --shots 0 2 5 --episodes 4")
     assert all(0 <= score["neighbors"] <= 1 for score in record["few_shots"]["scores"])
     lines = page.read_text().splitlines()
     table = [line for line in lines if line.startswith("|")]
