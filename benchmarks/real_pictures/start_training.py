@@ -41,6 +41,8 @@ NUM_MEASURED = 96
 BATCH_SIZE = 16
 WARMUP_STEPS = 20
 GATE_MULTIPLIER = 20.0
+# The standard deviation with which the class draws latents
+DRAWN_LATENTS = 0.02
 # With fewer steps or a lower rate the logits stay so flat that no arm differs much from another
 TEXT_STEPS, TEXT_LEARNING_RATE = 1500, 3e-3
 TOWER_STEPS, TOWER_WARMUP_STEPS, TOWER_BATCH_SIZE = 200, 20, 64
@@ -199,7 +201,14 @@ TRANSFORMS = {
 
 
 def train_arm(
-    material: Material, setting: Setting, *, language_model: str, start: str, features: str, seed: int
+    material: Material,
+    setting: Setting,
+    *,
+    language_model: str,
+    start: str,
+    features: str,
+    latents: float,
+    seed: int,
 ) -> dict[str, Any]:
     """
     Train an arm and measure it, on the device of its material.
@@ -209,7 +218,7 @@ def train_arm(
     Args:
         material ([`Material`]): What it is trained on.
         setting ([`Setting`]): How long, and with which blocks.
-        language_model, start, features, seed: Fields of an arm.
+        language_model, start, features, latents, seed: Fields of an arm.
 
     Returns:
         `dict`: For `NUM_MEASURED` rows of the training houses and of the unseen house the loss with their own images and with
@@ -221,6 +230,7 @@ def train_arm(
     text = copy.deepcopy(material.language_model)
     zero_init = "projections" if start == "projections" else "gates"
     model = make_model(text.config, shape[-1], material, text, **setting.blocks, cross_attention_zero_init=zero_init)
+    model.resampler.latents.data *= latents / DRAWN_LATENTS
     model.to(device)
     transform = TRANSFORMS.get(features, lambda shape: nn.Identity())(shape[1:]).to(device)
     if features == "standardized":

@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Compare how a new Flamingo starts: with closed gates or with last projections of 0, on features as they are or standardized.
+Compare how a new Flamingo starts: with closed gates or with last projections of 0, on features as they are or standardized, and with
+large or small latents.
 
     python benchmarks/real_pictures/prepare.py real-pictures --views 8
     python benchmarks/real_pictures/starts.py real-pictures --only setting=miniature images=300
@@ -36,20 +37,20 @@ FEATURES = ("raw", "standardized")
 EXPERIMENTS = ("minus batch mean", "minus image mean", "minus learned")
 LANGUAGE_MODELS = ("frozen", "trained")
 SEEDS = (0, 1, 2)
+# Standard deviations of the resampler's latents at the start: those of OpenFlamingo and flamingo-mini, and those of this package
+PEERS_LATENTS, LATENTS = 1.0, 0.02
+_SETTINGS = tuple(product(("miniature", "own_tower", "smollm2"), (300, 3000)))
 GROUPS = (
-    ("miniature", 300, STARTS, FEATURES),
-    ("miniature", 300, STARTS[:2], EXPERIMENTS),
-    ("own_tower", 300, STARTS, FEATURES),
-    ("miniature", 3000, STARTS, FEATURES),
-    ("own_tower", 3000, STARTS, FEATURES),
-    ("smollm2", 300, STARTS, FEATURES),
-    ("smollm2", 3000, STARTS, FEATURES),
+    *((*group, STARTS, FEATURES, PEERS_LATENTS) for group in _SETTINGS),
+    ("miniature", 300, STARTS[:2], EXPERIMENTS, PEERS_LATENTS),
+    *((*group, STARTS, FEATURES[1:], LATENTS) for group in _SETTINGS),
 )
 COMPARISONS = (
     ("start", "gates", "projections"),
     ("start", "gates", "gates x20"),
     ("start", "gates x20", "projections"),
     *(("features", "raw", other) for other in (*FEATURES[1:], *EXPERIMENTS)),
+    ("latents", PEERS_LATENTS, LATENTS),
 )
 
 
@@ -64,6 +65,7 @@ class Arm:
         language_model (`str`): `"frozen"` or `"trained"`.
         start (`str`): One of `STARTS`.
         features (`str`): One of `FEATURES` or `EXPERIMENTS`.
+        latents (`float`): Standard deviation of the resampler's latents at the start.
         seed (`int`): Of the new parts and of the order of the rows.
     """
 
@@ -72,6 +74,7 @@ class Arm:
     language_model: str
     start: str
     features: str
+    latents: float
     seed: int
 
     @classmethod
@@ -85,9 +88,9 @@ Line = dict[str, Any]
 
 def all_arms() -> Iterator[Arm]:
     """Yield all arms in the order in which they run: in each group the first seed first."""
-    for setting, images, starts, features in GROUPS:
+    for setting, images, starts, features, latents in GROUPS:
         for seed, language_model, feature, start in product(SEEDS, LANGUAGE_MODELS, features, starts):
-            yield Arm(setting, images, language_model, start, feature, seed)
+            yield Arm(setting, images, language_model, start, feature, latents, seed)
 
 
 def select_arms(filters: Sequence[str]) -> list[Arm]:
@@ -180,9 +183,9 @@ def format_losses(lines: Sequence[Line]) -> str:
     by_arm: dict[tuple, list[Line]] = {}
     for arm in all_arms():
         found = [line for line in lines if Arm.of_line(line) == arm]
-        key = (arm.setting, arm.images, arm.language_model, arm.start, arm.features)
+        key = (arm.setting, arm.images, arm.language_model, arm.start, arm.features, arm.latents)
         by_arm.setdefault(key, []).extend(found)
-    header = ["setting", "images", "language model", "start", "features", "seeds", "before"]
+    header = ["setting", "images", "language model", "start", "features", "latents", "seeds", "before"]
     header += ["train: own image", "another", "difference", "unseen house: own image", "another", "difference"]
     rows = []
     for key, found in by_arm.items():
@@ -201,19 +204,20 @@ def format_losses(lines: Sequence[Line]) -> str:
 def format_comparisons(lines: Sequence[Line]) -> str:
     """Format, for pairs of arms that differ in one field, how often the second has the lower loss with its own images."""
     results = {Arm.of_line(line): line for line in lines}
-    header = ["setting", "images", "language model", "features or start", "better than", "pairs"]
+    header = ["setting", "images", "language model", "latents", "features, start or latents", "better than", "pairs"]
     header += ["train: lower in", "mean change", "unseen house: lower in", "mean change"]
     rows = []
-    groups = dict.fromkeys((arm.setting, arm.images, arm.language_model) for arm in all_arms())
+    groups = dict.fromkeys((arm.setting, arm.images, arm.language_model, arm.latents) for arm in all_arms())
     for group, (name, first, second) in product(groups, COMPARISONS):
         pairs = []
         for arm, line in results.items():
-            if (arm.setting, arm.images, arm.language_model) == group and getattr(arm, name) == second:
+            found = (arm.setting, arm.images, arm.language_model, arm.latents)
+            if found == group and getattr(arm, name) == second:
                 other = results.get(Arm(**{**asdict(arm), name: first}))
                 pairs += [] if other is None else [(other, line)]
         if not pairs:
             continue
-        cells = [*map(str, group), second, first, str(len(pairs))]
+        cells = [*map(str, group), str(second), str(first), str(len(pairs))]
         for part in ("train", "unseen"):
             changes = [line[part]["own"] - other[part]["own"] for other, line in pairs]
             cells += [str(sum(change < 0 for change in changes)), f"{_mean(changes):+.2f}"]
