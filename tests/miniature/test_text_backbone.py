@@ -2,6 +2,7 @@
 """The miniature language model: its texts and training rows, its training, and the one that ships."""
 
 from collections import Counter
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from transformers_flamingo_cli import main
 from transformers_flamingo_miniature import read_training_record, text_backbone_path
+from transformers_flamingo_miniature.shipped import few_shot_text_backbone_path
 from transformers_flamingo_miniature.text_backbone import TextBackboneSettings, position_waves, train_text_backbone
 from transformers_flamingo_miniature.text_evaluation import lookup_accuracy, text_perplexity
 from transformers_flamingo_miniature.text_rows import (
@@ -206,7 +209,26 @@ def test_wrong_text_training_settings_are_named(settings, message):
         TextBackboneSettings(**settings)
 
 
-# The one that ships.
+def test_the_records_of_the_shipped_ones_say_their_settings():
+    """Their cards have the command with these settings, and today's defaults are those of the few-shot model's."""
+    records = [
+        read_training_record(path)["hyperparameters"] for path in (few_shot_text_backbone_path(), text_backbone_path())
+    ]
+    for record in records:
+        settings = {field.name: record[field.name] for field in fields(TextBackboneSettings)}
+        older = {} if record is records[0] else {"steps": 3500, "batch_tokens": 2304, "row_length": 48}
+        assert TextBackboneSettings(**settings) == TextBackboneSettings(**older)
+
+
+def test_the_command_trains_with_the_given_settings(tmp_path):
+    options = ["--steps", "1", "--batch-tokens", "48", "--first-row-length", "6", "--row-length", "24", "--seed", "3"]
+    assert main(["miniature-backbones", "text", str(tmp_path), *options]) == 0
+    record = read_training_record(tmp_path)
+    assert record["seed"] == 3 and record["device"] == "cpu" and record["training_tokens"] == 48
+    assert "--seed 3 --device cpu --steps 1 \\\n        --batch-tokens 48" in (tmp_path / "README.md").read_text()
+
+
+# The ones that ship.
 
 
 @pytest.fixture(scope="module")
