@@ -67,7 +67,7 @@ class FewShotArguments:
     text_backbone: str | None = field(
         default=None,
         metadata={
-            "help": "Folder of the language model to train on, from 'flamingo miniature-backbones text'. By default, the shipped one."
+            "help": "Folder of the language model to train on, from 'flamingo miniature-backbones text'. By default, that of the shipped few-shot model."
         },
     )
     split: str = field(default="test", metadata={"help": "Split to measure on, 'validation' or 'test'."})

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from transformers_flamingo_cli import main
 from transformers_flamingo_miniature import read_training_record, text_backbone_path
+from transformers_flamingo_miniature.commands.miniature_backbones import MiniatureBackbonesArguments
 from transformers_flamingo_miniature.shipped import few_shot_text_backbone_path
 from transformers_flamingo_miniature.text_backbone import TextBackboneSettings, position_waves, train_text_backbone
 from transformers_flamingo_miniature.text_evaluation import lookup_accuracy, text_perplexity
@@ -220,12 +220,13 @@ def test_the_records_of_the_shipped_ones_say_their_settings():
         assert TextBackboneSettings(**settings) == TextBackboneSettings(**older)
 
 
-def test_the_command_trains_with_the_given_settings(tmp_path):
-    options = ["--steps", "1", "--batch-tokens", "48", "--first-row-length", "6", "--row-length", "24", "--seed", "3"]
-    assert main(["miniature-backbones", "text", str(tmp_path), *options]) == 0
-    record = read_training_record(tmp_path)
-    assert record["seed"] == 3 and record["device"] == "cpu" and record["training_tokens"] == 48
-    assert "--seed 3 --device cpu --steps 1 \\\n        --batch-tokens 48" in (tmp_path / "README.md").read_text()
+def test_the_command_has_the_settings_that_the_card_shows():
+    card = (text_backbone_path() / "README.md").read_text()
+    command = "--steps 3500 \\\n        --batch-tokens 2304 --first-row-length 48 --row-length 48\n"
+    assert f"flamingo miniature-backbones text DIRECTORY --seed 0 --device cpu {command}" in card
+    settings = {"steps": 3500, "batch_tokens": 2304, "first_row_length": 48, "row_length": 48}
+    assert MiniatureBackbonesArguments("text", "DIRECTORY", **settings).text_settings() == settings
+    assert MiniatureBackbonesArguments("text", "DIRECTORY").text_settings() == {}
 
 
 # The ones that ship.
