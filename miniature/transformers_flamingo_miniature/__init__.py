@@ -4,8 +4,8 @@ The miniature: an offline world of drawn pictures, in which a tiny Flamingo lear
 
 - `world`: scenes, their captions and questions, and the pictures drawn from them
 - `data`, `files`: datasets of the world in memory, and on disk in published layouts
-- `shipped`: paths of the shipped backbones, `clip/` and `gpt2/`
-- `vision_backbone`, `text_backbone`: how these two were trained
+- `shipped`: paths of the shipped backbones, `clip/`, `gpt2/` and `few_shot_gpt2/`
+- `vision_backbone`, `text_backbone`: how these were trained
 - `tokenizer`, `texts`, `text_rows`, `text_evaluation`: words, texts, training rows and measurements of the language model
 - `demo`: `flamingo demo`
 - `few_shot`, `few_shot_episodes`, `few_shot_training`: `flamingo demo --few-shot`

@@ -35,10 +35,10 @@ def join_shipped_backbones(
     text_backbone: str | Path | None = None, **fields: Any
 ) -> tuple[FlamingoModel, FlamingoProcessor]:
     """
-    Join the two shipped backbones, frozen, by untrained parts, and return the model with its processor.
+    Join two backbones, frozen, by untrained parts, and return the model with its processor.
 
     Args:
-        text_backbone (`str` or `Path`, *optional*): Folder of another language model than the shipped one.
+        text_backbone (`str` or `Path`, *optional*): Folder of another language model than that of `flamingo demo`.
         fields: Fields of [`FlamingoConfig`].
     """
     vision, text = str(vision_backbone_path()), str(text_backbone or text_backbone_path())

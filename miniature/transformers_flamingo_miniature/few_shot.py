@@ -51,7 +51,7 @@ class FewShotArguments:
     Args:
         output_dir (`str`): Folder of the report and, with `from_scratch`, of the model.
         seed (`int`): Seed of pictures, episodes, initial weights and order.
-        from_scratch (`bool`): Train the Flamingo on the two shipped backbones, instead of loading the shipped one.
+        from_scratch (`bool`): Train the Flamingo on two shipped backbones, instead of loading the shipped one.
         text_backbone (`str`, *optional*):
             With `from_scratch`, the folder of another language model, as `flamingo miniature-backbones text` writes it.
         split (`str`): Split to measure on. What is chosen is chosen on `"validation"`.
@@ -67,7 +67,7 @@ class FewShotArguments:
     text_backbone: str | None = field(
         default=None,
         metadata={
-            "help": "Folder of the language model to train on, from 'flamingo miniature-backbones text'. By default, the shipped one."
+            "help": "Folder of the language model to train on, from 'flamingo miniature-backbones text'. By default, that of the shipped few-shot model."
         },
     )
     split: str = field(default="test", metadata={"help": "Split to measure on, 'validation' or 'test'."})
@@ -239,6 +239,7 @@ def run_few_shot(arguments: FewShotArguments) -> dict[str, Any]:
     write_json(output_dir / "metrics.json", metrics)
     plot_few_shot(output_dir / "few_shot.png", scores)
     if arguments.from_scratch:
+        plot_few_shot(model_dir / "few_shot.png", scores)  # its card shows it
         write_json(model_dir / "metrics.json", metrics)
         write_card(card_template("few-shot"), metrics, model_dir / "README.md")
     print(format_few_shot(scores), flush=True)
@@ -262,6 +263,7 @@ def _train_from_scratch(model_dir: Path, arguments: FewShotArguments, output_dir
         "stages": {name: stage._asdict() for name, stage in STAGES.items()},
         "examples": list(EXAMPLES),
         "gates": gates,
+        "device": model.device.type,
         "seconds": round(time.perf_counter() - start, 1),
         "versions": library_versions(),
     }

@@ -26,6 +26,7 @@ from transformers_flamingo.training import FlamingoDataCollator, GateHistoryCall
 
 from .backbones import join_shipped_backbones
 from .few_shot_episodes import CONTRASTS, FIELDS, PAIRS, PicturePool, sample_few_shot_episode
+from .shipped import few_shot_text_backbone_path
 
 
 # Examples of an episode, query included. What a position does at a number of examples is learned at that number only.
@@ -52,7 +53,7 @@ class Stage(NamedTuple):
 STAGES = {
     "names": Stage(400, 64, 2e-3, 20.0, None, False),
     "look-up": Stage(400, 64, 3e-3, 5.0, 1.0, False, True),
-    "episodes": Stage(600, 32, 2e-3, 2.0, 0.6, True, True),
+    "episodes": Stage(1200, 32, 2e-3, 2.0, 0.6, True, True),
 }
 # Everything else has its default. The one block is before the first layer, and so before all of the look-up.
 MODEL_FIELDS = {
@@ -71,12 +72,13 @@ MODEL_FIELDS = {
 
 def build_few_shot_flamingo(text_backbone: str | Path | None = None) -> tuple[FlamingoModel, FlamingoProcessor]:
     """
-    Join the two shipped backbones, frozen, by untrained parts of [`MODEL_FIELDS`]; return them with the processor.
+    Join two shipped backbones, frozen, by untrained parts of [`MODEL_FIELDS`]; return them with the processor.
 
     Args:
-        text_backbone (`str` or `Path`, *optional*): Folder of another language model than the shipped one.
+        text_backbone (`str` or `Path`, *optional*):
+            Folder of another language model than the shipped one, [`few_shot_text_backbone_path`].
     """
-    return join_shipped_backbones(text_backbone, **MODEL_FIELDS)
+    return join_shipped_backbones(text_backbone or few_shot_text_backbone_path(), **MODEL_FIELDS)
 
 
 def name_row(pool: PicturePool, processor: FlamingoProcessor, rng: np.random.Generator) -> dict[str, Any]:
@@ -203,6 +205,7 @@ def train_few_shot(
         print(f"   stage {name}: {steps} steps of {stage.batch_size}", flush=True)
         gates = _train_stage(model, processor, name, rows, features, steps, seed, output_dir)
         history.extend({"stage": name, **entry} for entry in gates)
+    model.config.use_cache = True  # the trainer has switched it off
     return history
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Find what this distribution ships: the two backbones, their training records, and the recipe that trains on the drawn world.
+Find what this distribution ships: the backbones, their training records, and the recipe that trains on the drawn world.
 
 The library finds these functions through entry points (`transformers_flamingo.utils.plugins`).
 """
@@ -21,6 +21,11 @@ def vision_backbone_path() -> Path:
 def text_backbone_path() -> Path:
     """Return the folder of the shipped language model, for `AutoModelForCausalLM` and `AutoTokenizer`."""
     return Path(__file__).parent / "gpt2"
+
+
+def few_shot_text_backbone_path() -> Path:
+    """Return the folder of the language model of the few-shot model, which was trained on longer rows, and reads less well."""
+    return Path(__file__).parent / "few_shot_gpt2"
 
 
 def recipe_path() -> Path:

@@ -43,6 +43,9 @@ def position_waves(positions: int, width: int) -> torch.Tensor:
 class TextBackboneSettings:
     """Size of the miniature language model and settings of its training.
 
+    The defaults are those of the one of `flamingo demo --few-shot`. That of `flamingo demo` is older, and its record has its
+    own: 3500 steps of rows of 48 tokens.
+
     Args:
         steps (`int`): Optimizer steps.
         batch_tokens (`int`): Tokens in each of them, at most.
@@ -56,7 +59,7 @@ class TextBackboneSettings:
         ValueError: there is no step, or the rows do not fit.
     """
 
-    steps: int = 3500
+    steps: int = 5000
     batch_tokens: int = 2400
     first_row_length: int = 48
     row_length: int = 120
@@ -135,7 +138,7 @@ def train_text_backbone(
     Args:
         output_dir (`str` or `Path`): Folder to write; it is created if it does not exist.
         seed (`int`): Seed of the weights and of the texts.
-        settings ([`TextBackboneSettings`], *optional*): Size and training; by default, those of the shipped model.
+        settings ([`TextBackboneSettings`], *optional*): Size and training.
         device (`str`): Where to train. A GPU is faster, and rounds differently: a seed then gives other weights.
         evaluation_size (`int`): Texts per measured figure; 0 measures nothing.
         progress (`bool`): Show a progress bar.

@@ -13,6 +13,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from transformers_flamingo_miniature import read_training_record, text_backbone_path, vision_backbone_path
 from transformers_flamingo_miniature.backbones import warmup_cosine
+from transformers_flamingo_miniature.shipped import few_shot_text_backbone_path
 from transformers_flamingo_miniature.vision_backbone import (
     CAPTION_LEVELS,
     build_image_processor,
@@ -152,7 +153,7 @@ def vision():
 
 
 def test_shipped_backbones_are_small_and_recorded():
-    for path in (vision_backbone_path(), text_backbone_path()):
+    for path in (vision_backbone_path(), text_backbone_path(), few_shot_text_backbone_path()):
         assert sum(file.stat().st_size for file in path.iterdir()) < 4_000_000
         record = read_training_record(path)
         assert {"seed", "hyperparameters", "versions", "training_seconds", "parameters"} <= record.keys()

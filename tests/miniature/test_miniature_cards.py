@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 
 from transformers_flamingo.cards.rendering import render_card
 from transformers_flamingo_miniature import read_training_record, text_backbone_path, vision_backbone_path
-from transformers_flamingo_miniature.shipped import card_template
+from transformers_flamingo_miniature.shipped import card_template, few_shot_text_backbone_path
 
 
 CARDS = Path(__file__).parents[2] / "model_cards"
@@ -18,11 +18,16 @@ KINDS = sorted(path.stem for path in card_template("demo").parent.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("kind", "backbone"), [("miniature-clip", vision_backbone_path()), ("miniature-gpt2", text_backbone_path())]
+    ("kind", "card", "backbone"),
+    [
+        ("miniature-clip", "miniature-clip", vision_backbone_path()),
+        ("miniature-gpt2", "miniature-gpt2", text_backbone_path()),
+        ("miniature-gpt2", "miniature-few-shot-gpt2", few_shot_text_backbone_path()),
+    ],
 )
-def test_the_cards_of_the_backbones_are_those_of_their_records(kind, backbone):
+def test_the_cards_of_the_backbones_are_those_of_their_records(kind, card, backbone):
     expected = render_card(card_template(kind), record=read_training_record(backbone))
-    assert (CARDS / f"{kind}.md").read_text() == expected
+    assert (CARDS / f"{card}.md").read_text() == expected
     assert (backbone / "README.md").read_text() == expected
 
 
@@ -33,7 +38,7 @@ def test_the_card_of_the_miniature_flamingo_is_that_of_its_record():
 
 def test_all_cards_have_metadata_that_the_hub_reads():
     cards = list(CARDS.glob("*.md"))
-    assert len(cards) == len(KINDS) == 4
+    assert len(cards) == len(KINDS) + 1 == 5  # two language models
     for path in cards:
         assert ModelCard.load(path).data.license == "apache-2.0"
 

@@ -2,6 +2,7 @@
 """The miniature language model: its texts and training rows, its training, and the one that ships."""
 
 from collections import Counter
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from transformers_flamingo_miniature import read_training_record, text_backbone_path
+from transformers_flamingo_miniature.commands.miniature_backbones import MiniatureBackbonesArguments
+from transformers_flamingo_miniature.shipped import few_shot_text_backbone_path
 from transformers_flamingo_miniature.text_backbone import TextBackboneSettings, position_waves, train_text_backbone
 from transformers_flamingo_miniature.text_evaluation import lookup_accuracy, text_perplexity
 from transformers_flamingo_miniature.text_rows import (
@@ -206,7 +209,27 @@ def test_wrong_text_training_settings_are_named(settings, message):
         TextBackboneSettings(**settings)
 
 
-# The one that ships.
+def test_the_records_of_the_shipped_ones_say_their_settings():
+    """Their cards have the command with these settings, and today's defaults are those of the few-shot model's."""
+    records = [
+        read_training_record(path)["hyperparameters"] for path in (few_shot_text_backbone_path(), text_backbone_path())
+    ]
+    for record in records:
+        settings = {field.name: record[field.name] for field in fields(TextBackboneSettings)}
+        older = {} if record is records[0] else {"steps": 3500, "batch_tokens": 2304, "row_length": 48}
+        assert TextBackboneSettings(**settings) == TextBackboneSettings(**older)
+
+
+def test_the_command_has_the_settings_that_the_card_shows():
+    card = (text_backbone_path() / "README.md").read_text()
+    command = "--steps 3500 \\\n        --batch-tokens 2304 --first-row-length 48 --row-length 48\n"
+    assert f"flamingo miniature-backbones text DIRECTORY --seed 0 --device cpu {command}" in card
+    settings = {"steps": 3500, "batch_tokens": 2304, "first_row_length": 48, "row_length": 48}
+    assert MiniatureBackbonesArguments("text", "DIRECTORY", **settings).text_settings() == settings
+    assert MiniatureBackbonesArguments("text", "DIRECTORY").text_settings() == {}
+
+
+# The ones that ship.
 
 
 @pytest.fixture(scope="module")

@@ -190,6 +190,8 @@ FLAGS = [
     ["miniature-data", "d", "--num-videos", "1e3"],
     ["miniature-backbones", "vision", "d", "--seed", "x"],
     ["miniature-backbones", "vision", "d", "--device", "cuda"],
+    ["miniature-backbones", "vision", "d", "--steps", "3"],
+    ["miniature-backbones", "text", "d", "--row-length", "32"],
     ["evaluate", "m", "--task", "coco", "--shots", "1", "1"],
     ["evaluate", "m", "--task", "coco", "--rices-clip", "x"],
     ["pretrain", "audio", "r"],
