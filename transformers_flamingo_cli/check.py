@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from transformers_flamingo.training.recipe_check import DataCheck
 
 
+# So that a recipe for an accelerator can be checked on a machine without one
+CPU = "--use_cpu=true"
 HELP = "Read data as a training would, and say what is in it and what is wrong. No weights are read."
 
 
@@ -142,8 +144,7 @@ def _check_recipe(options: CheckArguments, overrides: list[str]) -> "DataCheck":
     _refuse(options, _OF_DATA, "it is for data without a recipe. In a recipe, give `--data.NAME.{name}`.")
     backbones = {name: getattr(options, name) for name in ("text", "vision", "model")}
     given = [f"--{name}={value}" for name, value in backbones.items() if value is not None]
-    # So that a recipe for an accelerator can be checked on a machine without one
-    recipe = read_recipe(options.source, ["--use_cpu=true", *overrides, *given])
+    recipe = read_recipe(options.source, [CPU, *overrides, *given])
     return check_recipe(recipe, max_rows=options.max_rows)
 
 

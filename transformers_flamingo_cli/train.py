@@ -31,15 +31,16 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the recipe, or check it."""
     from transformers_flamingo.training import read_recipe, run_recipe
 
-    recipe = read_recipe(arguments.recipe, arguments.overrides)
     if arguments.dry_run:
         from transformers_flamingo.training import check_recipe
 
-        from .check import CheckArguments, report
+        from .check import CPU, CheckArguments, report
 
+        recipe = read_recipe(arguments.recipe, [CPU, *arguments.overrides])
         if recipe.training.process_index == 0:  # once, if several processes were started
             report(check_recipe(recipe), CheckArguments(source=arguments.recipe))
         return
+    recipe = read_recipe(arguments.recipe, arguments.overrides)
     metrics = run_recipe(recipe)
     if metrics["image_use"]["is_used"] is not False:  # which is a warning
         print(metrics["image_use"]["text"])

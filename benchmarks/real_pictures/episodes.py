@@ -164,8 +164,8 @@ def draw_training_episode(
     most = min(max_ways, len(names), len(words))
     if most < 2 or max_shots < 2:
         raise ValueError(
-            f"An episode needs at least 2 things, words and shots, but there are {len(names)} things and {len(words)} words, and at "
-            f"most {max_ways} ways and {max_shots} shots are wanted. Give more."
+            f"An episode needs at least 2 things, words and shots, but there are {len(names)} things and {len(words)} words, "
+            f"`max_ways` is {max_ways} and `max_shots` is {max_shots}. Give more of what is below 2."
         )
     ways = rng.randint(2, most + 1)
     chosen = [names[index] for index in rng.choice(len(names), size=ways, replace=False)]
@@ -280,6 +280,18 @@ def message_row(episode: Episode, described: int = 0) -> dict[str, Any]:
     return {"messages": messages, "images": images, "ways": len(episode.words), "described": described}
 
 
+def check_numbers(num_episodes: int, num_lookups: int) -> None:
+    """
+    Check the options of `add_arguments`.
+
+    Raises:
+        ValueError: a number of rows is below 0.
+    """
+    for name, number in (("episodes", num_episodes), ("lookups", num_lookups)):
+        if number < 0:
+            raise ValueError(f"`--{name}` is {number}. It is a number of rows to write: at least 0.")
+
+
 def write_episodes(
     data: Path,
     num_episodes: int = NUM_EPISODES,
@@ -304,11 +316,9 @@ def write_episodes(
     Raises:
         ValueError: a number or the share is out of range, or as in [`draw_training_episode`].
     """
-    if min(num_episodes, num_lookups) < 0 or not 0 <= described_share <= 1:
-        raise ValueError(
-            f"{num_episodes} episodes and {num_lookups} look-ups, a share of {described_share} of which begins with words, cannot be "
-            "written. Numbers are at least 0, and the share is from 0 to 1."
-        )
+    check_numbers(num_episodes, num_lookups)
+    if not 0 <= described_share <= 1:
+        raise ValueError(f"`--described-share` is {described_share}. It is a share of the episodes: from 0 to 1.")
     things, words = pictures_by_name(read_rows(data / "train.jsonl")), make_words(names_of(data)).train
     rows: dict[str, list[dict[str, Any]]] = {"episodes_train": [], "lookups_train": []}
     for seed, (name, number) in enumerate(zip(rows, (num_episodes, num_lookups), strict=True)):

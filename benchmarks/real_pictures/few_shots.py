@@ -128,6 +128,26 @@ def standardized_features(engine: FewShotEngine, data: Path) -> dict[str, torch.
     return dict(zip(held_out, shown, strict=True))
 
 
+def check_options(data: Path, ways: Sequence[int], shots: Sequence[int], count: int, test_house: str) -> None:
+    """
+    Check that all episodes can be drawn, before the first of them is answered.
+
+    Args:
+        data, ways, shots, count, test_house: As in [`measure_few_shots`].
+
+    Raises:
+        ValueError: there is only one episode, or as in [`draw_evaluation_episode`].
+        FileNotFoundError: there are no things held out.
+    """
+    if count < 2:
+        raise ValueError(f"`--episodes` is {count}. Pictures are permuted among episodes: at least 2.")
+    if min(shots) < 0:
+        raise ValueError(f"`--shots` has {min(shots)}. It is a number of examples before the query: at least 0.")
+    for number in ways:
+        for length in shots:
+            draw_evaluation_episodes(data, number, length, 1, test_house)
+
+
 def measure_few_shots(
     engine: FewShotEngine,
     data: Path,

@@ -133,7 +133,8 @@ def get_packages(packages: Sequence[NpmPackage], downloads: Path, is_offline: bo
     Raises:
         PackageError: a package cannot be had, or is not the one that is expected.
     """
-    downloads.mkdir(parents=True, exist_ok=True)
+    if not is_offline:
+        downloads.mkdir(parents=True, exist_ok=True)
     folders = {}
     for package in packages:
         path = _find(package, downloads)

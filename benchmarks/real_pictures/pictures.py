@@ -226,6 +226,21 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
     return len(rows)
 
 
+def read_record(data: Path) -> dict[str, Any]:
+    """
+    Read the record of a prepared folder.
+
+    Raises:
+        FileNotFoundError: the folder was not prepared to the end.
+    """
+    path = data / "prepared.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no {path}, which is written last. Prepare the data first: `python benchmarks/real_pictures/prepare.py FOLDER`."
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """
     Read the rows of a prepared file.

@@ -28,7 +28,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from episodes import add_arguments, write_episodes
+from episodes import add_arguments, check_numbers, write_episodes
 from packages import EFFICIENTNET, HOUSES, NAMES, SMOLLM2, NpmPackage, PackageError, get_packages
 from pictures import (
     TEST_HOUSE,
@@ -140,6 +140,7 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
 
     if arguments.views < 0:
         raise ValueError(f"`--views` is {arguments.views}. It is a number of augmented views: at least 0.")
+    check_numbers(arguments.episodes, arguments.lookups)
     output, packages = Path(arguments.output), [NAMES, *HOUSES.values()]
     packages += [] if arguments.no_backbones else [SMOLLM2, EFFICIENTNET]
     downloads = Path(arguments.downloads or output / "downloads")

@@ -27,7 +27,7 @@ from typing import Any, Literal
 import few_shots
 import numpy as np
 from neighbors import measure_neighbors, score_ranking
-from pictures import LICENSED_HOUSES, read_rows
+from pictures import LICENSED_HOUSES, read_record, read_rows
 from PIL import Image
 
 from transformers_flamingo import FlamingoModel, FlamingoProcessor
@@ -240,11 +240,10 @@ def score_few_shots(
     """Score made-up words for things that were never trained on, and plot the scores."""
     # Episodes share no examples, so their prompts are answered together
     engine = FewShotEngine(scorer.model, scorer.processor, batch_size=scorer.batch_size, shares_prefix=False)
-    record = json.loads((scorer.data / "prepared.json").read_text(encoding="utf-8"))
     scores, details = few_shots.measure_few_shots(
         engine,
         scorer.data,
-        test_house=record["test_house"],
+        test_house=read_record(scorer.data)["test_house"],
         ways=arguments.ways,
         shots=arguments.shots,
         count=arguments.episodes,
@@ -351,14 +350,27 @@ def make_command(arguments: argparse.Namespace) -> str:
 
 
 def score(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Score what the arguments ask for, and write the output folder."""
+    """
+    Score what the arguments ask for, and write the output folder.
+
+    Raises:
+        FileNotFoundError: the data were not prepared.
+        ValueError: the options do not fit. This is said before the model is read.
+    """
+    data = read_record(arguments.data)
+    if arguments.batch_size < 1:
+        raise ValueError(f"`--batch-size` is {arguments.batch_size}. It is a number of prompts: at least 1.")
+    if "few_shots" in arguments.parts:
+        few_shots.check_options(
+            arguments.data, arguments.ways, arguments.shots, arguments.episodes, data["test_house"]
+        )
     model, processor = load_flamingo(arguments.model, device=arguments.device)
     scorer = Scorer(model, processor, arguments.data, arguments.batch_size)
     output = arguments.output
     output.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {
         "command": make_command(arguments),
-        "data": json.loads((arguments.data / "prepared.json").read_text(encoding="utf-8")),
+        "data": data,
         "vision": model.config.vision_config.model_type,
         "text": model.config.text_config.model_type,
         "blocks": model.config.cross_attention_layer_indices,

@@ -148,9 +148,14 @@ def read_lines(path: Path) -> list[Line]:
         try:
             line = json.loads(text)
             arm = Arm.of_line(line)
-        except (json.JSONDecodeError, KeyError) as error:
+        except json.JSONDecodeError as error:
             raise ValueError(
                 f"Line {number} of {path} is not the result of an arm ({error!r}). Delete it, and its arm runs again."
+            ) from error
+        except KeyError as error:
+            raise ValueError(
+                f"Line {number} of {path} is not the result of an arm: it has no {error}. Add what it was, or delete the line, and "
+                f"its arm runs again. (Lines of before `latents` was a field had latents of {PEERS_LATENTS}.)"
             ) from error
         if arm in lines:
             raise ValueError(f"Line {number} of {path} repeats an arm: {arm}. Delete one of the two lines.")
@@ -235,8 +240,10 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def run_arms(arms: Sequence[Arm], arguments: argparse.Namespace) -> None:
     """Train arms, and append their results. With `--material` only make what they need."""
+    from pictures import read_record
     from start_training import SETTINGS, Workshop, train_arm  # imports torch, which the tables do not need
 
+    read_record(arguments.data)  # no folder of a name that was mistyped
     work = arguments.work or arguments.data / "starts"
     work.mkdir(parents=True, exist_ok=True)
     workshop = Workshop(arguments.data, arguments.downloads or arguments.data / "downloads", work, arguments.device)
@@ -274,6 +281,8 @@ def make_argument_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run arms that are missing, and write the tables."""
+    from packages import PackageError
+
     parser = make_argument_parser()
     arguments = parser.parse_args()
     try:
@@ -288,7 +297,7 @@ def main() -> None:
             from score import update_docs
 
             update_docs(arguments.table, BLOCK, format_tables(read_lines(arguments.results)))
-    except (ValueError, OSError) as error:
+    except (PackageError, ValueError, OSError) as error:
         parser.error(str(error))
 
 

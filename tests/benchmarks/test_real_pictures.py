@@ -127,6 +127,15 @@ def test_prepare_writes_what_recipes_read(real, downloads, tmp_path):
         assert chunk.text.strip() == wanted
 
 
+def test_options_are_checked_before_anything_is_written(real, downloads, tmp_path):
+    for option in ("--views", "--episodes", "--lookups"):
+        with pytest.raises(ValueError, match=f"`{option}` is -3"):
+            run_prepare(real, str(tmp_path / "data"), "--downloads", str(downloads), option, "-3")
+    with pytest.raises(real.packages.PackageError, match="Add it"):
+        run_prepare(real, str(tmp_path / "data"), "--downloads", str(tmp_path / "gone"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_questions_have_both_orders_and_views_one_of_them(real):
     thing = real.pictures.Thing("robin", "Animals & Nature", "animal-bird", "1.png")
     rows = list(real.pictures.question_rows("google", thing))

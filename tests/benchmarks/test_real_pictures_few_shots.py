@@ -136,10 +136,34 @@ def test_impossible_episodes_are_errors(real, data):
     single = real.episodes.pictures_by_name(make_rows("thing", 3, 0, HOUSES[:1]))
     with pytest.raises(ValueError, match="a single picture"):
         real.episodes.draw_training_episode(single, ["x", "y"], rng)
-    with pytest.raises(ValueError, match="a share of 2 of which"):
+    with pytest.raises(ValueError, match="`--described-share` is 2"):
         real.episodes.write_episodes(data, described_share=2)
     with pytest.raises(ValueError, match="two or more episodes"):
         real.few_shots.pictures_of_others([None])
+    with pytest.raises(ValueError, match="`max_ways` is 1 and `max_shots` is 16"):
+        real.episodes.write_episodes(data, max_ways=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--episodes", "1"], "`--episodes` is 1"),
+        (["--shots", "4", "-1"], "`--shots` has -1"),
+        (["--ways", "2", "11"], "11 ways and 0 shots cannot be drawn from 10 things"),
+        (["--batch-size", "0"], "`--batch-size` is 0"),
+    ],
+)
+def test_options_of_scores_are_checked_before_the_model_is_read(real, data, tmp_path, options, message):
+    arguments = ["./gone", "--data", str(data), "--output", str(tmp_path / "output"), "--parts", "few_shots", *options]
+    with pytest.raises(ValueError, match=message):
+        real.score.score(real.score.make_parser().parse_args(arguments))
+    assert not (tmp_path / "output").exists()
+
+
+def test_scores_need_data_that_were_prepared_to_the_end(real, tmp_path):
+    arguments = ["./gone", "--data", str(tmp_path), "--output", str(tmp_path / "output")]
+    with pytest.raises(FileNotFoundError, match=r"no .*prepared.json.* Prepare the data first"):
+        real.score.score(real.score.make_parser().parse_args(arguments))
 
 
 def test_training_rows_have_the_text_of_evaluation_prompts(real, data):

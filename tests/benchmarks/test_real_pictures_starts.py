@@ -86,6 +86,7 @@ def test_what_is_in_the_file_does_not_run_again(scripts, tmp_path, monkeypatch):
     monkeypatch.setattr(scripts.start_training, "train_arm", train_arm)
     monkeypatch.setattr(scripts.start_training.Workshop, "make", lambda self, *made_for: made_for)
     starts.append_line(path, arms[0], result(1.0, 1.5))
+    (tmp_path / "prepared.json").write_text("{}")
     options = [str(tmp_path), "--results", str(path), "--only", "setting=miniature", "images=300", "seed=0"]
     monkeypatch.setattr("sys.argv", ["starts.py", *options, "features=raw", "start=gates"])
     starts.main()
@@ -105,6 +106,24 @@ def test_broken_and_repeated_lines_are_errors(scripts, tmp_path):
     path.write_text('{"setting": "minia')
     with pytest.raises(ValueError, match=r"Line 1 of .* is not the result of an arm .* its arm runs again"):
         scripts.starts.read_lines(path)
+    path.write_text(
+        '{"setting": "miniature", "images": 300, "language_model": "frozen", "start": "gates", "features": "raw"}'
+    )
+    with pytest.raises(ValueError, match=r"it has no 'latents'. Add what it was"):
+        scripts.starts.read_lines(path)
+
+
+def test_a_folder_that_was_not_prepared_is_an_error_and_is_not_made(scripts, tmp_path, monkeypatch, capsys):
+    command = ["starts.py", str(tmp_path / "data"), "--results", str(tmp_path / "lines.jsonl")]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit):
+        scripts.starts.main()
+    assert "Prepare the data first" in capsys.readouterr().err and not (tmp_path / "data").exists()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "prepared.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        scripts.starts.main()
+    assert "npm pack" in capsys.readouterr().err and not (tmp_path / "data" / "downloads").exists()
 
 
 def test_tables_of_given_lines(scripts, tmp_path, monkeypatch):

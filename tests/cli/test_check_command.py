@@ -237,6 +237,7 @@ def test_a_recipe_with_other_backbones(recipe, capsys):
 
 def test_a_recipe_for_an_accelerator_is_checked_without_one(recipe):
     assert main(["check", recipe(use_cpu=False, bf16=True)]) == 0
+    assert main(["train", recipe(use_cpu=False, bf16=True), "--dry_run"]) == 0
 
 
 def test_words_of_prompts_are_a_warning(tmp_path, capsys):

@@ -93,6 +93,9 @@ def test_the_split_chooses_files(tmp_path):
         find_files(str(tmp_path), "validation")
     with pytest.raises(FileNotFoundError, match="leads to no file"):
         find_files(str(tmp_path / "nothing"))
+    (tmp_path / "train" / "metadata.jsonl").rename(tmp_path / "train" / "image.png")
+    with pytest.raises(FileNotFoundError, match="A folder of images needs a table next to them"):
+        find_files(str(tmp_path / "train"))
     (tmp_path / "train.csv").write_text("a\n1\n")
     with pytest.raises(ValueError, match=r"several kinds \(csv, json\)"):
         find_files(str(tmp_path), "train")

@@ -87,7 +87,8 @@ def find_files(path: str, split: str | None = None) -> list[str]:
         if not found:
             raise FileNotFoundError(f"{path!r} leads to no file. Give a {kinds} file, a folder or a pattern.")
         raise FileNotFoundError(
-            f"{path!r} leads to {len(found)} files, but none is a {kinds} file{of_split}. Check the path."
+            f"{path!r} leads to {len(found)} files, but none is a {kinds} file{of_split}. Check the path. (A folder of "
+            "images needs a table next to them, such as a `metadata.csv` with the columns `file_name` and `text`.)"
         )
     kinds = sorted({kind_of(file) for file in files})
     if len(kinds) > 1:

@@ -7,8 +7,8 @@ nanoseconds), by the weights and configuration of the encoder, by the processor,
 second run reads what the first one wrote. With another encoder or a file that was replaced, features are computed again. A
 file at an address is known by its address alone: if it changed, start with an empty cache (`HF_DATASETS_CACHE`).
 
-An image takes `P * Dv` numbers, 0.5 MB in float16 for CLIP ViT-L/14, which suits small datasets. A file that many rows of a
-source name is encoded and stored once.
+An image takes `P * Dv` numbers, 0.5 MB in float16 for CLIP ViT-L/14, which suits small datasets. An image file that many rows
+of a source name is encoded and stored once; a video is for each row.
 """
 
 import contextlib

@@ -143,7 +143,7 @@ def _find_learning_rate_problems(args: FlamingoTrainingArguments, has_gates: boo
             "no weight would change" if rate < MIN_LEARNING_RATE else "the weights would be lost in the first steps"
         )
         problems.append(
-            f"`learning_rate` is {rate:g}, so {effect}. Usual are 1e-5 to 5e-3; at least {MIN_LEARNING_RATE:g} and at most "
+            f"`learning_rate` is {rate:g}, so {effect}. Usual are 1e-5 to 1e-2; at least {MIN_LEARNING_RATE:g} and at most "
             f"{MAX_LEARNING_RATE:g} are accepted."
         )
     elif has_gates and rate * multiplier > MAX_GATE_LEARNING_RATE:
