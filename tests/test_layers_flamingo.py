@@ -173,9 +173,15 @@ def test_attention_that_was_not_tried_is_refused(implementation):
 
 
 @pytest.mark.parametrize("num_layers", [1, 2, 6])
-def test_untrained_latents_are_about_the_image(num_layers):
-    """Latents that start large stay what they are whatever the image: of the variance, 6 to 29 % were between images."""
+def test_untrained_latents_differ_between_images_and_among_themselves(num_layers):
+    """
+    Of the variance, a good part is between images, and another between the latents of an image.
+
+    With a standard deviation of 1, 6 % was between images with one layer, and with one of .02, 2 % between latents.
+    """
     torch.manual_seed(0)
     resampler = FlamingoModel(tiny_config(resampler_num_layers=num_layers)).resampler
     latents = resampler(torch.randn(32, 1, 1, 24) * 2 + torch.randn(32, 1, 16, 24))
-    assert latents.var(dim=0).mean() > 0.9 * latents.flatten(0, 1).var(dim=0).mean()
+    total = latents.flatten(0, 1).var(dim=0).mean()
+    assert latents.var(dim=0).mean() > 0.3 * total
+    assert latents.var(dim=1).mean() > 0.3 * total

@@ -262,7 +262,7 @@ class FlamingoModel(
         | with `zero_init="projections"`     | gates 1, and instead `attention.o_proj` and `mlp.fc2` 0                |
         | weights of linear maps             | uniform in +-1/sqrt(fan in), the default of `nn.Linear`                |
         | layer norms                        | weight 1, bias 0                                                       |
-        | `latents`                          | normal, 0.02: larger ones hide what attention adds from the images     |
+        | `latents`                          | normal, 0.3: larger ones hide the images, smaller ones become alike    |
         | `frame_embeddings`                 | normal, 0.02: small next to features, as a single image gets one too   |
         """
         opens = self.config.cross_attention_zero_init == "projections"
@@ -276,7 +276,7 @@ class FlamingoModel(
             init.zeros_(module.bias)
         elif isinstance(module, FlamingoPerceiverResampler):
             if module.latents is not None:
-                init.normal_(module.latents, std=0.02)
+                init.normal_(module.latents, std=0.3)
             if module.frame_embeddings is not None:
                 init.normal_(module.frame_embeddings, std=0.02)
         elif isinstance(module, FlamingoFeatureStandardization):

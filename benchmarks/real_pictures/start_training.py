@@ -42,7 +42,7 @@ BATCH_SIZE = 16
 WARMUP_STEPS = 20
 GATE_MULTIPLIER = 20.0
 # The standard deviation with which the class draws latents
-DRAWN_LATENTS = 0.02
+DRAWN_LATENTS = 0.3
 # With fewer steps or a lower rate the logits stay so flat that no arm differs much from another
 TEXT_STEPS, TEXT_LEARNING_RATE = 1500, 3e-3
 TOWER_STEPS, TOWER_WARMUP_STEPS, TOWER_BATCH_SIZE = 200, 20, 64

@@ -37,20 +37,20 @@ FEATURES = ("raw", "standardized")
 EXPERIMENTS = ("minus batch mean", "minus image mean", "minus learned")
 LANGUAGE_MODELS = ("frozen", "trained")
 SEEDS = (0, 1, 2)
-# Standard deviations of the resampler's latents at the start: those of OpenFlamingo and flamingo-mini, and those of this package
-PEERS_LATENTS, LATENTS = 1.0, 0.02
+# Standard deviations of the resampler's latents at the start: that of OpenFlamingo and flamingo-mini, and a small one
+PEERS_LATENTS, SMALL_LATENTS = 1.0, 0.02
 _SETTINGS = tuple(product(("miniature", "own_tower", "smollm2"), (300, 3000)))
 GROUPS = (
     *((*group, STARTS, FEATURES, PEERS_LATENTS) for group in _SETTINGS),
     ("miniature", 300, STARTS[:2], EXPERIMENTS, PEERS_LATENTS),
-    *((*group, STARTS, FEATURES[1:], LATENTS) for group in _SETTINGS),
+    *((*group, STARTS, FEATURES[1:], SMALL_LATENTS) for group in _SETTINGS),
 )
 COMPARISONS = (
     ("start", "gates", "projections"),
     ("start", "gates", "gates x20"),
     ("start", "gates x20", "projections"),
     *(("features", "raw", other) for other in (*FEATURES[1:], *EXPERIMENTS)),
-    ("latents", PEERS_LATENTS, LATENTS),
+    ("latents", PEERS_LATENTS, SMALL_LATENTS),
 )
 
 
