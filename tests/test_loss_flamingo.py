@@ -55,7 +55,9 @@ def assert_equal_to_all_logits(model: FlamingoModel, **inputs) -> None:
     torch.testing.assert_close(loss, expected)
     assert gradients.keys() == expected_gradients.keys()
     for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-4, atol=1e-6, msg=name)
+        # That of a gate is one sum over everything that its branch adds, in which large terms cancel
+        atol = 1e-4 if name.endswith("_gate") else 1e-6
+        torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-4, atol=atol, msg=name)
 
 
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "unfrozen"])
