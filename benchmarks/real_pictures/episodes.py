@@ -264,7 +264,7 @@ def message_row(episode: Episode, described: int = 0) -> dict[str, Any]:
     Return an episode as a row of the format `messages`, whose text is that of a few-shot prompt with its answer.
 
     All words after the first image are supervised, also where a word appears for the first time and cannot be known: the
-    format has no field for it, and neither does the paper leave it out.
+    format has no field for it, and the paper supervises them too.
 
     Args:
         episode ([`Episode`]): The episode.

@@ -2,19 +2,17 @@
 """`benchmarks/real_pictures`: the parts that need no download, on packages and pictures that are made up."""
 
 import hashlib
-import importlib
 import io
 import json
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from factory import tiny_flamingo, tiny_processor
 from PIL import Image, ImageDraw
+from real_pictures import FOLDER, imported_scripts, needs_folder
 from transformers import EfficientNetConfig, EfficientNetModel
 
 from transformers_flamingo.data import FORMATS
@@ -22,24 +20,15 @@ from transformers_flamingo.pretraining import VisionPretrainingArguments, read_p
 from transformers_flamingo.training import read_recipe
 
 
-FOLDER = Path(__file__).parents[2] / "benchmarks" / "real_pictures"
-pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="the source distribution has no benchmarks")
+pytestmark = needs_folder
 
-MODULES = ("packages", "pictures", "episodes", "neighbors", "few_shots", "backbones", "prepare", "score")
 CATEGORY = "Food & Drink"
 
 
 @pytest.fixture(scope="module")
 def real():
-    """The scripts of the folder as modules, which other tests do not see under their short names."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.syspath_prepend(FOLDER)
-        others = {name: sys.modules.pop(name) for name in MODULES if name in sys.modules}
-        modules = {name: importlib.import_module(name) for name in MODULES}
-        yield SimpleNamespace(**modules)
-        for name in MODULES:
-            del sys.modules[name]
-        sys.modules.update(others)
+    with imported_scripts() as scripts:
+        yield scripts
 
 
 def entry(number: int, category: str = CATEGORY, **fields) -> dict:

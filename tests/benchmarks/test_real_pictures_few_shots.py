@@ -1,11 +1,8 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """`benchmarks/real_pictures`: made-up words, episodes to train on and to measure with, and their scores."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,30 +11,22 @@ from factory import tiny_flamingo, tiny_processor
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from real_pictures import FOLDER, imported_scripts, needs_folder
 
 from transformers_flamingo.data import FORMATS, document_to_sample
 from transformers_flamingo.evaluation.engine import FewShotEngine
 from transformers_flamingo.training import read_recipe
 
 
-FOLDER = Path(__file__).parents[2] / "benchmarks" / "real_pictures"
-pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="the source distribution has no benchmarks")
+pytestmark = needs_folder
 
-MODULES = ("pictures", "neighbors", "episodes", "few_shots", "score")
 HOUSES = ("google", "twitter", "facebook", "apple")
 
 
 @pytest.fixture(scope="module")
 def real():
-    """The scripts of the folder as modules, which other tests do not see under their short names."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.syspath_prepend(FOLDER)
-        others = {name: sys.modules.pop(name) for name in MODULES if name in sys.modules}
-        modules = {name: importlib.import_module(name) for name in MODULES}
-        yield SimpleNamespace(**modules)
-        for name in MODULES:
-            del sys.modules[name]
-        sys.modules.update(others)
+    with imported_scripts() as scripts:
+        yield scripts
 
 
 def make_rows(kind: str, number: int, views: int, houses=HOUSES[:3]) -> list[dict]:

@@ -1,33 +1,21 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """`benchmarks/real_pictures/starts.py`: which arms there are, which are skipped, the tables, and an arm of two steps."""
 
-import importlib
 import json
-import sys
 from dataclasses import asdict, replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
+from real_pictures import FOLDER, imported_scripts, needs_folder
 
 
-FOLDER = Path(__file__).parents[2] / "benchmarks" / "real_pictures"
-pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="the source distribution has no benchmarks")
-
-MODULES = ("packages", "pictures", "neighbors", "prepare", "score", "start_training", "starts")
+pytestmark = needs_folder
 
 
 @pytest.fixture(scope="module")
 def scripts():
-    """The scripts of the folder as modules, which other tests do not see under their short names."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.syspath_prepend(FOLDER)
-        others = {name: sys.modules.pop(name) for name in MODULES if name in sys.modules}
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
-        for name in MODULES:
-            sys.modules.pop(name, None)
-        sys.modules.update(others)
+    with imported_scripts() as scripts:
+        yield scripts
 
 
 def result(own: float, other: float, before: float = 2.0) -> dict:
