@@ -361,6 +361,7 @@ def test_round_trip(tmp_path):
     saved = processor.save_pretrained(tmp_path / "one")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
         "chat_template.jinja",
+        "chat_templates_flamingo.py",
         "compatibility_flamingo.py",
         "files_flamingo.py",
         "images_flamingo.py",
