@@ -80,7 +80,7 @@ _TEXT_COMMENT = (
 _TEXT_TEMPLATE = """\
 {%- set flamingo = namespace(messages=[]) -%}
 {%- for message in messages -%}
-    {%- if message['content'] and message['content'] is not string -%}
+    {%- if message['content'] is defined and message['content'] is not none and message['content'] is not string -%}
         {%- set message = dict(message, content=flamingo_content(message)) -%}
     {%- endif -%}
     {%- set flamingo.messages = flamingo.messages + [message] -%}

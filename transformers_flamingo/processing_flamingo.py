@@ -28,6 +28,7 @@ from .chat_templates_flamingo import (
     is_text_template,
     make_few_shot_template,
 )
+from .client_errors_flamingo import blames_the_client
 from .compatibility_flamingo import require_private_names
 from .images_flamingo import check_bit_depth
 from .media_flamingo import is_single_image, nest_media
@@ -206,7 +207,8 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
                 A video is a list of frames (PIL or arrays) or an array `(F, H, W, C)` or `(F, C, H, W)`. One video, a
                 flat list, a 5-D array, or one list per sample, as for images. A video takes one `<image>` marker.
                 Frames may be paths if the nesting is unambiguous: `videos=[[["frame0.png", "frame1.png"]]]`. A sample
-                with both images and videos must give them in order in `images`.
+                with both images and videos must give them in order in `images`. An empty list means none, also of
+                `images`, `audio` and `audios`, which evaluation harnesses pass to every processor.
             kwargs:
                 Arguments of the tokenizer (`padding`, `truncation`, `max_length`, `padding_side`, ...), of the image
                 processor (`size`, `do_resize`, ...), `bit_depth` and `return_tensors`, see
@@ -234,11 +236,22 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
         max_length = {**kwargs.get("text_kwargs", {}), **kwargs}.get("max_length")
         if isinstance(max_length, int) and max_length < 1:
             raise ValueError(f"`max_length` is {max_length}. It is a number of tokens, at least 1.")
+        # Evaluation harnesses pass all of these to every processor, and an empty list where there is nothing
+        if images is not None and _is_empty(videos):
+            videos = None
+        elif videos is not None and _is_empty(images):
+            images = None
+        for name in ("audio", "audios"):
+            if _is_empty(kwargs.get(name, [])):
+                kwargs.pop(name, None)
+            elif name == "audios":
+                raise ValueError("`audios` was given, but Flamingo reads text, images and videos only. Remove it.")
         try:
             return super().__call__(images=images, text=text, videos=videos, **kwargs)
         except StrictDataclassError as error:  # a keyword argument has the wrong type; it is not a ValueError
             raise ValueError(f"An argument of this call has the wrong type. {error}") from error
 
+    @blames_the_client
     def apply_chat_template(self, conversation, chat_template: str | None = None, **kwargs):
         """
         Render a conversation, and tokenize it if asked to, as [`ProcessorMixin.apply_chat_template`] does.
@@ -485,6 +498,10 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
         """
         batch = [collect_media(conversation, load_audio_from_video) for conversation in conversations]
         return batch, [[] for _ in batch], [], {}
+
+
+def _is_empty(media: Any) -> bool:
+    return media is None or (isinstance(media, list | tuple) and not media)
 
 
 def _check_is_dict(value: Any, name: str) -> None:
