@@ -196,17 +196,15 @@ def find_end(text: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
     return found and found[1]
 
 
-def find_end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return the id of the token that ends an answer in the chat template of a tokenizer, `None` if there is none."""
-    own = tokenizer.chat_template
-    template = own.get("default") if isinstance(own, dict) else own
+def find_end_of_turn(tokenizer: PreTrainedTokenizerBase, template: str | dict[str, str] | None) -> str | None:
+    """Return the token that ends an answer in a chat template, `None` if there is none."""
+    template = template.get("default") if isinstance(template, dict) else template
     if not template:
         return None
     try:
-        end = find_assistant_turn(tokenizer, template).end
+        return find_assistant_turn(tokenizer, template).end
     except Exception:  # a template may refuse this chat, or need a variable or a library
         return None
-    return None if end is None else tokenizer.convert_tokens_to_ids(end)
 
 
 def _set_tokens(tokens: dict[str, str]) -> str:

@@ -15,7 +15,7 @@ from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import logging
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from .chat_templates_flamingo import find_end_of_turn_id
+from .chat_templates_flamingo import find_end_of_turn
 from .configuration_flamingo import FlamingoConfig
 from .saving_flamingo import update_folder
 from .tokenizers_flamingo import load_tokenizer
@@ -81,7 +81,8 @@ def _special_token_ids(
     end_of_turn_id = None
     try:
         tokenizer = load_tokenizer(text_model_name_or_path)
-        end_of_turn_id = find_end_of_turn_id(tokenizer)
+        end_of_turn = find_end_of_turn(tokenizer, tokenizer.chat_template)
+        end_of_turn_id = None if end_of_turn is None else tokenizer.convert_tokens_to_ids(end_of_turn)
         vocabulary, free = tokenizer.get_vocab(), len(tokenizer)
         needs_pad = "pad_token" not in tokenizer.special_tokens_map
     except (OSError, ValueError):

@@ -24,7 +24,7 @@ from transformers.video_utils import VideoInput
 from .chat_templates_flamingo import (
     CHAT_TEMPLATES,
     choose_chat_template,
-    find_assistant_turn,
+    find_end_of_turn,
     is_text_template,
     make_few_shot_template,
 )
@@ -316,9 +316,7 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
     @property
     def end_of_turn_token(self) -> str | None:
         """Return the token that the chat template writes after an answer, at which generation must stop, if there is one."""
-        if self.has_few_shot_template:
-            return self.end_of_chunk_token
-        return find_assistant_turn(self.tokenizer, self.default_chat_template).end
+        return find_end_of_turn(self.tokenizer, self.default_chat_template)
 
     def adds_special_tokens(self, prompt: str) -> bool:
         """Tell whether the tokenizer adds special tokens to a rendered chat, or the chat template wrote all of them."""

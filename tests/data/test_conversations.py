@@ -115,7 +115,7 @@ def test_spaces_and_ends_are_those_of_the_template():
 def test_what_a_template_refuses():
     with pytest.raises(BadSampleError, match="row 3: the chat template does not accept .*roles must alternate"):
         sample(instruct_processor(TEMPLATES["instruct"]), [SYSTEM, *MESSAGES])
-    loud = CHATML.replace("message['content'] +", "message['content'].upper() +")
+    loud = CHATML.replace("message['content'] +", "message['content'].replace('cat', 'CAT') +")
     with pytest.raises(BadSampleError, match="row 3: the chat template changes the answers"):
         sample(instruct_processor(loud), MESSAGES)
     endless = CHATML.replace("+ '<|im_end|>'", "")
@@ -125,6 +125,22 @@ def test_what_a_template_refuses():
     chat[0]["content"][0]["text"] = "What is <|im_end|>?"
     with pytest.raises(BadSampleError, match=r"row 3: the text contains '<\|im_end\|>'"):
         sample(instruct_processor(CHATML), chat)
+
+
+def test_a_template_of_a_user(caplog):
+    """It has no variable for the order of images, and its special tokens are those of its text."""
+    own = (
+        "{% for m in messages %}{{ m['role'] + ':' }}{% for part in m['content'] %}"
+        "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}<|eot|>{% endfor %}"
+    )
+    row = sample(instruct_processor(None, chat_template=own), MESSAGES[:2])
+    assert row["text"] == "user:<image>What is it?<|eot|>assistant:a cat<|eot|>"
+    assert supervised(row) == ["a cat<|eot|>"]
+    assert "add_special_tokens" not in row
+    assert not caplog.messages
+    blind = own.replace("'<image>' if part['type'] == 'image'", "'' if part['type'] == 'image'")
+    with pytest.raises(BadSampleError, match="writes 0 `<image>` for 1 images"):
+        sample(instruct_processor(None, chat_template=blind), MESSAGES[:2])
 
 
 def test_a_batch_adds_special_tokens_to_all_or_none():

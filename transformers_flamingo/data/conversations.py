@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 
-from ..chat_templates_flamingo import find_assistant_turn, find_end
+from ..chat_templates_flamingo import find_assistant_turn, find_end, is_text_template
 from ..processing_flamingo import FlamingoProcessor
 from .documents import Chunk, Piece, Turn
 from .errors import BadSampleError
@@ -94,15 +94,24 @@ def render_conversation(
         {**message, "content": [{"type": "text", "text": cover}]} if message["role"] == "assistant" else message
         for message in messages
     ]
+    template = processor.default_chat_template
+    # They are in order, and a template of a user has no such variable
+    options = {"images_first": False} if is_text_template(template) else {}
     try:
-        text = processor.apply_chat_template(messages, images_first=False)
-        around = processor.apply_chat_template(covered, images_first=False).split(cover)
-        header = find_assistant_turn(processor.tokenizer, processor.default_chat_template).header
+        text = processor.apply_chat_template(messages, **options)
+        around = processor.apply_chat_template(covered, **options).split(cover)
+        header = find_assistant_turn(processor.tokenizer, template).header
     except (jinja2.TemplateError, TypeError) as error:
         raise BadSampleError(
             f"{location}: the chat template does not accept the conversation ({error}). Fix the row, remove it, or train with another "
             "`chat_template`."
         ) from error
+    count = sum(chunk.item is not None for chunk in document)
+    if text.count(processor.image_token) != count:
+        raise BadSampleError(
+            f"{location}: the chat template writes {text.count(processor.image_token)} `{processor.image_token}` for {count} images, so it "
+            "is unknown which image a marker is. Remove the row, or train with another `chat_template`."
+        )
     for shown in (answers, [answer.strip() for answer in answers]):  # many templates strip the texts
         if len(around) == len(shown) + 1 and text == _join(around, shown):
             return _cut(around, shown, header, document, processor), processor.adds_special_tokens(text)
@@ -165,13 +174,12 @@ def _cut(
         first, *marked = before.split(processor.image_token)
         texts = [(first, None)] * bool(first) + [(processor.image_token + text, next(items)) for text in marked]
         seen = seen or bool(marked)
-        # A byte-level tokenizer makes the space before a word part of its token
-        place = before.rfind(header) + len(header) if header and header in before else len(before)
-        given = before[:place].rstrip(" ")
-        length = after.index(end) + len(end)
         *earlier, (last, item) = texts or [("", None)]
         pieces += [Piece(text, len(text), image, False) for text, image in earlier]
+        given = last[: last.rindex(header) + len(header)] if header in last else last
+        length = after.index(end) + len(end)
         text = last + answer + after[:length]
-        pieces.append(Piece(text, len(last) - (len(before) - len(given)) if seen else len(text), item, False))
+        # A byte-level tokenizer makes the space before a word part of its token
+        pieces.append(Piece(text, len(given.rstrip(" ")) if seen else len(text), item, False))
         before = after[length:]
     return pieces

@@ -87,7 +87,6 @@ class ModelArguments:
     quantization: Literal["4bit", "8bit"] | None = field(
         default=None, metadata={"help": "Keep the frozen language model in 4 or 8 bits (bitsandbytes)."}
     )
-
     chat_template: Literal["text", "few_shot"] | None = field(
         default=None, metadata={"help": "Chat template of the language model, or that of few-shot prompts."}
     )
