@@ -31,6 +31,12 @@ class ChatArguments:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
         default="auto", metadata={"help": "Data type of the weights; auto is as saved."}
     )
+    chat_template: Literal["text", "few_shot"] | None = field(
+        default=None,
+        metadata={
+            "help": "Chat template of the language model, or that of few-shot prompts (default: the saved one)."
+        },
+    )
 
     def __post_init__(self):
         check_range(self, "port", 1, 65535)
@@ -48,4 +54,4 @@ def run(arguments: argparse.Namespace) -> None:
 
     from transformers_flamingo.apps.chat_page import run_chat
 
-    run_chat(options.model, options.host, options.port, options.share, options.dtype)
+    run_chat(options.model, options.host, options.port, options.share, options.dtype, options.chat_template)

@@ -289,6 +289,7 @@ def run_chat(
     port: int | None = None,
     share: bool = False,
     dtype: str = "auto",
+    chat_template: str | None = None,
 ) -> None:
     """
     Load a Flamingo and serve its page until it is interrupted.
@@ -299,12 +300,15 @@ def run_chat(
         port (`int`, *optional*): By default the first that is free from 7860.
         share (`bool`, *optional*, defaults to `False`): Whether to open a public link through Gradio's servers.
         dtype (`str`, *optional*, defaults to `"auto"`): Data type of the weights; `"auto"` is as saved.
+        chat_template (`str`, *optional*): `"text"` or `"few_shot"`, instead of the template that was saved.
 
     Raises:
         ValueError: the page cannot be served at this address, or the model cannot be loaded.
     """
     check_listening(host, port)
     chat = FlamingoChat.from_pretrained(name_or_path, dtype)
+    if chat_template is not None:
+        chat.processor.set_chat_template(chat_template)
     # Gradio's own themes fetch their fonts
     theme = gr.themes.Default(
         primary_hue="pink", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
