@@ -5,7 +5,21 @@ A tiny configuration of each vision model that transformers has, and what Flamin
 `python tests/vision_encoders.py` writes the table in `docs/vision-encoders.md`. `tests/test_vision_encoders_flamingo.py` holds it.
 """
 
+import re
+from pathlib import Path
 from typing import Any
+
+import torch
+from factory import tiny_text_config
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_MAPPING_NAMES, MODEL_MAPPING_NAMES
+
+from transformers_flamingo import FlamingoConfig, FlamingoModel
+from transformers_flamingo.configuration_flamingo import find_width
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "vision-encoders.md"
 
 
 _VIT = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -23,6 +37,7 @@ _SEGFORMER = {
     "mlp_ratios": [2, 2],
 }
 _RESNET = {"model_type": "resnet", "embedding_size": 8, "layer_type": "basic", **_STAGES, "out_indices": [2]}
+_DINOV2 = {"model_type": "dinov2", **_VIT, **_IMAGE}
 _DETR = {
     "backbone_config": _RESNET,
     "d_model": 16,
@@ -34,7 +49,34 @@ _DETR = {
     "encoder_attention_heads": 2,
     "decoder_attention_heads": 2,
 }
-_QWEN = {"depth": 2, "hidden_size": 24, "num_heads": 2, "intermediate_size": 32, "out_hidden_size": 24}
+# Vision parts of multimodal models, whose processors pack the patches of all images into one row.
+_PACKED = (
+    "cohere_compass_vision",
+    "cosmos3_edge_vision",
+    "exaone4_5_vision",
+    "gemma4_vision",
+    "glm4v_moe_vision",
+    "glm4v_vision",
+    "glm5_next_vision",
+    "glm_image_vision",
+    "glm_ocr_vision",
+    "hunyuan_vl_vision",
+    "hy_v4_vl_vision",
+    "inkling2_vision",
+    "kimi_k25_vision",
+    "lfm3_vl_vision",
+    "minicpm_ocr_vision",
+    "minicpmv4_7_vision",
+    "muse_glimmer_vision",
+    "muse_spark_vision",
+    "qwen2_5_vl_vision",
+    "qwen3_5_moe_vision",
+    "qwen3_5_vision",
+    "qwen3_vl_moe_vision",
+    "qwen3_vl_vision",
+    "qwen4_exp_vision",
+    "video_llama_3_vision",
+)
 _VIDEO = {**_VIT, **_IMAGE, "num_frames": 2, "tubelet_size": 2}
 
 _SAM2_HIERA = {
@@ -147,6 +189,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "attention_ratio": [2, 2],
         "down_ops": [["Subsample", 4, 4, 4, 2, 2]],
     },
+    "mlcd": {**_VIT, **_IMAGE, "num_key_value_groups": 1},
     "mlcd_vision_model": {**_VIT, **_IMAGE, "num_key_value_groups": 1},
     "mobilenet_v1": {"image_size": 32, "depth_multiplier": 0.05},
     "mobilenet_v2": {"image_size": 32, "depth_multiplier": 0.05, "finegrained_output": False},
@@ -226,4 +269,117 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "vit_msn": {**_VIT, **_IMAGE},
     "vitdet": {**_VIT, **_IMAGE, "pretrain_image_size": 16},
     "yolos": {**_VIT, "image_size": [16, 16], "patch_size": 4, "num_detection_tokens": 3},
+    # Those that do not fit need no small configuration: nothing of them is computed
+    "conditional_detr": _DETR,
+    "dab-detr": {name: value for name, value in _DETR.items() if name != "d_model"} | {"hidden_size": 16},
+    "deformable_detr": {**_DETR, "d_model": 32, "num_feature_levels": 1},
+    "depth_pro": {
+        "patch_size": 16,
+        "fusion_hidden_size": 8,
+        "intermediate_hook_ids": [1, 0],
+        "intermediate_feature_dims": [8, 8],
+        "scaled_images_ratios": [0.5, 1.0],
+        "scaled_images_overlap_ratios": [0.0, 0.5],
+        "scaled_images_feature_dims": [8, 8],
+        "use_fov_model": False,
+        "image_size": 32,
+        **dict.fromkeys(("image_model_config", "patch_model_config", "fov_model_config"), _DINOV2),
+    },
+    "detr": _DETR,
+    "granite_docling_vision": {
+        **_VIT,
+        **_IMAGE,
+        "out_hidden_size": 24,
+        "scale_factor": 2,
+        "deepstack_visual_indexes": [0],
+    },
+    "maskformer-swin": _SWIN,
+    "table-transformer": _DETR,
+    "timesformer": _VIDEO,
+    "videomae": _VIDEO,
+    "vivit": {**_VIDEO, "tubelet_size": [2, 4, 4]},
+    "vjepa2": {**_VIT, "patch_size": 4, "crop_size": 16, "frames_per_clip": 2, "pred_num_hidden_layers": 1},
+    "videoprism_vision_model": {},
+    "vit_mae": {**_VIT, **_IMAGE},
+    "imagegpt": {"n_layer": 1, "n_embd": 16, "n_head": 2},
+    "seggpt": {},
+    "perceiver": {"num_self_attends_per_block": 1},
+    "siglip2_vision_model": {**_VIT, "patch_size": 4},
+    **{kind: {} for kind in _PACKED},
 }
+# Built without memory: they are refused, and small ones would need as many fields as those above.
+_ON_META = {"perceiver", "seggpt", "videoprism_vision_model", *_PACKED}
+# What cannot be built here, because a package is missing.
+_MISSING = {
+    "dinat": "not tried: needs `natten`",
+    "edgetam_vision_model": "not tried: needs `timm`",
+    "gemma3n_vision": "as `timm_wrapper`",
+    "timm_backbone": "refused: returns no `last_hidden_state`, but feature maps. Use `timm_wrapper`",
+    "timm_wrapper": "works, with `timm`; see above",
+}
+
+
+def model_types() -> list[str]:
+    """List the vision models of `AutoModel`: those that it has for images, the vision parts of others, and some of its backbones."""
+    parts = {kind for kind, name in MODEL_MAPPING_NAMES.items() if "Vision" in str(name)}
+    return sorted(parts | MODEL_FOR_IMAGE_MAPPING_NAMES.keys() | CONFIGS.keys())
+
+
+def find_tower(model_type: str) -> str | None:
+    """Return the type of the vision tower of a model that also has a language model."""
+    if "vision_config" not in CONFIG_MAPPING[model_type].sub_configs:
+        return None
+    return CONFIG_MAPPING[model_type]().vision_config.model_type
+
+
+def small_config(model_type: str) -> PreTrainedConfig:
+    """Make the small configuration of a vision model."""
+    config = AutoConfig.for_model(model_type, **CONFIGS[model_type])
+    if model_type in _ON_META:
+        for name in ("depth", "num_hidden_layers"):
+            if isinstance(getattr(config, name, None), int):
+                setattr(config, name, 1)
+    return config
+
+
+def make_flamingo(
+    vision_config: PreTrainedConfig | dict, *, encoder: PreTrainedModel | None = None, **kwargs
+) -> FlamingoModel:
+    """Build a tiny Flamingo with a vision encoder, which may exist."""
+    sizes = {"resampler_num_layers": 1, "resampler_num_latents": 2, "resampler_num_heads": 1, "resampler_head_dim": 8}
+    sizes |= {"cross_attention_num_heads": 1, "cross_attention_head_dim": 8}
+    torch.manual_seed(0)
+    config = FlamingoConfig(vision_config=vision_config, text_config=tiny_text_config(), **sizes, **kwargs)
+    return FlamingoModel(config, vision_model=encoder).eval()
+
+
+def judge(model_type: str) -> tuple[str, FlamingoModel | None]:
+    """Return what the table says about a vision model, and a Flamingo with it, if it works."""
+    if model_type in _MISSING:
+        return _MISSING[model_type], None
+    if (tower := find_tower(model_type)) is not None:
+        known = tower in MODEL_MAPPING_NAMES
+        return (
+            f"its tower, `{tower}`" if known else f"refused: `AutoModel` has no model for its tower, `{tower}`",
+            None,
+        )
+    config = small_config(model_type)
+    try:
+        with torch.device("meta" if model_type in _ON_META else "cpu"):
+            model = make_flamingo(config)
+    except ValueError as error:
+        reason = re.sub(r"^.*(which does not fit: |, a detector: )", "", str(error)).partition(". ")[0]
+        return f"refused: {reason}", None
+    return "works" + ("" if find_width(config, [-1]) else "; stages"), model
+
+
+def make_table() -> str:
+    """Make the table of the page."""
+    names = {kind: name if isinstance(name, str) else name[0] for kind, name in MODEL_MAPPING_NAMES.items()}
+    rows = [f"| `{kind}` | {names[kind]} | {judge(kind)[0]} |" for kind in model_types()]
+    return "\n".join(["| `model_type` | model | |", "|---|---|---|", *rows]) + "\n"
+
+
+if __name__ == "__main__":
+    before, _, _ = PAGE.read_text(encoding="utf-8").partition("| `model_type` |")
+    PAGE.write_text(before + make_table(), encoding="utf-8")

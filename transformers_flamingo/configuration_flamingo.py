@@ -60,6 +60,7 @@ def _width_of_mobilenet_v2(config: PreTrainedConfig) -> int:
 # Encoders whose configuration does not name the width of their output, or names another one.
 _WIDTH_BY_TYPE: dict[str, Callable[[PreTrainedConfig], int]] = {
     "cvt": lambda config: config.embed_dim[-1],
+    "depth_pro": lambda config: config.image_model_config.hidden_size,
     "focalnet": lambda config: config.embed_dim * 2 ** (len(config.depths) - 1),
     "mobilenet_v1": lambda config: max(int(1024 * config.depth_multiplier), config.min_depth),
     "mobilenet_v2": _width_of_mobilenet_v2,
@@ -85,7 +86,7 @@ def find_width(vision_config: PreTrainedConfig | None, layers: list[int] | None)
     if layers is not None:
         width = getattr(vision_config, "hidden_size", None)
         has_one_width = isinstance(width, int) and not any(hasattr(vision_config, name) for name in _STAGES)
-        return width * len(layers) if has_one_width else None
+        return width * len(layers) if has_one_width and layers else None
     if (find := _WIDTH_BY_TYPE.get(getattr(vision_config, "model_type", None))) is not None:
         return find(vision_config)
     for name in _WIDTHS:
@@ -400,6 +401,22 @@ class FlamingoConfig(PreTrainedConfig):
         n = self.cross_attention_every_n_layers
         return [i for i in range(self.text_config.num_hidden_layers) if (i + 1) % n == 0]
 
+    def validate_vision_feature_layer(self):
+        """Check that the layers of the vision encoder are some, each at most once, and that there is an encoder."""
+        layers = self.vision_feature_layers
+        if layers is None:
+            return
+        if not layers or len(set(layers)) != len(layers):
+            raise ValueError(
+                f"`vision_feature_layer` is {self.vision_feature_layer}. It must be the number of a layer, or a list of at "
+                "least one, each of them once."
+            )
+        if self.vision_config is None:
+            raise ValueError(
+                f"`vision_feature_layer` is {self.vision_feature_layer}, but there is no vision encoder (`vision_config` is "
+                "None): features are taken as they are given. Omit it, and choose the layers where you compute them."
+            )
+
     def validate_sizes(self):
         """Check that sizes are positive. The numbers of optional parts may be 0."""
         for name in (
@@ -474,22 +491,6 @@ class FlamingoConfig(PreTrainedConfig):
             raise ValueError(
                 f"`vision_hidden_size` is {self.vision_hidden_size}, but the vision encoder's features have width "
                 f"{known}. Omit `vision_hidden_size`, because this vision encoder's configuration names it."
-            )
-
-    def validate_vision_feature_layer(self):
-        """Check that the layers of the vision encoder are some, each at most once, and that there is an encoder."""
-        layers = self.vision_feature_layers
-        if layers is None:
-            return
-        if not layers or len(set(layers)) != len(layers):
-            raise ValueError(
-                f"`vision_feature_layer` is {self.vision_feature_layer}. It must be the number of a layer, or a list of at "
-                "least one, each of them once."
-            )
-        if self.vision_config is None:
-            raise ValueError(
-                f"`vision_feature_layer` is {self.vision_feature_layer}, but there is no vision encoder (`vision_config` is "
-                "None): features are taken as they are given. Omit it, and choose the layers where you compute them."
             )
 
     def validate_token_ids(self):

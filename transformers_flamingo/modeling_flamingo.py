@@ -33,7 +33,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers import (
     initialization as init,
 )
@@ -80,7 +80,7 @@ from .visibility_flamingo import (
     find_documents,
     find_markers,
 )
-from .vision_encoders_flamingo import check_vision_model
+from .vision_encoders_flamingo import build_vision_model, check_vision_model
 
 
 # The private names of transformers that this file overrides. CONTRIBUTING.md says what each is for.
@@ -219,7 +219,7 @@ class FlamingoModel(
                     "`FlamingoModel.from_vision_text_pretrained`, which does it."
                 )
         if vision_model is None and config.vision_config is not None:
-            vision_model = AutoModel.from_config(config.vision_config)
+            vision_model = build_vision_model(config.vision_config)
         check_vision_model(vision_model, config)
         if language_model is None:
             language_model = AutoModelForCausalLM.from_config(config.text_config)

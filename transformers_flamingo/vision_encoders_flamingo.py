@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from .configuration_flamingo import FlamingoConfig
@@ -27,12 +27,40 @@ from .configuration_flamingo import FlamingoConfig
 
 logger = logging.get_logger(__name__)
 
-# Leading tokens that are not patches, where no `patch_size` tells their number.
-_LEADING_TOKENS = {"pvt": 1, "dinov3_convnext": 1}
+# Leading tokens that are not patches, where `patch_size` does not tell their number.
+_LEADING_TOKENS = {"depth_pro": 1, "dinov3_convnext": 1, "pvt": 1}
 # Maps with channels in the last dimension, for those whose sides are as long as they are deep.
 _CHANNELS_LAST = ("dinat", "sam2_hiera_det_model", "sam2_vision_model")
+# Inputs that tell which patches of a packed row belong to which image. Some models need them though they have a default.
+_PACKING_INPUTS = (
+    "grid_thw",
+    "image_grid_thw",
+    "target_sizes",
+    "pixel_position_ids",
+    "pixel_attention_mask",
+    "spatial_shapes",
+)
+_USE_ANOTHER = "Use an encoder that takes images alone (CLIP, SigLIP, DINOv2, ...)."
 # Encoders with the features that were found right in this process.
 _CHECKED: set[tuple[type, str, str]] = set()
+
+
+def build_vision_model(vision_config: PreTrainedConfig) -> PreTrainedModel:
+    """
+    Build a vision encoder with random weights, as `AutoModel` does.
+
+    Raises:
+        ValueError: `AutoModel` has none of this type, as for the towers of some multimodal models.
+    """
+    try:
+        return AutoModel.from_config(vision_config)
+    except ValueError as error:
+        if "Unrecognized configuration class" not in str(error):
+            raise
+        raise ValueError(
+            f"`AutoModel` has no model for a {type(vision_config).__name__} (`model_type` {vision_config.model_type!r}), so it "
+            "cannot be the vision encoder. Use another one, or register its class with `AutoModel.register`."
+        ) from error
 
 
 def check_vision_model(vision_model: PreTrainedModel | None, config: FlamingoConfig) -> None:
@@ -56,6 +84,13 @@ def check_vision_model(vision_model: PreTrainedModel | None, config: FlamingoCon
     )
     if kind in _CHECKED:
         return
+    num_queries = getattr(vision_model.config, "num_queries", None)
+    if num_queries and layers is None and config.vision_feature_select_strategy == "default":
+        raise ValueError(
+            f"The vision encoder is a {type(vision_model).__name__}, a detector: its output are {num_queries} queries "
+            "(`num_queries`), each of an object, and not the patches of an image, which "
+            '`vision_feature_select_strategy="default"` keeps. Use its backbone, or set it to "full" to take the queries.'
+        )
     outputs = probe_vision_model(vision_model, layers is not None)
     if outputs is not None:
         select_features(vision_model, outputs, config, 2, find_image_size(vision_model.config))
@@ -81,32 +116,40 @@ def _find_unusable_input(vision_model: PreTrainedModel) -> str | None:
     if sees_videos or "pixel_values_videos" in parameters or counts_frames:
         return (
             "it sees the frames of a video together, and Flamingo encodes each frame alone and joins them in its resampler. "
-            "Use an encoder of images (CLIP, SigLIP, DINOv2, ...), or compute the features of each video yourself, and pass "
-            "them as `mm_encoder_outputs` to a model without vision encoder (`vision_config=None`, `vision_hidden_size=...`)."
+            f"{_USE_ANOTHER} Or compute the features of each video yourself, and pass them as `mm_encoder_outputs` to a model "
+            "without vision encoder (`vision_config=None`, `vision_hidden_size=...`)."
         )
-    if "pixel_values" not in parameters:
-        return f"it takes `{vision_model.main_input_name}`, and no `pixel_values`. Use an encoder of images."
-    if "input_ids" in parameters:
-        return "it takes text too. Use the vision encoder of this model alone, if it has one."
     kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     needed = [
         name
         for name, parameter in parameters.items()
-        if parameter.default is parameter.empty
-        and parameter.kind not in kinds
+        if parameter.kind not in kinds
         and name not in ("self", "pixel_values")
+        and (parameter.default is parameter.empty or name in _PACKING_INPUTS)
     ]
-    if needed:
+    names = ", ".join(f"`{name}`" for name in needed or [vision_model.main_input_name])
+    if "pixel_values" not in parameters:
         return (
-            f"besides pixels it needs {', '.join(f'`{name}`' for name in needed)}, which the processor of a model of its own "
-            "makes. Use an encoder that takes images alone (CLIP, SigLIP, DINOv2, ...)."
+            f"it takes {names}, which its own processor makes of an image, instead of `pixel_values`. {_USE_ANOTHER}"
         )
+    if needed:
+        hint = ""
+        if config.model_type == "siglip2_vision_model":
+            hint = (
+                " SigLIP 2 has checkpoints of one resolution too, such as google/siglip2-base-patch16-224, which are a "
+                "`siglip_vision_model`."
+            )
+        return f"besides pixels it needs {names}, which its own processor makes. {_USE_ANOTHER}{hint}"
+    if "input_ids" in parameters:
+        return "it takes text too. Use the vision encoder of this model alone, if it has one."
     return None
 
 
 def find_image_size(config: Any) -> tuple[int, int]:
     """Return the size of the images that a vision encoder was made for, or 224 if it takes any."""
     size = getattr(config, "image_size", None) or getattr(getattr(config, "backbone_config", None), "image_size", None)
+    if size is None and isinstance(trained_with := getattr(config, "pretrained_cfg", None), dict):  # timm
+        size = trained_with.get("input_size", (3, 224, 224))[1:]
     size = size or 224
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
