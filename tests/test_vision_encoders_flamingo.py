@@ -23,8 +23,9 @@ from transformers_flamingo.vision_encoders_flamingo import (
 @pytest.fixture(scope="module")
 def rows() -> dict[str, str]:
     """The verdicts in the table of the page."""
-    cells = [line.split(" | ") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
-    return {kind.strip("|` "): verdict.strip(" |") for kind, _, verdict in cells[1:]}
+    _, _, table = PAGE.read_text(encoding="utf-8").partition("| `model_type` |")
+    cells = [line.split(" | ") for line in table.splitlines()[2:]]
+    return {kind.strip("|` "): verdict.strip(" |") for kind, _, verdict in cells}
 
 
 def test_the_page_lists_all_vision_models(rows):
@@ -37,6 +38,10 @@ def test_the_features_of_each_encoder_are_its_patches(model_type, rows):
     assert rows[model_type] == verdict, "run `python tests/vision_encoders.py`"
     if model is None:
         return
+    with torch.no_grad():  # some start with weights so small that nothing of the image is left
+        for parameter in model.vision_model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=parameter[0].numel() ** -0.5)
     images = torch.randn(
         2, 3, *find_image_size(model.config.vision_config), generator=torch.Generator().manual_seed(0)
     )
@@ -58,7 +63,7 @@ def test_the_features_of_each_encoder_are_its_patches(model_type, rows):
     elif model_type in ("pvt", "dinov3_convnext"):
         expected = expected[:, 1:]
     assert_close(features, expected)
-    assert far(features[0], features[1])
+    assert (features[0] - features[1]).abs().max() > 1e-3 * features.abs().max() > 0
 
 
 def test_checking_an_encoder_changes_nothing_in_it():
