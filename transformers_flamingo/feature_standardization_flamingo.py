@@ -235,9 +235,8 @@ class FlamingoFeatureStandardizationMixin:
         if batch.get("pixel_values") is not None:
             if mask is not None and not mask.any():
                 return None
-            # As in `forward`
-            names = ("interpolate_pos_encoding",)
-            kwargs = {name: batch[name] for name in names if batch.get(name) is not None}
+            interpolates = batch.get("interpolate_pos_encoding")
+            kwargs = {} if interpolates is None else {"interpolate_pos_encoding": interpolates}
             features, mask, _ = self._encode_images(batch["pixel_values"].to(device), mask, **kwargs)
         elif given is not None:
             features = given.get("last_hidden_state")

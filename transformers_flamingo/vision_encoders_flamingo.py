@@ -160,9 +160,12 @@ def probe_vision_model(vision_model: PreTrainedModel, with_hidden_states: bool =
     Return what a vision encoder returns for two blank images, as shapes alone, on the device `meta`.
 
     Nothing is computed, so it takes a fraction of a second for any size. Returns `None` if the encoder cannot run there, for example
-    because it reads values of tensors; then its first image will show.
+    because it reads values of tensors, or is quantized or on several devices; then its first image will show.
     """
     config = vision_model.config
+    # Hooks of accelerate and layers of quantizers would do something with the weights
+    if getattr(vision_model, "is_quantized", False) or any(hasattr(m, "_hf_hook") for m in vision_model.modules()):
+        return None
     channels = getattr(config, "num_channels", None) or getattr(config, "in_chans", None) or 3
     modes = [(module, module.training) for module in vision_model.modules()]
     try:
