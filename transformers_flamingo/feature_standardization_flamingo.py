@@ -235,7 +235,9 @@ class FlamingoFeatureStandardizationMixin:
         if batch.get("pixel_values") is not None:
             if mask is not None and not mask.any():
                 return None
-            features, mask, _ = self._encode_images(batch["pixel_values"].to(device), mask)
+            interpolates = batch.get("interpolate_pos_encoding")
+            kwargs = {} if interpolates is None else {"interpolate_pos_encoding": interpolates}
+            features, mask, _ = self._encode_images(batch["pixel_values"].to(device), mask, **kwargs)
         elif given is not None:
             features = given.get("last_hidden_state")
             if features is None:
