@@ -19,6 +19,7 @@ from transformers.utils.deprecation import deprecate_kwarg
 from .checks_flamingo import check_mask_shape, check_text, check_text_length, is_padding_mask
 from .compatibility_flamingo import require_private_names
 from .image_features_flamingo import FlamingoImageFeatures, check_encoder_outputs, real_images_first
+from .padding_flamingo import find_real_images
 from .visibility_flamingo import check_image_counts, check_media_index, compute_media_index
 
 
@@ -77,8 +78,16 @@ class FlamingoGenerationMixin(GenerationMixin):
         markers, num_cached_tokens = self._check_prompt(
             inputs_tensor, model_kwargs, model_input_name, generation_config
         )
-        frame_attention_mask = model_kwargs.get("frame_attention_mask")
-        if model_kwargs.get("pixel_values") is None:
+        frame_attention_mask, pixel_values = (
+            model_kwargs.get(key) for key in ("frame_attention_mask", "pixel_values")
+        )
+        if frame_attention_mask is None and pixel_values is not None and model_kwargs.get("media_index") is None:
+            num_markers = markers[:, num_cached_tokens:].sum(dim=1)
+            frame_attention_mask = find_real_images(pixel_values, num_markers)
+            if frame_attention_mask is not None:
+                model_kwargs["frame_attention_mask"] = frame_attention_mask
+                pixel_values = pixel_values if frame_attention_mask.any() else None
+        if pixel_values is None:
             model_kwargs.pop("pixel_values", None)  # its presence means images to the stock method
         check_encoder_outputs(model_kwargs.get("mm_encoder_outputs"))
         # A copy: the stock method writes into the caller's dict.

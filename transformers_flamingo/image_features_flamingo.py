@@ -19,6 +19,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 
 from .checks_flamingo import check_finite, check_mask, check_tensors
+from .padding_flamingo import find_real_images
 
 
 # Maximum number of images or frames per forward pass of a frozen vision encoder.
@@ -155,7 +156,8 @@ class FlamingoImageFeaturesMixin:
             pixel_values (`torch.FloatTensor` of shape `(B, N, C, H, W)`, or `(B, N, F, C, H, W)` with video):
                 The pixels.
             frame_attention_mask (`torch.Tensor` of shape `(B, N)` or `(B, N, F)`, *optional*):
-                1 where there is a real image or frame, 0 at padding, which is not encoded. By default all are real.
+                1 where there is a real image or frame, 0 at padding, which is not encoded. By default images of zeros alone
+                at the end of a sample are padding, unless all are, and all frames are real.
             kwargs: Passed to the vision encoder, such as `output_hidden_states`.
 
         Returns:
@@ -197,6 +199,8 @@ class FlamingoImageFeaturesMixin:
                 "vision encoder needs them. Pass the images through FlamingoProcessor."
             )
         has_frames = pixel_values.ndim == 6
+        if frame_attention_mask is None:
+            frame_attention_mask = find_real_images(pixel_values)
         frames = pixel_values if has_frames else pixel_values[:, :, None]  # (B, N, F, C, H, W)
         frame_mask = expand_frame_mask(frame_attention_mask, frames.shape[:3], has_frames)
 

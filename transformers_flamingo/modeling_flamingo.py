@@ -73,6 +73,7 @@ from .language_models_flamingo import check_language_model, counts_padding, find
 from .layers_flamingo import FlamingoGatedCrossAttentionBlock, FlamingoPerceiverResampler
 from .loss_flamingo import FlamingoLossMixin, extract_lm_head
 from .mpt_flamingo import add_mpt_qk_norm, check_mpt_qk_norm
+from .padding_flamingo import find_real_images
 from .pretrained_flamingo import FlamingoPretrainedMixin
 from .token_rows_flamingo import FlamingoFreezingMixin, TokenRows
 from .visibility_flamingo import (
@@ -379,7 +380,8 @@ class FlamingoModel(
             pixel_values (`torch.FloatTensor` of shape `(B, N, C, H, W)` or `(B, N, F, C, H, W)`, *optional*):
                 Images, or videos. With a cache, only those marked in the new text.
             frame_attention_mask (`torch.Tensor` of shape `(B, N)` or `(B, N, F)`, *optional*):
-                1 where there is a real image or frame.
+                1 where there is a real image or frame. By default images of zeros alone that follow those that a sample
+                marks are padding, as [`FlamingoProcessor`] pads, and all frames are real. A compiled model needs the mask.
             labels (`torch.LongTensor` of shape `(B, T)`, *optional*):
                 Ids to predict. They are shifted inside, and -100 is not supervised. In training mode logits are made at
                 supervised positions only, a few at a time, and are not returned: see `skip_logits`.
@@ -495,13 +497,13 @@ class FlamingoModel(
         if not torch.compiler.is_compiling():
             self.refresh_token_rows()
 
-        image_features = self._gather_image_features(inputs)
+        markers = None if media_index is not None else self.find_markers(input_ids, inputs_embeds, attention_mask)
+        image_features = self._gather_image_features(inputs, markers)
         is_image = None if image_features is None else image_features.image_attention_mask
         documents = None
         if attention_mask is None and cache is None:
             documents = find_documents(position_ids, shape, inputs.use_cache)
-        if media_index is None:
-            markers = self.find_markers(input_ids, inputs_embeds, attention_mask)
+        if markers is not None:
             # Markers in `image_token_ids` are ordinary text as long as there is no image.
             if is_image is not None or self.config.image_token_ids is None:
                 check_image_counts(markers, is_image)
@@ -576,7 +578,9 @@ class FlamingoModel(
                 check_padding_side(attention_mask, type(self.language_model).__name__)
         check_text_length(self.max_text_length, shape, num_past_tokens, attention_mask, position_ids)
 
-    def _gather_image_features(self, inputs: FlamingoInputs) -> FlamingoImageFeatures | None:
+    def _gather_image_features(
+        self, inputs: FlamingoInputs, markers: torch.BoolTensor | None
+    ) -> FlamingoImageFeatures | None:
         """Return the latents of the images of a call, encoded from pixels or given, with the real images first."""
         check_encoder_outputs(inputs.mm_encoder_outputs)
         image_features = (inputs.mm_encoder_outputs or {}).get("image")
@@ -588,9 +592,12 @@ class FlamingoModel(
                 )
             image_features = self._as_image_features(image_features, inputs.frame_attention_mask)
         elif inputs.pixel_values is not None:
-            image_features = self.get_image_features(
-                inputs.pixel_values, inputs.frame_attention_mask, return_dict=True
-            )
+            mask = inputs.frame_attention_mask
+            if mask is None and markers is not None:
+                mask = find_real_images(inputs.pixel_values, markers.sum(dim=1))
+                if mask is not None and not mask.any():
+                    return None  # the rows without images of a larger batch
+            image_features = self.get_image_features(inputs.pixel_values, mask, return_dict=True)
         if image_features is None:
             return None
         return real_images_first(image_features, image_features.image_attention_mask)

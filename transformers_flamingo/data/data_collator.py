@@ -111,6 +111,7 @@ class FlamingoDataCollator(DataCollatorMixin):
             truncation=self.max_length is not None,
             max_length=self.max_length,
             return_offsets_mapping=True,
+            return_frame_attention_mask=True,  # a compiled model needs it
             return_tensors="pt",
         )
         starts = torch.as_tensor(batch.pop("offset_mapping"))[
