@@ -93,8 +93,10 @@ def test_a_black_image_is_an_image():
     ids = prompt("IaIb", "Iabc")
     expected = run(model, ids, pixels, frame_attention_mask=torch.tensor([[1, 1], [1, 0]])).logits
     torch.testing.assert_close(run(model, ids, pixels).logits, expected, rtol=0, atol=0)
+    expected = run(model, prompt("Iab", "Icd"), pixels[:, :1], frame_attention_mask=torch.ones(2, 1)).logits
+    torch.testing.assert_close(run(model, prompt("Iab", "Icd"), pixels[:, :1]).logits, expected, rtol=0, atol=0)
     # All of a batch is not padding
-    assert find_real_images(torch.zeros(2, 2, 3, 8, 8)) is None
+    assert find_real_images(torch.zeros(2, 2, 3, 8, 8)).all()
     features = model.get_image_features(torch.zeros(2, 1, 3, 8, 8))
     assert features.pooler_output.any() and features.image_attention_mask.all()
 

@@ -288,4 +288,23 @@ class FlamingoGenerationMixin(GenerationMixin):
             num_new_tokens = max(markers.shape[1] - media_index.shape[1], 0)
             media_index = torch.cat([media_index, media_index[:, -1:].expand(-1, num_new_tokens)], dim=1)
         model_inputs["media_index"] = media_index
+        if "prepare_inputs_for_generation" in vars(
+            self
+        ):  # PEFT's prompt learning, which calls this and adds its tokens
+            model_inputs = self._prepare_prompt_learning(model_inputs)
+        return model_inputs
+
+    @staticmethod
+    def _prepare_prompt_learning(model_inputs: dict[str, Any]) -> dict[str, Any]:
+        """
+        Prepare inputs of a step for PEFT's prompt learning, which puts its virtual tokens before the text of the first step.
+
+        It looks for the cache under the name of older releases, and without one would add its tokens at every step. Where
+        the whole text is computed, which image each token sees is left to `forward`, which gets the tokens too.
+        """
+        cache = model_inputs.pop("cache", None)
+        if cache is not None:
+            model_inputs["past_key_values"] = cache
+        if cache is None or cache.get_seq_length() == 0:
+            model_inputs.pop("media_index")
         return model_inputs

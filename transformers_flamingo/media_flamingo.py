@@ -114,14 +114,14 @@ def _split_images(images: Any) -> tuple[list, bool] | None:
         return list(images), False
     if not isinstance(images, list | tuple):
         return [images], False
-    # `None` is what a dataset's row without images has (Arrow, and TRL's trainers, which pass it on)
-    nested = [sample is None or isinstance(sample, list | tuple) or is_array(sample, 4) for sample in images]
-    if not any(is_list and sample is not None for is_list, sample in zip(nested, images, strict=True)):
-        is_empty = len(images) > 0 and all(sample is None for sample in images)
-        return ([[] for _ in images], True) if is_empty else (list(images), False)
+    # A dataset's row without images may have `None` (Arrow), and TRL's trainers pass it on
+    nested = [isinstance(sample, list | tuple) or is_array(sample, 4) for sample in images]
+    absent = [sample is None for sample in images]
+    if not any(nested) and not (absent and all(absent)):
+        return list(images), False
     # A list among single images could be a sample or a video
-    if not all(nested):
-        index = nested.index(False)
+    if not all(is_list or is_none for is_list, is_none in zip(nested, absent, strict=True)):
+        index = next(index for index, sample in enumerate(images) if not nested[index] and sample is not None)
         raise ValueError(
             f"`images` mixes lists with single images: element {index} is a {type(images[index]).__name__}. It "
             "must be a flat list of images or one list per sample, `[]` for a sample without images."

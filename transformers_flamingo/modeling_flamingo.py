@@ -304,6 +304,15 @@ class FlamingoModel(
         """Replace the input embedding of the language model."""
         self.language_model.set_input_embeddings(value)
 
+    @property
+    def embeddings(self) -> nn.Module:
+        """
+        Return a holder of `word_embeddings`, the input embedding, outside of the modules of this model.
+
+        PEFT's prompt tuning looks under this name first, and otherwise in the first backbone, which is the vision encoder.
+        """
+        return nn.ModuleDict({"word_embeddings": self.get_input_embeddings()})
+
     def get_output_embeddings(self) -> nn.Module:
         """Return the head of the language model."""
         return self.language_model.get_output_embeddings()

@@ -21,16 +21,16 @@ def find_real_images(
     Find the images that are not padding: those up to the last one of their sample that has any value but 0, and those that
     the text marks.
 
-    A normalized image of zeros alone is rare, but black ones are, without normalization. The markers of the text tell them
-    from padding, and an image that is neither marked nor zero stays, so that the check of the numbers finds it.
+    Normalization leaves no image of zeros alone, but without it a black one is zero. The markers of the text tell it from
+    padding. An image that is neither marked nor zero stays, so that the check of the numbers finds it.
 
     Args:
         pixel_values (`torch.FloatTensor` of shape `(B, N, C, H, W)` or `(B, N, F, C, H, W)`): The pixels.
         num_markers (`torch.LongTensor` of shape `(B,)`, *optional*): How many images the text of each sample marks.
 
     Returns:
-        `torch.BoolTensor` of shape `(B, N)`, or `None` if all are real. Without markers a batch of zeros alone is real, too. In
-        a compiled graph, whose shapes are static, it is always `None`: there the mask is needed.
+        `torch.BoolTensor` of shape `(B, N)`. Without markers a batch of zeros alone is real, too. `None` in a compiled graph,
+        whose shapes are static, so that the mask is needed there, and for what is not pixels of such a shape.
     """
     if torch.compiler.is_compiling() or not isinstance(pixel_values, torch.Tensor):
         return None
@@ -41,7 +41,5 @@ def find_real_images(
     is_real = has_values.flip(1).cummax(dim=1).values.flip(1)
     if num_markers is not None and len(num_markers) == len(is_real):
         positions = torch.arange(is_real.shape[1], device=is_real.device)
-        is_real = is_real | (positions < num_markers.to(is_real.device)[:, None])
-    if is_real.all() or (num_markers is None and not is_real.any()):
-        return None
-    return is_real
+        return is_real | (positions < num_markers.to(is_real.device)[:, None])
+    return is_real if is_real.any() else torch.ones_like(is_real)
