@@ -19,6 +19,8 @@ hold no per-call state.
 | `generate()`                                   | `generation_flamingo.py`    |
 | the loss at supervised positions               | `loss_flamingo.py`          |
 | what `freeze_backbones()` leaves trainable     | `token_rows_flamingo.py`    |
+| training beside a quantized language model     | `quantization_flamingo.py`  |
+| padding among the images, without a mask       | `padding_flamingo.py`       |
 | joining, loading and saving                    | `pretrained_flamingo.py`    |
 
 Shapes, in this file and everywhere: `B` batch, `N` images or videos per sample, `F` frames, `C, H, W` pixels, `P` patches,

@@ -26,6 +26,8 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from .quantization_flamingo import keep_gradients, train_beside
+
 
 class TokenRows(nn.Module):
     """
@@ -151,7 +153,7 @@ class FlamingoFreezingMixin:
         The resampler, the gated blocks, and the two new rows of the input embedding (and of the output embedding where it
         is not tied to it) stay trainable. All other weights of the backbones stay bit-identical through training, even
         with weight decay: see [`TokenRows`]. A frozen vision encoder runs without recording gradients, and in evaluation
-        mode.
+        mode. A quantized language model may be frozen too: then `Trainer` trains what is beside it, without adapters.
 
         Raises:
             ValueError: the model has PEFT adapters.
@@ -170,6 +172,9 @@ class FlamingoFreezingMixin:
         self._remove_token_rows()
         self._add_token_rows()
         self._set_vision_mode()
+        if getattr(self, "hf_quantizer", None) is not None:
+            self.hf_quantizer = train_beside(self.hf_quantizer)
+            keep_gradients(self.language_model)
 
     def unfreeze_backbones(self, vision_model: bool | None = None, language_model: bool | None = None) -> None:
         """
@@ -181,9 +186,18 @@ class FlamingoFreezingMixin:
         Args:
             vision_model (`bool`, *optional*): Whether to unfreeze the vision encoder.
             language_model (`bool`, *optional*): Whether to unfreeze the language model.
+
+        Raises:
+            ValueError: the language model is to be unfrozen, and is quantized.
         """
         unfreezes_vision = not language_model if vision_model is None else vision_model
         unfreezes_text = not vision_model if language_model is None else language_model
+        if unfreezes_text and getattr(self, "is_quantized", False):
+            raise ValueError(
+                "The language model is quantized, and quantized weights have no gradients, so it cannot be unfrozen. Train "
+                "adapters on it (`training.lora_config`), unfreeze the vision encoder alone "
+                "(`unfreeze_backbones(vision_model=True)`), or load the model without `quantization_config`."
+            )
         if unfreezes_vision and self.vision_model is not None:
             self.vision_model.requires_grad_(True)
         if unfreezes_text:
