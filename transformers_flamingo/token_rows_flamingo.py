@@ -52,8 +52,8 @@ class TokenRows(nn.Module):
 
     @property
     def needs_gradient(self) -> bool:
-        """Tell whether some row records gradients now."""
-        return torch.is_grad_enabled() and any(row.requires_grad for row in self.parameters())
+        """Tell whether some row records gradients now. Rows whose matrix is offloaded have no values, and are not trained."""
+        return torch.is_grad_enabled() and any(row.requires_grad and not row.is_meta for row in self.parameters())
 
     def hook(self, module: nn.Module, function: Callable) -> None:
         """Register `function(rows, module, args, output)` as a forward hook of an embedding, until [`~TokenRows.unhook`]."""
@@ -68,7 +68,7 @@ class TokenRows(nn.Module):
     @torch.no_grad()
     def refresh(self, weight: torch.Tensor) -> None:
         """Make the parameters views of `weight` `(V, D)` again: moving, casting or copying a model gives them other memory."""
-        if not self.is_view:
+        if not self.is_view or weight.is_meta:
             return
         for token_id, row in self.items():
             if row.data_ptr() != weight[token_id].data_ptr():
