@@ -306,15 +306,6 @@ class FlamingoModel(
         """Replace the input embedding of the language model."""
         self.language_model.set_input_embeddings(value)
 
-    @property
-    def embeddings(self) -> nn.Module:
-        """
-        Return a holder of `word_embeddings`, the input embedding, outside of the modules of this model.
-
-        PEFT's prompt tuning looks under this name first, and otherwise in the first backbone, which is the vision encoder.
-        """
-        return nn.ModuleDict({"word_embeddings": self.get_input_embeddings()})
-
     def get_output_embeddings(self) -> nn.Module:
         """Return the head of the language model."""
         return self.language_model.get_output_embeddings()
@@ -331,26 +322,6 @@ class FlamingoModel(
         """Replace the decoder of the language model, and condition the new one on images."""
         self.language_model.set_decoder(decoder)
         register_block_hooks(self.language_model)
-
-    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args, **kwargs) -> nn.Module:
-        """
-        Resize the embeddings of the language model as `PreTrainedModel.resize_token_embeddings` does.
-
-        Raises:
-            ValueError: the rows of `<image>` or `<|endofchunk|>` would be cut off.
-        """
-        num_rows = 1 + max(self.config.image_token_id, self.config.end_of_chunk_token_id)
-        if new_num_tokens is not None and new_num_tokens < num_rows:
-            raise ValueError(
-                f"{new_num_tokens} rows would cut off the embeddings of `<image>` ({self.config.image_token_id}) or "
-                f"`<|endofchunk|>` ({self.config.end_of_chunk_token_id}). Keep at least {num_rows}."
-            )
-        has_token_rows = self.input_token_rows is not None
-        self._remove_token_rows()
-        embeddings = super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
-        if has_token_rows:
-            self._add_token_rows()
-        return embeddings
 
     @property
     def _has_full_attention(self) -> bool:

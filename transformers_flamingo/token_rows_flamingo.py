@@ -206,6 +206,15 @@ class FlamingoFreezingMixin:
         self._set_vision_mode()
 
     @property
+    def embeddings(self) -> nn.Module:
+        """
+        Return a holder of `word_embeddings`, the input embedding, outside of the modules of this model.
+
+        PEFT's prompt tuning looks under this name first, and otherwise in the first backbone, which is the vision encoder.
+        """
+        return nn.ModuleDict({"word_embeddings": self.get_input_embeddings()})
+
+    @property
     def trained_token_ids(self) -> list[int]:
         """Return the tokens whose embeddings are trained with frozen backbones: the special ones that are not ordinary text."""
         token_ids = {self.config.image_token_id, self.config.end_of_chunk_token_id}
@@ -229,6 +238,26 @@ class FlamingoFreezingMixin:
             if rows is not None:
                 rows.unhook()
         self.input_token_rows = self.output_token_rows = None
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args, **kwargs) -> nn.Module:
+        """
+        Resize the embeddings of the language model as `PreTrainedModel.resize_token_embeddings` does.
+
+        Raises:
+            ValueError: the rows of `<image>` or `<|endofchunk|>` would be cut off.
+        """
+        num_rows = 1 + max(self.config.image_token_id, self.config.end_of_chunk_token_id)
+        if new_num_tokens is not None and new_num_tokens < num_rows:
+            raise ValueError(
+                f"{new_num_tokens} rows would cut off the embeddings of `<image>` ({self.config.image_token_id}) or "
+                f"`<|endofchunk|>` ({self.config.end_of_chunk_token_id}). Keep at least {num_rows}."
+            )
+        has_token_rows = self.input_token_rows is not None
+        self._remove_token_rows()
+        embeddings = super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
+        if has_token_rows:
+            self._add_token_rows()
+        return embeddings
 
     def refresh_token_rows(self) -> None:
         """Make the trained rows views of their matrices again, after the model was moved, cast or copied."""
