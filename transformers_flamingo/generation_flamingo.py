@@ -78,9 +78,8 @@ class FlamingoGenerationMixin(GenerationMixin):
         markers, num_cached_tokens = self._check_prompt(
             inputs_tensor, model_kwargs, model_input_name, generation_config
         )
-        frame_attention_mask, pixel_values = (
-            model_kwargs.get(key) for key in ("frame_attention_mask", "pixel_values")
-        )
+        frame_attention_mask = model_kwargs.get("frame_attention_mask")
+        pixel_values = model_kwargs.get("pixel_values")
         if frame_attention_mask is None and pixel_values is not None and model_kwargs.get("media_index") is None:
             num_markers = markers[:, num_cached_tokens:].sum(dim=1)
             frame_attention_mask = find_real_images(pixel_values, num_markers)
@@ -288,11 +287,9 @@ class FlamingoGenerationMixin(GenerationMixin):
             num_new_tokens = max(markers.shape[1] - media_index.shape[1], 0)
             media_index = torch.cat([media_index, media_index[:, -1:].expand(-1, num_new_tokens)], dim=1)
         model_inputs["media_index"] = media_index
-        if "prepare_inputs_for_generation" in vars(
-            self
-        ):  # PEFT's prompt learning, which calls this and adds its tokens
-            model_inputs = self._prepare_prompt_learning(model_inputs)
-        return model_inputs
+        # PEFT's prompt learning puts a method of its own in front of this one for as long as it generates
+        is_prompt_learning = "prepare_inputs_for_generation" in vars(self)
+        return self._prepare_prompt_learning(model_inputs) if is_prompt_learning else model_inputs
 
     @staticmethod
     def _prepare_prompt_learning(model_inputs: dict[str, Any]) -> dict[str, Any]:
