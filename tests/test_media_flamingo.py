@@ -24,7 +24,7 @@ def processor() -> FlamingoProcessor:
 def test_one_image_in_every_nesting(processor, images):
     inputs = processor(images=images, text="<image>a dog", return_tensors="pt")
     assert torch.equal(inputs["pixel_values"], bare(A)[None, None])
-    assert inputs["frame_attention_mask"].tolist() == [[1]]
+    assert "frame_attention_mask" not in inputs
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=4))
@@ -34,8 +34,9 @@ def test_flat_and_nested_images_agree(counts):
     nested = [[next(source) for _ in range(count)] for count in counts]
     texts = [f"a{' <image>dog' * count}" for count in counts]
     flat = [image for sample in nested for image in sample]
-    inputs = shared_processor()(images=nested, text=texts, padding=True, return_tensors="pt")
-    again = shared_processor()(images=flat, text=texts, padding=True, return_tensors="pt")
+    settings = {"text": texts, "padding": True, "return_frame_attention_mask": True, "return_tensors": "pt"}
+    inputs = shared_processor()(images=nested, **settings)
+    again = shared_processor()(images=flat, **settings)
     assert inputs.keys() == again.keys()
     assert all(torch.equal(inputs[key], again[key]) for key in inputs)
     if not flat:
@@ -74,7 +75,9 @@ ARRAY = np.stack([np.asarray(frame) for frame in FRAMES])  # (F, H, W, C)
 def test_one_video_in_every_nesting(processor, inputs):
     out = processor(**inputs, text="<image>a dog", return_tensors="pt")
     assert torch.equal(out["pixel_values"], torch.stack([bare(frame) for frame in FRAMES])[None, None])
-    assert out["frame_attention_mask"].tolist() == [[[1, 1, 1]]]
+    assert "frame_attention_mask" not in out, "no frame is padding"
+    out = processor(**inputs, return_frame_attention_mask=True)
+    assert out["frame_attention_mask"] == [[[1, 1, 1]]]
 
 
 def test_images_and_videos_in_one_batch(processor):
@@ -95,6 +98,20 @@ def test_images_and_videos_in_one_batch(processor):
     assert apart["frame_attention_mask"].tolist() == [[[1, 1], [1, 0]], [[1, 0], [0, 0]], [[0, 0], [0, 0]]]
     flat = processor(videos=[[A, B], [C]], text=["<image>", "<image>"], return_tensors="pt")
     assert flat["frame_attention_mask"].tolist() == [[[1, 1]], [[1, 0]]]
+    padded = {"videos": [[[A, B]], []], "text": ["<image>", "a"], "padding": True}
+    assert "frame_attention_mask" not in processor(**padded), "a sample without a video has no padded frames"
+    assert processor(**padded, return_frame_attention_mask=True)["frame_attention_mask"] == [[[1, 1]], [[0, 0]]]
+
+
+@pytest.mark.parametrize("name", ["images", "videos"])
+def test_none_is_a_sample_without_images(processor, name):
+    sample = [A] if name == "images" else [FRAMES]
+    settings = {"text": ["a dog", "<image>a"], "padding": True, "return_tensors": "pt"}
+    inputs = processor(**{name: [None, sample]}, **settings)
+    expected = processor(**{name: [[], sample]}, **settings)
+    assert inputs.keys() == expected.keys()
+    assert all(torch.equal(inputs[key], expected[key]) for key in expected)
+    assert list(processor(**{name: [None, None]}, text=["a", "a"])) == ["input_ids", "attention_mask"]
 
 
 def test_frames_from_files(processor, tmp_path):

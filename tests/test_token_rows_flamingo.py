@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from accelerate import disk_offload
 from factory import (
     END_OF_CHUNK,
     IMAGE,
@@ -413,3 +414,18 @@ def test_no_gradient_is_computed_below_what_is_trained(trains_rows):
 
 def states_of(output) -> torch.Tensor:
     return output[0] if isinstance(output, tuple) else output
+
+
+@pytest.mark.parametrize("text", ["gpt2", "llama"])
+@pytest.mark.parametrize("part", ["model", "language_model"])
+def test_a_frozen_model_can_be_offloaded(text, part, tmp_path):
+    """Offloaded weights are loaded for the forward of their module, and those of the rows have none."""
+    model = tiny_flamingo(text)
+    inputs = {"input_ids": prompt("aIbcIde"), "pixel_values": random_images(1, 2)}
+    expected = model(**inputs).logits
+    model.freeze_backbones()
+    disk_offload(model if part == "model" else model.language_model, tmp_path, execution_device=torch.device("cpu"))
+    assert model.get_input_embeddings().weight.is_meta
+    torch.testing.assert_close(model(**inputs).logits, expected, rtol=0, atol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(model(**inputs).logits, expected, rtol=0, atol=0)

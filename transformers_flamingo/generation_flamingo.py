@@ -20,6 +20,7 @@ from .checks_flamingo import check_mask_shape, check_text, check_text_length, is
 from .client_errors_flamingo import blames_the_client
 from .compatibility_flamingo import require_private_names
 from .image_features_flamingo import FlamingoImageFeatures, check_encoder_outputs, real_images_first
+from .padding_flamingo import find_real_images
 from .visibility_flamingo import check_image_counts, check_media_index, compute_media_index
 
 
@@ -109,7 +110,14 @@ class FlamingoGenerationMixin(GenerationMixin):
             inputs_tensor, model_kwargs, model_input_name, generation_config
         )
         frame_attention_mask = model_kwargs.get("frame_attention_mask")
-        if model_kwargs.get("pixel_values") is None:
+        pixel_values = model_kwargs.get("pixel_values")
+        if frame_attention_mask is None and pixel_values is not None and model_kwargs.get("media_index") is None:
+            num_markers = markers[:, num_cached_tokens:].sum(dim=1)
+            frame_attention_mask = find_real_images(pixel_values, num_markers)
+            if frame_attention_mask is not None:
+                model_kwargs["frame_attention_mask"] = frame_attention_mask
+                pixel_values = pixel_values if frame_attention_mask.any() else None
+        if pixel_values is None:
             model_kwargs.pop("pixel_values", None)  # its presence means images to the stock method
         check_encoder_outputs(model_kwargs.get("mm_encoder_outputs"))
         # A copy: the stock method writes into the caller's dict.
@@ -350,4 +358,21 @@ class FlamingoGenerationMixin(GenerationMixin):
             num_new_tokens = max(markers.shape[1] - media_index.shape[1], 0)
             media_index = torch.cat([media_index, media_index[:, -1:].expand(-1, num_new_tokens)], dim=1)
         model_inputs["media_index"] = media_index
+        # PEFT's prompt learning puts a method of its own in front of this one for as long as it generates
+        is_prompt_learning = "prepare_inputs_for_generation" in vars(self)
+        return self._prepare_prompt_learning(model_inputs) if is_prompt_learning else model_inputs
+
+    @staticmethod
+    def _prepare_prompt_learning(model_inputs: dict[str, Any]) -> dict[str, Any]:
+        """
+        Prepare inputs of a step for PEFT's prompt learning, which puts its virtual tokens before the text of the first step.
+
+        It looks for the cache under the name of older releases, and without one would add its tokens at every step. Where
+        the whole text is computed, which image each token sees is left to `forward`, which gets the tokens too.
+        """
+        cache = model_inputs.pop("cache", None)
+        if cache is not None:
+            model_inputs["past_key_values"] = cache
+        if cache is None or cache.get_seq_length() == 0:
+            model_inputs.pop("media_index")
         return model_inputs

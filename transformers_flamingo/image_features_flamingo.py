@@ -18,6 +18,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 
 from .checks_flamingo import check_finite, check_mask, check_tensors
+from .padding_flamingo import find_real_images
 from .vision_encoders_flamingo import (
     check_position_interpolation,
     name_hidden_states,
@@ -144,7 +145,8 @@ class FlamingoImageFeaturesMixin:
             pixel_values (`torch.FloatTensor` of shape `(B, N, C, H, W)`, or `(B, N, F, C, H, W)` with video):
                 The pixels.
             frame_attention_mask (`torch.Tensor` of shape `(B, N)` or `(B, N, F)`, *optional*):
-                1 where there is a real image or frame, 0 at padding, which is not encoded. By default all are real.
+                1 where there is a real image or frame, 0 at padding, which is not encoded. By default images of zeros alone
+                at the end of a sample are padding, unless all are, and all frames are real.
             interpolate_pos_encoding (`bool`, *optional*):
                 Whether the vision encoder interpolates its position embeddings, for images of another size than its own.
             kwargs: Passed to the vision encoder, such as `output_hidden_states`.
@@ -191,6 +193,8 @@ class FlamingoImageFeaturesMixin:
                 "vision encoder needs them. Pass the images through FlamingoProcessor."
             )
         has_frames = pixel_values.ndim == 6
+        if frame_attention_mask is None:
+            frame_attention_mask = find_real_images(pixel_values)
         frames = pixel_values if has_frames else pixel_values[:, :, None]  # (B, N, F, C, H, W)
         frame_mask = expand_frame_mask(frame_attention_mask, frames.shape[:3], has_frames)
 
@@ -272,6 +276,7 @@ class FlamingoImageFeaturesMixin:
         pixel_values: torch.FloatTensor | None,
         frame_attention_mask: torch.Tensor | None,
         mm_encoder_outputs: dict[str, Any] | None,
+        markers: torch.BoolTensor | None,
         **kwargs,
     ) -> FlamingoImageFeatures | None:
         """Return the latents of the images of a call, encoded from pixels or given, with the real images first."""
@@ -285,6 +290,10 @@ class FlamingoImageFeaturesMixin:
                 )
             image_features = self._as_image_features(image_features, frame_attention_mask)
         elif pixel_values is not None:
+            if frame_attention_mask is None and markers is not None:
+                frame_attention_mask = find_real_images(pixel_values, markers.sum(dim=1))
+                if frame_attention_mask is not None and not frame_attention_mask.any():
+                    return None  # the rows without images of a larger batch
             image_features = self.get_image_features(pixel_values, frame_attention_mask, return_dict=True, **kwargs)
         if image_features is None:
             return None

@@ -114,17 +114,19 @@ def _split_images(images: Any) -> tuple[list, bool] | None:
         return list(images), False
     if not isinstance(images, list | tuple):
         return [images], False
+    # A dataset's row without images may have `None` (Arrow), and TRL's trainers pass it on
     nested = [isinstance(sample, list | tuple) or is_array(sample, 4) for sample in images]
-    if not any(nested):
+    absent = [sample is None for sample in images]
+    if not any(nested) and not (absent and all(absent)):
         return list(images), False
     # A list among single images could be a sample or a video
-    if not all(nested):
-        index = nested.index(False)
+    if not all(is_list or is_none for is_list, is_none in zip(nested, absent, strict=True)):
+        index = next(index for index, sample in enumerate(images) if not nested[index] and sample is not None)
         raise ValueError(
             f"`images` mixes lists with single images: element {index} is a {type(images[index]).__name__}. It "
             "must be a flat list of images or one list per sample, `[]` for a sample without images."
         )
-    return [list(sample) for sample in images], True
+    return [[] if sample is None else list(sample) for sample in images], True
 
 
 def _split_videos(videos: Any) -> tuple[list, bool] | None:
@@ -138,12 +140,13 @@ def _split_videos(videos: Any) -> tuple[list, bool] | None:
     if isinstance(videos, list | tuple):
         if all(is_video(video) for video in videos):
             return list(videos), False
-        if all(isinstance(sample, list | tuple) for sample in videos):
-            for index, sample in enumerate(videos):
+        if all(sample is None or isinstance(sample, list | tuple) for sample in videos):
+            samples = [[] if sample is None else list(sample) for sample in videos]
+            for index, sample in enumerate(samples):
                 for position, video in enumerate(sample):
                     if not isinstance(video, list | tuple) and not is_array(video, 4):
                         raise video_type_error(f"Video {position} of sample {index}", video)
-            return [list(sample) for sample in videos], True
+            return samples, True
     raise video_type_error("`videos`", videos)
 
 

@@ -20,6 +20,8 @@ hold no per-call state.
 | `generate()`                                   | `generation_flamingo.py`    |
 | the loss at supervised positions               | `loss_flamingo.py`          |
 | what `freeze_backbones()` leaves trainable     | `token_rows_flamingo.py`    |
+| training beside a quantized language model     | `quantization_flamingo.py`  |
+| padding among the images, without a mask       | `padding_flamingo.py`       |
 | joining, loading and saving                    | `pretrained_flamingo.py`    |
 
 Shapes, in this file and everywhere: `B` batch, `N` images or videos per sample, `F` frames, `C, H, W` pixels, `P` patches,
@@ -319,26 +321,6 @@ class FlamingoModel(
         self.language_model.set_decoder(decoder)
         register_block_hooks(self.language_model)
 
-    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args, **kwargs) -> nn.Module:
-        """
-        Resize the embeddings of the language model as `PreTrainedModel.resize_token_embeddings` does.
-
-        Raises:
-            ValueError: the rows of `<image>` or `<|endofchunk|>` would be cut off.
-        """
-        num_rows = 1 + max(self.config.image_token_id, self.config.end_of_chunk_token_id)
-        if new_num_tokens is not None and new_num_tokens < num_rows:
-            raise ValueError(
-                f"{new_num_tokens} rows would cut off the embeddings of `<image>` ({self.config.image_token_id}) or "
-                f"`<|endofchunk|>` ({self.config.end_of_chunk_token_id}). Keep at least {num_rows}."
-            )
-        has_token_rows = self.input_token_rows is not None
-        self._remove_token_rows()
-        embeddings = super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
-        if has_token_rows:
-            self._add_token_rows()
-        return embeddings
-
     @property
     def _has_full_attention(self) -> bool:
         """Tell whether one mask is right for all layers of the language model."""
@@ -379,7 +361,8 @@ class FlamingoModel(
             pixel_values (`torch.FloatTensor` of shape `(B, N, C, H, W)` or `(B, N, F, C, H, W)`, *optional*):
                 Images, or videos. With a cache, only those marked in the new text.
             frame_attention_mask (`torch.Tensor` of shape `(B, N)` or `(B, N, F)`, *optional*):
-                1 where there is a real image or frame.
+                1 where there is a real image or frame. By default images of zeros alone that follow those that a sample
+                marks are padding, as [`FlamingoProcessor`] pads, and all frames are real. A compiled model needs the mask.
             labels (`torch.LongTensor` of shape `(B, T)`, *optional*):
                 Ids to predict. They are shifted inside, and -100 is not supervised. In training mode logits are made at
                 supervised positions only, a few at a time, and are not returned: see `skip_logits`.
@@ -498,18 +481,19 @@ class FlamingoModel(
         if not torch.compiler.is_compiling():
             self.refresh_token_rows()
 
+        markers = None if media_index is not None else self.find_markers(input_ids, inputs_embeds, attention_mask)
         image_features = self._gather_image_features(
             inputs.pixel_values,
             inputs.frame_attention_mask,
             inputs.mm_encoder_outputs,
+            markers,
             interpolate_pos_encoding=inputs.interpolate_pos_encoding,
         )
         is_image = None if image_features is None else image_features.image_attention_mask
         documents = None
         if attention_mask is None and cache is None:
             documents = find_documents(position_ids, shape, inputs.use_cache)
-        if media_index is None:
-            markers = self.find_markers(input_ids, inputs_embeds, attention_mask)
+        if markers is not None:
             # Markers in `image_token_ids` are ordinary text as long as there is no image.
             if is_image is not None or self.config.image_token_ids is None:
                 check_image_counts(markers, is_image)

@@ -87,6 +87,11 @@ def make_pixels(
     return pixels.view(*mask.shape, *pixels.shape[1:]), mask
 
 
+def has_padded_frames(mask: torch.Tensor) -> bool:
+    """Tell whether a video of a mask `(B, N, F)` has fewer frames than another one. Images `(B, N)` have none."""
+    return mask.ndim == 3 and bool((mask.any(dim=2) & ~mask.all(dim=2)).any())
+
+
 def _run_image_processor(
     image_processor: BaseImageProcessor, frames: list[Frame], names: list[str], kwargs: dict[str, Any]
 ) -> list[np.ndarray | torch.Tensor]:

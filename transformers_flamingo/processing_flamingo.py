@@ -32,7 +32,7 @@ from .client_errors_flamingo import blames_the_client
 from .compatibility_flamingo import require_private_names
 from .images_flamingo import check_bit_depth
 from .media_flamingo import is_single_image, nest_media
-from .pixels_flamingo import check_image_settings, make_pixels
+from .pixels_flamingo import check_image_settings, has_padded_frames, make_pixels
 from .prompts_flamingo import FewShotPromptMixin, collect_media
 from .tokenizers_flamingo import add_flamingo_tokens, load_tokenizer
 
@@ -52,9 +52,12 @@ class FlamingoImagesKwargs(ImagesKwargs, total=False):
 
     bit_depth (`int`, *optional*):
         Bits of a pixel value of images in containers of more than 8 bits, see [`FlamingoProcessor`].
+    return_frame_attention_mask (`bool`, *optional*):
+        Whether to return `frame_attention_mask`. By default it is returned only where the frames of a video are padded.
     """
 
     bit_depth: int | None
+    return_frame_attention_mask: bool | None
 
 
 class FlamingoProcessorKwargs(ProcessingKwargs, total=False):
@@ -196,7 +199,7 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
                 integers and floats from 0 on as `bit_depth` says; floats in 0..1 need `do_rescale=False`), a path of a
                 regular file, an `http(s)://` URL, a `data:image/` URI, base64, the bytes of an image file, or a dict of
                 `bytes` and `path`, as `datasets.Image(decode=False)` gives it. A list of lists holds one list per sample,
-                `[]` for a sample without images. A flat list is split by the number of `<image>` in each text. Inside a
+                `[]` or `None` for a sample without images. A flat list is split by the number of `<image>` in each text. Inside a
                 sample's list, an inner list of frames or a 4-D array is a video: `images=[[photo, [frame, frame], photo]]`
                 gives images and videos in their order.
             text (`str` or `list[str]`, *optional*):
@@ -211,7 +214,7 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
                 `images`, `audio` and `audios`, which evaluation harnesses pass to every processor.
             kwargs:
                 Arguments of the tokenizer (`padding`, `truncation`, `max_length`, `padding_side`, ...), of the image
-                processor (`size`, `do_resize`, ...), `bit_depth` and `return_tensors`, see
+                processor (`size`, `do_resize`, ...), `bit_depth`, `return_frame_attention_mask` and `return_tensors`, see
                 [`ProcessorMixin.__call__`].
 
         Returns:
@@ -221,8 +224,9 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
             - **pixel_values** of shape `(B, N, C, H, W)`, or `(B, N, F, C, H, W)` if any sample has a video -- if
               there is any image. Samples with fewer images, and videos with fewer frames, are padded with zeros at the
               end.
-            - **frame_attention_mask** of shape `(B, N)` or `(B, N, F)` -- with `pixel_values`: 1 for a real image or
-              frame, 0 for padding. In a batch with videos, an image is a video of one frame.
+            - **frame_attention_mask** of shape `(B, N)` or `(B, N, F)` -- with `pixel_values`, where videos have
+              different numbers of frames, or with `return_frame_attention_mask=True`: 1 for a real image or frame, 0 for
+              padding. In a batch with videos, an image is a video of one frame. Without it the model recognizes padding.
 
         Raises:
             `ValueError`: markers and images of a sample differ in number; truncation would cut off a marker; the order
@@ -466,6 +470,7 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
             marker: the marker itself.
         """
         return_tensors, bit_depth = kwargs.pop("return_tensors", None), kwargs.pop("bit_depth", None)
+        returns_mask = kwargs.pop("return_frame_attention_mask", None)
         bit_depth = self.bit_depth if bit_depth is None else bit_depth
         check_bit_depth(bit_depth)
         made = make_pixels(images, self.image_processor, bit_depth, kwargs)
@@ -473,9 +478,11 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
             return {}, []
         pixels, mask = made
         replacements = [self.replace_image_token({}, index) for index in range(sum(map(len, images)))]
-        if return_tensors is None:
-            return {"pixel_values": list(pixels.cpu().numpy()), "frame_attention_mask": mask.tolist()}, replacements
-        return {"pixel_values": pixels, "frame_attention_mask": mask}, replacements
+        tensors = {"pixel_values": pixels if return_tensors else list(pixels.cpu().numpy())}
+        # Clients that know their tensors by name (TRL's GRPO) fail with one more
+        if has_padded_frames(mask) if returns_mask is None else returns_mask:
+            tensors["frame_attention_mask"] = mask if return_tensors else mask.tolist()
+        return tensors, replacements
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs) -> str:
         """

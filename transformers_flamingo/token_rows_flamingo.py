@@ -26,6 +26,8 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from .quantization_flamingo import keep_gradients, train_beside
+
 
 class TokenRows(nn.Module):
     """
@@ -50,8 +52,8 @@ class TokenRows(nn.Module):
 
     @property
     def needs_gradient(self) -> bool:
-        """Tell whether some row records gradients now."""
-        return torch.is_grad_enabled() and any(row.requires_grad for row in self.parameters())
+        """Tell whether some row records gradients now. Rows whose matrix is offloaded have no values, and are not trained."""
+        return torch.is_grad_enabled() and any(row.requires_grad and not row.is_meta for row in self.parameters())
 
     def hook(self, module: nn.Module, function: Callable) -> None:
         """Register `function(rows, module, args, output)` as a forward hook of an embedding, until [`~TokenRows.unhook`]."""
@@ -66,7 +68,7 @@ class TokenRows(nn.Module):
     @torch.no_grad()
     def refresh(self, weight: torch.Tensor) -> None:
         """Make the parameters views of `weight` `(V, D)` again: moving, casting or copying a model gives them other memory."""
-        if not self.is_view:
+        if not self.is_view or weight.is_meta:
             return
         for token_id, row in self.items():
             if row.data_ptr() != weight[token_id].data_ptr():
@@ -151,7 +153,7 @@ class FlamingoFreezingMixin:
         The resampler, the gated blocks, and the two new rows of the input embedding (and of the output embedding where it
         is not tied to it) stay trainable. All other weights of the backbones stay bit-identical through training, even
         with weight decay: see [`TokenRows`]. A frozen vision encoder runs without recording gradients, and in evaluation
-        mode.
+        mode. A quantized language model may be frozen too: then `Trainer` trains what is beside it, without adapters.
 
         Raises:
             ValueError: the model has PEFT adapters.
@@ -170,6 +172,9 @@ class FlamingoFreezingMixin:
         self._remove_token_rows()
         self._add_token_rows()
         self._set_vision_mode()
+        if getattr(self, "hf_quantizer", None) is not None:
+            self.hf_quantizer = train_beside(self.hf_quantizer)
+            keep_gradients(self.language_model)
 
     def unfreeze_backbones(self, vision_model: bool | None = None, language_model: bool | None = None) -> None:
         """
@@ -181,15 +186,33 @@ class FlamingoFreezingMixin:
         Args:
             vision_model (`bool`, *optional*): Whether to unfreeze the vision encoder.
             language_model (`bool`, *optional*): Whether to unfreeze the language model.
+
+        Raises:
+            ValueError: the language model is to be unfrozen, and is quantized.
         """
         unfreezes_vision = not language_model if vision_model is None else vision_model
         unfreezes_text = not vision_model if language_model is None else language_model
+        if unfreezes_text and getattr(self, "is_quantized", False):
+            raise ValueError(
+                "The language model is quantized, and quantized weights have no gradients, so it cannot be unfrozen. Train "
+                "adapters on it (`training.lora_config`), unfreeze the vision encoder alone "
+                "(`unfreeze_backbones(vision_model=True)`), or load the model without `quantization_config`."
+            )
         if unfreezes_vision and self.vision_model is not None:
             self.vision_model.requires_grad_(True)
         if unfreezes_text:
             self._remove_token_rows()
             self.language_model.requires_grad_(True)
         self._set_vision_mode()
+
+    @property
+    def embeddings(self) -> nn.Module:
+        """
+        Return a holder of `word_embeddings`, the input embedding, outside of the modules of this model.
+
+        PEFT's prompt tuning looks under this name first, and otherwise in the first backbone, which is the vision encoder.
+        """
+        return nn.ModuleDict({"word_embeddings": self.get_input_embeddings()})
 
     @property
     def trained_token_ids(self) -> list[int]:
@@ -215,6 +238,26 @@ class FlamingoFreezingMixin:
             if rows is not None:
                 rows.unhook()
         self.input_token_rows = self.output_token_rows = None
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args, **kwargs) -> nn.Module:
+        """
+        Resize the embeddings of the language model as `PreTrainedModel.resize_token_embeddings` does.
+
+        Raises:
+            ValueError: the rows of `<image>` or `<|endofchunk|>` would be cut off.
+        """
+        num_rows = 1 + max(self.config.image_token_id, self.config.end_of_chunk_token_id)
+        if new_num_tokens is not None and new_num_tokens < num_rows:
+            raise ValueError(
+                f"{new_num_tokens} rows would cut off the embeddings of `<image>` ({self.config.image_token_id}) or "
+                f"`<|endofchunk|>` ({self.config.end_of_chunk_token_id}). Keep at least {num_rows}."
+            )
+        has_token_rows = self.input_token_rows is not None
+        self._remove_token_rows()
+        embeddings = super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
+        if has_token_rows:
+            self._add_token_rows()
+        return embeddings
 
     def refresh_token_rows(self) -> None:
         """Make the trained rows views of their matrices again, after the model was moved, cast or copied."""

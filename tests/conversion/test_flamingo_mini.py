@@ -43,7 +43,6 @@ def test_a_less_than_sign_marks_an_image_and_must_have_one(model, processor):
     batch = processor(text=["<image>a < b"], images=[[IMAGE, IMAGE]], return_tensors="pt")
     assert model(**batch).logits.shape[1] == batch["input_ids"].shape[1]
     batch["pixel_values"] = batch["pixel_values"][:, :1]
-    batch["frame_attention_mask"] = batch["frame_attention_mask"][:, :1]
     with pytest.raises(ValueError, match="2 markers, 1 images"):
         model(**batch)
 

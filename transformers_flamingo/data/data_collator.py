@@ -120,6 +120,7 @@ class FlamingoDataCollator(DataCollatorMixin):
             max_length=self.max_length,
             add_special_tokens=adds_special_tokens.pop(),
             return_offsets_mapping=True,
+            return_frame_attention_mask=True,  # a compiled model needs it
             return_tensors="pt",
         )
         starts = torch.as_tensor(batch.pop("offset_mapping"))[

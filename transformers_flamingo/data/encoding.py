@@ -62,7 +62,9 @@ def encode_images(
         total = len(images) if isinstance(images, Sized) else None
         with tqdm(total=total, desc=progress, disable=progress is None) as bar:
             while batch := list(islice(remaining, batch_size)):
-                inputs = processor(images=[[item] for item in batch], return_tensors="pt").to(model.device)
+                inputs = processor(
+                    images=[[item] for item in batch], return_frame_attention_mask=True, return_tensors="pt"
+                ).to(model.device)
                 features = model.get_image_features(inputs["pixel_values"], inputs["frame_attention_mask"])
                 results = features[output][:, 0].to(device)  # each row is one image or video
                 if output == "last_hidden_state" and inputs["pixel_values"].ndim == 6:  # padded to the longest video

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from ..modeling_flamingo import FlamingoModel
+from ..padding_flamingo import find_real_images
 from ..visibility_flamingo import compute_media_index, find_documents
 
 
@@ -101,6 +102,8 @@ def plan_swap(model: FlamingoModel, inputs: Mapping[str, Any]) -> ImageSwap | No
     mask = inputs.get("frame_attention_mask")
     if mask is None and name == "pooler_output":
         mask = inputs["mm_encoder_outputs"]["image"].get("image_attention_mask")
+    elif mask is None and name == "pixel_values":
+        mask = find_real_images(tensor, model.find_markers(input_ids, None, inputs.get("attention_mask")).sum(dim=1))
     if mask is not None:
         is_real = (mask.bool().any(dim=2) if mask.ndim == 3 else mask.bool()).cpu()
     indices = is_real.nonzero().tolist()

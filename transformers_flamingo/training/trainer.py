@@ -21,6 +21,7 @@ from transformers.utils import logging
 from ..data.data_collator import FlamingoDataCollator
 from ..data.packing import check_packing
 from ..modeling_flamingo import FlamingoModel
+from ..quantization_flamingo import keep_gradients
 from .adapters import without_adapters
 from .arguments import FlamingoTrainingArguments
 from .calibration import calibrate, calibration_batches
@@ -132,6 +133,7 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
                 "together with its text. Start one process for each GPU, with `torchrun` or `accelerate launch`."
             )
         self._check_packing()
+        keep_gradients(self.model)  # through its evaluations
         self._reset_run()
         self.add_callback(ResumeCallback(self._resume_log))
         if self.mixture is not None:
