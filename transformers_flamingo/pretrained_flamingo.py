@@ -13,9 +13,10 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import logging
-from transformers.utils.quantization_config import QuantizationConfigMixin
+from transformers.utils.quantization_config import GgufConfig, QuantizationConfigMixin
 
 from .configuration_flamingo import FlamingoConfig
+from .language_models_flamingo import check_text_config, take_language_model
 from .saving_flamingo import update_folder
 from .tokenizers_flamingo import load_tokenizer
 
@@ -33,6 +34,9 @@ _UNQUANTIZED_MODULES = [
     r"language_model\.[^.]+(\.weight|\.bias)?$",
     r"language_model\.(lm_head|cls|generator_predictions)",
 ]
+# Arguments of `from_pretrained` that say where the files of a model are. The configuration and the tokenizer need them too.
+_FILE_ARGUMENTS = ("cache_dir", "force_download", "gguf_file", "local_files_only", "revision", "subfolder", "token")
+_FILE_ARGUMENTS = (*_FILE_ARGUMENTS, "trust_remote_code")
 # Attributes that hold this list in the quantization configs of different libraries.
 _SKIP_LISTS = ("llm_int8_skip_modules", "modules_to_not_convert")
 
@@ -67,7 +71,25 @@ def _load_backbone(auto_class: type, name_or_path: str | os.PathLike, kwargs: di
     return model
 
 
-def _special_token_ids(text_model_name_or_path: str, vocab_size: int, given: dict[str, Any]) -> dict[str, int]:
+def _load_language_model(name_or_path: str | os.PathLike, kwargs: dict[str, Any]) -> PreTrainedModel:
+    """Load a causal language model: a plain one, or the one inside a multimodal model; as ordinary weights from a GGUF file."""
+    if "config" not in kwargs:
+        check_text_config(AutoConfig.from_pretrained(name_or_path, **_file_arguments(kwargs)))
+    if kwargs.get("gguf_file") is not None:
+        # Otherwise the model says that it is quantized, whether it is or not, and cannot be saved
+        kwargs = {"quantization_config": GgufConfig(dequantize=True), **kwargs}
+    language_model = _load_backbone(AutoModelForCausalLM, name_or_path, kwargs)
+    return take_language_model(language_model)
+
+
+def _file_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `from_pretrained` that say where files are."""
+    return {name: kwargs[name] for name in _FILE_ARGUMENTS if name in kwargs}
+
+
+def _special_token_ids(
+    text_model_name_or_path: str, vocab_size: int, given: dict[str, Any], file_arguments: dict[str, Any]
+) -> dict[str, int]:
     """
     Find the ids that the processor gives to `<|endofchunk|>`, `<image>` and, where there is no padding token, `<PAD>`.
 
@@ -75,7 +97,7 @@ def _special_token_ids(text_model_name_or_path: str, vocab_size: int, given: dic
     are kept.
     """
     try:
-        tokenizer = load_tokenizer(text_model_name_or_path)
+        tokenizer = load_tokenizer(text_model_name_or_path, **file_arguments)
         vocabulary, free = tokenizer.get_vocab(), len(tokenizer)
         needs_pad = "pad_token" not in tokenizer.special_tokens_map
     except (OSError, ValueError):
@@ -182,10 +204,13 @@ class FlamingoPretrainedMixin:
             vision_model_name_or_path (`str`, *optional*):
                 Name or directory of the vision encoder. Of a two-tower model, such as CLIP, the vision tower is used.
                 `None` makes a model without one, which needs `vision_hidden_size`.
-            text_model_name_or_path (`str`): Name or directory of the causal language model.
+            text_model_name_or_path (`str`):
+                Name or directory of the causal language model. Of a multimodal model, such as Gemma 3, the language model
+                inside is used.
             kwargs:
                 `vision_*` and `text_*` go to the `from_pretrained` of that backbone without their prefix, such as
-                `text_quantization_config`; `dtype` is the dtype of the whole model (default: the language model's);
+                `text_quantization_config`, or `text_gguf_file`, the name of a GGUF file in `text_model_name_or_path`, whose
+                weights become ordinary ones ([`FlamingoProcessor.from_vision_text_pretrained`] needs it too); `dtype` is the dtype of the whole model (default: the language model's);
                 the rest are fields of [`FlamingoConfig`]. By default `image_token_id` and `end_of_chunk_token_id` are those
                 that [`FlamingoProcessor`] adds to the tokenizer at `text_model_name_or_path`. Without a tokenizer there,
                 they come after the last row of the embeddings.
@@ -209,16 +234,18 @@ class FlamingoPretrainedMixin:
 
         vision_model, vision_config = None, None
         if vision_model_name_or_path is not None:
-            vision_config = AutoConfig.from_pretrained(vision_model_name_or_path)
+            vision_files = _file_arguments(backbone_kwargs["vision_"])
+            vision_config = AutoConfig.from_pretrained(vision_model_name_or_path, **vision_files)
             vision_config = getattr(vision_config, "vision_config", vision_config)
             vision_model = _load_backbone(
                 AutoModel, vision_model_name_or_path, {"config": vision_config, **backbone_kwargs["vision_"]}
             )
             vision_config = vision_model.config
 
-        language_model = _load_backbone(AutoModelForCausalLM, text_model_name_or_path, backbone_kwargs["text_"])
-        text_config = language_model.config.get_text_config()
-        kwargs = {**_special_token_ids(text_model_name_or_path, text_config.vocab_size, kwargs), **kwargs}
+        language_model = _load_language_model(text_model_name_or_path, backbone_kwargs["text_"])
+        text_config = language_model.config
+        text_files = _file_arguments(backbone_kwargs["text_"])
+        kwargs = {**_special_token_ids(text_model_name_or_path, text_config.vocab_size, kwargs, text_files), **kwargs}
         ids = [kwargs.get(name) for name in ("image_token_id", "end_of_chunk_token_id", "pad_token_id")]
         num_rows = 1 + max(token_id or 0 for token_id in ids)
         if num_rows > language_model.get_input_embeddings().weight.shape[0]:

@@ -20,6 +20,10 @@ from .arguments import ModelArguments
 from .checkpointing import TRAINABLE_NAME
 
 
+# What `model_config` says of the files of the language model. The tokenizer is in them too.
+_FILES_OF_TOKENIZER = ("text_gguf_file", "text_revision", "text_subfolder")
+
+
 def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoProcessor]:
     """
     Build the model of a recipe, with the parameters frozen that it does not train, and its processor.
@@ -66,7 +70,9 @@ def build_processor(arguments: ModelArguments) -> FlamingoProcessor:
         _check_saved(arguments.model)
         return AutoProcessor.from_pretrained(arguments.model)
     vision, text = find_backbone(arguments.vision, "vision"), find_backbone(arguments.text, "text")
-    return FlamingoProcessor.from_vision_text_pretrained(vision, text)
+    model_config = arguments.model_config or {}
+    options = {name: model_config[name] for name in _FILES_OF_TOKENIZER if name in model_config}
+    return FlamingoProcessor.from_vision_text_pretrained(vision, text, **options)
 
 
 def read_text_config(arguments: ModelArguments) -> PreTrainedConfig:
@@ -126,7 +132,7 @@ def _load_saved(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoProce
 
 def _join_backbones(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoProcessor]:
     vision, text = find_backbone(arguments.vision, "vision"), find_backbone(arguments.text, "text")
-    processor = FlamingoProcessor.from_vision_text_pretrained(vision, text)
+    processor = build_processor(arguments)
     options = {
         "image_token_id": processor.image_token_id,
         "end_of_chunk_token_id": processor.end_of_chunk_token_id,
