@@ -6,10 +6,13 @@ Joining two pretrained backbones, and loading and saving a whole model: special 
 import copy
 import functools
 import os
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Self
 
 import torch
+from huggingface_hub import ModelCard, create_repo
+from huggingface_hub.errors import EntryNotFoundError
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import logging
@@ -34,6 +37,8 @@ _UNQUANTIZED_MODULES = [
     r"language_model\.[^.]+(\.weight|\.bias)?$",
     r"language_model\.(lm_head|cls|generator_predictions)",
 ]
+# In each card that transformers makes from its template, in which nothing is filled in.
+_STOCK_CARD = "This model card has been automatically generated."
 # Arguments of `from_pretrained` that say where the files of a model are. The configuration and the tokenizer need them too.
 _FILE_ARGUMENTS = ("cache_dir", "force_download", "gguf_file", "local_files_only", "revision", "subfolder", "token")
 _FILE_ARGUMENTS = (*_FILE_ARGUMENTS, "trust_remote_code")
@@ -123,7 +128,16 @@ def _special_token_ids(
 
 
 class FlamingoPretrainedMixin:
-    """Loading and saving of a [`FlamingoModel`]: `from_pretrained`, `from_vision_text_pretrained` and `save_pretrained`."""
+    """
+    Loading, saving and publishing of a [`FlamingoModel`]: `from_pretrained`, `from_vision_text_pretrained`, `save_pretrained`
+    and `push_to_hub`.
+
+    Attributes:
+        make_card (`Callable[[FlamingoModel], ModelCard]`, *optional*):
+            Makes the card that is published with a model. The package sets it; code that travels with a checkpoint has none.
+    """
+
+    make_card: Callable[[PreTrainedModel], ModelCard] | None = None
 
     @classmethod
     def from_pretrained(cls, *args, quantization_config: QuantizationConfigMixin | dict | None = None, **kwargs):
@@ -182,8 +196,39 @@ class FlamingoPretrainedMixin:
             return
         if push_to_hub:
             kwargs.setdefault("repo_id", os.path.basename(os.path.normpath(save_directory)))
+            if is_main_process:
+                self._publish_card(**kwargs)
         with update_folder(save_directory) as partial:
             save(partial, **kwargs)
+
+    def push_to_hub(self, repo_id: str, *args, **kwargs) -> Any:
+        """
+        Publish the model as `PreTrainedModel.push_to_hub` does, with a card that says what it is.
+
+        A card that the repository has already stays as it is, unless it is the empty one of transformers.
+        """
+        self._publish_card(repo_id, **kwargs)
+        return super().push_to_hub(repo_id, *args, **kwargs)
+
+    def _publish_card(
+        self,
+        repo_id: str,
+        token: str | bool | None = None,
+        private: bool | None = None,
+        create_pr: bool = False,
+        **_: Any,
+    ) -> None:
+        """Publish the card of the model, unless the repository has one. The stock method, which comes next, keeps it."""
+        # A pull request is for a repository of others, in whose main branch nothing is to be written
+        if self.make_card is None or create_pr:
+            return
+        repo_id = create_repo(repo_id, token=token, private=private, exist_ok=True).repo_id
+        try:
+            if _STOCK_CARD not in ModelCard.load(repo_id, token=token).text:
+                return
+        except EntryNotFoundError:
+            pass
+        self.make_card().push_to_hub(repo_id, token=token, commit_message="Upload the model card")
 
     @classmethod
     def from_vision_text_pretrained(
