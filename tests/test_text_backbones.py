@@ -47,6 +47,7 @@ def test_a_multimodal_model_gives_its_language_model(tmp_path):
     )
     assert type(model.language_model).__name__ == "Gemma3ForCausalLM"
     assert model.generation_config.eos_token_id == [END_OF_CHUNK, 5, 1]  # 1 is that of its configuration
+    assert model.config.text_config.name_or_path == str(tmp_path / "gemma3")
     ids = prompt("abcdef")
     with torch.no_grad():
         assert torch.equal(model(input_ids=ids).logits, whole.eval()(input_ids=ids).logits)

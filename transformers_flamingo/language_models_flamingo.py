@@ -117,6 +117,7 @@ def take_language_model(model: PreTrainedModel) -> PreTrainedModel:
             f"made of the parts of a {type(language_model).__name__}. Use a language model that is saved on its own."
         )
     language_model.generation_config = model.generation_config
+    text_config.name_or_path = text_config.name_or_path or model.config.name_or_path  # the base model, for cards
     return language_model.train(model.training)
 
 
@@ -278,7 +279,7 @@ def infer_position_ids(
         `torch.LongTensor` of shape `(B, T)`; `None` where the language model may count itself.
     """
     if position_ids is not None:
-        return position_ids + first_position
+        return position_ids + first_position if first_position > 0 else position_ids
     if not is_padding_mask(attention_mask):
         return None
     real = attention_mask.long()

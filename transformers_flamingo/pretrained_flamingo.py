@@ -83,8 +83,15 @@ def _load_language_model(name_or_path: str | os.PathLike, kwargs: dict[str, Any]
     if kwargs.get("gguf_file") is not None:
         # Otherwise the model says that it is quantized, whether it is or not, and cannot be saved
         kwargs = {"quantization_config": GgufConfig(dequantize=True), **kwargs}
-    language_model = _load_backbone(AutoModelForCausalLM, name_or_path, kwargs)
-    return take_language_model(language_model)
+    loaded = _load_backbone(AutoModelForCausalLM, name_or_path, kwargs)
+    language_model = take_language_model(loaded)
+    if language_model is not loaded and getattr(loaded, "hf_quantizer", None) is not None:
+        raise ValueError(
+            f"{str(name_or_path)!r} is a {type(loaded).__name__}, of which the language model inside is used, and it cannot be quantized "
+            "while it is taken out. Join it without `text_quantization_config`, save the Flamingo, and quantize that: "
+            "`FlamingoModel.from_pretrained(DIRECTORY, quantization_config=...)`."
+        )
+    return language_model
 
 
 def _file_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -255,7 +262,8 @@ class FlamingoPretrainedMixin:
             kwargs:
                 `vision_*` and `text_*` go to the `from_pretrained` of that backbone without their prefix, such as
                 `text_quantization_config`, or `text_gguf_file`, the name of a GGUF file in `text_model_name_or_path`, whose
-                weights become ordinary ones ([`FlamingoProcessor.from_vision_text_pretrained`] needs it too); `dtype` is the dtype of the whole model (default: the language model's);
+                weights become ordinary ones ([`FlamingoProcessor.from_vision_text_pretrained`] needs it too); `dtype` is the
+                dtype of the whole model (default: the language model's);
                 the rest are fields of [`FlamingoConfig`]. By default `image_token_id` and `end_of_chunk_token_id` are those
                 that [`FlamingoProcessor`] adds to the tokenizer at `text_model_name_or_path`. Without a tokenizer there,
                 they come after the last row of the embeddings.
