@@ -9,8 +9,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers_flamingo.saving_flamingo import write_text
-
 
 TRAINING_RECORD = "training.json"
 
@@ -37,6 +35,8 @@ def drop_remote_code(model_dir: str | Path) -> None:
     What is shipped is loaded by the installed package. Names of files that are not there would fail for anyone who copies the
     folder to the Hub.
     """
+    from transformers_flamingo.saving_flamingo import write_text
+
     for path in Path(model_dir).glob("*config.json"):
         config = json.loads(path.read_text(encoding="utf-8"))
         write_text(path, json.dumps(_without_code(config), indent=2, sort_keys=True) + "\n")
