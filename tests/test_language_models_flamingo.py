@@ -159,10 +159,48 @@ def test_a_cache_of_sliding_layers_alone_gives_what_no_cache_gives():
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("model_type", ["trocr", "bart", "marian"])
+@pytest.mark.parametrize("model_type", ["roberta", "data2vec-text"])
+def test_positions_that_start_behind_the_padding_id(model_type):
+    """They were counted from 0 in a padded batch and in `generate()`, and from 2 elsewhere."""
+    model = open_gates(FlamingoModel(config(model_type, is_decoder=True, pad_token_id=1, **BERT))).eval()
+    ids, images = prompt("aIbcd"), random_images(1, 1)
+    with torch.no_grad():
+        alone = model(input_ids=ids, pixel_values=images, use_cache=False).logits
+        given = model(input_ids=ids, pixel_values=images, use_cache=False, position_ids=torch.arange(5)[None]).logits
+        torch.testing.assert_close(given, alone, rtol=0, atol=1e-5)
+        padded = torch.cat([torch.ones(1, 2, dtype=torch.long), ids], dim=1)
+        mask = torch.tensor([[0, 0, 1, 1, 1, 1, 1]])
+        logits = model(input_ids=padded, attention_mask=mask, pixel_values=images, use_cache=False).logits[:, 2:]
+        torch.testing.assert_close(logits, alone, rtol=0, atol=1e-5)
+        generated = model.generate(
+            input_ids=ids, pixel_values=images, max_new_tokens=1, output_scores=True, return_dict_in_generate=True
+        )
+    expected = alone[:, -1].argmax(dim=-1)
+    assert generated.sequences[0, -1] == expected
+    finite = generated.scores[0].isfinite()
+    torch.testing.assert_close(generated.scores[0][finite], alone[:, -1][finite], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "message"),
+    [
+        ("musicgen_decoder", "builds no model from such a configuration alone"),
+        ("mllama_text_model", "skips those of its layers"),
+        ("blt", "no `num_hidden_layers`"),
+        ("qwen4_exp_text", "streams of hidden states .`hc_count"),
+    ],
+)
+def test_a_configuration_that_makes_no_language_model_is_refused(model_type, message):
+    with torch.device("meta"), pytest.raises(ValueError, match=f"cannot be conditioned on images: .*{message}"):
+        FlamingoModel(FlamingoConfig(text_config=AutoConfig.for_model(model_type)))
+
+
+@pytest.mark.parametrize("model_type", ["trocr", "bart", "marian", "whisper"])
 def test_padding_that_would_move_positions_is_refused(model_type):
     fields = {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 48}
     fields |= {"max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    if model_type == "whisper":
+        fields |= {"max_target_positions": 64, "suppress_tokens": None, "begin_suppress_tokens": None}
     if model_type != "trocr":
         fields |= {
             "encoder_layers": 2,

@@ -7,6 +7,7 @@ from .utils.versions import warn_about_untested_versions
 
 warn_about_untested_versions()  # first: with an untested release the imports below may fail
 
+from huggingface_hub import ModelCard
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -21,6 +22,15 @@ from .image_processing_flamingo import FlamingoImageProcessor
 from .modeling_flamingo import FlamingoModel
 from .processing_flamingo import FlamingoProcessor
 
+
+def _make_card(model: FlamingoModel) -> ModelCard:
+    """Make the card of a model that `push_to_hub` publishes."""
+    from .cards.model_card import FlamingoModelCardData  # the templates are read when they are needed
+
+    return FlamingoModelCardData.from_model(model).to_model_card()
+
+
+FlamingoModel.make_card = _make_card
 
 AutoConfig.register(FlamingoConfig.model_type, FlamingoConfig)
 AutoModel.register(FlamingoConfig, FlamingoModel)

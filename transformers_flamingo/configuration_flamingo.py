@@ -296,6 +296,11 @@ class FlamingoConfig(PreTrainedConfig):
                 "Give the configuration of the language model alone (`text_config.get_text_config()`), and load the "
                 "language model alone."
             )
+        if not isinstance(getattr(self.text_config, "num_hidden_layers", None), int):
+            raise ValueError(
+                f"A language model with a {type(self.text_config).__name__} cannot be conditioned on images: its configuration has "
+                "no `num_hidden_layers`, so the gated cross-attention blocks cannot be placed. Use another language model."
+            )
         if tie_word_embeddings is not None:
             self.tie_word_embeddings = tie_word_embeddings
         # Of a two-tower model (CLIPConfig, SiglipConfig) only the vision tower is used.

@@ -118,7 +118,12 @@ def real_images_first(features: FlamingoImageFeatures, is_wanted: torch.BoolTens
     """Move the wanted images of each sample `(B, N)` to the front, in order, so that marker k is image k despite padding."""
     latents = features.pooler_output
     if torch.compiler.is_compiling() or bool((is_wanted[:, 1:] & ~is_wanted[:, :-1]).any()):
-        order = (~is_wanted).long().argsort(dim=1, stable=True)
+        # A stable sort without a sort, which ONNX lacks: the place of each image, and then the image at each place
+        wanted = is_wanted.long().cumsum(dim=1)
+        others = (~is_wanted).long().cumsum(dim=1)
+        place = torch.where(is_wanted, wanted, wanted[:, -1:] + others) - 1
+        index = torch.arange(place.shape[1], device=place.device).expand_as(place)
+        order = torch.zeros_like(place).scatter(1, place, index)
         latents = latents.take_along_dim(order[:, :, None, None], dim=1)
         is_wanted = is_wanted.take_along_dim(order, dim=1)
     return FlamingoImageFeatures(pooler_output=latents, image_attention_mask=is_wanted)

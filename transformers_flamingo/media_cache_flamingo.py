@@ -25,6 +25,9 @@ class MediaCacheLayer(CacheLayerMixin):
         text_layer (`CacheLayerMixin`): A layer of the language model in the same cache, which knows the text's length.
     """
 
+    # Not in `__dict__`: exporters take a cache apart by what is there. They would pass the tensors of the text's layer twice, and
+    # a graph would accept only texts with the last image at the place where it was traced.
+    __slots__ = ("last_media_position", "text_layer")
     is_compileable = True
     is_croppable = True
     # `early_initialization` knows the shape of the language model's layers; this one has the shape of the gated block's.
@@ -35,6 +38,7 @@ class MediaCacheLayer(CacheLayerMixin):
         self.text_layer = text_layer
         # Masks are sized by the first layer of a kind. This one must not be the only one of its kind.
         self.is_sliding = text_layer.is_sliding
+        self.is_static = isinstance(text_layer, StaticLayer)
         self.last_media_position: int | None = None
         self.num_repeats = 1
 
@@ -54,7 +58,7 @@ class MediaCacheLayer(CacheLayerMixin):
 
     def set_image(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Replace the image with a newer one: keys and values `(B, heads, L, head_dim)`."""
-        if self.is_initialized and self._is_static and self.keys.shape == key_states.shape:
+        if self.is_initialized and self.is_static and self.keys.shape == key_states.shape:
             # Compiled code and CUDA graphs hold on to the address.
             self.keys.copy_(key_states)
             self.values.copy_(value_states)
@@ -73,14 +77,10 @@ class MediaCacheLayer(CacheLayerMixin):
         """Return -1: no limit."""
         return -1
 
-    @property
-    def _is_static(self) -> bool:
-        return isinstance(self.text_layer, StaticLayer)
-
     def reset(self) -> None:
         """Forget the image. A static layer keeps its memory."""
         self.last_media_position = None
-        if self._is_static:
+        if self.is_static:
             super().reset()
         else:
             self.keys = self.values = None
@@ -122,7 +122,14 @@ class MediaCacheLayer(CacheLayerMixin):
             ValueError: the marker is removed too. The image before it is no longer known, and the one that stays would
                 be a wrong image.
         """
-        if tokens_to_remove == 0 or not self.is_initialized or self.last_media_position is None:
+        if tokens_to_remove == 0 or not self.is_initialized:
+            return
+        if not hasattr(self, "text_layer"):
+            raise ValueError(
+                "This cache comes from an exported graph, which does not say where the last image is marked, so it cannot be cropped: "
+                "a wrong image might stay in it. Begin with a new cache."
+            )
+        if self.last_media_position is None:
             return
         # The language model's layers come first in the cache and are cropped already.
         length = self.text_layer.get_seq_length()

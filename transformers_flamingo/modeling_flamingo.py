@@ -35,7 +35,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 from transformers import (
     initialization as init,
 )
@@ -69,7 +69,15 @@ from .image_features_flamingo import (
     FlamingoImageFeatures,
     FlamingoImageFeaturesMixin,
 )
-from .language_models_flamingo import check_language_model, counts_padding, find_max_text_length, infer_position_ids
+from .language_models_flamingo import (
+    build_language_model,
+    check_language_model,
+    counts_padding,
+    find_first_position,
+    find_max_text_length,
+    infer_position_ids,
+    replace_decoder,
+)
 from .layers_flamingo import FlamingoGatedCrossAttentionBlock, FlamingoPerceiverResampler
 from .loss_flamingo import FlamingoLossMixin, extract_lm_head
 from .mpt_flamingo import add_mpt_qk_norm, check_mpt_qk_norm
@@ -224,7 +232,7 @@ class FlamingoModel(
             vision_model = build_vision_model(config.vision_config)
         check_vision_model(vision_model, config)
         if language_model is None:
-            language_model = AutoModelForCausalLM.from_config(config.text_config)
+            language_model = build_language_model(config.text_config)
             add_mpt_qk_norm(language_model)
 
         self.vision_model = vision_model
@@ -242,6 +250,7 @@ class FlamingoModel(
         parameters = inspect.signature(type(language_model).forward).parameters
         register_block_hooks(language_model)
         self.accepts_position_ids = "position_ids" in parameters
+        self._first_position = find_first_position(language_model)
         self._counts_padding = counts_padding(language_model, self.max_text_length)
         self._accepts_kwargs = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
@@ -318,7 +327,7 @@ class FlamingoModel(
 
     def set_decoder(self, decoder: nn.Module) -> None:
         """Replace the decoder of the language model, and condition the new one on images."""
-        self.language_model.set_decoder(decoder)
+        replace_decoder(self.language_model, decoder)
         register_block_hooks(self.language_model)
 
     @property
@@ -519,7 +528,9 @@ class FlamingoModel(
             num_text_layers=self.config.text_config.num_hidden_layers,
         )
         if self.accepts_position_ids:
-            kwargs["position_ids"] = infer_position_ids(position_ids, attention_mask, media_index.shape[1])
+            kwargs["position_ids"] = infer_position_ids(
+                position_ids, attention_mask, media_index.shape[1], self._first_position
+            )
         if documents is not None and self._has_full_attention:
             # Several language models (OPT, MPT, Falcon) make their mask without looking at the positions.
             like = self.get_input_embeddings().weight.new_empty(*shape, 0, dtype=self.dtype)

@@ -6,17 +6,21 @@ Joining two pretrained backbones, and loading and saving a whole model: special 
 import copy
 import functools
 import os
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Self
 
 import torch
+from huggingface_hub import ModelCard, create_repo
+from huggingface_hub.errors import EntryNotFoundError
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import logging
-from transformers.utils.quantization_config import QuantizationConfigMixin
+from transformers.utils.quantization_config import GgufConfig, QuantizationConfigMixin
 
 from .chat_templates_flamingo import find_end_of_turn
 from .configuration_flamingo import FlamingoConfig, as_layer_list, find_width
+from .language_models_flamingo import check_text_config, take_language_model
 from .saving_flamingo import update_folder
 from .tokenizers_flamingo import load_tokenizer
 from .vision_encoders_flamingo import measure_width
@@ -35,6 +39,11 @@ _UNQUANTIZED_MODULES = [
     r"language_model\.[^.]+(\.weight|\.bias)?$",
     r"language_model\.(lm_head|cls|generator_predictions)",
 ]
+# In each card that transformers makes from its template, in which nothing is filled in.
+_STOCK_CARD = "This model card has been automatically generated."
+# Arguments of `from_pretrained` that say where the files of a model are. The configuration and the tokenizer need them too.
+_FILE_ARGUMENTS = ("cache_dir", "force_download", "gguf_file", "local_files_only", "revision", "subfolder", "token")
+_FILE_ARGUMENTS = (*_FILE_ARGUMENTS, "trust_remote_code")
 # Attributes that hold this list in the quantization configs of different libraries.
 _SKIP_LISTS = ("llm_int8_skip_modules", "modules_to_not_convert")
 
@@ -69,8 +78,31 @@ def _load_backbone(auto_class: type, name_or_path: str | os.PathLike, kwargs: di
     return model
 
 
+def _load_language_model(name_or_path: str | os.PathLike, kwargs: dict[str, Any]) -> PreTrainedModel:
+    """Load a causal language model: a plain one, or the one inside a multimodal model; as ordinary weights from a GGUF file."""
+    if "config" not in kwargs:
+        check_text_config(AutoConfig.from_pretrained(name_or_path, **_file_arguments(kwargs)))
+    if kwargs.get("gguf_file") is not None:
+        # Otherwise the model says that it is quantized, whether it is or not, and cannot be saved
+        kwargs = {"quantization_config": GgufConfig(dequantize=True), **kwargs}
+    loaded = _load_backbone(AutoModelForCausalLM, name_or_path, kwargs)
+    language_model = take_language_model(loaded)
+    if language_model is not loaded and getattr(loaded, "hf_quantizer", None) is not None:
+        raise ValueError(
+            f"{str(name_or_path)!r} is a {type(loaded).__name__}, of which the language model inside is used, and it cannot be quantized "
+            "while it is taken out. Join it without `text_quantization_config`, save the Flamingo, and quantize that: "
+            "`FlamingoModel.from_pretrained(DIRECTORY, quantization_config=...)`."
+        )
+    return language_model
+
+
+def _file_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `from_pretrained` that say where files are."""
+    return {name: kwargs[name] for name in _FILE_ARGUMENTS if name in kwargs}
+
+
 def _special_token_ids(
-    text_model_name_or_path: str, vocab_size: int, given: dict[str, Any]
+    text_model_name_or_path: str, vocab_size: int, given: dict[str, Any], file_arguments: dict[str, Any]
 ) -> tuple[dict[str, int], int | None]:
     """
     Find the ids that the processor gives to `<|endofchunk|>`, `<image>` and, where there is no padding token, `<PAD>`; and the
@@ -81,7 +113,7 @@ def _special_token_ids(
     """
     end_of_turn_id = None
     try:
-        tokenizer = load_tokenizer(text_model_name_or_path)
+        tokenizer = load_tokenizer(text_model_name_or_path, **file_arguments)
         end_of_turn = find_end_of_turn(tokenizer, tokenizer.chat_template)
         end_of_turn_id = None if end_of_turn is None else tokenizer.convert_tokens_to_ids(end_of_turn)
         vocabulary, free = tokenizer.get_vocab(), len(tokenizer)
@@ -109,7 +141,16 @@ def _special_token_ids(
 
 
 class FlamingoPretrainedMixin:
-    """Loading and saving of a [`FlamingoModel`]: `from_pretrained`, `from_vision_text_pretrained` and `save_pretrained`."""
+    """
+    Loading, saving and publishing of a [`FlamingoModel`]: `from_pretrained`, `from_vision_text_pretrained`, `save_pretrained`
+    and `push_to_hub`.
+
+    Attributes:
+        make_card (`Callable[[FlamingoModel], ModelCard]`, *optional*):
+            Makes the card that is published with a model. The package sets it; code that travels with a checkpoint has none.
+    """
+
+    make_card: Callable[[PreTrainedModel], ModelCard] | None = None
 
     @classmethod
     def from_pretrained(cls, *args, quantization_config: QuantizationConfigMixin | dict | None = None, **kwargs):
@@ -168,8 +209,39 @@ class FlamingoPretrainedMixin:
             return
         if push_to_hub:
             kwargs.setdefault("repo_id", os.path.basename(os.path.normpath(save_directory)))
+            if is_main_process:
+                self._publish_card(**kwargs)
         with update_folder(save_directory) as partial:
             save(partial, **kwargs)
+
+    def push_to_hub(self, repo_id: str, *args, **kwargs) -> Any:
+        """
+        Publish the model as `PreTrainedModel.push_to_hub` does, with a card that says what it is.
+
+        A card that the repository has already stays as it is, unless it is the empty one of transformers.
+        """
+        self._publish_card(repo_id, **kwargs)
+        return super().push_to_hub(repo_id, *args, **kwargs)
+
+    def _publish_card(
+        self,
+        repo_id: str,
+        token: str | bool | None = None,
+        private: bool | None = None,
+        create_pr: bool = False,
+        **_: Any,
+    ) -> None:
+        """Publish the card of the model, unless the repository has one. The stock method, which comes next, keeps it."""
+        # A pull request is for a repository of others, in whose main branch nothing is to be written
+        if self.make_card is None or create_pr:
+            return
+        repo_id = create_repo(repo_id, token=token, private=private, exist_ok=True).repo_id
+        try:
+            if _STOCK_CARD not in ModelCard.load(repo_id, token=token).text:
+                return
+        except EntryNotFoundError:
+            pass
+        self.make_card().push_to_hub(repo_id, token=token, commit_message="Upload the model card")
 
     @classmethod
     def from_vision_text_pretrained(
@@ -190,10 +262,14 @@ class FlamingoPretrainedMixin:
             vision_model_name_or_path (`str`, *optional*):
                 Name or directory of the vision encoder. Of a two-tower model, such as CLIP, the vision tower is used.
                 `None` makes a model without one, which needs `vision_hidden_size`.
-            text_model_name_or_path (`str`): Name or directory of the causal language model.
+            text_model_name_or_path (`str`):
+                Name or directory of the causal language model. Of a multimodal model, such as Gemma 3, the language model
+                inside is used.
             kwargs:
                 `vision_*` and `text_*` go to the `from_pretrained` of that backbone without their prefix, such as
-                `text_quantization_config`; `dtype` is the dtype of the whole model (default: the language model's);
+                `text_quantization_config`, or `text_gguf_file`, the name of a GGUF file in `text_model_name_or_path`, whose
+                weights become ordinary ones ([`FlamingoProcessor.from_vision_text_pretrained`] needs it too); `dtype` is the
+                dtype of the whole model (default: the language model's);
                 the rest are fields of [`FlamingoConfig`]. By default `image_token_id` and `end_of_chunk_token_id` are those
                 that [`FlamingoProcessor`] adds to the tokenizer at `text_model_name_or_path`. Without a tokenizer there,
                 they come after the last row of the embeddings.
@@ -217,16 +293,20 @@ class FlamingoPretrainedMixin:
 
         vision_model, vision_config = None, None
         if vision_model_name_or_path is not None:
-            vision_config = AutoConfig.from_pretrained(vision_model_name_or_path)
+            vision_files = _file_arguments(backbone_kwargs["vision_"])
+            vision_config = AutoConfig.from_pretrained(vision_model_name_or_path, **vision_files)
             vision_config = getattr(vision_config, "vision_config", vision_config)
             vision_model = _load_backbone(
                 AutoModel, vision_model_name_or_path, {"config": vision_config, **backbone_kwargs["vision_"]}
             )
             vision_config = vision_model.config
 
-        language_model = _load_backbone(AutoModelForCausalLM, text_model_name_or_path, backbone_kwargs["text_"])
-        text_config = language_model.config.get_text_config()
-        token_ids, end_of_turn_id = _special_token_ids(text_model_name_or_path, text_config.vocab_size, kwargs)
+        language_model = _load_language_model(text_model_name_or_path, backbone_kwargs["text_"])
+        text_config = language_model.config
+        text_files = _file_arguments(backbone_kwargs["text_"])
+        token_ids, end_of_turn_id = _special_token_ids(
+            text_model_name_or_path, text_config.vocab_size, kwargs, text_files
+        )
         kwargs = {**token_ids, **kwargs}
         ids = [kwargs.get(name) for name in ("image_token_id", "end_of_chunk_token_id", "pad_token_id")]
         num_rows = 1 + max(token_id or 0 for token_id in ids)

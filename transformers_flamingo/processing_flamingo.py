@@ -172,7 +172,8 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
                 Hub id or folder with a tokenizer, for [`AutoTokenizer`].
             kwargs:
                 `chat_template`, `image_token`, `end_of_chunk_token` and `bit_depth` go to the processor. An argument that
-                starts with `vision_` or `text_` goes to that side, without the prefix (`vision_revision="main"`); any other
+                starts with `vision_` or `text_` goes to that side, without the prefix (`vision_revision="main"`,
+                `text_gguf_file="model.gguf"`); any other
                 (`token`, `cache_dir`, `local_files_only`, ...) goes to both.
         """
         # Not `image_token_is_text`, which only the conversion of flamingo-mini checkpoints sets

@@ -28,6 +28,26 @@ def few_shot_text_backbone_path() -> Path:
     return Path(__file__).parent / "few_shot_gpt2"
 
 
+def drop_remote_code(model_dir: str | Path) -> None:
+    """
+    Remove the names of code from the configurations of a saved model, before it is shipped without its `.py` files.
+
+    What is shipped is loaded by the installed package. Names of files that are not there would fail for anyone who copies the
+    folder to the Hub.
+    """
+    from transformers_flamingo.saving_flamingo import write_text
+
+    for path in Path(model_dir).glob("*config.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        write_text(path, json.dumps(_without_code(config), indent=2, sort_keys=True) + "\n")
+
+
+def _without_code(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_code(item) for name, item in value.items() if name != "auto_map"}
+    return [_without_code(item) for item in value] if isinstance(value, list) else value
+
+
 def recipe_path() -> Path:
     """Return the recipe `miniature`, which trains on what `flamingo miniature-data` writes."""
     return Path(__file__).parent / "recipes" / "miniature.yaml"

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Load models as users do, with this package or without, in a separate process: `python load.py {with,without} OUT.json`.
+"""Load models as users do, with this package or without, in a separate process: `python load.py {with,without} OUT.json IMAGE_URL`.
 
 `test_hub.py` checks what they see.
 """
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, pipeline
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor, pipeline
 
 
-package, output = sys.argv[1:]
+package, output, image_url = sys.argv[1:]
 if package == "with":
     import transformers_flamingo  # noqa: F401
 else:
@@ -57,6 +57,21 @@ seen["sharded"] = last_logits("someone/sharded")
 seen["caption"] = caption("image-text-to-text", model="someone/tiny")
 # The task is the card's `pipeline_tag`.
 seen["caption_without_task"] = caption(model="someone/tiny")
+# What the Hub shows under "Use this model", with its image at an address.
+content = [{"type": "image", "url": image_url}, {"type": "text", "text": "w5"}]
+messages = [{"role": "user", "content": content}]
+seen["snippets"] = []
+for task in ("image-text-to-text", "image-to-text"):
+    pipe = pipeline(task, model="someone/alone", **trust)
+    seen["snippets"].append(pipe(text=messages, max_new_tokens=4)[0]["generated_text"][-1]["content"])
+for auto_class in (AutoModelForImageTextToText, AutoModelForMultimodalLM):
+    processor = AutoProcessor.from_pretrained("someone/alone", **trust)
+    model = auto_class.from_pretrained("someone/alone", **trust)
+    inputs = processor.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    ).to(model.device)
+    outputs = model.generate(**inputs, max_new_tokens=4)
+    seen["snippets"].append(processor.decode(outputs[0][inputs["input_ids"].shape[-1] :], skip_special_tokens=True))
 seen["private"] = type(AutoConfig.from_pretrained("someone/private", **trust)).__name__
 AutoModelForImageTextToText.from_pretrained("someone/tiny", **trust).push_to_hub(f"again-{package}")
 AutoProcessor.from_pretrained("someone/tiny", **trust).push_to_hub(f"again-{package}")

@@ -14,6 +14,11 @@ tiny_flamingo().push_to_hub("tiny")
 card.push_to_hub("someone/tiny")
 processor.push_to_hub("tiny")
 
+# As one who reads no documentation does it: the card comes with the model, also where the processor was pushed first.
+processor.push_to_hub("alone")
+tiny_flamingo().push_to_hub("alone")
+tiny_flamingo().save_pretrained("saved", push_to_hub=True)
+
 tiny_flamingo(gates=-1.0).push_to_hub("tiny", revision="other-gates")
 tiny_flamingo("llama", "siglip").push_to_hub("sharded", max_shard_size="50KB")
 processor.push_to_hub("sharded")

@@ -15,7 +15,9 @@ import torch
 from factory import tiny_flamingo, tiny_processor
 from hub_server import HubServer
 from huggingface_hub import ModelCard
+from loopback import Server
 from PIL import Image
+from processors import png_bytes
 from safetensors.torch import load as load_safetensors
 from transformers import pipeline
 
@@ -25,6 +27,10 @@ CARD = HERE.parents[1] / "model_cards" / "miniature-flamingo.md"
 # All files that travel, except the image processor of converted checkpoints
 CODE = {path.name for path in (HERE.parents[1] / "transformers_flamingo").glob("*_flamingo.py")}
 CODE -= {"image_processing_flamingo.py"}
+
+
+_PNG = png_bytes(Image.new("RGB", (20, 10), (200, 0, 0)))
+RED = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n%s" % (len(_PNG), _PNG)
 
 
 def run(script: str, *arguments: str, hub: HubServer, directory: Path) -> None:
@@ -57,7 +63,8 @@ def hub(tmp_path_factory):
 def user(request, hub, tmp_path_factory) -> dict:
     """Load everything as a user does, with this package or without, and return what the user sees."""
     directory = tmp_path_factory.mktemp("user")
-    run("load.py", request.param, "seen.json", hub=hub, directory=directory)
+    with Server(lambda connection: connection.sendall(RED)) as images:
+        run("load.py", request.param, "seen.json", images.url, hub=hub, directory=directory)
     return {"package": request.param, **json.loads((directory / "seen.json").read_text())}
 
 
@@ -94,6 +101,15 @@ def test_the_card_stays_when_others_push_next_to_it(hub):
     expected = ModelCard.load(CARD)
     assert card.text == expected.text
     assert card.data.to_dict() == expected.data.to_dict()
+
+
+@pytest.mark.parametrize("name", ["someone/alone", "someone/saved"])
+def test_a_model_that_is_pushed_alone_has_its_card(hub, name):
+    card = ModelCard(hub.repositories[name].files()["README.md"].decode())
+    assert card.data.pipeline_tag == "image-text-to-text"
+    assert card.data.tags[0] == "flamingo"
+    assert "automatically generated" not in card.text
+    assert "before decoder layers 0, 1, 2" in card.text
 
 
 def test_a_large_checkpoint_is_pushed_in_shards(hub):
@@ -135,6 +151,27 @@ def test_the_pipeline_takes_a_repository(user):
     captioner = pipeline("image-text-to-text", model=tiny_flamingo(), processor=processor)
     expected = captioner(images=image, text="<image> w5", max_new_tokens=4)[0]["generated_text"]
     assert user["caption"] == user["caption_without_task"] == expected
+
+
+def test_the_snippets_of_the_hub_run(user):
+    """Pipeline and Auto classes, for `image-text-to-text` and `image-to-text`, with and without the package."""
+    messages = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image", "image": Image.new("RGB", (20, 10), (200, 0, 0))},
+                {"type": "text", "text": "w5"},
+            ],
+        }
+    ]
+    model, processor = tiny_flamingo(), tiny_processor()
+    inputs = processor.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    generated = model.generate(**inputs, max_new_tokens=4)[0, inputs["input_ids"].shape[1] :]
+    expected = processor.decode(generated, skip_special_tokens=True)
+    assert expected
+    assert [text.strip() for text in user["snippets"]] == [expected.strip()] * 4
 
 
 def test_a_private_repository_is_the_owners(hub, user):

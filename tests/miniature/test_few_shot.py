@@ -35,7 +35,7 @@ from transformers_flamingo_miniature.few_shot_episodes import (
     sample_few_shot_episode,
 )
 from transformers_flamingo_miniature.few_shot_training import STAGES, episode_row, name_row, stage_rows
-from transformers_flamingo_miniature.shipped import card_template, few_shot_text_backbone_path
+from transformers_flamingo_miniature.shipped import card_template, drop_remote_code, few_shot_text_backbone_path
 from transformers_flamingo_miniature.text_backbone import TextBackboneSettings, train_text_backbone
 
 
@@ -181,6 +181,18 @@ def test_the_shipped_model_binds_unseen_words_and_only_by_looking(shipped):
         assert min(score["small"], score["large"]) <= score["image"] <= max(score["small"], score["large"])
     assert by_shots[4]["not_shown"] is None and by_shots[4]["shown"] == by_shots[4]["image"]
     assert min(by_shots[n][order] for n in (4, 32) for order in ("first", "last")) >= 0.9
+
+
+def test_what_is_shipped_names_no_code_that_is_not_there():
+    for path in few_shot_model_path().glob("*config.json"):
+        assert "auto_map" not in path.read_text(encoding="utf-8"), f"call `drop_remote_code` for {path.name}"
+
+
+def test_names_of_code_are_dropped_at_any_depth(tmp_path):
+    config = {"auto_map": {"AutoModel": "a.B"}, "image_processor": {"auto_map": {}, "size": [1, {"auto_map": 1}]}}
+    (tmp_path / "processor_config.json").write_text(json.dumps(config))
+    drop_remote_code(tmp_path)
+    assert json.loads((tmp_path / "processor_config.json").read_text()) == {"image_processor": {"size": [1, {}]}}
 
 
 def test_the_record_of_the_shipped_model_does_not_fall_with_more_shots():

@@ -30,7 +30,8 @@ class FlamingoModelCardData:
         parameters (`dict[str, int]`): Number of parameters by part.
         num_trainable (`int`): Number of parameters that require a gradient.
         architecture (`dict[str, Any]`): Sizes and settings by name.
-        backbones (`list[dict]`): For each: `part`, `type`, `layers`, `width`, and `name` on the Hub.
+        backbones (`list[dict]`):
+            For each: `part`, `type`, `layers`, `width`, and its `name` on the Hub, or `local_name`, that of its folder.
         versions (`dict[str, str]`): Versions of the libraries.
         model_name (`str`, *optional*): Heading of the card.
         source (`str`, *optional*): What the model was converted from: "the OpenFlamingo checkpoint ...".
@@ -76,8 +77,8 @@ class FlamingoModelCardData:
         Args:
             model ([`FlamingoModel`]): The model.
             vision_name, text_name (`str`, *optional*):
-                Names of the backbones; by default the names that they were loaded by. Only names of Hub repositories reach
-                the card: a local path is not published.
+                Names of the backbones; by default the names that they were loaded by. Of a local path only the last part
+                reaches the card.
             facts: Other fields of this class.
         """
         config = model.config
@@ -179,6 +180,8 @@ def _backbone(part: str, config: Any, name: str | None) -> dict[str, Any]:
     name = name or getattr(config, "name_or_path", None)
     if name and _is_hub_name(name):
         result["name"] = name
+    elif name:
+        result["local_name"] = os.path.basename(os.path.normpath(name))
     return result
 
 

@@ -20,6 +20,10 @@ from .arguments import ModelArguments
 from .checkpointing import TRAINABLE_NAME
 
 
+# What `model_config` says of the files of the language model. The tokenizer is in them too.
+_FILES_OF_TOKENIZER = ("text_gguf_file", "text_revision", "text_subfolder")
+
+
 def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoProcessor]:
     """
     Build the model of a recipe, with the parameters frozen that it does not train, and its processor.
@@ -70,7 +74,9 @@ def build_processor(arguments: ModelArguments) -> FlamingoProcessor:
             processor.set_chat_template(arguments.chat_template)
         return processor
     vision, text = find_backbone(arguments.vision, "vision"), find_backbone(arguments.text, "text")
-    return FlamingoProcessor.from_vision_text_pretrained(vision, text, **template)
+    model_config = arguments.model_config or {}
+    options = {name: model_config[name] for name in _FILES_OF_TOKENIZER if name in model_config}
+    return FlamingoProcessor.from_vision_text_pretrained(vision, text, **options, **template)
 
 
 def read_text_config(arguments: ModelArguments) -> PreTrainedConfig:
