@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLa
 from transformers.utils import ModelOutput, logging
 from transformers.utils.deprecation import deprecate_kwarg
 
+from .attention_maps_flamingo import current_record, record_generation
 from .checks_flamingo import check_mask_shape, check_text, check_text_length, is_padding_mask
 from .compatibility_flamingo import require_private_names
 from .image_features_flamingo import FlamingoImageFeatures, check_encoder_outputs, real_images_first
@@ -35,12 +36,26 @@ require_private_names(
         "generation_config",
     ),
     _expand_multimodal_outputs=("input_ids", "mm_encoder_output", "expand_size", "inputs_embeds"),
+    _update_model_kwargs_for_generation=("outputs", "model_kwargs", "is_encoder_decoder", "num_new_tokens"),
 )
 require_private_names(GenerationConfig, _mask_length=None)
 
 
 class FlamingoGenerationMixin(GenerationMixin):
     """Stock generation, with images: `generate()` of a [`FlamingoModel`]."""
+
+    def generate(self, *args, **kwargs) -> ModelOutput | torch.LongTensor:
+        """
+        Generate as `GenerationMixin.generate` does.
+
+        With `output_attentions=True` or `output_cross_attentions=True`, and `return_dict_in_generate=True`, the output also has
+        what [`attention_maps`] needs: for each new token the `cross_attentions` of each block, and `resampler_attentions`,
+        `patch_grid` and `media_index` of the prompt.
+        """
+        with record_generation() as record:
+            outputs = super().generate(*args, **kwargs)
+        record.add_to(outputs)
+        return outputs
 
     def _set_default_generation_config(self) -> None:
         """
@@ -81,6 +96,15 @@ class FlamingoGenerationMixin(GenerationMixin):
         if model_kwargs.get("pixel_values") is None:
             model_kwargs.pop("pixel_values", None)  # its presence means images to the stock method
         check_encoder_outputs(model_kwargs.get("mm_encoder_outputs"))
+        asked = model_kwargs.get("output_cross_attentions")
+        shows = self._outputs_cross_attentions(asked, model_kwargs)
+        if asked and not generation_config.return_dict_in_generate:
+            logger.warning(
+                "`output_cross_attentions=True` has no effect, because generate() returns nothing but tokens. Pass "
+                "`return_dict_in_generate=True`, too."
+            )
+            shows = False
+        model_kwargs["output_cross_attentions"] = shows
         # A copy: the stock method writes into the caller's dict.
         model_kwargs["mm_encoder_outputs"] = dict(model_kwargs.get("mm_encoder_outputs") or {})
         model_kwargs = super()._maybe_prepare_encoder_kwargs_for_generation(
@@ -93,7 +117,8 @@ class FlamingoGenerationMixin(GenerationMixin):
                     "`prefill_chunk_size` is not supported together with images: generate() would cut the images at "
                     "the same places as the text. Remove it."
                 )
-            image_features = self._as_image_features(image_features, frame_attention_mask)
+            image_features = self._as_image_features(image_features, frame_attention_mask, shows)
+        model_kwargs["output_cross_attentions"] = shows  # the stock method took it away for the images
 
         if num_cached_tokens > 0:
             image_features = self._drop_cached_images(image_features, markers, num_cached_tokens)
@@ -105,6 +130,7 @@ class FlamingoGenerationMixin(GenerationMixin):
         elif is_image is not None or self.config.image_token_ids is None:
             check_image_counts(markers, is_image)
         model_kwargs["mm_encoder_outputs"] = {} if image_features is None else {"image": image_features}
+        current_record().num_prompt_tokens = markers.shape[1]
         return model_kwargs
 
     def _check_prompt(
@@ -228,6 +254,17 @@ class FlamingoGenerationMixin(GenerationMixin):
             elif isinstance(value, tuple):
                 outputs[name] = tuple(states.repeat_interleave(repeats, dim=0) for states in value)
         return outputs
+
+    def _update_model_kwargs_for_generation(
+        self,
+        outputs: ModelOutput,
+        model_kwargs: dict[str, Any],
+        is_encoder_decoder: bool = False,
+        num_new_tokens: int = 1,
+    ) -> dict[str, Any]:
+        """Update the arguments of the next step as the stock method does, and record what this step looked at."""
+        current_record().append(outputs, num_new_tokens)
+        return super()._update_model_kwargs_for_generation(outputs, model_kwargs, is_encoder_decoder, num_new_tokens)
 
     def _expand_multimodal_outputs(
         self,

@@ -17,6 +17,7 @@ hold no per-call state.
 | how a stock language model gets the images     | `conditioning_flamingo.py`  |
 | the cache of the last image                    | `media_cache_flamingo.py`   |
 | `generate()`                                   | `generation_flamingo.py`    |
+| what it looked at                              | `attention_maps_flamingo.py`|
 | the loss at supervised positions               | `loss_flamingo.py`          |
 | what `freeze_backbones()` leaves trainable     | `token_rows_flamingo.py`    |
 | joining, loading and saving                    | `pretrained_flamingo.py`    |
@@ -43,6 +44,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 from transformers.utils.deprecation import deprecate_kwarg
 
+from .attention_maps_flamingo import SEEN, add_seen
 from .checks_flamingo import (
     check_labels,
     check_mask,
@@ -102,6 +104,7 @@ class FlamingoInputs:
     mm_encoder_outputs: dict[str, Any] | None = None
     use_cache: bool | None = None
     media_index: torch.LongTensor | None = None
+    output_cross_attentions: bool | None = None
 
 
 @dataclass
@@ -117,6 +120,13 @@ class FlamingoOutput(ModelOutput):
             The language model's cache. One [`MediaCacheLayer`] for each gated block follows its own layers.
         hidden_states, attentions (`tuple`, *optional*): Those of the language model.
         image_hidden_states (`torch.FloatTensor` of shape `(B, N, L, Dv)`, *optional*): The latents of the images.
+        cross_attentions (`tuple`, *optional*):
+            Where each token looked in each gated block, if asked for: `(B, heads, T, L)`, the weights of the latents of the one
+            image that the token sees, 0 if it sees none.
+        resampler_attentions (`tuple`, *optional*): Where the latents looked, as in [`FlamingoImageFeatures`].
+        patch_grid (`torch.LongTensor` of shape `(B, N, 3)`, *optional*): Frames, rows and columns of the patches.
+        media_index (`torch.LongTensor` of shape `(B, T)`, *optional*):
+            Which image of this call that is, from 1. 0: the one in the cache, or none.
     """
 
     loss: torch.FloatTensor | None = None
@@ -125,6 +135,10 @@ class FlamingoOutput(ModelOutput):
     hidden_states: tuple[torch.FloatTensor] | None = None
     attentions: tuple[torch.FloatTensor] | None = None
     image_hidden_states: torch.FloatTensor | None = None
+    cross_attentions: tuple[torch.FloatTensor] | None = None
+    resampler_attentions: tuple[torch.FloatTensor] | None = None
+    patch_grid: torch.LongTensor | None = None
+    media_index: torch.LongTensor | None = None
 
 
 @dataclass(frozen=True)
@@ -365,6 +379,7 @@ class FlamingoModel(
         logits_to_keep: int | torch.Tensor = 0,
         media_index: torch.LongTensor | None = None,
         skip_logits: bool | None = None,
+        output_cross_attentions: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> FlamingoOutput:
         """
@@ -406,6 +421,9 @@ class FlamingoModel(
             skip_logits (`bool`, *optional*):
                 Whether to return the loss without logits. The default is True in training mode if there are `labels` (and no
                 `logits_to_keep`).
+            output_cross_attentions (`bool`, *optional*):
+                Whether to return where the tokens and the latents looked, from which [`attention_maps`] makes maps of the images.
+                The default is `output_attentions`, which also asks the language model for its attentions.
 
         Returns:
             [`FlamingoOutput`]
@@ -438,6 +456,7 @@ class FlamingoModel(
             mm_encoder_outputs=mm_encoder_outputs,
             use_cache=use_cache,
             media_index=media_index,
+            output_cross_attentions=output_cross_attentions,
         )
         if labels is not None:
             check_tensors(labels=labels)
@@ -476,6 +495,7 @@ class FlamingoModel(
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=None if image_features is None else image_features.pooler_output,
+            **{name: outputs.get(name) for name in SEEN},
         )
 
     def _forward_backbone(
@@ -495,7 +515,8 @@ class FlamingoModel(
         if not torch.compiler.is_compiling():
             self.refresh_token_rows()
 
-        image_features = self._gather_image_features(inputs)
+        shows = self._outputs_cross_attentions(inputs.output_cross_attentions, kwargs)
+        image_features = self._gather_image_features(inputs, shows)
         is_image = None if image_features is None else image_features.image_attention_mask
         documents = None
         if attention_mask is None and cache is None:
@@ -526,6 +547,7 @@ class FlamingoModel(
             cache=cache,
             num_text_layers=self.config.text_config.num_hidden_layers,
         )
+        context.attentions = {} if shows else None
         if self.accepts_position_ids:
             kwargs["position_ids"] = infer_position_ids(position_ids, attention_mask, media_index.shape[1])
         if documents is not None and self._has_full_attention:
@@ -552,6 +574,8 @@ class FlamingoModel(
                 "silently ignore them. If this model is compiled, do not compile it: this language model drops "
                 "keywords. If its decoder or layers were replaced, use `set_decoder`."
             )
+        if shows:
+            add_seen(outputs, context.attentions, image_features, media_index, self.config)
         return outputs, image_features
 
     def _check_mask_and_length(
@@ -576,7 +600,7 @@ class FlamingoModel(
                 check_padding_side(attention_mask, type(self.language_model).__name__)
         check_text_length(self.max_text_length, shape, num_past_tokens, attention_mask, position_ids)
 
-    def _gather_image_features(self, inputs: FlamingoInputs) -> FlamingoImageFeatures | None:
+    def _gather_image_features(self, inputs: FlamingoInputs, shows: bool) -> FlamingoImageFeatures | None:
         """Return the latents of the images of a call, encoded from pixels or given, with the real images first."""
         check_encoder_outputs(inputs.mm_encoder_outputs)
         image_features = (inputs.mm_encoder_outputs or {}).get("image")
@@ -586,10 +610,10 @@ class FlamingoModel(
                     "`pixel_values` and `mm_encoder_outputs['image']` are both given, and both are the images. Use one or "
                     "the other."
                 )
-            image_features = self._as_image_features(image_features, inputs.frame_attention_mask)
+            image_features = self._as_image_features(image_features, inputs.frame_attention_mask, shows)
         elif inputs.pixel_values is not None:
             image_features = self.get_image_features(
-                inputs.pixel_values, inputs.frame_attention_mask, return_dict=True
+                inputs.pixel_values, inputs.frame_attention_mask, output_cross_attentions=shows, return_dict=True
             )
         if image_features is None:
             return None
