@@ -68,7 +68,9 @@ def plain_token_weights(model, outputs, hidden_states: dict[int, torch.Tensor], 
                 image += int(token == IMAGE)
                 if image and mask[b, t]:
                     latents = outputs.image_hidden_states[b, image - 1]
-                    weights[b, :, t] = softmax_weights(block.attention, block.norm(states[b, t : t + 1]), latents)[:, 0]
+                    weights[b, :, t] = softmax_weights(block.attention, block.norm(states[b, t : t + 1]), latents)[
+                        :, 0
+                    ]
         found.append(weights)
     return found
 
@@ -139,7 +141,9 @@ def test_videos_with_padded_frames(kind):
 def test_a_resampler_without_attention_shows_its_pooling():
     model = tiny_flamingo(resampler_type="mlp", resampler_num_latents=2)
     frame_mask = torch.tensor([[[1, 0]]])
-    outputs = run(model, prompt("Ia"), random_images(1, 1, 2), frame_attention_mask=frame_mask, output_cross_attentions=True)
+    outputs = run(
+        model, prompt("Ia"), random_images(1, 1, 2), frame_attention_mask=frame_mask, output_cross_attentions=True
+    )
     (weights,) = outputs.resampler_attentions
     # Two latents of four patches: the first two and the last two, of the one real frame; nothing of latents
     expected = [[0.5, 0.5, 0, 0] + [0] * 6, [0, 0, 0.5, 0.5] + [0] * 6]

@@ -415,7 +415,12 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
         return self.attention.o_proj(attended), weights
 
     def _attend_segments(
-        self, query: torch.Tensor, latents: torch.Tensor, layout: SegmentLayout, past: tuple | None, output_attentions: bool
+        self,
+        query: torch.Tensor,
+        latents: torch.Tensor,
+        layout: SegmentLayout,
+        past: tuple | None,
+        output_attentions: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
         """Let each row of tokens attend to the one image it sees. Also return keys and values of the last images."""
         key, value = self.attention.project_context(latents)  # (S, heads, L, head_dim)
@@ -440,7 +445,12 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
         return attended[layout.slot_index].view_as(query), weights, last_key, last_value
 
     def _attend_masked(
-        self, query: torch.Tensor, latents: torch.Tensor, layout: MaskLayout, past: tuple | None, output_attentions: bool
+        self,
+        query: torch.Tensor,
+        latents: torch.Tensor,
+        layout: MaskLayout,
+        past: tuple | None,
+        output_attentions: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
         """Let all tokens attend to all images under a mask. Also return keys and values of the last images."""
         batch_size, num_media, num_latents, _ = latents.shape

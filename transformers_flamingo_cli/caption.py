@@ -37,7 +37,9 @@ class CaptionArguments:
     num_beams: int = field(default=1, metadata={"help": "Number of beams of beam search."})
     show_attention: bool = field(
         default=False,
-        metadata={"help": "Draw for each word where in the image the model looked, and write it as NAME.attention.png."},
+        metadata={
+            "help": "Draw for each word where in the image the model looked, and write it as NAME.attention.png."
+        },
     )
     attention_dir: str = field(default=".", metadata={"help": "Directory of these drawings."})
 

@@ -148,5 +148,7 @@ def draw_attention_sheet(path: str | Path, image: Image.Image, words: Sequence[W
     strongest = max((float(word.weights.max()) for word in words), default=1.0)
     tiles = [Tile(image, "", "as the model sees it")]
     for word in words:
-        tiles.append(Tile(overlay_attention(image, word.weights, strongest), word.word, f"peak {word.peak:.1f} x even"))
+        tiles.append(
+            Tile(overlay_attention(image, word.weights, strongest), word.word, f"peak {word.peak:.1f} x even")
+        )
     return draw_contact_sheet(path, {" ".join(word.word for word in words): tiles})
