@@ -71,9 +71,8 @@ def test_parts_of_words_are_joined_and_special_tokens_left_out():
 def test_the_image_in_view_is_the_last_real_one():
     processor = tiny_processor()
     colors = [Image.new("RGB", (8, 8), color) for color in ("red", "lime", "blue")]
-    inputs = processor(
-        images=[colors[:2], colors], text=["<image><image>", "<image><image><image>"], return_tensors="pt"
-    )
+    texts = ["<image>" * 2, "<image>" * 3]
+    inputs = processor(images=[colors[:2], colors], text=texts, padding=True, return_tensors="pt")
     one = {name: value[:1] for name, value in inputs.items()}
     assert image_in_view(processor, one).getpixel((3, 3)) == (0, 255, 0)
     assert image_in_view(processor, {"input_ids": torch.ones(1, 2)}) is None

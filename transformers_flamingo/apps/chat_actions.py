@@ -131,16 +131,16 @@ class PageActions:
             return
         pending.has_begun = True
         outputs: list[ModelOutput] = []
-        answer = ""
+        shown = ""
         try:
             prompt, inputs = self.chat.prepare([*example_messages(examples), *turns])
             yield *(gr.skip(),) * 4, prompt, []
             on_end = outputs.append if shows_attention else None
             for answer in self.chat.answer(inputs, AnswerSettings(*settings), on_end, pending.stop):
-                if answer or not pending.stop.is_set():
-                    answered = [*turns, assistant_message(answer)]
+                if shown or not pending.stop.is_set():
+                    shown, answered = answer, [*turns, assistant_message(answer)]
                     yield answered, to_gradio_messages(answered), *(gr.skip(),) * 4
-            if not answer and pending.stop.is_set():
+            if not shown and pending.stop.is_set():
                 yield *_take_back(turns), gr.skip(), gr.skip()
                 return
             gallery = self._draw(inputs, outputs) if shows_attention else []

@@ -155,6 +155,7 @@ def _lay_out_conversation(example_images: Sequence[str | Path]) -> ConversationP
         latex_delimiters=[],
         buttons=["copy"],
         editable="user",
+        group_consecutive_messages=False,  # a group of an image and a text fails in Gradio when it is edited
         feedback_options=None,
         examples=[
             {"text": "", "display_text": Path(path).stem.replace("_", " "), "files": [str(path)], "icon": str(path)}
