@@ -100,11 +100,11 @@ def example_messages(examples: list[tuple[Any, str]]) -> list[Message]:
 
 
 class _StopWhen(StoppingCriteria):
-    def __init__(self, event: Event):
-        self.event = event
+    def __init__(self, *events: Event):
+        self.events = events
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs) -> torch.BoolTensor:
-        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
+        return torch.full((len(input_ids),), any(event.is_set() for event in self.events), device=input_ids.device)
 
 
 class FlamingoChat:
@@ -189,9 +189,9 @@ class FlamingoChat:
         num_tokens = inputs["input_ids"].shape[1]
         check_answer_length(self.model, num_tokens, settings.max_new_tokens)
         inputs = inputs.to(self.model.device, self.model.dtype)
-        closed, errors, outputs = stop or Event(), [], []
+        closed, errors, outputs = Event(), [], []
         kwargs = settings.generate_kwargs()
-        kwargs["stopping_criteria"] = StoppingCriteriaList([_StopWhen(closed)])
+        kwargs["stopping_criteria"] = StoppingCriteriaList([_StopWhen(closed, stop or closed)])
         if on_end is not None:
             kwargs |= {"output_cross_attentions": True, "return_dict_in_generate": True}
         if settings.method == "beam":
