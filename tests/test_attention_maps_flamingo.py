@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
+from decoding import LENGTH, NEW, left_padded, lively
 from factory import IMAGE, prompt, random_images, tiny_flamingo
 from flamingos import assert_close, pad_images, pad_rows, randomized, run
 from test_feature_maps_flamingo import make_model
-from test_generation_flamingo import LENGTH, NEW, left_padded, lively
 from torch import nn
 from transformers.cache_utils import DynamicLayer
 
@@ -281,6 +281,22 @@ def test_a_conversation_that_continues_from_its_cache():
         attention_maps(second)
     earlier = model.get_image_features(images[:, :2], output_cross_attentions=True)
     assert_close(attention_maps(second, image_features=earlier), expected[:, 5:])
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_a_generation_that_continues_from_its_cache(num_beams):
+    model = lively("gpt2")
+    images = random_images(2, 1)
+    asked = {"output_cross_attentions": True, "return_dict_in_generate": True, "num_beams": num_beams, **LENGTH}
+    texts = prompt("aIbc", "Iabc"), prompt("aIbcde", "Iabcde")
+    expected = model.generate(texts[1], pixel_values=images, **asked)
+    cache = run(model, texts[0], images, use_cache=True).cache
+    if num_beams > 1:
+        cache.batch_repeat_interleave(num_beams)
+    outputs = model.generate(texts[1], cache=cache, **asked)
+    assert torch.equal(outputs.sequences, expected.sequences)
+    features = model.get_image_features(images, output_cross_attentions=True)
+    assert_close(attention_maps(outputs, image_features=features), attention_maps(expected))
 
 
 def test_a_cached_sample_without_an_image_looks_at_nothing():

@@ -76,7 +76,8 @@ def attention_maps(
                 "Some tokens looked at an image of an earlier call, which is in the cache, and these outputs do not have its "
                 "patches. Pass `image_features=model.get_image_features(..., output_cross_attentions=True)` of the earlier images."
             )
-        samples = torch.arange(len(looked)) if len(rows) == len(image_features["image_attention_mask"]) else rows
+        # The batch of a generation may have several rows for a sample: beams, or sequences
+        samples = rows // (len(outputs["media_index"]) // len(image_features["image_attention_mask"]))
         last = image_features["image_attention_mask"].sum(dim=1).cpu()[samples]
         sources.append((image_features, "`image_features`", samples, last[:, None].where(sees_cached, 0)))
     if not sources:

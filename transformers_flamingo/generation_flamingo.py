@@ -103,7 +103,7 @@ class FlamingoGenerationMixin(GenerationMixin):
                 "`output_cross_attentions=True` has no effect, because generate() returns nothing but tokens. Pass "
                 "`return_dict_in_generate=True`, too."
             )
-            shows = False
+        shows = shows and bool(generation_config.return_dict_in_generate)
         model_kwargs["output_cross_attentions"] = shows
         # A copy: the stock method writes into the caller's dict.
         model_kwargs["mm_encoder_outputs"] = dict(model_kwargs.get("mm_encoder_outputs") or {})
