@@ -500,17 +500,70 @@ def test_beams_and_sequences_share_their_prompt_and_its_images(kwargs):
     assert sizes == {(num_samples, model.config.resampler_num_latents)}
 
 
-def test_chunked_prefill_with_images_is_refused_and_works_for_text():
-    model = shared_model()
-    with pytest.raises(ValueError, match="prefill_chunk_size"):
-        model.generate(
-            input_ids=prompt("aIbcd"), pixel_values=random_images(1, 1), prefill_chunk_size=2, max_new_tokens=2
-        )
-    ids = prompt("abcdef")
-    assert (
-        model.generate(input_ids=ids, prefill_chunk_size=4, **LENGTH).tolist()
-        == model.generate(input_ids=ids, **LENGTH).tolist()
+@pytest.mark.parametrize("kwargs", [{}, {"num_beams": 3}, {"cache_implementation": "static"}], ids=str)
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_prompt_in_chunks_gives_what_the_whole_gives(size, kwargs):
+    model = lively()
+    kwargs = {**kwargs, **LENGTH, "return_dict_in_generate": True, "output_logits": True}
+    for inputs in (left_padded(), {"input_ids": prompt("abcdef")}):
+        whole, parts = (model.generate(**inputs, prefill_chunk_size=s, **kwargs) for s in (None, size))
+        assert parts.sequences.tolist() == whole.sequences.tolist()
+        assert_close(torch.stack(parts.logits), torch.stack(whole.logits))
+
+
+def test_chunks_are_parts_of_the_text_with_the_images_that_they_mark():
+    model = lively()
+    seen = []
+    model.register_forward_pre_hook(
+        lambda m, args, kwargs: seen.append(
+            (
+                kwargs["input_ids"].shape[1],
+                [int(n) for n in kwargs["mm_encoder_outputs"]["image"].image_attention_mask.sum(dim=1)]
+                if kwargs.get("mm_encoder_outputs")
+                else [],
+            )
+        ),
+        with_kwargs=True,
     )
+    ids, images = prompt("aIIbcd", "IabcId"), random_images(2, 2)
+    model.generate(input_ids=ids, pixel_values=images, prefill_chunk_size=2, max_new_tokens=1)
+    assert seen == [(2, [1, 1]), (2, [1, 0]), (2, [0, 1])]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_conversation_continues_in_chunks(whole):
+    model = lively()
+    ids, images = prompt("aIbcdIef"), random_images(1, 2)
+    first = {"max_new_tokens": 1, "return_dict_in_generate": True, "do_sample": False}
+    expected = model.generate(input_ids=ids, pixel_values=images, **LENGTH)[0, ids.shape[1] :]
+    cache = model.generate(input_ids=ids[:, :4], pixel_values=images[:, :1], **first).cache
+    kwargs = {"pixel_values": images} if whole else {"pixel_values": images[:, 1:]}
+    continued = model.generate(
+        input_ids=ids if whole else ids[:, 4:],
+        attention_mask=torch.ones_like(ids),
+        cache=cache,
+        prefill_chunk_size=2,
+        **kwargs,
+        **LENGTH,
+    )
+    assert continued[0, -len(expected) :].tolist() == expected.tolist()
+
+
+def test_chunks_need_markers():
+    model = shared_model()
+    kwargs = {"pixel_values": random_images(1, 1), "prefill_chunk_size": 2, "max_new_tokens": 2}
+    with pytest.raises(ValueError, match="`prefill_chunk_size` was given with images and with"):
+        model.generate(input_ids=prompt("aIbcd"), media_index=torch.tensor([[0, 1, 1, 1, 1]]), **kwargs)
+    with pytest.raises(ValueError, match="`prefill_chunk_size` was given with images and with"):
+        model.generate(inputs_embeds=model.get_input_embeddings()(prompt("aIbcd")), **kwargs)
+
+
+def test_continuous_batching_is_for_text():
+    model = shared_model()
+    with pytest.raises(
+        ValueError, match=r"The texts \[1\] have `<image>` markers, but continuous batching takes tokens alone"
+    ):
+        model.generate_batch([prompt("ab")[0].tolist(), prompt("aIb")[0].tolist()])
 
 
 def test_streamers_get_what_generate_returns():

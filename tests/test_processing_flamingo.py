@@ -361,6 +361,8 @@ def test_round_trip(tmp_path):
     saved = processor.save_pretrained(tmp_path / "one")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
         "chat_template.jinja",
+        "chat_templates_flamingo.py",
+        "client_errors_flamingo.py",
         "compatibility_flamingo.py",
         "files_flamingo.py",
         "images_flamingo.py",
@@ -432,3 +434,28 @@ def test_decoding_as_the_pipeline_does(processor):
     assert processor.batch_decode(generated, skip_special_tokens=True) == decoded
     assert processor.decode(generated[1], skip_special_tokens=True) == decoded[1]
     assert processor.batch_decode(generated[:, inputs["input_ids"].shape[1] :]) == [f" a dog{EOC}"] * 2
+
+
+def test_empty_lists_of_media_mean_none(processor):
+    """Evaluation harnesses pass every kind of media to every processor."""
+    expected = processor(images=[[A], [B, C]], text=["<image>a", "<image><image>"], padding=True, return_tensors="pt")
+    for images in ([[A], [B, C]], [A, B, C]):
+        inputs = processor(
+            images=images,
+            videos=[],
+            audios=[],
+            text=["<image>a", "<image><image>"],
+            padding=True,
+            return_tensors="pt",
+        )
+        assert inputs.keys() == expected.keys()
+        assert all(torch.equal(inputs[name], expected[name]) for name in expected)
+    video = processor(videos=[[A, B]], text="<image>a")
+    assert processor(images=[], videos=[[A, B]], audio=[], text="<image>a").keys() == video.keys()
+    text = processor(text=["a", "a dog"])
+    assert dict(processor(images=[], videos=[], audios=None, text=["a", "a dog"])) == dict(text)
+    with pytest.raises(ValueError, match="Sample 0 has 1 `<image>` in its text but 0 images"):
+        processor(images=[], videos=[], text="<image>a")
+    for name in ("audio", "audios"):
+        with pytest.raises(ValueError, match=f"`{name}` was given, but Flamingo reads text, images and videos only"):
+            processor(images=A, text="<image>a", **{name: ["a.wav"]})

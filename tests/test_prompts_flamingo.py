@@ -95,7 +95,7 @@ def test_few_shot_prompt_refuses_what_would_shift_the_images(processor):
         ([user(A, "What is it?"), assistant("a cat")], f"<image>What is it? a cat{EOC}"),
         ([user(A, "What is it?"), assistant(" a cat")], f"<image>What is it? a cat{EOC}"),
         ([user(A, "Answer:\n"), assistant("a cat")], f"<image>Answer:\na cat{EOC}"),
-        ([user("What is it?", A), assistant("a cat")], f"What is it?<image>a cat{EOC}"),
+        ([user("What is it?", A), assistant("a cat")], f"<image>What is it? a cat{EOC}"),
         ([user(A), assistant("a"), user(B), assistant("b"), user(C)], f"<image>a{EOC}<image>b{EOC}<image>"),
         ([{"role": "system", "content": "Be brief."}, user(A, "Hi.")], "Be brief.\n<image>Hi."),
         ([{"role": "user", "content": "a dog"}, {"role": "assistant", "content": "yes"}], f"a dog yes{EOC}"),

@@ -18,6 +18,7 @@ from transformers.utils.deprecation import deprecate_kwarg
 
 from .attention_maps_flamingo import current_record, record_generation
 from .checks_flamingo import check_mask_shape, check_text, check_text_length, is_padding_mask
+from .client_errors_flamingo import blames_the_client
 from .compatibility_flamingo import require_private_names
 from .image_features_flamingo import FlamingoImageFeatures, check_encoder_outputs, real_images_first
 from .visibility_flamingo import check_image_counts, check_media_index, compute_media_index
@@ -44,18 +45,42 @@ require_private_names(GenerationConfig, _mask_length=None)
 class FlamingoGenerationMixin(GenerationMixin):
     """Stock generation, with images: `generate()` of a [`FlamingoModel`]."""
 
-    def generate(self, *args, **kwargs) -> ModelOutput | torch.LongTensor:
+    @blames_the_client
+    def generate(self, *args, tokenizer: Any = None, **kwargs) -> ModelOutput | torch.LongTensor:
         """
         Generate as `GenerationMixin.generate` does.
+
+        `tokenizer`, which `stop_strings` needs, may be the processor: `transformers serve` passes that.
 
         With `output_attentions=True` or `output_cross_attentions=True`, and `return_dict_in_generate=True`, the output also has
         what [`attention_maps`] needs: for each new token the `cross_attentions` of each block, and `resampler_attentions`,
         `patch_grid` and `media_index` of the prompt.
         """
+        if tokenizer is not None:
+            kwargs["tokenizer"] = getattr(tokenizer, "tokenizer", tokenizer)
         with record_generation() as record:
             outputs = super().generate(*args, **kwargs)
         record.add_to(outputs)
         return outputs
+
+    def generate_batch(self, inputs: list[list[int]], *args, **kwargs):
+        """
+        Continue texts as `GenerationMixin.generate_batch` does, by continuous batching.
+
+        Raises:
+            ValueError: a text marks an image. Continuous batching takes tokens alone.
+        """
+        marks = set(self.config.image_token_ids or [self.config.image_token_id])
+        # Markers in `image_token_ids` are ordinary text as long as there is no image.
+        marked = (
+            [] if self.config.image_token_ids else [i for i, text in enumerate(inputs) if marks.intersection(text)]
+        )
+        if marked:
+            raise ValueError(
+                f"The texts {marked[:8]} have `<image>` markers, but continuous batching takes tokens alone, so there is no "
+                "image to see. Call `generate()` for texts with images; it takes a padded batch of them."
+            )
+        return super().generate_batch(inputs, *args, **kwargs)
 
     def _set_default_generation_config(self) -> None:
         """
@@ -112,10 +137,11 @@ class FlamingoGenerationMixin(GenerationMixin):
         )
         image_features = model_kwargs["mm_encoder_outputs"].get("image")
         if image_features is not None:
-            if generation_config.prefill_chunk_size is not None:
+            by_marker = model_input_name == "input_ids" and model_kwargs.get("media_index") is None
+            if generation_config.prefill_chunk_size is not None and not by_marker:
                 raise ValueError(
-                    "`prefill_chunk_size` is not supported together with images: generate() would cut the images at "
-                    "the same places as the text. Remove it."
+                    "`prefill_chunk_size` was given with images and with `inputs_embeds` or `media_index`. A part of the text "
+                    "gets the images that it marks, so it needs `input_ids` with markers. Remove `prefill_chunk_size`."
                 )
             image_features = self._as_image_features(image_features, frame_attention_mask, shows)
         model_kwargs["output_cross_attentions"] = shows  # the stock method took it away for the images
@@ -225,8 +251,11 @@ class FlamingoGenerationMixin(GenerationMixin):
 
         So all beams of a prompt share its image in the cache.
         """
-        repeats = max(generation_config.num_beams, generation_config.num_return_sequences)
         cache = model_kwargs.get("cache")
+        in_chunks = cache is not None and generation_config.prefill_chunk_size is not None
+        if in_chunks and is_first_iteration and model_kwargs.get("mm_encoder_outputs"):
+            return self._prefill_in_chunks(input_ids, generation_config, model_kwargs)
+        repeats = max(generation_config.num_beams, generation_config.num_return_sequences)
         position_ids = model_kwargs.get("position_ids")
         if (
             repeats == 1
@@ -265,6 +294,47 @@ class FlamingoGenerationMixin(GenerationMixin):
         """Update the arguments of the next step as the stock method does, and record what this step looked at."""
         current_record().append(outputs, num_new_tokens)
         return super()._update_model_kwargs_for_generation(outputs, model_kwargs, is_encoder_decoder, num_new_tokens)
+
+    def _prefill_in_chunks(
+        self, input_ids: torch.LongTensor, generation_config: GenerationConfig, model_kwargs: dict[str, Any]
+    ) -> ModelOutput:
+        """
+        Compute a prompt with images in parts of `prefill_chunk_size` tokens. A part gets the images that it marks.
+
+        Until its first marker, it sees the image in the cache. The stock method would give it rows of features.
+        """
+        cache, attention_mask = model_kwargs["cache"], model_kwargs.get("attention_mask")
+        num_past_tokens = int(cache.get_seq_length())
+        mask_length = generation_config._mask_length if attention_mask is None else attention_mask.shape[1]
+        if mask_length == input_ids.shape[1]:  # the whole conversation, see `_check_prompt`
+            input_ids = input_ids[:, num_past_tokens:]
+        markers = self.find_markers(input_ids, None, attention_mask)
+        features = model_kwargs["mm_encoder_outputs"]["image"]
+        is_image = features.image_attention_mask
+        number = is_image.cumsum(dim=1)  # (B, N), from 1
+        marked = torch.zeros_like(number[:, :1])  # (B, 1): the images that were marked before
+        size = generation_config.prefill_chunk_size
+        for start in range(0, input_ids.shape[1], size):
+            end = min(start + size, input_ids.shape[1])
+            before, marked = marked, marked + markers[:, start:end].sum(dim=1, keepdim=True).to(marked.device)
+            is_new = is_image & (before < number) & (number <= marked)
+            parts = {**model_kwargs, "mm_encoder_outputs": {}}
+            if is_new.any():
+                parts["mm_encoder_outputs"] = {"image": real_images_first(features, is_new)}
+            if attention_mask is not None:
+                parts["attention_mask"] = attention_mask[:, : num_past_tokens + end]
+            if parts.get("position_ids") is not None:
+                parts["position_ids"] = parts["position_ids"][..., num_past_tokens + start : num_past_tokens + end]
+            model_inputs = self.prepare_inputs_for_generation(
+                input_ids[:, start:end], is_first_iteration=True, **parts
+            )
+            outputs = self(**model_inputs, return_dict=True)
+        if outputs.get("cross_attentions"):
+            # Among all images of the prompt, which the tokens of the last part saw in the cache
+            features = real_images_first(features, is_image)
+            outputs["media_index"] = outputs["media_index"] + before.to(outputs["media_index"].device)
+            outputs["resampler_attentions"], outputs["patch_grid"] = features.resampler_attentions, features.patch_grid
+        return outputs
 
     def _expand_multimodal_outputs(
         self,

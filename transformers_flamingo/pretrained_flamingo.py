@@ -15,6 +15,7 @@ from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import logging
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from .chat_templates_flamingo import find_end_of_turn
 from .configuration_flamingo import FlamingoConfig
 from .saving_flamingo import update_folder
 from .tokenizers_flamingo import load_tokenizer
@@ -67,15 +68,21 @@ def _load_backbone(auto_class: type, name_or_path: str | os.PathLike, kwargs: di
     return model
 
 
-def _special_token_ids(text_model_name_or_path: str, vocab_size: int, given: dict[str, Any]) -> dict[str, int]:
+def _special_token_ids(
+    text_model_name_or_path: str, vocab_size: int, given: dict[str, Any]
+) -> tuple[dict[str, int], int | None]:
     """
-    Find the ids that the processor gives to `<|endofchunk|>`, `<image>` and, where there is no padding token, `<PAD>`.
+    Find the ids that the processor gives to `<|endofchunk|>`, `<image>` and, where there is no padding token, `<PAD>`; and the
+    id of the token that ends an answer in the tokenizer's chat template.
 
     They are those of the tokenizer if it has them, else the next free ones. The model needs a row for each. Ids in `given`
     are kept.
     """
+    end_of_turn_id = None
     try:
         tokenizer = load_tokenizer(text_model_name_or_path)
+        end_of_turn = find_end_of_turn(tokenizer, tokenizer.chat_template)
+        end_of_turn_id = None if end_of_turn is None else tokenizer.convert_tokens_to_ids(end_of_turn)
         vocabulary, free = tokenizer.get_vocab(), len(tokenizer)
         needs_pad = "pad_token" not in tokenizer.special_tokens_map
     except (OSError, ValueError):
@@ -83,7 +90,7 @@ def _special_token_ids(text_model_name_or_path: str, vocab_size: int, given: dic
     has_ids = "image_token_id" in given or "end_of_chunk_token_id" in given
     # Where there are no tokenizer files, some tokenizer classes start with an empty vocabulary instead of failing.
     if 2 * free < vocab_size:
-        vocabulary, free, needs_pad = {}, vocab_size, False
+        vocabulary, free, needs_pad, end_of_turn_id = {}, vocab_size, False, None
         if not has_ids:
             logger.warning(
                 f"No tokenizer was found at {text_model_name_or_path}, so `<|endofchunk|>` and `<image>` get the ids "
@@ -97,7 +104,7 @@ def _special_token_ids(text_model_name_or_path: str, vocab_size: int, given: dic
         free = max(free, 1 + (ids[name] or 0))
     if needs_pad:
         ids["pad_token_id"] = free
-    return ids
+    return ids, end_of_turn_id
 
 
 class FlamingoPretrainedMixin:
@@ -218,7 +225,8 @@ class FlamingoPretrainedMixin:
 
         language_model = _load_backbone(AutoModelForCausalLM, text_model_name_or_path, backbone_kwargs["text_"])
         text_config = language_model.config.get_text_config()
-        kwargs = {**_special_token_ids(text_model_name_or_path, text_config.vocab_size, kwargs), **kwargs}
+        token_ids, end_of_turn_id = _special_token_ids(text_model_name_or_path, text_config.vocab_size, kwargs)
+        kwargs = {**token_ids, **kwargs}
         ids = [kwargs.get(name) for name in ("image_token_id", "end_of_chunk_token_id", "pad_token_id")]
         num_rows = 1 + max(token_id or 0 for token_id in ids)
         if num_rows > language_model.get_input_embeddings().weight.shape[0]:
@@ -231,6 +239,9 @@ class FlamingoPretrainedMixin:
                 part.to(language_model.device, language_model.dtype)
         if getattr(language_model, "hf_quantizer", None) is not None:
             model._adopt_quantization()
+        # Not every instruct model names the end of its turns in its generation config
+        if end_of_turn_id not in (None, *model.generation_config.eos_token_id):
+            model.generation_config.eos_token_id.append(end_of_turn_id)
         return model.eval()
 
     def _adopt_quantization(self) -> None:

@@ -21,11 +21,19 @@ from transformers.image_utils import ImageInput
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.video_utils import VideoInput
 
+from .chat_templates_flamingo import (
+    CHAT_TEMPLATES,
+    choose_chat_template,
+    find_end_of_turn,
+    is_text_template,
+    make_few_shot_template,
+)
+from .client_errors_flamingo import blames_the_client
 from .compatibility_flamingo import require_private_names
 from .images_flamingo import check_bit_depth
 from .media_flamingo import is_single_image, nest_media
 from .pixels_flamingo import check_image_settings, make_pixels
-from .prompts_flamingo import FewShotPromptMixin, collect_media, make_chat_template
+from .prompts_flamingo import FewShotPromptMixin, collect_media
 from .tokenizers_flamingo import add_flamingo_tokens, load_tokenizer
 
 
@@ -76,9 +84,12 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
         tokenizer ([`PreTrainedTokenizerBase`]):
             Tokenizer of the language model. It is completed in place, see above.
         chat_template (`str`, *optional*):
-            Jinja template for [`~FlamingoProcessor.apply_chat_template`]. By default a conversation is rendered as a
-            few-shot prompt: user and system turns as they are, `<image>` for each image or video, and each assistant
-            turn closed by `<|endofchunk|>`. The tokenizer's own template is not used, because it does not know images.
+            Template for [`~FlamingoProcessor.apply_chat_template`]: `"text"`, `"few_shot"`, or one in Jinja.
+
+            - `"text"`, the default if the tokenizer has a chat template: the language model's own, with an `<image>` in
+              the text of a turn for each image or video. A chat without images is the language model's, token by token.
+            - `"few_shot"`, the default otherwise: user and system turns as they are, `<image>` for each image or video,
+              and each assistant turn closed by `<|endofchunk|>`.
         image_token (`str`, *optional*, defaults to `"<image>"`):
             Marks an image or a video in the text. A video has one, whatever its number of frames.
         end_of_chunk_token (`str`, *optional*, defaults to `"<|endofchunk|>"`):
@@ -122,8 +133,8 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
                 f"`image_token` is {image_token!r} and `end_of_chunk_token` is {end_of_chunk_token!r}: they must be "
                 "two different, non-empty strings, because each has its own id and its own meaning."
             )
-        if chat_template is None:
-            chat_template = make_chat_template(image_token, end_of_chunk_token)
+        if chat_template is None or chat_template in CHAT_TEMPLATES:
+            chat_template = choose_chat_template(chat_template, tokenizer, image_token, end_of_chunk_token)
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.bit_depth = bit_depth
         settings = ("rescale_factor", "image_mean", "image_std", "size", "crop_size", "pad_size")
@@ -196,7 +207,8 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
                 A video is a list of frames (PIL or arrays) or an array `(F, H, W, C)` or `(F, C, H, W)`. One video, a
                 flat list, a 5-D array, or one list per sample, as for images. A video takes one `<image>` marker.
                 Frames may be paths if the nesting is unambiguous: `videos=[[["frame0.png", "frame1.png"]]]`. A sample
-                with both images and videos must give them in order in `images`.
+                with both images and videos must give them in order in `images`. An empty list means none, also of
+                `images`, `audio` and `audios`, which evaluation harnesses pass to every processor.
             kwargs:
                 Arguments of the tokenizer (`padding`, `truncation`, `max_length`, `padding_side`, ...), of the image
                 processor (`size`, `do_resize`, ...), `bit_depth` and `return_tensors`, see
@@ -224,17 +236,41 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
         max_length = {**kwargs.get("text_kwargs", {}), **kwargs}.get("max_length")
         if isinstance(max_length, int) and max_length < 1:
             raise ValueError(f"`max_length` is {max_length}. It is a number of tokens, at least 1.")
+        # Evaluation harnesses pass all of these to every processor, and an empty list where there is nothing
+        if images is not None and _is_empty(videos):
+            videos = None
+        elif videos is not None and _is_empty(images):
+            images = None
+        for name in ("audio", "audios"):
+            if _is_empty(kwargs.get(name, [])):
+                kwargs.pop(name, None)
+            elif name == "audios":
+                raise ValueError("`audios` was given, but Flamingo reads text, images and videos only. Remove it.")
         try:
             return super().__call__(images=images, text=text, videos=videos, **kwargs)
         except StrictDataclassError as error:  # a keyword argument has the wrong type; it is not a ValueError
             raise ValueError(f"An argument of this call has the wrong type. {error}") from error
 
+    @blames_the_client
     def apply_chat_template(self, conversation, chat_template: str | None = None, **kwargs):
         """
         Render a conversation, and tokenize it if asked to, as [`ProcessorMixin.apply_chat_template`] does.
 
+        In a turn of the user that begins with a text, the images and videos come first: a token sees only images before
+        it. A turn that begins with an image keeps its order. `images_first=True` moves the images of every turn of the
+        user, and `images_first=False` moves none.
+
+        Args:
+            conversation (`list[dict]`): The messages.
+            chat_template (`str`, *optional*):
+                `"text"`, `"few_shot"` or a Jinja template, instead of that of the processor, see [`FlamingoProcessor`].
+            kwargs:
+                Arguments of the stock method, such as `add_generation_prompt`, `tokenize`, `return_dict`,
+                `return_tensors` and `processor_kwargs`, and variables of the template, such as `images_first`.
+
         Raises:
-            `ValueError`: `conversation` is not a list of messages, or `processor_kwargs` is not a dict.
+            `ValueError`: `conversation` is not a list of messages, `processor_kwargs` is not a dict, or the tokenizer has no
+                template of a language model.
         """
         if kwargs.get("processor_kwargs") is not None:
             _check_is_dict(kwargs["processor_kwargs"], "processor_kwargs")
@@ -243,7 +279,49 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
                 f"`conversation` is {conversation!r:.200}. It must be a list of messages such as "
                 '`{"role": "user", "content": "..."}`, or a list of such lists.'
             )
+        own = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}
+        if chat_template in CHAT_TEMPLATES and chat_template not in own:
+            chat_template = choose_chat_template(
+                chat_template, self.tokenizer, self.image_token, self.end_of_chunk_token
+            )
+            if isinstance(chat_template, dict):
+                chat_template = chat_template["default"]
+        # As `apply_chat_template` of the tokenizer, whose template writes all special tokens of a chat. The stock method of
+        # processors adds the tokenizer's own to a chat that does not begin with one.
+        if kwargs.get("tokenize") and is_text_template(own.get(chat_template or "default", chat_template)):
+            given = dict(kwargs.get("processor_kwargs") or {})
+            if not any("add_special_tokens" in names for names in (kwargs, given, given.get("text_kwargs", {}))):
+                kwargs["processor_kwargs"] = {**given, "add_special_tokens": False}
         return super().apply_chat_template(conversation, chat_template, **kwargs)
+
+    def set_chat_template(self, name: str) -> None:
+        """
+        Set the chat template, `"text"` or `"few_shot"`.
+
+        Raises:
+            `ValueError`: `name` is `"text"`, and the tokenizer has no template of a language model.
+        """
+        self.chat_template = choose_chat_template(name, self.tokenizer, self.image_token, self.end_of_chunk_token)
+
+    @property
+    def default_chat_template(self) -> str | None:
+        """Return the chat template of a conversation that names none."""
+        return self.chat_template.get("default") if isinstance(self.chat_template, dict) else self.chat_template
+
+    @property
+    def has_few_shot_template(self) -> bool:
+        """Tell whether conversations are rendered as few-shot prompts."""
+        return self.default_chat_template == make_few_shot_template(self.image_token, self.end_of_chunk_token)
+
+    @property
+    def end_of_turn_token(self) -> str | None:
+        """Return the token that the chat template writes after an answer, at which generation must stop, if there is one."""
+        return find_end_of_turn(self.tokenizer, self.default_chat_template)
+
+    def adds_special_tokens(self, prompt: str) -> bool:
+        """Tell whether the tokenizer adds special tokens to a rendered chat, or the chat template wrote all of them."""
+        bos = self.tokenizer.bos_token
+        return not is_text_template(self.default_chat_template) and not (bos and prompt.startswith(bos))
 
     valid_processor_kwargs = FlamingoProcessorKwargs
 
@@ -418,6 +496,10 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
         """
         batch = [collect_media(conversation, load_audio_from_video) for conversation in conversations]
         return batch, [[] for _ in batch], [], {}
+
+
+def _is_empty(media: Any) -> bool:
+    return media is None or (isinstance(media, list | tuple) and not media)
 
 
 def _check_is_dict(value: Any, name: str) -> None:

@@ -1,15 +1,14 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Few-shot prompts, built from demonstrations or rendered from a chat.
+"""Few-shot prompts, built from demonstrations, and the media of chats.
 
     <image>text<|endofchunk|><image>text<|endofchunk|><image>
 
-[`FewShotPromptMixin`] builds it from pairs of an image and a text. `CHAT_TEMPLATE` renders it in Jinja, which other programs
-run without this package. Change both together; a test checks that they agree.
+[`FewShotPromptMixin`] builds it from pairs of an image and a text. The chat template `"few_shot"`
+(`chat_templates_flamingo.py`) renders it from a chat. Change both together; a test checks that they agree.
 
 The file travels with a checkpoint as remote code: it stays flat and imports only its siblings.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -119,49 +118,6 @@ class FewShotPromptMixin:
                 images.append(image)
             chunks.append((int(image is not None), prefix + text))
         return {"images": [images], "text": ["".join(self.few_shot_text(chunks[:-1], chunks[-1]))]}
-
-
-# A few-shot prompt as a chat: the text of the user is the prompt, the text of the assistant is a completed chunk. There
-# are no role headers, because a base language model has never seen any. One space separates a question from its answer,
-# and belongs to the answer: a byte-level tokenizer then splits the prompt in the same way with and without the answer
-# after it.
-CHAT_TEMPLATE = """\
-{%- macro render(content) -%}
-    {%- if content is string -%}
-        {{- content -}}
-    {%- elif content -%}
-        {%- for part in content -%}
-            {%- if part['type'] in ['image', 'video'] -%}
-                {{- image_token -}}
-            {%- elif part['type'] == 'text' -%}
-                {{- part['text'] -}}
-            {%- else -%}
-                {{- raise_exception("Flamingo reads content of type text, image and video, not " + part['type']) -}}
-            {%- endif -%}
-        {%- endfor -%}
-    {%- endif -%}
-{%- endmacro -%}
-{%- set state = namespace(open='') -%}
-{%- for message in messages -%}
-    {%- set text = render(message['content']) -%}
-    {%- if message['role'] == 'assistant' -%}
-        {%- set bare = not state.open or state.open.endswith(image_token) or state.open[-1].isspace() -%}
-        {%- set gap = '' if bare or text[:1].isspace() else ' ' -%}
-        {%- generation -%}{{- gap + text + end_of_chunk_token -}}{%- endgeneration -%}
-        {%- set state.open = '' -%}
-    {%- else -%}
-        {%- if state.open and not state.open[-1].isspace() -%}{{- '\\n' -}}{%- endif -%}
-        {{- text -}}
-        {%- set state.open = text -%}
-    {%- endif -%}
-{%- endfor -%}
-"""
-
-
-def make_chat_template(image_token: str, end_of_chunk_token: str) -> str:
-    """Return the default chat template for these tokens, which need not be those of the tokenizer's own variables."""
-    tokens = {"image_token": image_token, "end_of_chunk_token": end_of_chunk_token}
-    return "".join(f"{{%- set {name} = {json.dumps(token)} -%}}\n" for name, token in tokens.items()) + CHAT_TEMPLATE
 
 
 def collect_media(conversation: list[dict[str, Any]], load_audio_from_video: bool = False) -> list[Any]:

@@ -35,6 +35,12 @@ class ChatArguments:
         default=None,
         metadata={"help": "Images that an empty chat offers to try (default: three that are drawn)."},
     )
+    chat_template: Literal["text", "few_shot"] | None = field(
+        default=None,
+        metadata={
+            "help": "Chat template of the language model, or that of few-shot prompts (default: the saved one)."
+        },
+    )
 
     def __post_init__(self):
         check_range(self, "port", 1, 65535)
@@ -52,4 +58,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     from transformers_flamingo.apps.chat_page import run_chat
 
-    run_chat(options.model, options.host, options.port, options.share, options.dtype, options.example_images)
+    run_chat(
+        options.model,
+        options.host,
+        options.port,
+        options.share,
+        options.dtype,
+        options.chat_template,
+        options.example_images,
+    )

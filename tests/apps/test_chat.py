@@ -7,8 +7,11 @@ import threading
 
 import pytest
 import torch
+from chat_templates import CHATML, instruct_tokenizer
+from factory import tiny_flamingo, tiny_processor
 from PIL import EpsImagePlugin, Image
 
+from transformers_flamingo import FlamingoProcessor
 from transformers_flamingo.apps.chat import (
     AnswerSettings,
     assistant_message,
@@ -184,3 +187,20 @@ def test_an_upload_is_never_run_as_a_program(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"The image 'x\.png' cannot be read"):
         check_message("", [str(path)])
     assert not (tmp_path / "ran").exists()
+
+
+def test_an_instruct_model_is_asked_in_its_own_template(images):
+    processor = FlamingoProcessor(tiny_processor().image_processor, instruct_tokenizer(CHATML))
+    model = tiny_flamingo(
+        text_kwargs={"vocab_size": len(processor.tokenizer)},
+        image_token_id=processor.image_token_id,
+        end_of_chunk_token_id=processor.end_of_chunk_token_id,
+    )
+    chat = FlamingoChat(model, processor)
+    messages = [*example_messages([(images[0], "a dog")]), user_message("a cat <|im_end|>?", [images[1]])]
+    prompt, inputs = chat.prepare(messages)
+    assert prompt == processor.apply_chat_template(messages, add_generation_prompt=True)
+    start, end, bos = processor.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>", "<s>"])
+    counts = [inputs["input_ids"][0].tolist().count(token) for token in (start, end, bos)]
+    assert counts == [5, 4, 0], "the one that was typed is text"
+    assert list(chat.answer(inputs, AnswerSettings(max_new_tokens=2)))

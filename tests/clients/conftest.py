@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from chat_templates import CHATML, instruct_tokenizer
 from factory import tiny_flamingo, tiny_processor
 from PIL import Image
+
+from transformers_flamingo import FlamingoProcessor
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +20,22 @@ def saved(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("saved") / "flamingo"
     tiny_flamingo(gates=2.0).save_pretrained(directory)
     tiny_processor().save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def instruct(tmp_path_factory) -> Path:
+    """Return the directory of a tiny model whose language model has a chat template, `CHATML`."""
+    directory = tmp_path_factory.mktemp("saved") / "instruct"
+    processor = FlamingoProcessor(tiny_processor().image_processor, instruct_tokenizer(CHATML))
+    tiny_flamingo(
+        gates=2.0,
+        seed=3,  # its answers are of several letters
+        text_kwargs={"vocab_size": len(processor.tokenizer), "n_positions": 256, "initializer_range": 0.3},
+        image_token_id=processor.image_token_id,
+        end_of_chunk_token_id=processor.end_of_chunk_token_id,
+    ).save_pretrained(directory)
+    processor.save_pretrained(directory)
     return directory
 
 

@@ -3,6 +3,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import datasets
 import pytest
@@ -318,6 +319,21 @@ def test_a_file_that_many_rows_name_is_encoded_once(tmp_path):
                 flamingo, processor, [Image.open(folder / f"{image}.png")], output="last_hidden_state"
             )
             torch.testing.assert_close(features, expected[None].half(), rtol=1e-3, atol=1e-3)
+
+
+def test_conversations_keep_their_turns(tmp_path):
+    numbered_image(1).save(tmp_path / "1.png")
+    content = [{"type": "text", "text": "w5"}, {"type": "image"}]
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": "w6"}]
+    messages += [{"role": "user", "content": "w7"}, {"role": "assistant", "content": "w8"}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": messages, "images": ["1.png"]}))
+    reader = FORMATS["messages"]()
+    rows = reader.load(str(tmp_path / "rows.jsonl"))
+    encoded = encode_documents(rows, reader, model(), tiny_processor())
+    kept, wanted = EncodedDocuments(encoded=encoded).read(encoded[0]), reader.read(rows[0])
+    assert [replace(chunk, item=None) for chunk in kept] == [replace(chunk, item=None) for chunk in wanted]
+    assert [turn.role for chunk in kept for turn in chunk.turns if turn.role] == ["user", "assistant"] * 2
+    assert isinstance(kept[0].item, torch.Tensor)
 
 
 def test_bad_rows_are_named_or_skipped_as_without_a_cache(tmp_path):

@@ -240,7 +240,7 @@ def test_llava(streaming, tmp_path, processor):
     ]
     expected = [
         (f"<image>What is it? A cat.{EOC}Is it red? No.{EOC}", [1], [f" A cat.{EOC}", f" No.{EOC}"]),
-        (f"Compare<image>with<image>Both.{EOC}", [1, 2], [f"Both.{EOC}"]),
+        (f"<image><image>Compare with Both.{EOC}", [1, 2], [f" Both.{EOC}"]),
         (f"Hi Hello{EOC}", [], [f" Hello{EOC}"]),
     ]
     for number, record in enumerate(records):
@@ -264,9 +264,9 @@ def test_messages(streaming, tmp_path, processor):
         write_png(tmp_path / f"{number}.png", number)
     write_jsonl(tmp_path / "a.jsonl", [{"messages": MESSAGES, "images": ["1.png", "2.png"]}])
     assert sample("messages", tmp_path, processor, streaming) == (
-        f"Be brief.\n<image>What is it? A cat.{EOC}And this?<image>A dog.{EOC}",
+        f"Be brief.\n<image>What is it? A cat.{EOC}<image>And this? A dog.{EOC}",
         [1, 2],
-        [f" A cat.{EOC}", f"A dog.{EOC}"],
+        [f" A cat.{EOC}", f" A dog.{EOC}"],
     )
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from transformers_flamingo.training import build_model, parse_recipe
+from transformers_flamingo.training.build import build_processor
 from transformers_flamingo_miniature import text_backbone_path, vision_backbone_path
 
 
@@ -39,6 +41,29 @@ def test_a_language_model_with_random_weights():
     assert fresh.std().item() == pytest.approx(model.config.text_config.initializer_range, rel=0.1)
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     assert head.weight is embedding.weight
+
+
+def test_the_chat_template(tmp_path):
+    shutil.copytree(text_backbone_path(), tmp_path / "text")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "text")
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}"
+    tokenizer.save_pretrained(tmp_path / "text")
+    instruct = {"text": str(tmp_path / "text")}
+    model, processor = build_model(model_arguments(**instruct))
+    assert processor.chat_template.endswith(tokenizer.chat_template)
+    eos = [processor.end_of_chunk_token_id, tokenizer.eos_token_id]
+    assert sorted(set(model.generation_config.eos_token_id)) == sorted(eos)
+    few_shot = build_processor(model_arguments(**instruct, chat_template="few_shot"))
+    assert few_shot.has_few_shot_template
+    few_shot.save_pretrained(tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
+    saved = {"vision": None, "text": None, "model": str(tmp_path / "model")}
+    assert build_processor(model_arguments(**saved)).has_few_shot_template
+    for values in ({}, saved):
+        with pytest.raises(ValueError, match="`chat_template` is 'text', the language model's own, but .* has none"):
+            build_processor(model_arguments(**values, chat_template="text"))
+    with pytest.raises(ValueError, match="chat_template"):
+        model_arguments(chat_template="alpaca")
 
 
 @pytest.mark.parametrize("part", ["vision", "text", "model"])

@@ -157,10 +157,9 @@ class FlamingoChat:
             raise ValueError("There is nothing to answer: add an image or a text.")
         prompt, spans = render_literal(self.processor, messages)
         images = [part["image"] for message in messages for part in message["content"] if part["type"] == "image"]
-        # Same rule as in `apply_chat_template`: if the template writes the first token, the tokenizer must not add it
-        bos = self.processor.tokenizer.bos_token
-        has_bos = bos is not None and prompt.startswith(bos) and (0, len(bos)) not in spans
-        return prompt, encode_literal(self.processor, prompt, spans, images, add_special_tokens=not has_bos)
+        # As in `apply_chat_template`. A token that was typed is none of the template's
+        adds_special_tokens = self.processor.adds_special_tokens("" if spans and spans[0][0] == 0 else prompt)
+        return prompt, encode_literal(self.processor, prompt, spans, images, add_special_tokens=adds_special_tokens)
 
     def answer(
         self,

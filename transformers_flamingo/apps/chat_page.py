@@ -269,6 +269,7 @@ def run_chat(
     port: int | None = None,
     share: bool = False,
     dtype: str = "auto",
+    chat_template: str | None = None,
     example_images: Sequence[str | Path] | None = None,
 ) -> None:
     """
@@ -280,6 +281,7 @@ def run_chat(
         port (`int`, *optional*): By default the first that is free from 7860.
         share (`bool`, *optional*, defaults to `False`): Whether to open a public link through Gradio's servers.
         dtype (`str`, *optional*, defaults to `"auto"`): Data type of the weights; `"auto"` is as saved.
+        chat_template (`str`, *optional*): `"text"` or `"few_shot"`, instead of the template that was saved.
         example_images (`Sequence[str]`, *optional*): Files of images that an empty chat offers. By default three are drawn.
 
     Raises:
@@ -288,6 +290,8 @@ def run_chat(
     check_listening(host, port)
     check_example_images(example_images or ())
     chat = FlamingoChat.from_pretrained(name_or_path, dtype)
+    if chat_template is not None:
+        chat.processor.set_chat_template(chat_template)
     images = draw_example_images() if example_images is None else example_images
     serve_page(build_page(chat, os.fspath(name_or_path), images), host, port, share)
 

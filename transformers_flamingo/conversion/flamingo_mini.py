@@ -111,6 +111,7 @@ def convert_flamingo_mini(
             settings.image_processor,
             settings.tokenizer,
             end_of_chunk_token=END_OF_CHUNK_TOKEN,
+            chat_template="few_shot",
             image_token_is_text=True,
         )
         config = _make_config(peer_config, source_tensors, settings, processor, dtype)

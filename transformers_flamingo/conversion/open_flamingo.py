@@ -154,7 +154,8 @@ def convert_open_flamingo(
         source, names = _read_checkpoint(checkpoint)
         settings = load_backbone_settings(vision, text, tokenizer or text, FlamingoImageProcessor)
         with name_option_in_errors("tokenizer", tokenizer or text):
-            processor = FlamingoProcessor(settings.image_processor, settings.tokenizer)
+            # What it was trained with, whatever its language model was before
+            processor = FlamingoProcessor(settings.image_processor, settings.tokenizer, chat_template="few_shot")
         config = _make_config(source, settings, processor, every, dtype)
         check_tokenizer_size(config, len(processor.tokenizer))
         model = meta_model(config)

@@ -31,7 +31,9 @@ class FlamingoDataCollator(DataCollatorMixin):
       `(F, P, Dv)`, with `num_frames`, the number of frames of each image or video;
     - either `text`, in which every token is supervised, or only the spans in `supervised`, a list of `[start, end)` in
       characters; or `prompt` and `completion`, in which only the completion is supervised.
-      [`~data.document_to_sample`] makes such rows.
+      [`~data.document_to_sample`] makes such rows;
+    - optionally `add_special_tokens`, `False` for a text that a chat template made with all its special tokens. All rows of
+      a batch agree in it.
 
     The text must have one `<image>` for each image, and `<|endofchunk|>` at the end of each chunk: nothing is added. Use
     the collator with `TrainingArguments(remove_unused_columns=False)`, because these columns are not arguments of the
@@ -103,6 +105,12 @@ class FlamingoDataCollator(DataCollatorMixin):
         texts, spans = zip(*(self._text(row, index) for index, row in enumerate(rows)), strict=True)
         images = [self._images(row, index) for index, row in enumerate(rows)]
         features = self._features(rows, any(images))
+        adds_special_tokens = {row.get("add_special_tokens") in (None, True) for row in rows}
+        if len(adds_special_tokens) > 1:
+            raise ValueError(
+                "Some rows of the batch have `add_special_tokens=False` and others not, and the tokenizer adds its special tokens "
+                "to all texts or to none. Put them into batches of their own, or write the special tokens into the texts."
+            )
         batch = self.processor(
             images=images if any(images) else None,
             text=list(texts),
@@ -110,6 +118,7 @@ class FlamingoDataCollator(DataCollatorMixin):
             padding_side="right",
             truncation=self.max_length is not None,
             max_length=self.max_length,
+            add_special_tokens=adds_special_tokens.pop(),
             return_offsets_mapping=True,
             return_tensors="pt",
         )

@@ -10,7 +10,44 @@ documents of the rows of one published layout, and [`document_to_sample`] makes 
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Turn(NamedTuple):
+    """
+    A part of a turn of a conversation.
+
+    Args:
+        role (`str`, *optional*): Its role, if it begins a turn. `None` continues the turn before it.
+        text (`str`, *optional*, defaults to `""`): Its text.
+        has_image (`bool`, *optional*, defaults to `False`): Whether it is the image or video of its chunk.
+    """
+
+    role: str | None
+    text: str = ""
+    has_image: bool = False
+
+
+class Piece(NamedTuple):
+    """
+    A part of a document as text, with its marker and its end. A sample is cut between pieces.
+
+    Args:
+        text (`str`): The text, with the marker of `item` at its beginning.
+        supervised_from (`int`): The first character that is supervised; the end of the text if nothing of it is.
+        item: The image or video, as in [`Chunk`].
+        is_context (`bool`): Whether it is text before the first image, without a prompt: it can be removed.
+    """
+
+    text: str
+    supervised_from: int
+    item: Any
+    is_context: bool
+
+    @property
+    def is_supervised(self) -> bool:
+        """Tell whether any of the text is supervised."""
+        return self.supervised_from < len(self.text)
 
 
 @dataclass(frozen=True)
@@ -26,11 +63,15 @@ class Chunk:
         prompt (`str`, *optional*, defaults to `""`):
             Text between the marker and `text` that is not supervised, such as a question. A chunk may have a prompt and
             no text.
+        turns (`tuple[Turn]`, *optional*, defaults to `()`):
+            What the chunk holds of a conversation, for chat templates other than that of few-shot prompts, which `prompt` and
+            `text` follow.
     """
 
     text: str
     item: Any = None
     prompt: str = ""
+    turns: tuple[Turn, ...] = ()
 
 
 def interleave(parts: Iterable[Any], separator: str) -> list[Chunk]:

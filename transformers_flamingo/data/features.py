@@ -12,6 +12,7 @@ of a source name is encoded and stored once; a video is for each row.
 """
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -28,7 +29,7 @@ from ..processing_flamingo import FlamingoProcessor
 from ..utils.fingerprint import fingerprint, fingerprint_weights
 from .columns import ORIGIN, parse_record, row_location, rows_of
 from .data_files import stamp
-from .documents import Chunk
+from .documents import Chunk, Turn
 from .encoding import encode_images
 from .errors import BadSampleError
 from .media import load_media
@@ -114,7 +115,7 @@ def encode_documents(
             Whether to store the error of a bad row, for [`EncodedDocuments`] to raise, instead of raising it now.
 
     Returns:
-        `datasets.Dataset` with the rows in their order: `text` and `prompt` of each chunk, `has_item`, `error`, and
+        `datasets.Dataset` with the rows in their order: `text`, `prompt` and `turns` of each chunk, `has_item`, `error`, and
         `image_features` and `num_frames` as in [`add_image_features`], but for files that an earlier row named: their
         features are those of the row `kept_in`, which is -1 for the row itself, from the frame `first_frame`.
 
@@ -145,6 +146,7 @@ def encode_documents(
         return {
             "text": [[chunk.text for chunk in document] for document in documents],
             "prompt": [[chunk.prompt for chunk in document] for document in documents],
+            "turns": [[json.dumps(chunk.turns) for chunk in document] for document in documents],
             "has_item": [[chunk.item is not None for chunk in document] for document in documents],
             "error": errors,
             **encoder.columns(media),
@@ -158,6 +160,7 @@ def encode_documents(
         **kept,
         "text": List(Value("string")),
         "prompt": List(Value("string")),
+        "turns": List(Value("string")),
         "has_item": List(Value("bool")),
         "error": Value("string"),
         "kept_in": List(Value("int32")),
@@ -230,9 +233,10 @@ class EncodedDocuments(Reader):
         if row["error"] is not None:
             raise BadSampleError(row["error"])
         media = self._media(row)
+        columns = (row[name] for name in ("text", "prompt", "turns", "has_item"))
         return [
-            Chunk(text, next(media) if has_item else None, prompt)
-            for text, prompt, has_item in zip(row["text"], row["prompt"], row["has_item"], strict=True)
+            Chunk(text, next(media) if has_item else None, prompt, tuple(Turn(*turn) for turn in json.loads(turns)))
+            for text, prompt, turns, has_item in zip(*columns, strict=True)
         ]
 
     def _media(self, row: dict[str, Any]) -> Iterator[torch.Tensor]:

@@ -1,13 +1,14 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Turn documents into samples for the collator: the text rules of the paper, and cutting to a budget."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..processing_flamingo import FlamingoProcessor
-from .documents import Chunk
+from .conversations import render_conversation
+from .documents import Chunk, Piece
 from .errors import BadSampleError
 from .media import load_media
 
@@ -28,7 +29,8 @@ def document_to_sample(
     Turn a document into a sample for [`FlamingoDataCollator`], by the rules of the paper (Alayrac et al. 2022, section
     2.4 and appendix A.3).
 
-    **Text.** Each image or video is one `<image>` before its prompt and text, and each text ends with `<|endofchunk|>`.
+    **Text.** Each image or video is one `<image>` before its prompt and text, and each text ends with `<|endofchunk|>`. A
+    conversation is rendered by the chat template of the processor, and its answers end as that template ends them.
 
     **Supervision.** The texts and their `<|endofchunk|>` are supervised. Markers and prompts are not. In a document with
     images, text before the first image is not supervised either, because no image explains it. So everything but
@@ -48,19 +50,19 @@ def document_to_sample(
         max_images (`int`, *optional*): Maximum number of images and videos.
         leading_space_probability (`float`, *optional*, defaults to 0.5):
             Probability that a chunk begins with a space, so that the model learns words both with and without one. The
-            default is the paper's.
+            default is the paper's. A chat template of the language model has the spaces that it has.
         next_image_probability (`float`, *optional*, defaults to 0):
             Probability that the texts of a document see the next image instead of the previous one: on a web page, a text
             may be about either. This is the paper's `p_next`, 0.5 for web pages. The markers move: the first image then
             belongs to the text before it, and the last text keeps the last image.
         append_eos (`bool`, *optional*, defaults to `False`):
             Whether to append the tokenizer's end-of-sequence token, supervised, if it fits. OpenFlamingo does so for
-            image-text pairs.
+            image-text pairs. Not after a conversation in a chat template of the language model, which has its own end.
 
     Returns:
         `dict` with `text`, `images` (`N` PIL images, or lists of frames for videos) and `supervised`, the supervised
         parts of the text as `[start, end)` in characters. Features, `N` tensors `(F, P, Dv)`, are in `image_features`
-        instead of `images`.
+        instead of `images`. `add_special_tokens` is `False` if a chat template wrote all special tokens.
 
     Raises:
         BadSampleError: a text contains a special token, nothing is left to learn, or a remaining image is broken.
@@ -73,12 +75,20 @@ def document_to_sample(
         document = _see_next_image(document, location)
     spaces = rng.random(len(document)) < leading_space_probability
 
-    pieces, seen = [], not has_media
-    for chunk, space in zip(document, spaces, strict=True):
-        seen = seen or chunk.item is not None
-        pieces.append(_make_piece(chunk, space, seen, processor))
+    is_rendered = any(chunk.turns for chunk in document) and not processor.has_few_shot_template
+    adds_special_tokens = True
+    if is_rendered:
+        pieces, adds_special_tokens = render_conversation(document, processor, location)
+    else:
+        pieces, seen = [], not has_media
+        for chunk, space in zip(document, spaces, strict=True):
+            seen = seen or chunk.item is not None
+            pieces.append(_make_piece(chunk, space, seen, processor))
     pieces = _drop_unsupervised_end(pieces)
-    kept = _fit(pieces, processor, max_length, max_images)
+    budget = max_length
+    if max_length is not None and adds_special_tokens:
+        budget = max(0, max_length - processor.tokenizer.num_special_tokens_to_add())
+    kept = _fit(pieces, processor, budget, max_images)
     if not kept:
         raise BadSampleError(
             f"{location}: nothing to learn from in {len(document)} chunks within {max_length=} and {max_images=}. There is "
@@ -92,42 +102,35 @@ def document_to_sample(
         for start, piece in zip(starts, kept, strict=False)
         if piece.is_supervised
     ]
-    if append_eos and kept[-1] is pieces[-1]:
+    if append_eos and not is_rendered and kept[-1] is pieces[-1]:
         eos = processor.tokenizer.eos_token
         if eos is None:
             raise ValueError(
                 "`append_eos` is set, but the tokenizer has no `eos_token`. Set one, or omit `append_eos`."
             )
-        if max_length is None or len(_token_starts(text + eos, processor)) <= _budget(max_length, processor):
+        if budget is None or len(_token_starts(text + eos, processor)) <= budget:
             supervised.append((len(text), len(text) + len(eos)))
             text += eos
     # After an image or another text, something is always predicted
-    if kept[0].item is None and len(supervised) == 1 and not _is_predicted(text, supervised[0], processor):
+    if (
+        kept[0].item is None
+        and len(supervised) == 1
+        and not _is_predicted(text, supervised[0], processor, adds_special_tokens)
+    ):
         raise BadSampleError(
             f"{location}: nothing to learn from: only the first token of {text!r} is supervised (within {max_length=}), "
             "and nothing comes before it to predict it from. Remove the row, or raise the budget."
         )
     media = [piece.item for piece in kept if piece.item is not None]
+    sample: dict[str, Any] = {"text": text, "supervised": supervised}
+    if not adds_special_tokens:
+        sample["add_special_tokens"] = False
     if media and all(isinstance(item, torch.Tensor) for item in media):
-        return {"text": text, "supervised": supervised, "image_features": media}
-    return {"text": text, "supervised": supervised, "images": [load_media(item, location) for item in media]}
+        return {**sample, "image_features": media}
+    return {**sample, "images": [load_media(item, location) for item in media]}
 
 
-class _Piece(NamedTuple):
-    """A chunk as text, with its marker and its end."""
-
-    text: str
-    supervised_from: int  # in characters; the end of the text if nothing of it is supervised
-    item: Any
-    is_context: bool  # text before the first image, without a prompt: it can be removed
-
-    @property
-    def is_supervised(self) -> bool:
-        """Tell whether any of the text is supervised."""
-        return self.supervised_from < len(self.text)
-
-
-def _make_piece(chunk: Chunk, space: bool, sees_image: bool, processor: FlamingoProcessor) -> _Piece:
+def _make_piece(chunk: Chunk, space: bool, sees_image: bool, processor: FlamingoProcessor) -> Piece:
     marker = "" if chunk.item is None else processor.image_token
     body = chunk.prompt + chunk.text
     body = " " * bool(space and body and not body[0].isspace()) + body
@@ -139,12 +142,12 @@ def _make_piece(chunk: Chunk, space: bool, sees_image: bool, processor: Flamingo
         supervised_from = len((marker + body).removesuffix(chunk.text).rstrip(" "))
     else:
         supervised_from = len(marker)  # the leading space is part of the text
-    return _Piece(text, supervised_from, chunk.item, not sees_image and not chunk.prompt)
+    return Piece(text, supervised_from, chunk.item, not sees_image and not chunk.prompt)
 
 
 def _see_next_image(document: list[Chunk], location: str) -> list[Chunk]:
     """Move each text to the next image. The last text stays with the last image."""
-    if any(chunk.prompt for chunk in document):
+    if any(chunk.prompt or chunk.turns for chunk in document):
         raise ValueError(
             f"{location} has prompts, and `next_image_probability` would move its images away from their questions. It "
             "is for interleaved web pages: leave it at 0 for this dataset."
@@ -157,22 +160,20 @@ def _see_next_image(document: list[Chunk], location: str) -> list[Chunk]:
     return [Chunk(text, item) for text, item in zip(texts, media, strict=True)]
 
 
-def _drop_unsupervised_end(pieces: list[_Piece]) -> list[_Piece]:
+def _drop_unsupervised_end(pieces: list[Piece]) -> list[Piece]:
     """Drop the pieces after the last supervised text: no loss depends on them."""
     learned = [index for index, piece in enumerate(pieces) if piece.is_supervised]
     return pieces[: learned[-1] + 1] if learned else []
 
 
-def _fit(
-    pieces: list[_Piece], processor: FlamingoProcessor, max_length: int | None, max_images: int | None
-) -> list[_Piece]:
+def _fit(pieces: list[Piece], processor: FlamingoProcessor, budget: int | None, max_images: int | None) -> list[Piece]:
     """Return the pieces that fit, see [`document_to_sample`], or `[]` if nothing in them would be supervised."""
-    kept = _drop_unsupervised_end(_whole_pieces(pieces, processor, max_length, max_images))
+    kept = _drop_unsupervised_end(_whole_pieces(pieces, processor, budget, max_images))
     if kept or not pieces:
         return kept
     while pieces[0].is_context:
         pieces = pieces[1:]
-    whole = _whole_pieces(pieces, processor, max_length, max_images)
+    whole = _whole_pieces(pieces, processor, budget, max_images)
     kept = _drop_unsupervised_end(whole)
     if kept:
         return kept
@@ -180,7 +181,7 @@ def _fit(
     if max_images is not None and sum(piece.item is not None for piece in [*whole, long]) > max_images:
         return []
     before = "".join(piece.text for piece in whole)
-    text, budget = before + long.text, _budget(max_length, processor)
+    text = before + long.text
     # In a loop, because a tokenizer may split a shorter text into more tokens
     while len(starts := _token_starts(text, processor)) > budget:
         text = text[: min(len(text) - 1, starts[budget])]
@@ -190,21 +191,23 @@ def _fit(
 
 
 def _whole_pieces(
-    pieces: list[_Piece], processor: FlamingoProcessor, max_length: int | None, max_images: int | None
-) -> list[_Piece]:
+    pieces: list[Piece], processor: FlamingoProcessor, budget: int | None, max_images: int | None
+) -> list[Piece]:
     fits = np.ones(len(pieces), dtype=bool)
     if max_images is not None:
         fits &= np.cumsum([piece.item is not None for piece in pieces]) <= max_images
-    if max_length is not None:
+    if budget is not None:
         starts = _token_starts("".join(piece.text for piece in pieces), processor)
         ends = np.cumsum([len(piece.text) for piece in pieces])
-        fits &= np.searchsorted(starts, ends) <= _budget(max_length, processor)
+        fits &= np.searchsorted(starts, ends) <= budget
     return pieces[: int(fits.sum())]
 
 
-def _is_predicted(text: str, span: tuple[int, int], processor: FlamingoProcessor) -> bool:
+def _is_predicted(text: str, span: tuple[int, int], processor: FlamingoProcessor, add_special_tokens: bool) -> bool:
     """Tell whether a token that starts in `span` comes after another one, as special tokens are before a text."""
-    encoding = processor.tokenizer(text, return_offsets_mapping=True, verbose=False)
+    encoding = processor.tokenizer(
+        text, add_special_tokens=add_special_tokens, return_offsets_mapping=True, verbose=False
+    )
     return any(span[0] <= start < span[1] for start, _ in encoding["offset_mapping"][1:])
 
 
@@ -213,10 +216,6 @@ def _token_starts(text: str, processor: FlamingoProcessor) -> list[int]:
     # verbose: a document that is longer than the language model's context is cut next, so it needs no warning
     encoding = processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     return [start for start, _ in encoding["offset_mapping"]]
-
-
-def _budget(max_length: int, processor: FlamingoProcessor) -> int:
-    return max(0, max_length - processor.tokenizer.num_special_tokens_to_add())
 
 
 def _refuse_special_tokens(document: list[Chunk], processor: FlamingoProcessor, location: str) -> None:

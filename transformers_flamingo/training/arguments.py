@@ -12,6 +12,7 @@ from datasets import Dataset, IterableDataset
 from huggingface_hub.dataclasses import type_validator
 from transformers import TrainingArguments
 
+from ..chat_templates_flamingo import CHAT_TEMPLATES
 from ..configuration_flamingo import FlamingoConfig
 from ..data import FORMATS, Chunk, Reader, document_to_sample
 from ..processing_flamingo import FlamingoProcessor
@@ -53,6 +54,10 @@ class ModelArguments:
         lora_rank (`int`, *optional*): Rank of LoRA adapters that are trained on the language model ([`lora_config`]).
         lora_alpha (`int`, *optional*): Scale of the adapters. Defaults to twice the rank.
         quantization (`str`, *optional*): Keep the frozen language model in `"4bit"` or `"8bit"` (bitsandbytes).
+        chat_template (`str`, *optional*):
+            The chat template that conversations are trained and saved with: `"text"`, the language model's own, or
+            `"few_shot"`, Flamingo's ([`FlamingoProcessor`]). By default that of `model`, or the language model's if its
+            tokenizer has one.
 
     Raises:
         ValueError: the arguments contradict each other.
@@ -81,6 +86,9 @@ class ModelArguments:
     )
     quantization: Literal["4bit", "8bit"] | None = field(
         default=None, metadata={"help": "Keep the frozen language model in 4 or 8 bits (bitsandbytes)."}
+    )
+    chat_template: Literal["text", "few_shot"] | None = field(
+        default=None, metadata={"help": "Chat template of the language model, or that of few-shot prompts."}
     )
 
     def __post_init__(self):
@@ -111,6 +119,10 @@ class ModelArguments:
             (
                 self.quantization not in (None, "4bit", "8bit"),
                 f"`quantization` is {self.quantization!r}. It can be '4bit' or '8bit'.",
+            ),
+            (
+                self.chat_template not in (None, *CHAT_TEMPLATES),
+                f"`chat_template` is {self.chat_template!r}. It can be 'text', the language model's own, or 'few_shot'.",
             ),
             (
                 self.quantization is not None and (self.train_text or self.text_from_scratch),

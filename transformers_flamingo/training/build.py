@@ -62,11 +62,15 @@ def build_processor(arguments: ModelArguments) -> FlamingoProcessor:
     Raises:
         ValueError, OSError: a model or a backbone cannot be used.
     """
+    template = {} if arguments.chat_template is None else {"chat_template": arguments.chat_template}
     if arguments.model is not None:
         _check_saved(arguments.model)
-        return AutoProcessor.from_pretrained(arguments.model)
+        processor = AutoProcessor.from_pretrained(arguments.model)
+        if template:
+            processor.set_chat_template(arguments.chat_template)
+        return processor
     vision, text = find_backbone(arguments.vision, "vision"), find_backbone(arguments.text, "text")
-    return FlamingoProcessor.from_vision_text_pretrained(vision, text)
+    return FlamingoProcessor.from_vision_text_pretrained(vision, text, **template)
 
 
 def read_text_config(arguments: ModelArguments) -> PreTrainedConfig:
@@ -126,7 +130,7 @@ def _load_saved(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoProce
 
 def _join_backbones(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoProcessor]:
     vision, text = find_backbone(arguments.vision, "vision"), find_backbone(arguments.text, "text")
-    processor = FlamingoProcessor.from_vision_text_pretrained(vision, text)
+    processor = build_processor(arguments)
     options = {
         "image_token_id": processor.image_token_id,
         "end_of_chunk_token_id": processor.end_of_chunk_token_id,

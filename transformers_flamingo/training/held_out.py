@@ -26,11 +26,13 @@ class EvalPrompt(NamedTuple):
         prompt (`str`): The text before the last part that is supervised in training, including markers.
         images (`list`): One image per marker in the prompt; videos are lists of frames.
         reference (`str`): The continuation, such as a caption or an answer.
+        add_special_tokens (`bool`, *optional*, defaults to `True`): Whether the tokenizer adds its own to the prompt.
     """
 
     prompt: str
     images: list[Any]
     reference: str
+    add_special_tokens: bool = True
 
 
 class GenerationEvalDataset(torch.utils.data.Dataset):
@@ -109,8 +111,10 @@ class GenerationEvalDataset(torch.utils.data.Dataset):
         sample = self[index]
         start, end = sample["supervised"][-1]
         prompt = sample["text"][:start]
-        reference = sample["text"][start:end].removesuffix(self.processor.end_of_chunk_token).strip()
-        return EvalPrompt(prompt, sample["images"], reference)
+        reference = sample["text"][start:end]
+        for token in (self.processor.end_of_chunk_token, self.processor.end_of_turn_token):
+            reference = reference.removesuffix(token or "")
+        return EvalPrompt(prompt, sample["images"], reference.strip(), sample.get("add_special_tokens", True))
 
 
 def refuse_stream(source: DataSource) -> None:

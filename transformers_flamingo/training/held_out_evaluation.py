@@ -71,6 +71,7 @@ class GenerationEvalMixin:
                 text=[p.prompt for p in prompts],
                 padding=True,
                 padding_side="left",
+                add_special_tokens=prompts[0].add_special_tokens,
                 return_tensors="pt",
             ).to(self.args.device)
             with self.compute_loss_context_manager():

@@ -187,9 +187,11 @@ class SourceCheck:
         if self.source.max_length is None and self.source.max_images is None:
             self.longest = max(self.longest, length)
             return
-        text = self._make_sample(self._whole_source, without_media(document), location)["text"]
-        self.truncated += text != sample["text"]
-        self.longest = max(self.longest, len(self.processor.tokenizer(text, verbose=False)["input_ids"]))
+        whole = self._make_sample(self._whole_source, without_media(document), location)
+        self.truncated += whole["text"] != sample["text"]
+        add_special_tokens = whole.get("add_special_tokens", True)
+        encoded = self.processor.tokenizer(whole["text"], add_special_tokens=add_special_tokens, verbose=False)
+        self.longest = max(self.longest, len(encoded["input_ids"]))
 
     def _count_repetitions(self, document: list[Chunk], sample: dict[str, Any], location: str) -> None:
         images = [_digest(item) for item in sample["images"]]

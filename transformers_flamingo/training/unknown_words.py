@@ -59,7 +59,12 @@ class UnknownWords:
         positions = [] if self._id is None else (labels == self._id).nonzero().flatten().tolist()
         if not positions and not self._drops:
             return
-        offsets = self.processor.tokenizer(text, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+        offsets = self.processor.tokenizer(
+            text,
+            add_special_tokens=sample.get("add_special_tokens", True),
+            return_offsets_mapping=True,
+            verbose=False,
+        )["offset_mapping"]
         unknown = [offsets[position + 1] for position in positions]
         unknown = [
             (start, end) for start, end in unknown if not (self._has_other_meaning and text[start:end] == self.token)

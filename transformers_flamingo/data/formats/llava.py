@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..columns import parse_record, require_list, row_location
+from ..conversations import messages_to_document
 from ..documents import Chunk
 from ..errors import BadSampleError
 from ..reader import Reader
-from .messages import messages_to_document
 
 
 _ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
@@ -25,11 +25,14 @@ class Llava(Reader):
         conversations   [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cat."}, ...]
 
     Each `<image>` in the value of a human marks one image. The line break around it is removed, because Flamingo's marker
-    needs none. The messages from `gpt` are supervised.
+    needs none. The messages from `gpt` are supervised. The chat template of the processor renders the text.
 
     Args:
         media_root (`str`, *optional*): Folder of the images, by default that of the file with the row.
+        images_first (`bool`, *optional*): As in [`Messages`].
     """
+
+    images_first: bool | None = None
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = parse_record(row)
@@ -59,4 +62,4 @@ class Llava(Reader):
                 f"{row_location(row)}: {count} `<image>` in 'conversations' and {len(images)} images in 'image', so it is "
                 "unknown which marker an image belongs to. Fix the row, or remove it."
             )
-        return messages_to_document(messages, row_location(row))
+        return messages_to_document(messages, row_location(row), images_first=self.images_first)

@@ -1,54 +1,14 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Conversations in the message format of TRL and of chat templates."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..columns import parse_record, require_list, row_location
+from ..conversations import messages_to_document
 from ..documents import Chunk
 from ..errors import BadSampleError
 from ..reader import Reader
-
-
-def messages_to_document(messages: list[tuple[str, list[Any]]], location: str) -> list[Chunk]:
-    """
-    Turn messages into a document.
-
-    The messages of the assistant are supervised, and everything else is not. The text is that of the processor's chat
-    template, so that a model is asked as it was trained. Anything after the last answer is dropped.
-
-    Args:
-        messages (`list[tuple[str, list]]`): Pairs of a role and the parts of a message, each a string, or an image or
-            video as in [`Chunk`].
-        location (`str`): File and row, for error messages.
-
-    Raises:
-        BadSampleError: a message of the assistant is empty, or has anything but text.
-    """
-    document, chunk = [], Chunk("")
-    last = ""  # last part of the previous message, "" after an answer
-    for role, parts in messages:
-        if role == "assistant":
-            answer = "".join(part for part in parts if isinstance(part, str))
-            if not all(isinstance(part, str) for part in parts) or not answer.strip():
-                raise BadSampleError(
-                    f"{location}: a message of the assistant is {parts!r} instead of a text. Fix the row, or remove it."
-                )
-            gap = " " * (isinstance(last, str) and last != "" and not last[-1].isspace() and not answer[0].isspace())
-            document.append(replace(chunk, text=gap + answer))
-            chunk, last = Chunk(""), ""
-            continue
-        if last != "" and not (isinstance(last, str) and last[-1].isspace()):
-            parts = ["\n", *parts]
-        for part in parts:
-            if isinstance(part, str):
-                chunk = replace(chunk, prompt=chunk.prompt + part)
-            else:
-                if chunk.item is not None or chunk.prompt:
-                    document.append(chunk)
-                chunk = Chunk("", part)
-            last = part
-    return document
 
 
 @dataclass(frozen=True)
@@ -61,8 +21,14 @@ class Messages(Reader):
         images     [image, ...], embedded or paths, for the parts of type image in their order; or `image`, a single one
 
     `content` may be a string. If no message marks an image, the images come before the first message of the user, as in
-    TRL. The messages of the assistant are supervised.
+    TRL. The messages of the assistant are supervised. The chat template of the processor renders the text.
+
+    Args:
+        images_first (`bool`, *optional*): Whether the images of a message of the user come before its texts. By default those of
+            messages that begin with a text, as in [`~FlamingoProcessor.apply_chat_template`].
     """
+
+    images_first: bool | None = None
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = parse_record(row)
@@ -91,7 +57,7 @@ class Messages(Reader):
             )
         rest = iter(images)
         filled = [(role, [next(rest) if part is None else part for part in parts]) for role, parts in messages]
-        return messages_to_document(filled, row_location(row))
+        return messages_to_document(filled, row_location(row), images_first=self.images_first)
 
     @staticmethod
     def _parts(message: dict[str, Any], row: dict[str, Any]) -> list[str | None]:
