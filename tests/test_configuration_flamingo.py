@@ -18,8 +18,8 @@ from transformers import (
     CLIPVisionConfig,
     Gemma3Config,
     GPT2Config,
-    MobileNetV2Config,
     SiglipConfig,
+    TimmWrapperConfig,
 )
 
 from transformers_flamingo import FlamingoConfig
@@ -190,7 +190,7 @@ def test_zero_layers_and_frames_are_possible():
 
 
 def test_a_vision_config_without_hidden_size_asks_for_it():
-    vision = MobileNetV2Config()
+    vision = TimmWrapperConfig()
     with pytest.raises(StrictDataclassClassValidationError, match="Set `vision_hidden_size`"):
         FlamingoConfig(vision_config=vision, text_config=tiny_text_config())
     assert FlamingoConfig(vision_config=vision, text_config=tiny_text_config(), vision_hidden_size=7)

@@ -9,25 +9,28 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import (
     ConvNextConfig,
     EfficientNetConfig,
+    MobileNetV1Config,
     MobileNetV2Config,
     MobileViTConfig,
+    MobileViTV2Config,
     RegNetConfig,
     ResNetConfig,
+    SamVisionConfig,
+    TimmWrapperConfig,
 )
 
 from transformers_flamingo import FlamingoConfig, FlamingoModel
 
 
-# name -> configuration, width, fields that the configuration does not tell
+# name -> configuration, width
 ENCODERS = {
     "resnet": (
         ResNetConfig(
             embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", downsample_in_first_stage=True
         ),
         16,
-        {},
     ),
-    "convnext": (ConvNextConfig(patch_size=2, num_stages=2, hidden_sizes=[8, 12], depths=[1, 1]), 12, {}),
+    "convnext": (ConvNextConfig(patch_size=2, num_stages=2, hidden_sizes=[8, 12], depths=[1, 1]), 12),
     "efficientnet": (
         EfficientNetConfig(
             image_size=8,
@@ -42,23 +45,21 @@ ENCODERS = {
             expand_ratios=[1, 2],
         ),
         128,
-        {},
     ),
     "mobilenet_v2": (
         MobileNetV2Config(image_size=8, depth_multiplier=0.05, finegrained_output=False),
         64,
-        {"vision_hidden_size": 64},
     ),
 }
 
 
 def make_model(name: str, **kwargs) -> FlamingoModel:
     """Build a tiny model with an encoder of `ENCODERS`."""
-    vision, _, fields = ENCODERS[name]
+    vision, _ = ENCODERS[name]
     others = {key: getattr(tiny_config(), key) for key in ("image_token_id", "end_of_chunk_token_id")}
     sizes = {"resampler_num_layers": 1, "resampler_num_latents": 3, "resampler_num_heads": 2, "resampler_head_dim": 8}
     config = FlamingoConfig.from_vision_text_configs(
-        vision, tiny_text_config(), **{**others, **sizes, **fields, "cross_attention_num_heads": 2, **kwargs}
+        vision, tiny_text_config(), **{**others, **sizes, "cross_attention_num_heads": 2, **kwargs}
     )
     torch.manual_seed(0)
     model = open_gates(FlamingoModel(config))
@@ -129,13 +130,20 @@ def test_the_width_of_a_map_comes_from_the_configuration_of_its_encoder():
         (ConvNextConfig(), 768),
         (MobileViTConfig(), 640),
         (EfficientNetConfig(), 2560),
+        (MobileNetV1Config(), 1024),
+        (MobileNetV2Config(), 1280),
+        (MobileNetV2Config(depth_multiplier=0.35), 1280),
+        (MobileNetV2Config(depth_multiplier=1.4), 1792),
+        (MobileViTV2Config(width_multiplier=2.0), 1024),
+        (SamVisionConfig(), 256),
     ):
         assert FlamingoConfig(vision_config=vision, text_config=text).vision_hidden_size == width
-    with pytest.raises(StrictDataclassClassValidationError, match=r"MobileNetV2Config .*the second of a map"):
-        FlamingoConfig(vision_config=MobileNetV2Config(), text_config=text)
+    with pytest.raises(StrictDataclassClassValidationError, match=r"TimmWrapperConfig .*the second of a map"):
+        FlamingoConfig(vision_config=TimmWrapperConfig(), text_config=text)
 
 
-def test_features_of_another_width_are_an_error_that_shows_the_shape():
-    model = make_model("mobilenet_v2", vision_hidden_size=32)
-    with pytest.raises(ValueError, match=r"shape \(1, 64, 1, 1\) for 1 images.*`vision_hidden_size` = 32"):
-        model.get_image_features(random_images(1, 1))
+def test_features_of_another_width_are_an_error_when_the_model_is_built():
+    with pytest.raises(
+        ValueError, match=r"shape \(2, 64, 1, 1\) for 2 images.*Build the model with `vision_hidden_size=64`"
+    ):
+        make_model("mobilenet_v2", vision_hidden_size=32)

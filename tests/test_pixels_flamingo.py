@@ -18,6 +18,7 @@ from processors import (
 )
 from transformers import SiglipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 
 from transformers_flamingo import images_flamingo
 from transformers_flamingo.pixels_flamingo import check_image_settings
@@ -27,6 +28,15 @@ from transformers_flamingo.processing_flamingo import FlamingoProcessor
 @pytest.fixture
 def processor() -> FlamingoProcessor:
     return shared_processor()
+
+
+def test_an_image_processor_that_pads_is_refused():
+    image_processor = PixtralImageProcessorPil(size={"longest_edge": 16}, patch_size={"height": 4, "width": 4})
+    processor = FlamingoProcessor(image_processor, make_tokenizer())
+    wide, tall = PIL.Image.new("RGB", (32, 16)), PIL.Image.new("RGB", (16, 32))
+    assert processor(images=[[wide], [wide]], return_tensors="pt")["pixel_values"].shape == (2, 1, 3, 8, 16)
+    with pytest.raises(ValueError, match="padded images of different sizes to 16 x 16, as its `image_sizes` says"):
+        processor(images=[[wide], [tall]], return_tensors="pt")
 
 
 def test_image_kwargs_reach_the_image_processor(processor):

@@ -194,10 +194,11 @@ def find_patch_grid(
         rows, columns = image_size[0] // patch_height, image_size[1] // patch_width
         if 0 < rows * columns <= num_tokens:
             return rows, columns
-        # Hierarchical encoders, such as Swin, merge patches: the same factor in both directions
-        factor = math.isqrt(rows * columns // num_tokens)
-        if factor > 0 and (rows // factor) * (columns // factor) == num_tokens:
-            return rows // factor, columns // factor
+        # Hierarchical encoders, such as Swin, halve the rows and columns in each stage, and round down or up
+        for factor in (2**stage for stage in range(1, 7)):
+            for grid in ((rows // factor, columns // factor), (-(-rows // factor), -(-columns // factor))):
+                if math.prod(grid) == num_tokens:
+                    return grid
     side = math.isqrt(num_tokens)
     return (side, side) if side * side == num_tokens else None
 
@@ -220,8 +221,13 @@ def patch_grids(
     if image_size is None:
         image_size = getattr(vision_config, "image_size", None)
         image_size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    grid = find_patch_grid(features.shape[3], image_size, getattr(vision_config, "patch_size", None), map_size)
-    if grid is None:
+    backbone = getattr(vision_config, "backbone_config", None)
+    patch_size = getattr(vision_config, "patch_stride", None) or getattr(vision_config, "patch_size", None)
+    patch_size = patch_size or getattr(backbone, "patch_size", None)
+    num_tokens = features.shape[3]
+    grid = find_patch_grid(num_tokens, image_size, patch_size, map_size)
+    # The tokens of YOLOS that are no patches come after them
+    if grid is None or (getattr(vision_config, "model_type", None) == "yolos" and math.prod(grid) != num_tokens):
         return None
     return torch.tensor((features.shape[2], *grid), device=features.device).expand(*features.shape[:2], 3)
 

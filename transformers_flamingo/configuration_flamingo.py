@@ -7,7 +7,7 @@ The file travels with a checkpoint as remote code: it stays flat and imports not
 import copy
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any, ClassVar, Literal
 
@@ -40,11 +40,55 @@ _STOCK_KEYWORDS = frozenset(
 
 # Fields of a vision encoder's configuration with the width of its features, or with those of its stages, of which the last
 # counts. `neck_hidden_sizes` (MobileViT) comes before `hidden_sizes`, which there are those inside the blocks.
-_WIDTHS = ("hidden_size", "neck_hidden_sizes", "hidden_sizes", "hidden_dim")
+_WIDTHS = ("hidden_size", "neck_hidden_sizes", "hidden_sizes", "hidden_dim", "embed_dims", "d_model")
+# Fields that only a configuration of stages has, each with features of a width and a resolution of its own.
+_STAGES = ("depths", "hidden_sizes", "embed_dims", "embed_dim_per_stage", "blocks_per_stage")
 
 
-def _find_width(vision_config: PreTrainedConfig | None) -> int | None:
-    """Find the width of the features of a vision encoder in its configuration."""
+def _make_divisible(value: float, divisor: int, minimum: int) -> int:
+    """Round a number of channels as the MobileNets do: to a multiple, but not down by more than a tenth."""
+    rounded = max(minimum, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def _width_of_mobilenet_v2(config: PreTrainedConfig) -> int:
+    if config.finegrained_output and config.depth_multiplier < 1:
+        return 1280
+    return _make_divisible(round(1280 * config.depth_multiplier), config.depth_divisible_by, config.min_depth)
+
+
+# Encoders whose configuration does not name the width of their output, or names another one.
+_WIDTH_BY_TYPE: dict[str, Callable[[PreTrainedConfig], int]] = {
+    "cvt": lambda config: config.embed_dim[-1],
+    "depth_pro": lambda config: config.image_model_config.hidden_size,
+    "focalnet": lambda config: config.embed_dim * 2 ** (len(config.depths) - 1),
+    "mobilenet_v1": lambda config: max(int(1024 * config.depth_multiplier), config.min_depth),
+    "mobilenet_v2": _width_of_mobilenet_v2,
+    "mobilevitv2": lambda config: _make_divisible(512 * config.width_multiplier, 8, 8),
+    "sam2_hiera_det_model": lambda config: config.embed_dim_per_stage[-1],
+    "sam2_vision_model": lambda config: config.backbone_config.embed_dim_per_stage[-1],
+    "sam3_vision_model": lambda config: config.backbone_config.hidden_size,
+    "sam_hq_vision_model": lambda config: config.output_channels,
+    "sam_vision_model": lambda config: config.output_channels,
+    "swin2sr": lambda config: config.embed_dim,
+}
+
+
+def as_layer_list(vision_feature_layer: int | Iterable[int] | None) -> list[int] | None:
+    """Return the layers that `vision_feature_layer` names, one or several."""
+    if vision_feature_layer is None:
+        return None
+    return [vision_feature_layer] if isinstance(vision_feature_layer, int) else list(vision_feature_layer)
+
+
+def find_width(vision_config: PreTrainedConfig | None, layers: list[int] | None) -> int | None:
+    """Find the width of the features of a vision encoder, or of its `layers` together, in its configuration."""
+    if layers is not None:
+        width = getattr(vision_config, "hidden_size", None)
+        has_one_width = isinstance(width, int) and not any(hasattr(vision_config, name) for name in _STAGES)
+        return width * len(layers) if has_one_width and layers else None
+    if (find := _WIDTH_BY_TYPE.get(getattr(vision_config, "model_type", None))) is not None:
+        return find(vision_config)
     for name in _WIDTHS:
         width = getattr(vision_config, name, None)
         if width:
@@ -87,14 +131,15 @@ class FlamingoConfig(PreTrainedConfig):
     Args:
         vision_config (`PreTrainedConfig` or `dict`, *optional*):
             Configuration of any vision encoder that `AutoModel` knows and that returns a sequence of features (CLIP,
-            SigLIP, DINOv2, ViT, ...) or a map of them (ResNet, ConvNeXt, EfficientNet, ...). A two-tower configuration (`CLIPConfig`) gives its vision tower. Defaults to
-            a CLIP vision tower, or to no vision encoder at all if `vision_hidden_size` is set: the model then takes
-            features instead of pixels.
+            SigLIP, DINOv2, ViT, ...) or a map of them (ResNet, ConvNeXt, EfficientNet, ...); `docs/vision-encoders.md` lists
+            them. A two-tower configuration (`CLIPConfig`) gives its vision tower. Defaults to a CLIP vision tower, or to no
+            vision encoder at all if `vision_hidden_size` is set: the model then takes features instead of pixels.
         text_config (`PreTrainedConfig` or `dict`, *optional*):
             Configuration of any causal language model. Defaults to GPT-2.
         vision_hidden_size (`int`, *optional*):
-            Width `Dv` of the vision features, which are channels in a map. Taken from `vision_config` if that names it, and
-            needed otherwise (MobileNet, timm's models, ...).
+            Width `Dv` of the vision features, which are channels in a map. Taken from `vision_config` if that tells it, and
+            needed otherwise: for timm's models, and for a `vision_feature_layer` of an encoder of stages.
+            [`FlamingoModel.from_vision_text_pretrained`] finds it in either case.
         cross_attention_every_n_layers (`int`, *optional*, defaults to 1):
             Interval in decoder layers. A gated cross-attention block comes before decoder layer `i` (from 0) if
             `(i + 1) % cross_attention_every_n_layers == 0`, as in OpenFlamingo. Paper: 1 for 3B, 4 for 9B, 7 for 80B.
@@ -140,8 +185,14 @@ class FlamingoConfig(PreTrainedConfig):
         resampler_feature_positions (`int`, *optional*, defaults to 0):
             Number of positions for which the resampler has a mean of the vision features, which it takes away. 0 means that
             features stay as they are. Set by [`FlamingoModel.calibrate_features`].
+        vision_feature_layer (`int` or `list[int]`, *optional*):
+            Layer of the vision encoder whose hidden states are the features, as in Llava: -1 is the last layer, -2 the one
+            before it, and 0 the embeddings. Several are concatenated along the channels, so that the resampler and `Dv` are
+            as many times as wide. By default the features are the `last_hidden_state` of the encoder, which differs from
+            layer -1 where a layer norm follows the last layer (SigLIP, DINOv2, ViT).
         vision_feature_select_strategy (`"default"` or `"full"`, *optional*, defaults to `"default"`):
-            `"default"` keeps the patch tokens of the vision encoder, `"full"` its class and register tokens too.
+            `"default"` keeps the patch tokens of the vision encoder, `"full"` its class and register tokens too. An encoder of
+            which nothing tells the patches takes `"full"` only.
         image_token_id (`int`, *optional*): Id of `<image>`, which marks one image or one video in the text.
         end_of_chunk_token_id (`int`, *optional*):
             Id of `<|endofchunk|>` (the paper's `<EOC>`), at which generation stops by default. If neither this nor
@@ -207,6 +258,7 @@ class FlamingoConfig(PreTrainedConfig):
     resampler_activation: str = "gelu"
     resampler_num_frames: int = 8
     resampler_feature_positions: int = 0
+    vision_feature_layer: int | list[int] | tuple[int, ...] | None = None
     vision_feature_select_strategy: Literal["default", "full"] = "default"
     image_token_id: int | None = None
     end_of_chunk_token_id: int | None = None
@@ -250,7 +302,7 @@ class FlamingoConfig(PreTrainedConfig):
         if getattr(self.vision_config, "vision_config", None) is not None:
             self.vision_config = self.vision_config.vision_config
         if self.vision_hidden_size is None:
-            self.vision_hidden_size = _find_width(self.vision_config)
+            self.vision_hidden_size = find_width(self.vision_config, self.vision_feature_layers)
         if self.image_token_id is None and self.end_of_chunk_token_id is None:
             # In the order in which the processor adds the two tokens. In a copy, because the caller's config may be that of
             # a model.
@@ -337,12 +389,33 @@ class FlamingoConfig(PreTrainedConfig):
         self.text_config.tie_word_embeddings = value
 
     @property
+    def vision_feature_layers(self) -> list[int] | None:
+        """Return the layers of the vision encoder whose hidden states are the features; `None` stands for its output."""
+        return as_layer_list(self.vision_feature_layer)
+
+    @property
     def cross_attention_layer_indices(self) -> list[int]:
         """Return the indices, from 0, of the decoder layers with a gated cross-attention block before them, in order."""
         if self.cross_attention_layers is not None:
             return sorted(self.cross_attention_layers)
         n = self.cross_attention_every_n_layers
         return [i for i in range(self.text_config.num_hidden_layers) if (i + 1) % n == 0]
+
+    def validate_vision_feature_layer(self):
+        """Check that the layers of the vision encoder are some, each at most once, and that there is an encoder."""
+        layers = self.vision_feature_layers
+        if layers is None:
+            return
+        if not layers or len(set(layers)) != len(layers):
+            raise ValueError(
+                f"`vision_feature_layer` is {self.vision_feature_layer}. It must be the number of a layer, or a list of at "
+                "least one, each of them once."
+            )
+        if self.vision_config is None:
+            raise ValueError(
+                f"`vision_feature_layer` is {self.vision_feature_layer}, but there is no vision encoder (`vision_config` is "
+                "None): features are taken as they are given. Omit it, and choose the layers where you compute them."
+            )
 
     def validate_sizes(self):
         """Check that sizes are positive. The numbers of optional parts may be 0."""
@@ -395,17 +468,29 @@ class FlamingoConfig(PreTrainedConfig):
 
     def validate_vision_hidden_size(self):
         """Check that the width of the vision features is known and is that of the vision encoder."""
+        layers = self.vision_feature_layers
         if self.vision_hidden_size is None:
+            name = type(self.vision_config).__name__
+            if layers is None:
+                unknown, wanted = f"{name} has none of {', '.join(_WIDTHS)}", "its `last_hidden_state`"
+            else:
+                unknown, wanted = (
+                    f"{name} does not tell that of `vision_feature_layer` {layers}",
+                    "these hidden states",
+                )
             raise ValueError(
-                f"The width of the vision features is unknown: {type(self.vision_config).__name__} has none of "
-                f"{', '.join(_WIDTHS)}. Set `vision_hidden_size` to the width of its `last_hidden_state`: the last dimension "
-                "of a sequence (images, tokens, width), the second of a map (images, width, height, width of the map)."
+                f"The width of the vision features is unknown: {unknown}. Set `vision_hidden_size` to the width of {wanted}: "
+                "the last dimension of a sequence (images, tokens, width), the second of a map (images, width, height, width "
+                "of the map). `FlamingoModel.from_vision_text_pretrained` finds it in the encoder itself."
             )
-        encoder_size = getattr(self.vision_config, "hidden_size", None)
-        if encoder_size is not None and encoder_size != self.vision_hidden_size:
+        # The rest is checked with the encoder, when the model is built
+        known = None
+        if layers is not None or isinstance(getattr(self.vision_config, "hidden_size", None), int):
+            known = find_width(self.vision_config, layers)
+        if known is not None and known != self.vision_hidden_size:
             raise ValueError(
                 f"`vision_hidden_size` is {self.vision_hidden_size}, but the vision encoder's features have width "
-                f"{encoder_size}. Omit `vision_hidden_size`, because this vision encoder's configuration names it."
+                f"{known}. Omit `vision_hidden_size`, because this vision encoder's configuration names it."
             )
 
     def validate_token_ids(self):

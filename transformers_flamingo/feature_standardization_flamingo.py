@@ -235,7 +235,10 @@ class FlamingoFeatureStandardizationMixin:
         if batch.get("pixel_values") is not None:
             if mask is not None and not mask.any():
                 return None
-            features, mask, _ = self._encode_images(batch["pixel_values"].to(device), mask)
+            # As in `forward`
+            names = ("interpolate_pos_encoding",)
+            kwargs = {name: batch[name] for name in names if batch.get(name) is not None}
+            features, mask, _ = self._encode_images(batch["pixel_values"].to(device), mask, **kwargs)
         elif given is not None:
             features = given.get("last_hidden_state")
             if features is None:

@@ -13,13 +13,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 
 from .attention_maps_flamingo import patch_grids
 from .checks_flamingo import check_finite, check_mask, check_tensors
+from .vision_encoders_flamingo import (
+    check_position_interpolation,
+    find_map_size,
+    name_hidden_states,
+    select_features,
+    split_packed_images,
+)
 
 
 # Maximum number of images or frames per forward pass of a frozen vision encoder.
@@ -56,23 +62,6 @@ class FlamingoImageFeatures(BaseModelOutputWithPooling):
             image_attention_mask=fn(self.image_attention_mask),
             resampler_attentions=None if attentions is None else tuple(fn(weights) for weights in attentions),
             patch_grid=None if grid is None else fn(grid),
-        )
-
-
-def check_vision_model(vision_model: PreTrainedModel | None) -> None:
-    """
-    Check that a vision encoder sees whole images.
-
-    Raises:
-        ValueError: it masks patches at random, as ViT-MAE does.
-    """
-    mask_ratio = getattr(getattr(vision_model, "config", None), "mask_ratio", None)
-    # Hiera's configuration always has the ratio, and it masks nothing unless it is being pretrained
-    if mask_ratio and all(getattr(module, "is_mae", True) for module in vision_model.modules()):
-        raise ValueError(
-            f"The vision encoder is a {vision_model.config.model_type} with `mask_ratio={mask_ratio}`: it masks that share "
-            "of each image at random and shuffles the rest, so the same image would never give the same features. Use the "
-            "encoder without masking that has the same weights, such as `ViTModel.from_pretrained` for a ViT-MAE checkpoint."
         )
 
 
@@ -159,6 +148,7 @@ class FlamingoImageFeaturesMixin:
         self,
         pixel_values: torch.FloatTensor,
         frame_attention_mask: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool | None = None,
         output_cross_attentions: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> FlamingoImageFeatures:
@@ -173,6 +163,8 @@ class FlamingoImageFeaturesMixin:
                 The pixels.
             frame_attention_mask (`torch.Tensor` of shape `(B, N)` or `(B, N, F)`, *optional*):
                 1 where there is a real image or frame, 0 at padding, which is not encoded. By default all are real.
+            interpolate_pos_encoding (`bool`, *optional*):
+                Whether the vision encoder interpolates its position embeddings, for images of another size than its own.
             output_cross_attentions (`bool`, *optional*):
                 Whether to return where the latents looked, `resampler_attentions` and `patch_grid`. The default is
                 `output_attentions`.
@@ -182,14 +174,16 @@ class FlamingoImageFeaturesMixin:
             [`FlamingoImageFeatures`]: the latents are its `pooler_output` `(B, N, L, Dv)`.
 
         Raises:
-            ValueError: there is no vision encoder, or a shape is wrong.
+            ValueError: there is no vision encoder, a shape is wrong, or the encoder cannot interpolate.
         """
+        if interpolate_pos_encoding is not None:
+            kwargs["interpolate_pos_encoding"] = interpolate_pos_encoding
         features, frame_mask, outputs = self._encode_images(pixel_values, frame_attention_mask, **kwargs)
         output_cross_attentions = self._outputs_cross_attentions(output_cross_attentions, kwargs)
         result = self._resample(features, frame_mask, output_cross_attentions)
         if output_cross_attentions:
-            map_size = outputs["last_hidden_state"].shape[2:] if outputs["last_hidden_state"].ndim == 4 else ()
-            result.patch_grid = patch_grids(features, self.config.vision_config, pixel_values.shape[-2:], map_size)
+            size = pixel_values.shape[-2:]
+            result.patch_grid = patch_grids(features, self.config.vision_config, size, outputs["map_size"])
         result.last_hidden_state = features if pixel_values.ndim == 6 else features.squeeze(2)
         result.hidden_states, result.attentions = outputs["hidden_states"], outputs["attentions"]
         return result
@@ -209,6 +203,7 @@ class FlamingoImageFeaturesMixin:
                 "precomputed features instead: `mm_encoder_outputs={'image': {'last_hidden_state': "
                 "features}}` with features of shape (B, N, P, Dv), or (B, N, F, P, Dv) for video."
             )
+        check_position_interpolation(self.vision_model, kwargs.get("interpolate_pos_encoding"))
         check_tensors(pixel_values=pixel_values, frame_attention_mask=frame_attention_mask)
         if pixel_values.ndim not in (5, 6):
             raise ValueError(
@@ -235,62 +230,50 @@ class FlamingoImageFeaturesMixin:
             )
         check_finite(flat, "pixel_values", "real image or frame")
         outputs = self._encode(flat, **kwargs)
-        features = self._select_features(outputs["last_hidden_state"], flat.shape[-2:])
+        features = outputs["last_hidden_state"]
         if is_real is not None and len(features) != len(is_real):
             padded = features.new_zeros(len(is_real), *features.shape[1:])
             features = padded.index_put((is_real.nonzero().squeeze(-1),), features)
         return features.unflatten(0, frames.shape[:3]), frame_mask, outputs
 
     def _encode(self, frames: torch.Tensor, **kwargs) -> dict[str, Any]:
-        """Run the vision encoder on frames `(E, C, H, W)`: its outputs by name."""
+        """
+        Run the vision encoder on frames `(E, C, H, W)`.
+
+        Returns:
+            Its features `(E, P, Dv)` as `last_hidden_state`, its `hidden_states` and `attentions`, if they are asked for, and
+            as `map_size` height and width of the features, if they are a map.
+        """
         needs_gradient = torch.is_grad_enabled() and (
             frames.requires_grad or any(p.requires_grad for p in self.vision_model.parameters())
         )
         # Without gradients only the features are kept, so in chunks the memory for the rest does not grow with the frames.
         is_whole = needs_gradient or torch.compiler.is_compiling()
+        keeps_states = kwargs.get("output_hidden_states", False)
+        if self.config.vision_feature_layer is not None and not keeps_states:
+            kwargs["output_hidden_states"] = name_hidden_states(self.vision_model, self.config.vision_feature_layers)
+        results: dict[str, list] = {"last_hidden_state": [], "hidden_states": [], "attentions": []}
         with torch.set_grad_enabled(needs_gradient):
-            chunks = [
-                self.vision_model(pixel_values=chunk.to(self.vision_model.dtype), return_dict=True, **kwargs)
-                for chunk in ([frames] if is_whole else frames.split(ENCODER_CHUNK_SIZE))
-            ]
+            for chunk in [frames] if is_whole else frames.split(ENCODER_CHUNK_SIZE):
+                outputs = self.vision_model(pixel_values=chunk.to(self.vision_model.dtype), return_dict=True, **kwargs)
+                results["last_hidden_state"].append(
+                    select_features(self.vision_model, outputs, self.config, len(chunk), tuple(chunk.shape[-2:]))
+                )
+                states = outputs.get("hidden_states") if keeps_states else None
+                if states is not None:
+                    states = tuple(split_packed_images(self.vision_model, state, len(chunk)) for state in states)
+                results["hidden_states"].append(states)
+                results["attentions"].append(outputs.get("attentions"))
+        map_size = find_map_size(self.vision_model, outputs, self.config)
 
-        def joined(name: str) -> torch.Tensor | tuple[torch.Tensor, ...] | None:
-            parts = [getattr(outputs, name, None) for outputs in chunks]
+        def joined(parts: list) -> torch.Tensor | tuple[torch.Tensor, ...] | None:
             if len(parts) == 1 or parts[0] is None:
                 return parts[0]
             if isinstance(parts[0], tuple):
                 return tuple(torch.cat(layer) for layer in zip(*parts, strict=True))
             return torch.cat(parts)
 
-        return {name: joined(name) for name in ("last_hidden_state", "hidden_states", "attentions")}
-
-    def _select_features(self, features: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
-        """
-        Select the tokens of the vision encoder that `vision_feature_select_strategy` asks for: `(E, P, Dv)`. A map
-        `(E, Dv, height, width)`, as convolutional networks return it, has no other tokens: its places are the tokens, row
-        by row.
-        """
-        given, width = tuple(features.shape), self.config.vision_hidden_size
-        is_map = features.ndim == 4
-        if is_map:
-            features = features.flatten(2).transpose(1, 2)
-        if features.ndim != 3 or features.shape[-1] != width:
-            name = type(self.vision_model).__name__
-            raise ValueError(
-                f"{name} returns features of shape {given} for {given[0]} images, but a sequence (images, P, Dv) or a map "
-                f"(images, Dv, height, width) is needed, with Dv = `vision_hidden_size` = {width}. If Dv is another number, "
-                "build the model with that `vision_hidden_size`. If the shape is another one, use an encoder that returns "
-                "one of these, or pass features yourself as `mm_encoder_outputs`."
-            )
-        if is_map:
-            return features
-        patch_size = getattr(self.config.vision_config, "patch_size", None)
-        if self.config.vision_feature_select_strategy == "full" or patch_size is None:
-            return features
-        # Other tokens may come before the patches: a class token (CLIP, ViT, DINOv2), registers too, or none (SigLIP).
-        height, width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
-        num_patches = (image_size[0] // height) * (image_size[1] // width)
-        return features[:, max(features.shape[1] - num_patches, 0) :]
+        return {**{name: joined(parts) for name, parts in results.items()}, "map_size": map_size}
 
     def _outputs_cross_attentions(self, output_cross_attentions: bool | None, kwargs: dict[str, Any]) -> bool:
         """Decide whether cross-attentions are asked for. As in transformers, `output_attentions` asks for all kinds."""
@@ -334,6 +317,32 @@ class FlamingoImageFeaturesMixin:
             image_attention_mask=is_image,
             resampler_attentions=tuple(attentions) if output_attentions else None,
         )
+
+    def _gather_image_features(
+        self,
+        pixel_values: torch.FloatTensor | None,
+        frame_attention_mask: torch.Tensor | None,
+        mm_encoder_outputs: dict[str, Any] | None,
+        shows: bool,
+        **kwargs,
+    ) -> FlamingoImageFeatures | None:
+        """Return the latents of the images of a call, encoded from pixels or given, with the real images first."""
+        check_encoder_outputs(mm_encoder_outputs)
+        image_features = (mm_encoder_outputs or {}).get("image")
+        if image_features is not None:
+            if pixel_values is not None:
+                raise ValueError(
+                    "`pixel_values` and `mm_encoder_outputs['image']` are both given, and both are the images. Use one or "
+                    "the other."
+                )
+            image_features = self._as_image_features(image_features, frame_attention_mask, shows)
+        elif pixel_values is not None:
+            image_features = self.get_image_features(
+                pixel_values, frame_attention_mask, output_cross_attentions=shows, return_dict=True, **kwargs
+            )
+        if image_features is None:
+            return None
+        return real_images_first(image_features, image_features.image_attention_mask)
 
     def _as_image_features(
         self,

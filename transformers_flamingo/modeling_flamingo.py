@@ -13,6 +13,7 @@ hold no per-call state.
 | resampler, attention, gated block              | `layers_flamingo.py`        |
 | which image a token sees                       | `visibility_flamingo.py`    |
 | pixels or features to latents                  | `image_features_flamingo.py`|
+| which vision encoders fit, and their features  | `vision_encoders_flamingo.py`|
 | what all images have in common, taken away     | `feature_standardization_flamingo.py`|
 | how a stock language model gets the images     | `conditioning_flamingo.py`  |
 | the cache of the last image                    | `media_cache_flamingo.py`   |
@@ -33,7 +34,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers import (
     initialization as init,
 )
@@ -67,9 +68,6 @@ from .generation_flamingo import FlamingoGenerationMixin
 from .image_features_flamingo import (
     FlamingoImageFeatures,
     FlamingoImageFeaturesMixin,
-    check_encoder_outputs,
-    check_vision_model,
-    real_images_first,
 )
 from .language_models_flamingo import check_language_model, counts_padding, find_max_text_length, infer_position_ids
 from .layers_flamingo import FlamingoGatedCrossAttentionBlock, FlamingoPerceiverResampler
@@ -84,6 +82,7 @@ from .visibility_flamingo import (
     find_documents,
     find_markers,
 )
+from .vision_encoders_flamingo import build_vision_model, check_vision_model
 
 
 # The private names of transformers that this file overrides. CONTRIBUTING.md says what each is for.
@@ -104,6 +103,7 @@ class FlamingoInputs:
     mm_encoder_outputs: dict[str, Any] | None = None
     use_cache: bool | None = None
     media_index: torch.LongTensor | None = None
+    interpolate_pos_encoding: bool | None = None
     output_cross_attentions: bool | None = None
 
 
@@ -200,8 +200,7 @@ class FlamingoModel(
         accepts_position_ids (`bool`): Whether the language model accepts `position_ids`.
 
     Raises:
-        ValueError: the language model cannot be conditioned, its vocabulary lacks the special tokens, or the vision
-            encoder masks images.
+        ValueError: a backbone does not fit, or the vocabulary of the language model lacks the special tokens.
     """
 
     config_class = FlamingoConfig
@@ -234,8 +233,8 @@ class FlamingoModel(
                     "`FlamingoModel.from_vision_text_pretrained`, which does it."
                 )
         if vision_model is None and config.vision_config is not None:
-            vision_model = AutoModel.from_config(config.vision_config)
-        check_vision_model(vision_model)
+            vision_model = build_vision_model(config.vision_config)
+        check_vision_model(vision_model, config)
         if language_model is None:
             language_model = AutoModelForCausalLM.from_config(config.text_config)
             add_mpt_qk_norm(language_model)
@@ -379,6 +378,7 @@ class FlamingoModel(
         logits_to_keep: int | torch.Tensor = 0,
         media_index: torch.LongTensor | None = None,
         skip_logits: bool | None = None,
+        interpolate_pos_encoding: bool | None = None,
         output_cross_attentions: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> FlamingoOutput:
@@ -421,6 +421,8 @@ class FlamingoModel(
             skip_logits (`bool`, *optional*):
                 Whether to return the loss without logits. The default is True in training mode if there are `labels` (and no
                 `logits_to_keep`).
+            interpolate_pos_encoding (`bool`, *optional*):
+                As in [`~FlamingoModel.get_image_features`], for images of another size than that of the vision encoder.
             output_cross_attentions (`bool`, *optional*):
                 Whether to return where the tokens and the latents looked, from which [`attention_maps`] makes maps of the images.
                 The default is `output_attentions`, which also asks the language model for its attentions.
@@ -456,6 +458,7 @@ class FlamingoModel(
             mm_encoder_outputs=mm_encoder_outputs,
             use_cache=use_cache,
             media_index=media_index,
+            interpolate_pos_encoding=interpolate_pos_encoding,
             output_cross_attentions=output_cross_attentions,
         )
         if labels is not None:
@@ -516,7 +519,13 @@ class FlamingoModel(
             self.refresh_token_rows()
 
         shows = self._outputs_cross_attentions(inputs.output_cross_attentions, kwargs)
-        image_features = self._gather_image_features(inputs, shows)
+        image_features = self._gather_image_features(
+            inputs.pixel_values,
+            inputs.frame_attention_mask,
+            inputs.mm_encoder_outputs,
+            shows,
+            interpolate_pos_encoding=inputs.interpolate_pos_encoding,
+        )
         is_image = None if image_features is None else image_features.image_attention_mask
         documents = None
         if attention_mask is None and cache is None:
@@ -599,25 +608,6 @@ class FlamingoModel(
             if self._counts_padding and num_past_tokens == 0:
                 check_padding_side(attention_mask, type(self.language_model).__name__)
         check_text_length(self.max_text_length, shape, num_past_tokens, attention_mask, position_ids)
-
-    def _gather_image_features(self, inputs: FlamingoInputs, shows: bool) -> FlamingoImageFeatures | None:
-        """Return the latents of the images of a call, encoded from pixels or given, with the real images first."""
-        check_encoder_outputs(inputs.mm_encoder_outputs)
-        image_features = (inputs.mm_encoder_outputs or {}).get("image")
-        if image_features is not None:
-            if inputs.pixel_values is not None:
-                raise ValueError(
-                    "`pixel_values` and `mm_encoder_outputs['image']` are both given, and both are the images. Use one or "
-                    "the other."
-                )
-            image_features = self._as_image_features(image_features, inputs.frame_attention_mask, shows)
-        elif inputs.pixel_values is not None:
-            image_features = self.get_image_features(
-                inputs.pixel_values, inputs.frame_attention_mask, output_cross_attentions=shows, return_dict=True
-            )
-        if image_features is None:
-            return None
-        return real_images_first(image_features, image_features.image_attention_mask)
 
     def find_markers(
         self,

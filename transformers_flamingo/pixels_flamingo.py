@@ -93,7 +93,8 @@ def _run_image_processor(
     """Return the pixels `(C, H, W)` of each frame, all of one size, and refuse what the model could not use."""
     if any(isinstance(frame, np.ndarray) for frame in frames):
         kwargs = {**kwargs, "input_data_format": ChannelDimension.FIRST}
-    pixels = image_processor(frames, **kwargs)["pixel_values"]
+    outputs = image_processor(frames, **kwargs)
+    pixels = outputs["pixel_values"]
     shapes = sorted({tuple(frame.shape) for frame in pixels})
     if len(shapes) != 1 or len(shapes[0]) != 3 or len(pixels) != len(frames):
         raise ValueError(
@@ -101,6 +102,7 @@ def _run_image_processor(
             f"{len(frames)} images. Flamingo needs one (C, H, W) for each, all of one size, to stack them. Set "
             "its `size`, `crop_size` and `do_center_crop` for a fixed size, and no tiling."
         )
+    _check_no_padding(outputs, shapes[0], type(image_processor).__name__)
     for name, frame in zip(names, pixels, strict=True):
         if not torch.isfinite(torch.as_tensor(frame)).all():
             raise ValueError(
@@ -108,6 +110,23 @@ def _run_image_processor(
                 "infinity): the model would answer with noise. Check `rescale_factor`, `image_mean` and `image_std`."
             )
     return pixels
+
+
+def _check_no_padding(outputs: Mapping[str, Any], shape: tuple[int, int, int], name: str) -> None:
+    """Check that an image processor padded no image `(C, H, W)`: the model would take the padding for a part of it."""
+    padded = [key for key in ("pixel_mask", "pixel_attention_mask") if not _all_equal(outputs.get(key, 1), 1)]
+    if not _all_equal(outputs.get("image_sizes", shape[1:]), shape[1:]):
+        padded.append("image_sizes")
+    if padded:
+        raise ValueError(
+            f"{name} padded images of different sizes to {shape[1]} x {shape[2]}, as its `{padded[0]}` says, and the model would "
+            "take the padding for a part of them. Make all images of one size: set `size` to a dict of `height` and `width`, "
+            "or give images of one shape."
+        )
+
+
+def _all_equal(values: Any, expected: Any) -> bool:
+    return bool((torch.as_tensor(np.asarray(values)) == torch.as_tensor(expected)).all())
 
 
 def decode_series(

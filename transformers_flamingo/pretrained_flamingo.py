@@ -16,9 +16,10 @@ from transformers.utils import logging
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from .chat_templates_flamingo import find_end_of_turn
-from .configuration_flamingo import FlamingoConfig
+from .configuration_flamingo import FlamingoConfig, as_layer_list, find_width
 from .saving_flamingo import update_folder
 from .tokenizers_flamingo import load_tokenizer
+from .vision_encoders_flamingo import measure_width
 
 
 logger = logging.get_logger(__name__)
@@ -232,6 +233,10 @@ class FlamingoPretrainedMixin:
         if num_rows > language_model.get_input_embeddings().weight.shape[0]:
             language_model.resize_token_embeddings(num_rows)
 
+        if vision_model is not None and kwargs.get("vision_hidden_size") is None:
+            layers = as_layer_list(kwargs.get("vision_feature_layer"))
+            # By default, what the configuration says, so that it is checked against the encoder
+            kwargs["vision_hidden_size"] = find_width(vision_config, layers) or measure_width(vision_model, layers)
         config = FlamingoConfig.from_vision_text_configs(vision_config, text_config, **kwargs)
         model = cls(config, vision_model=vision_model, language_model=language_model)
         for part in model.children():

@@ -14,6 +14,7 @@ from PIL import EpsImagePlugin, Image
 from transformers_flamingo import FlamingoProcessor
 from transformers_flamingo.apps.chat import (
     AnswerSettings,
+    FlamingoChat,
     assistant_message,
     example_messages,
     to_gradio_messages,

@@ -120,6 +120,9 @@ def test_a_second_run_reads_the_features_of_the_first(images_on_disk):
     assert encode(model(seed=1)) == num_images
     assert encode(model(), dtype="float32") == num_images
     assert encode(model(vision_feature_select_strategy="full")) == num_images
+    for layers in (-2, [-2, -1]):
+        assert encode(model(vision_feature_layer=layers)) == num_images
+    assert encode(model(vision_feature_layer=[-2])) == 0
     other = tiny_processor()
     other.image_processor.image_mean = [0.5, 0.5, 0.5]
     assert encode(model(), other) == num_images

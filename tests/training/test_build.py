@@ -32,6 +32,13 @@ def test_the_parameters_that_a_recipe_trains():
     assert trained(train_vision=True) == new | {"input_token_rows", "vision_model"}
 
 
+def test_layers_of_the_vision_encoder():
+    for layers, factor in ((-2, 1), ([-2, -1], 2)):
+        model, _ = build_model(model_arguments(model_config={"vision_feature_layer": layers}))
+        assert model.config.vision_feature_layer == layers
+        assert model.config.vision_hidden_size == factor * model.config.vision_config.hidden_size
+
+
 def test_a_language_model_with_random_weights():
     model, _ = build_model(model_arguments(text_from_scratch=True))
     pretrained, _ = build_model(model_arguments())

@@ -36,7 +36,7 @@ class WordAttention:
 
     @property
     def peak(self) -> float:
-        """How many times as much the strongest patch was looked at as if all patches were looked at alike."""
+        """Return how many times as much the strongest patch was looked at as if all patches were looked at alike."""
         return float(self.weights.max() * self.weights.size)
 
 

@@ -92,7 +92,7 @@ class FlamingoModelCardData:
             "language model": (config.text_config, text_name),
         }
         every = f"{config.cross_attention_num_heads} heads of width {config.cross_attention_head_dim}"
-        frames = config.resampler_num_frames
+        frames, layers = config.resampler_num_frames, config.vision_feature_layers
         architecture = {
             "gated blocks": f"before decoder layers {', '.join(map(str, config.cross_attention_layer_indices))}; {every}",
             "gates": config.cross_attention_gating
@@ -104,6 +104,7 @@ class FlamingoModelCardData:
             else "without embeddings of their place",
             "vision features": f"of width {config.vision_hidden_size}; "
             + {"default": "patches alone", "full": "the class token too"}[config.vision_feature_select_strategy]
+            + ("" if layers is None else f"; hidden states {', '.join(map(str, layers))} of the encoder")
             + (", standardized by those of training images" if config.resampler_feature_positions else ""),
             "token ids": f"{config.image_token_id} of an image, {config.end_of_chunk_token_id} of the end of a chunk",
             "dtype": str(model.dtype).removeprefix("torch."),

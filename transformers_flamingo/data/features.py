@@ -281,6 +281,7 @@ class _Encoder:
             [
                 self.model.config.vision_config.to_json_string(),
                 self.model.config.vision_feature_select_strategy,
+                repr(self.model.config.vision_feature_layers),
                 type(self.processor.image_processor).__name__,
                 self.processor.to_json_string(),
                 # other versions may read images or rows differently
