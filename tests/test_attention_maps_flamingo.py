@@ -178,6 +178,7 @@ def test_tokens_before_the_patches_have_no_place_in_a_map(vision):
         (257, (224, 224), 14, (), (16, 16)),
         (128, (64, 128), (8, 8), (), (8, 16)),
         (8, (64, 128), 4, (), (2, 4)),  # Swin merges 8 x 8 patches
+        (15, (20, 36), 4, (), (3, 5)),  # 5 x 9 patches, halved and rounded up
         (49, (224, 224), None, (), (7, 7)),
         (49, None, None, (), (7, 7)),
         (6, (99, 99), None, (2, 3), (2, 3)),
@@ -230,6 +231,7 @@ GENERATIONS = [
     {"num_beams": 3},
     {"num_beams": 3, "num_return_sequences": 2},
     {"use_cache": False},
+    {"prefill_chunk_size": 3},
     {"do_sample": True, "num_return_sequences": 2},
 ]
 
