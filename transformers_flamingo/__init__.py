@@ -17,6 +17,7 @@ from transformers import (
     AutoProcessor,
 )
 
+from .attention_maps_flamingo import attention_maps
 from .configuration_flamingo import FlamingoConfig
 from .image_processing_flamingo import FlamingoImageProcessor
 from .modeling_flamingo import FlamingoModel
@@ -39,4 +40,4 @@ AutoModelForMultimodalLM.register(FlamingoConfig, FlamingoModel)
 AutoImageProcessor.register(FlamingoConfig, image_processor_classes={"pil": FlamingoImageProcessor})
 AutoProcessor.register(FlamingoConfig, FlamingoProcessor)
 
-__all__ = ["FlamingoConfig", "FlamingoImageProcessor", "FlamingoModel", "FlamingoProcessor"]
+__all__ = ["FlamingoConfig", "FlamingoImageProcessor", "FlamingoModel", "FlamingoProcessor", "attention_maps"]

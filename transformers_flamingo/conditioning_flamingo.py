@@ -38,6 +38,8 @@ class FlamingoContext:
     layout: SegmentLayout | MaskLayout | None
     cache_layers: dict[int, MediaCacheLayer]  # decoder layer -> the cache of its block; empty without a cache
     applied: list[int] = field(default_factory=list)  # the decoder layers whose hook has run
+    # decoder layer -> where the tokens looked in the block before it, (B, heads, T, L); None: not asked for
+    attentions: dict[int, torch.Tensor | None] | None = None
 
 
 def build_context(
@@ -133,9 +135,13 @@ def _apply_gated_block(layer_index: int, layer: nn.Module, args: tuple, kwargs: 
         hidden_states, *args = args
     else:
         hidden_states = kwargs.pop("hidden_states")
-    hidden_states = context.blocks[layer_index](
-        hidden_states, context.latents, layout=context.layout, cache=context.cache_layers.get(layer_index)
-    )
+    keywords = {"layout": context.layout, "cache": context.cache_layers.get(layer_index)}
+    if context.attentions is None:
+        hidden_states = context.blocks[layer_index](hidden_states, context.latents, **keywords)
+    else:
+        hidden_states, context.attentions[layer_index] = context.blocks[layer_index](
+            hidden_states, context.latents, output_attentions=True, **keywords
+        )
     return (hidden_states, *args), kwargs
 
 

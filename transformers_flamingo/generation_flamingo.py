@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLa
 from transformers.utils import ModelOutput, logging
 from transformers.utils.deprecation import deprecate_kwarg
 
+from .attention_maps_flamingo import current_record, record_generation
 from .checks_flamingo import check_mask_shape, check_text, check_text_length, is_padding_mask
 from .client_errors_flamingo import blames_the_client
 from .compatibility_flamingo import require_private_names
@@ -37,6 +38,7 @@ require_private_names(
         "generation_config",
     ),
     _expand_multimodal_outputs=("input_ids", "mm_encoder_output", "expand_size", "inputs_embeds"),
+    _update_model_kwargs_for_generation=("outputs", "model_kwargs", "is_encoder_decoder", "num_new_tokens"),
 )
 require_private_names(GenerationConfig, _mask_length=None)
 
@@ -45,15 +47,22 @@ class FlamingoGenerationMixin(GenerationMixin):
     """Stock generation, with images: `generate()` of a [`FlamingoModel`]."""
 
     @blames_the_client
-    def generate(self, *args, tokenizer: Any = None, **kwargs):
+    def generate(self, *args, tokenizer: Any = None, **kwargs) -> ModelOutput | torch.LongTensor:
         """
         Generate as `GenerationMixin.generate` does.
 
         `tokenizer`, which `stop_strings` needs, may be the processor: `transformers serve` passes that.
+
+        With `output_attentions=True` or `output_cross_attentions=True`, and `return_dict_in_generate=True`, the output also has
+        what [`attention_maps`] needs: for each new token the `cross_attentions` of each block, and `resampler_attentions`,
+        `patch_grid` and `media_index` of the prompt.
         """
         if tokenizer is not None:
             kwargs["tokenizer"] = getattr(tokenizer, "tokenizer", tokenizer)
-        return super().generate(*args, **kwargs)
+        with record_generation() as record:
+            outputs = super().generate(*args, **kwargs)
+        record.add_to(outputs)
+        return outputs
 
     def generate_batch(self, inputs: list[list[int]], *args, **kwargs):
         """
@@ -120,6 +129,15 @@ class FlamingoGenerationMixin(GenerationMixin):
         if pixel_values is None:
             model_kwargs.pop("pixel_values", None)  # its presence means images to the stock method
         check_encoder_outputs(model_kwargs.get("mm_encoder_outputs"))
+        asked = model_kwargs.get("output_cross_attentions")
+        shows = self._outputs_cross_attentions(asked, model_kwargs)
+        if asked and not generation_config.return_dict_in_generate:
+            logger.warning(
+                "`output_cross_attentions=True` has no effect, because generate() returns nothing but tokens. Pass "
+                "`return_dict_in_generate=True`, too."
+            )
+        shows = shows and bool(generation_config.return_dict_in_generate)
+        model_kwargs["output_cross_attentions"] = shows
         # A copy: the stock method writes into the caller's dict.
         model_kwargs["mm_encoder_outputs"] = dict(model_kwargs.get("mm_encoder_outputs") or {})
         model_kwargs = super()._maybe_prepare_encoder_kwargs_for_generation(
@@ -133,7 +151,8 @@ class FlamingoGenerationMixin(GenerationMixin):
                     "`prefill_chunk_size` was given with images and with `inputs_embeds` or `media_index`. A part of the text "
                     "gets the images that it marks, so it needs `input_ids` with markers. Remove `prefill_chunk_size`."
                 )
-            image_features = self._as_image_features(image_features, frame_attention_mask)
+            image_features = self._as_image_features(image_features, frame_attention_mask, shows)
+        model_kwargs["output_cross_attentions"] = shows  # the stock method took it away for the images
 
         if num_cached_tokens > 0:
             image_features = self._drop_cached_images(image_features, markers, num_cached_tokens)
@@ -145,6 +164,7 @@ class FlamingoGenerationMixin(GenerationMixin):
         elif is_image is not None or self.config.image_token_ids is None:
             check_image_counts(markers, is_image)
         model_kwargs["mm_encoder_outputs"] = {} if image_features is None else {"image": image_features}
+        current_record().num_prompt_tokens = markers.shape[1]
         return model_kwargs
 
     def _check_prompt(
@@ -272,6 +292,17 @@ class FlamingoGenerationMixin(GenerationMixin):
                 outputs[name] = tuple(states.repeat_interleave(repeats, dim=0) for states in value)
         return outputs
 
+    def _update_model_kwargs_for_generation(
+        self,
+        outputs: ModelOutput,
+        model_kwargs: dict[str, Any],
+        is_encoder_decoder: bool = False,
+        num_new_tokens: int = 1,
+    ) -> dict[str, Any]:
+        """Update the arguments of the next step as the stock method does, and record what this step looked at."""
+        current_record().append(outputs, num_new_tokens)
+        return super()._update_model_kwargs_for_generation(outputs, model_kwargs, is_encoder_decoder, num_new_tokens)
+
     def _prefill_in_chunks(
         self, input_ids: torch.LongTensor, generation_config: GenerationConfig, model_kwargs: dict[str, Any]
     ) -> ModelOutput:
@@ -306,6 +337,11 @@ class FlamingoGenerationMixin(GenerationMixin):
                 input_ids[:, start:end], is_first_iteration=True, **parts
             )
             outputs = self(**model_inputs, return_dict=True)
+        if outputs.get("cross_attentions"):
+            # Among all images of the prompt, which the tokens of the last part saw in the cache
+            features = real_images_first(features, is_image)
+            outputs["media_index"] = outputs["media_index"] + before.to(outputs["media_index"].device)
+            outputs["resampler_attentions"], outputs["patch_grid"] = features.resampler_attentions, features.patch_grid
         return outputs
 
     def _expand_multimodal_outputs(

@@ -17,10 +17,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 
+from .attention_maps_flamingo import patch_grids
 from .checks_flamingo import check_finite, check_mask, check_tensors
 from .padding_flamingo import find_real_images
 from .vision_encoders_flamingo import (
     check_position_interpolation,
+    find_map_size,
     name_hidden_states,
     select_features,
     split_packed_images,
@@ -42,14 +44,25 @@ class FlamingoImageFeatures(BaseModelOutputWithPooling):
         pooler_output (`torch.FloatTensor` of shape `(B, N, L, Dv)`): The resampled latents; 0 at padding.
         image_attention_mask (`torch.BoolTensor` of shape `(B, N)`): True where there is a real image or video.
         hidden_states, attentions (`tuple`, *optional*): Those of the vision encoder, over all real frames.
+        resampler_attentions (`tuple`, *optional*):
+            Where the latents looked in each layer of the resampler, at the features and at each other, if asked for:
+            `(B, N, heads, L, F * P + L)`. A resampler of type "mlp" has one, the weights of its pooling. 0 at padding.
+        patch_grid (`torch.LongTensor` of shape `(B, N, 3)`, *optional*):
+            Frames, rows and columns of the patches, which are the last of the `P` tokens of a frame, if asked for and known.
     """
 
     image_attention_mask: torch.BoolTensor | None = None
+    resampler_attentions: tuple[torch.FloatTensor, ...] | None = None
+    patch_grid: torch.LongTensor | None = None
 
     def map_batch(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> "FlamingoImageFeatures":
-        """Apply `fn` (e.g. a slice or a repeat) to the batch dimension of the latents and the mask."""
+        """Apply `fn` (e.g. a slice or a repeat) to the batch dimension of the latents, the mask and what is known of them."""
+        attentions, grid = self.resampler_attentions, self.patch_grid
         return FlamingoImageFeatures(
-            pooler_output=fn(self.pooler_output), image_attention_mask=fn(self.image_attention_mask)
+            pooler_output=fn(self.pooler_output),
+            image_attention_mask=fn(self.image_attention_mask),
+            resampler_attentions=None if attentions is None else tuple(fn(weights) for weights in attentions),
+            patch_grid=None if grid is None else fn(grid),
         )
 
 
@@ -116,7 +129,8 @@ def as_frames(
 
 def real_images_first(features: FlamingoImageFeatures, is_wanted: torch.BoolTensor) -> FlamingoImageFeatures:
     """Move the wanted images of each sample `(B, N)` to the front, in order, so that marker k is image k despite padding."""
-    latents = features.pooler_output
+    features = features.map_batch(lambda states: states)  # a copy without what is known of all images together
+    features["image_attention_mask"] = is_wanted
     if torch.compiler.is_compiling() or bool((is_wanted[:, 1:] & ~is_wanted[:, :-1]).any()):
         # A stable sort without a sort, which ONNX lacks: the place of each image, and then the image at each place
         wanted = is_wanted.long().cumsum(dim=1)
@@ -124,9 +138,12 @@ def real_images_first(features: FlamingoImageFeatures, is_wanted: torch.BoolTens
         place = torch.where(is_wanted, wanted, wanted[:, -1:] + others) - 1
         index = torch.arange(place.shape[1], device=place.device).expand_as(place)
         order = torch.zeros_like(place).scatter(1, place, index)
-        latents = latents.take_along_dim(order[:, :, None, None], dim=1)
-        is_wanted = is_wanted.take_along_dim(order, dim=1)
-    return FlamingoImageFeatures(pooler_output=latents, image_attention_mask=is_wanted)
+
+        def reorder(states: torch.Tensor) -> torch.Tensor:
+            return states.take_along_dim(order.view(*order.shape, *(1,) * (states.ndim - 2)), dim=1)
+
+        features = features.map_batch(reorder)
+    return features
 
 
 class FlamingoImageFeaturesMixin:
@@ -138,6 +155,7 @@ class FlamingoImageFeaturesMixin:
         pixel_values: torch.FloatTensor,
         frame_attention_mask: torch.Tensor | None = None,
         interpolate_pos_encoding: bool | None = None,
+        output_cross_attentions: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> FlamingoImageFeatures:
         """
@@ -154,6 +172,9 @@ class FlamingoImageFeaturesMixin:
                 at the end of a sample are padding, unless all are, and all frames are real.
             interpolate_pos_encoding (`bool`, *optional*):
                 Whether the vision encoder interpolates its position embeddings, for images of another size than its own.
+            output_cross_attentions (`bool`, *optional*):
+                Whether to return where the latents looked, `resampler_attentions` and `patch_grid`. The default is
+                `output_attentions`.
             kwargs: Passed to the vision encoder, such as `output_hidden_states`.
 
         Returns:
@@ -165,7 +186,11 @@ class FlamingoImageFeaturesMixin:
         if interpolate_pos_encoding is not None:
             kwargs["interpolate_pos_encoding"] = interpolate_pos_encoding
         features, frame_mask, outputs = self._encode_images(pixel_values, frame_attention_mask, **kwargs)
-        result = self._resample(features, frame_mask)
+        output_cross_attentions = self._outputs_cross_attentions(output_cross_attentions, kwargs)
+        result = self._resample(features, frame_mask, output_cross_attentions)
+        if output_cross_attentions:
+            size = pixel_values.shape[-2:]
+            result.patch_grid = patch_grids(features, self.config.vision_config, size, outputs["map_size"])
         result.last_hidden_state = features if pixel_values.ndim == 6 else features.squeeze(2)
         result.hidden_states, result.attentions = outputs["hidden_states"], outputs["attentions"]
         return result
@@ -225,7 +250,8 @@ class FlamingoImageFeaturesMixin:
         Run the vision encoder on frames `(E, C, H, W)`.
 
         Returns:
-            Its features `(E, P, Dv)` as `last_hidden_state`, and its `hidden_states` and `attentions`, if they are asked for.
+            Its features `(E, P, Dv)` as `last_hidden_state`, its `hidden_states` and `attentions`, if they are asked for, and
+            as `map_size` height and width of the features, if they are a map.
         """
         needs_gradient = torch.is_grad_enabled() and (
             frames.requires_grad or any(p.requires_grad for p in self.vision_model.parameters())
@@ -247,6 +273,7 @@ class FlamingoImageFeaturesMixin:
                     states = tuple(split_packed_images(self.vision_model, state, len(chunk)) for state in states)
                 results["hidden_states"].append(states)
                 results["attentions"].append(outputs.get("attentions"))
+        map_size = find_map_size(self.vision_model, outputs, self.config)
 
         def joined(parts: list) -> torch.Tensor | tuple[torch.Tensor, ...] | None:
             if len(parts) == 1 or parts[0] is None:
@@ -255,26 +282,50 @@ class FlamingoImageFeaturesMixin:
                 return tuple(torch.cat(layer) for layer in zip(*parts, strict=True))
             return torch.cat(parts)
 
-        return {name: joined(parts) for name, parts in results.items()}
+        return {**{name: joined(parts) for name, parts in results.items()}, "map_size": map_size}
 
-    def _resample(self, features: torch.Tensor, frame_mask: torch.BoolTensor | None) -> FlamingoImageFeatures:
+    def _outputs_cross_attentions(self, output_cross_attentions: bool | None, kwargs: dict[str, Any]) -> bool:
+        """Decide whether cross-attentions are asked for. As in transformers, `output_attentions` asks for all kinds."""
+        if output_cross_attentions is None:
+            output_cross_attentions = kwargs.get("output_attentions")
+        if output_cross_attentions is None:
+            output_cross_attentions = self.config.output_attentions
+        return bool(output_cross_attentions)
+
+    def _resample(
+        self, features: torch.Tensor, frame_mask: torch.BoolTensor | None, output_attentions: bool = False
+    ) -> FlamingoImageFeatures:
         """Resample features `(B, N, F, P, Dv)` of real frames `(B, N, F)` to latents. Padding gets 0 and is not computed."""
         shape = features.shape[:2]
+
+        def resample(*inputs: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+            if not output_attentions:
+                return (self.resampler(*inputs),)
+            latents, attentions = self.resampler(*inputs, output_attentions=True)
+            return latents, *attentions
+
         if frame_mask is None:
-            latents = self.resampler(features.flatten(0, 1))
+            resampled = resample(features.flatten(0, 1))
             is_image = torch.ones(shape, dtype=torch.bool, device=features.device)
         elif torch.compiler.is_compiling():
             # Static shapes: padding is computed too, and then set to 0.
             is_image = frame_mask.any(dim=2)
-            latents = self.resampler(features.flatten(0, 1), frame_mask.flatten(0, 1))
-            latents = latents * is_image.flatten()[:, None, None]
+            latents, *attentions = resample(features.flatten(0, 1), frame_mask.flatten(0, 1))
+            resampled = (latents * is_image.flatten()[:, None, None], *attentions)
         else:
             is_image = frame_mask.any(dim=2)
             index = is_image.flatten().nonzero().squeeze(-1)
             real_frames = frame_mask.flatten(0, 1)[index]
-            resampled = self.resampler(features.flatten(0, 1)[index], None if real_frames.all() else real_frames)
-            latents = resampled.new_zeros(is_image.numel(), *resampled.shape[1:]).index_put((index,), resampled)
-        return FlamingoImageFeatures(pooler_output=latents.unflatten(0, shape), image_attention_mask=is_image)
+            resampled = tuple(
+                states.new_zeros(is_image.numel(), *states.shape[1:]).index_put((index,), states)
+                for states in resample(features.flatten(0, 1)[index], None if real_frames.all() else real_frames)
+            )
+        latents, *attentions = (states.unflatten(0, shape) for states in resampled)
+        return FlamingoImageFeatures(
+            pooler_output=latents,
+            image_attention_mask=is_image,
+            resampler_attentions=tuple(attentions) if output_attentions else None,
+        )
 
     def _gather_image_features(
         self,
@@ -282,6 +333,7 @@ class FlamingoImageFeaturesMixin:
         frame_attention_mask: torch.Tensor | None,
         mm_encoder_outputs: dict[str, Any] | None,
         markers: torch.BoolTensor | None,
+        shows: bool,
         **kwargs,
     ) -> FlamingoImageFeatures | None:
         """Return the latents of the images of a call, encoded from pixels or given, with the real images first."""
@@ -293,19 +345,24 @@ class FlamingoImageFeaturesMixin:
                     "`pixel_values` and `mm_encoder_outputs['image']` are both given, and both are the images. Use one or "
                     "the other."
                 )
-            image_features = self._as_image_features(image_features, frame_attention_mask)
+            image_features = self._as_image_features(image_features, frame_attention_mask, shows)
         elif pixel_values is not None:
             if frame_attention_mask is None and markers is not None:
                 frame_attention_mask = find_real_images(pixel_values, markers.sum(dim=1))
                 if frame_attention_mask is not None and not frame_attention_mask.any():
                     return None  # the rows without images of a larger batch
-            image_features = self.get_image_features(pixel_values, frame_attention_mask, return_dict=True, **kwargs)
+            image_features = self.get_image_features(
+                pixel_values, frame_attention_mask, output_cross_attentions=shows, return_dict=True, **kwargs
+            )
         if image_features is None:
             return None
         return real_images_first(image_features, image_features.image_attention_mask)
 
     def _as_image_features(
-        self, image_outputs: ModelOutput | dict, frame_attention_mask: torch.Tensor | None
+        self,
+        image_outputs: ModelOutput | dict,
+        frame_attention_mask: torch.Tensor | None,
+        output_attentions: bool = False,
     ) -> FlamingoImageFeatures:
         """
         Read `mm_encoder_outputs["image"]`: latents given as `pooler_output` `(B, N, L, Dv)`, or features given as
@@ -322,7 +379,10 @@ class FlamingoImageFeaturesMixin:
         check_tensors(frame_attention_mask=frame_attention_mask)
         self._check_given(given, name)
         if latents is None:
-            return self._resample(*as_frames(features, frame_attention_mask))
+            result = self._resample(*as_frames(features, frame_attention_mask), output_attentions)
+            if output_attentions:
+                result.patch_grid = patch_grids(as_frames(features, None)[0], self.config.vision_config)
+            return result
         is_image = image_outputs.get("image_attention_mask")
         if frame_attention_mask is not None:
             check_mask("frame_attention_mask", frame_attention_mask, (2, 3))
@@ -335,7 +395,12 @@ class FlamingoImageFeaturesMixin:
                 f"The mask of the images has shape {tuple(is_image.shape)}, but `pooler_output` has "
                 f"{tuple(latents.shape)}: they must agree in (B, N)."
             )
-        return FlamingoImageFeatures(pooler_output=latents, image_attention_mask=is_image)
+        return FlamingoImageFeatures(
+            pooler_output=latents,
+            image_attention_mask=is_image,
+            resampler_attentions=image_outputs.get("resampler_attentions"),
+            patch_grid=image_outputs.get("patch_grid"),
+        )
 
     def _check_given(self, given: torch.Tensor | None, name: str) -> None:
         """Check latents (`name` is `pooler_output`) or features (`last_hidden_state`) of `mm_encoder_outputs["image"]`."""

@@ -109,6 +109,20 @@ class FlamingoAttention(nn.Module):
         )
         return output.flatten(-2)
 
+    def compute_weights(
+        self, query: torch.Tensor, key: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """
+        Compute the weights `(B, heads, T, K)` that `attend` gives the keys, whatever computes it: sdpa returns none.
+
+        A key of zeros is no image (see [`MediaCacheLayer`]), so its weight is 0.
+        """
+        weights = torch.matmul(query, key.transpose(2, 3)) * self.scaling
+        if attention_mask is not None:
+            weights = weights + attention_mask
+        weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+        return weights * key.any(dim=3).any(dim=1)[:, None, None]
+
 
 class FlamingoMLP(nn.Module):
     """Feed-forward network without biases, with its layer norm in front."""
@@ -152,15 +166,24 @@ class FlamingoResamplerLayer(GradientCheckpointingLayer):
         latents: torch.Tensor,
         features: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Update latents `(M, L, Dv)` from features `(M, F * P, Dv)` under an additive mask `(M, 1, 1, F * P + L)`."""
+        num_attentions: int = 0,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """
+        Update latents `(M, L, Dv)` from features `(M, F * P, Dv)` under an additive mask `(M, 1, 1, F * P + L)`.
+
+        With `num_attentions`, also return the attention weights of so many last latents `(M, heads, num_attentions, F * P + L)`.
+        """
+        weights = None
         if self.attention is not None:
             normed = self.norm_latents(latents)
             query = self.attention.split_heads(self.attention.q_proj(normed))
             context = normed if features is None else torch.cat([self.norm_features(features), normed], dim=1)
             key, value = self.attention.project_context(context)
+            if num_attentions > 0:
+                weights = self.attention.compute_weights(query[:, :, -num_attentions:], key, attention_mask)
             latents = latents + self.attention.o_proj(self.attention.attend(query, key, value, attention_mask))
-        return latents + self.mlp(latents)
+        latents = latents + self.mlp(latents)
+        return latents if weights is None else (latents, weights)
 
 
 class FlamingoPerceiverResampler(nn.Module):
@@ -197,16 +220,24 @@ class FlamingoPerceiverResampler(nn.Module):
         self.layers = nn.ModuleList(FlamingoResamplerLayer(config) for _ in range(config.resampler_num_layers))
         self.norm = nn.LayerNorm(size)
 
-    def forward(self, features: torch.Tensor, frame_mask: torch.BoolTensor | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        features: torch.Tensor,
+        frame_mask: torch.BoolTensor | None = None,
+        output_attentions: bool = False,
+    ) -> torch.Tensor | tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """
         Resample features to latents.
 
         Args:
             features (`torch.Tensor` of shape `(M, F, P, Dv)`): The features of `M` images or videos.
             frame_mask (`torch.BoolTensor` of shape `(M, F)`, *optional*): True at real frames. By default all are real.
+            output_attentions (`bool`, *optional*, defaults to `False`): Whether to return where the latents looked, too.
 
         Returns:
-            `torch.Tensor` of shape `(M, L, Dv)`.
+            `torch.Tensor` of shape `(M, L, Dv)`; with `output_attentions` also a tuple of `(M, heads, L, F * P + L)`, one for
+            each layer, which are the weights that the latents give the features and the latents. In a resampler of type "mlp",
+            where nothing attends, it holds the weights of the pooling.
         """
         num_media, num_frames, num_patches, _ = features.shape
         features = self.standardization(features).to(self.norm.weight.dtype)
@@ -220,7 +251,13 @@ class FlamingoPerceiverResampler(nn.Module):
                 features = features.requires_grad_()
             for layer in self.layers:
                 features = layer(features)
-            return self.norm(self._pool(features.unflatten(1, (num_frames, num_patches)), frame_mask))
+            latents = self.norm(self._pool(features.unflatten(1, (num_frames, num_patches)), frame_mask))
+            if not output_attentions:
+                return latents
+            # The pooling is linear, so its weights are what it makes of the unit vectors.
+            units = torch.eye(num_frames * num_patches, dtype=features.dtype, device=features.device)
+            units = units.unflatten(0, (num_frames, num_patches)).expand(num_media, -1, -1, -1)
+            return latents, (nn.functional.pad(self._pool(units, frame_mask), (0, self.num_latents))[:, None],)
 
         attention_mask = None
         if frame_mask is not None:
@@ -235,9 +272,14 @@ class FlamingoPerceiverResampler(nn.Module):
         latents = self.latents.repeat(num_media, 1, 1)
         if self.resampler_type == "transformer":
             latents, features = torch.cat([features, latents], dim=1), None
+        attentions = []
         for layer in self.layers:
-            latents = layer(latents, features, attention_mask)
-        return self.norm(latents[:, -self.num_latents :])
+            latents = layer(latents, features, attention_mask, self.num_latents if output_attentions else 0)
+            if output_attentions:
+                latents, weights = latents
+                attentions.append(weights)
+        latents = self.norm(latents[:, -self.num_latents :])
+        return (latents, tuple(attentions)) if output_attentions else latents
 
     def _pool(self, features: torch.Tensor, frame_mask: torch.BoolTensor | None) -> torch.Tensor:
         """Average over the real frames, and over `L` parts of the tokens: `(M, F, P, Dv)` -> `(M, L, Dv)`."""
@@ -305,7 +347,8 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
         latents: torch.Tensor | None,
         layout: SegmentLayout | MaskLayout | None = None,
         cache: MediaCacheLayer | None = None,
-    ) -> torch.Tensor:
+        output_attentions: bool = False,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor | None]:
         """
         Add what the tokens see to the input of a decoder layer.
 
@@ -318,17 +361,19 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
             cache (`MediaCacheLayer`, *optional*):
                 Holds the last image before this call; the last image of this call is written to it. Gradient
                 checkpointing drops the argument by this name.
+            output_attentions (`bool`, *optional*, defaults to `False`): Whether to return where the tokens looked, too.
 
         Returns:
-            `torch.Tensor` of shape `(B, T, D)`.
+            `torch.Tensor` of shape `(B, T, D)`; with `output_attentions` also the weights `(B, heads, T, L)` that each token
+            gives the latents of the image it sees, 0 if it sees none, or `None` without any image.
         """
-        attended = self._cross_attend(hidden_states, latents, layout, cache)
+        attended, weights = self._cross_attend(hidden_states, latents, layout, cache, output_attentions)
         # Without any image the attention branch adds exactly 0, and the feed-forward branch still runs.
         if attended is not None:
             hidden_states = hidden_states + apply_gate(self.attn_gate, attended)
         if self.mlp is not None:
             hidden_states = hidden_states + apply_gate(self.ffn_gate, self.mlp(hidden_states))
-        return hidden_states
+        return (hidden_states, weights) if output_attentions else hidden_states
 
     def _cross_attend(
         self,
@@ -336,11 +381,17 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
         latents: torch.Tensor | None,
         layout: SegmentLayout | MaskLayout | None,
         cache_layer: MediaCacheLayer | None,
-    ) -> torch.Tensor | None:
-        """Attend to the images of this call and the one in the cache: `(B, T, D)`, or `None` without any image."""
+        output_attentions: bool,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """
+        Attend to the images of this call and the one in the cache.
+
+        Returns:
+            `(B, T, D)`, or `None` without any image, and the weights `(B, heads, T, L)`, if asked for.
+        """
         is_cached = cache_layer is not None and cache_layer.is_initialized
         if latents is None and not is_cached:
-            return None
+            return None, None
 
         query = self.attention.q_proj(self.norm(hidden_states))  # (B, T, heads * head_dim)
         if latents is None:
@@ -348,19 +399,29 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
             # (B, T, ...) -> (B / repeats, repeats * T, ...)
             query = self.attention.split_heads(query.unflatten(0, (-1, cache_layer.num_repeats)).flatten(1, 2))
             attended = self.attention.attend(query, cache_layer.keys, cache_layer.values)
-            return self.attention.o_proj(attended.view(*hidden_states.shape[:2], -1))
+            attended = self.attention.o_proj(attended.view(*hidden_states.shape[:2], -1))
+            if not output_attentions:
+                return attended, None
+            weights = self.attention.compute_weights(query, cache_layer.keys)
+            # (B / repeats, heads, repeats * T, L) -> (B, heads, T, L)
+            return attended, weights.unflatten(2, (cache_layer.num_repeats, -1)).transpose(1, 2).flatten(0, 1)
 
         latents, layout = latents.to(hidden_states.device), layout.to(hidden_states.device)
         past = cache_layer.expanded() if is_cached else None
         attend = self._attend_segments if isinstance(layout, SegmentLayout) else self._attend_masked
-        attended, last_key, last_value = attend(query, latents, layout, past)
+        attended, weights, last_key, last_value = attend(query, latents, layout, past, output_attentions)
         if cache_layer is not None:
             cache_layer.set_image(last_key, last_value)
-        return self.attention.o_proj(attended)
+        return self.attention.o_proj(attended), weights
 
     def _attend_segments(
-        self, query: torch.Tensor, latents: torch.Tensor, layout: SegmentLayout, past: tuple | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        self,
+        query: torch.Tensor,
+        latents: torch.Tensor,
+        layout: SegmentLayout,
+        past: tuple | None,
+        output_attentions: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
         """Let each row of tokens attend to the one image it sees. Also return keys and values of the last images."""
         key, value = self.attention.project_context(latents)  # (S, heads, L, head_dim)
         if past is not None:
@@ -373,13 +434,24 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
 
         # (B, T, ...) -> (R, c, ...) -> attention -> (R * c, ...) -> (B, T, ...); a token without an image gets the row of 0
         rows = query.flatten(0, 1)[layout.token_index].unflatten(0, (len(key), -1))
-        attended = self.attention.attend(self.attention.split_heads(rows), key, value).flatten(0, 1)
+        rows = self.attention.split_heads(rows)
+        attended = self.attention.attend(rows, key, value).flatten(0, 1)
         attended = torch.cat([attended, attended.new_zeros(1, attended.shape[-1])])
-        return attended[layout.slot_index].view_as(query), last_key, last_value
+        weights = None
+        if output_attentions:
+            weights = self.attention.compute_weights(rows, key).transpose(1, 2).flatten(0, 1)  # (R * c, heads, L)
+            weights = torch.cat([weights, weights.new_zeros(1, *weights.shape[1:])])[layout.slot_index]
+            weights = weights.unflatten(0, query.shape[:2]).transpose(1, 2)
+        return attended[layout.slot_index].view_as(query), weights, last_key, last_value
 
     def _attend_masked(
-        self, query: torch.Tensor, latents: torch.Tensor, layout: MaskLayout, past: tuple | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        self,
+        query: torch.Tensor,
+        latents: torch.Tensor,
+        layout: MaskLayout,
+        past: tuple | None,
+        output_attentions: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
         """Let all tokens attend to all images under a mask. Also return keys and values of the last images."""
         batch_size, num_media, num_latents, _ = latents.shape
         key, value = self.attention.project_context(latents.flatten(1, 2))  # (B, heads, N * L, head_dim)
@@ -389,10 +461,15 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
             past_key, past_value = past
         key, value = torch.cat([past_key, key], dim=2), torch.cat([past_value, value], dim=2)
 
-        attended = self.attention.attend(self.attention.split_heads(query), key, value, layout.attention_mask)
+        query = self.attention.split_heads(query)
+        attended = self.attention.attend(query, key, value, layout.attention_mask)
+        weights = None
+        if output_attentions:
+            weights = self.attention.compute_weights(query, key, layout.attention_mask)
+            weights = weights.unflatten(-1, (num_media + 1, num_latents)).sum(dim=-2)  # those of the image in view
         # (B, heads, (N + 1) * L, head_dim) -> (B, heads, N + 1, L, head_dim) -> the last image of each sample
         samples = torch.arange(batch_size, device=key.device)
         last_key, last_value = (
             states.unflatten(2, (num_media + 1, num_latents))[samples, :, layout.last_index] for states in (key, value)
         )
-        return attended, last_key, last_value
+        return attended, weights, last_key, last_value

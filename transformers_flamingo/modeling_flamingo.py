@@ -18,6 +18,7 @@ hold no per-call state.
 | how a stock language model gets the images     | `conditioning_flamingo.py`  |
 | the cache of the last image                    | `media_cache_flamingo.py`   |
 | `generate()`                                   | `generation_flamingo.py`    |
+| what it looked at                              | `attention_maps_flamingo.py`|
 | the loss at supervised positions               | `loss_flamingo.py`          |
 | what `freeze_backbones()` leaves trainable     | `token_rows_flamingo.py`    |
 | training beside a quantized language model     | `quantization_flamingo.py`  |
@@ -46,6 +47,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 from transformers.utils.deprecation import deprecate_kwarg
 
+from .attention_maps_flamingo import SEEN, add_seen
 from .checks_flamingo import (
     check_labels,
     check_mask,
@@ -112,6 +114,7 @@ class FlamingoInputs:
     use_cache: bool | None = None
     media_index: torch.LongTensor | None = None
     interpolate_pos_encoding: bool | None = None
+    output_cross_attentions: bool | None = None
 
 
 @dataclass
@@ -127,6 +130,13 @@ class FlamingoOutput(ModelOutput):
             The language model's cache. One [`MediaCacheLayer`] for each gated block follows its own layers.
         hidden_states, attentions (`tuple`, *optional*): Those of the language model.
         image_hidden_states (`torch.FloatTensor` of shape `(B, N, L, Dv)`, *optional*): The latents of the images.
+        cross_attentions (`tuple`, *optional*):
+            Where each token looked in each gated block, if asked for: `(B, heads, T, L)`, the weights of the latents of the one
+            image that the token sees, 0 if it sees none.
+        resampler_attentions (`tuple`, *optional*): Where the latents looked, as in [`FlamingoImageFeatures`].
+        patch_grid (`torch.LongTensor` of shape `(B, N, 3)`, *optional*): Frames, rows and columns of the patches.
+        media_index (`torch.LongTensor` of shape `(B, T)`, *optional*):
+            Which image of this call that is, from 1. 0: the one in the cache, or none.
     """
 
     loss: torch.FloatTensor | None = None
@@ -135,6 +145,10 @@ class FlamingoOutput(ModelOutput):
     hidden_states: tuple[torch.FloatTensor] | None = None
     attentions: tuple[torch.FloatTensor] | None = None
     image_hidden_states: torch.FloatTensor | None = None
+    cross_attentions: tuple[torch.FloatTensor] | None = None
+    resampler_attentions: tuple[torch.FloatTensor] | None = None
+    patch_grid: torch.LongTensor | None = None
+    media_index: torch.LongTensor | None = None
 
 
 @dataclass(frozen=True)
@@ -356,6 +370,7 @@ class FlamingoModel(
         media_index: torch.LongTensor | None = None,
         skip_logits: bool | None = None,
         interpolate_pos_encoding: bool | None = None,
+        output_cross_attentions: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> FlamingoOutput:
         """
@@ -400,6 +415,9 @@ class FlamingoModel(
                 `logits_to_keep`).
             interpolate_pos_encoding (`bool`, *optional*):
                 As in [`~FlamingoModel.get_image_features`], for images of another size than that of the vision encoder.
+            output_cross_attentions (`bool`, *optional*):
+                Whether to return where the tokens and the latents looked, from which [`attention_maps`] makes maps of the images.
+                The default is `output_attentions`, which also asks the language model for its attentions.
 
         Returns:
             [`FlamingoOutput`]
@@ -433,6 +451,7 @@ class FlamingoModel(
             use_cache=use_cache,
             media_index=media_index,
             interpolate_pos_encoding=interpolate_pos_encoding,
+            output_cross_attentions=output_cross_attentions,
         )
         if labels is not None:
             check_tensors(labels=labels)
@@ -471,6 +490,7 @@ class FlamingoModel(
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=None if image_features is None else image_features.pooler_output,
+            **{name: outputs.get(name) for name in SEEN},
         )
 
     def _forward_backbone(
@@ -491,11 +511,13 @@ class FlamingoModel(
             self.refresh_token_rows()
 
         markers = None if media_index is not None else self.find_markers(input_ids, inputs_embeds, attention_mask)
+        shows = self._outputs_cross_attentions(inputs.output_cross_attentions, kwargs)
         image_features = self._gather_image_features(
             inputs.pixel_values,
             inputs.frame_attention_mask,
             inputs.mm_encoder_outputs,
             markers,
+            shows,
             interpolate_pos_encoding=inputs.interpolate_pos_encoding,
         )
         is_image = None if image_features is None else image_features.image_attention_mask
@@ -527,6 +549,7 @@ class FlamingoModel(
             cache=cache,
             num_text_layers=self.config.text_config.num_hidden_layers,
         )
+        context.attentions = {} if shows else None
         if self.accepts_position_ids:
             kwargs["position_ids"] = infer_position_ids(
                 position_ids, attention_mask, media_index.shape[1], self._first_position
@@ -555,6 +578,8 @@ class FlamingoModel(
                 "silently ignore them. If this model is compiled, do not compile it: this language model drops "
                 "keywords. If its decoder or layers were replaced, use `set_decoder`."
             )
+        if shows:
+            add_seen(outputs, context.attentions, image_features, media_index, self.config)
         return outputs, image_features
 
     def _check_mask_and_length(

@@ -327,10 +327,26 @@ def split_packed_images(vision_model: PreTrainedModel, features: torch.Tensor, n
 
 def _flatten_map(vision_model: PreTrainedModel, features: torch.Tensor, width: int) -> torch.Tensor:
     """Return the places of a map, row by row: `(E, P, Dv)`."""
-    is_first, is_last = features.shape[1] == width, features.shape[3] == width
-    if is_last and (not is_first or vision_model.config.model_type in _CHANNELS_LAST):
+    if _has_channels_last(vision_model, features, width):
         return features.flatten(1, 2)
     return features.flatten(2).transpose(1, 2)
+
+
+def _has_channels_last(vision_model: PreTrainedModel, features: torch.Tensor, width: int) -> bool:
+    is_first, is_last = features.shape[1] == width, features.shape[3] == width
+    return is_last and (not is_first or vision_model.config.model_type in _CHANNELS_LAST)
+
+
+def find_map_size(
+    vision_model: PreTrainedModel, outputs: Mapping[str, Any], config: FlamingoConfig
+) -> tuple[int, ...]:
+    """Return height and width of the map that a vision encoder returned, or `()` if it is a sequence."""
+    layers = config.vision_feature_layers
+    features = _find_layers(vision_model, outputs, layers)[0]
+    if features.ndim != 4:
+        return ()
+    width = config.vision_hidden_size // len(layers or [None])
+    return tuple(features.shape[1:3] if _has_channels_last(vision_model, features, width) else features.shape[2:])
 
 
 def _find_patches(

@@ -31,6 +31,10 @@ class ChatArguments:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
         default="auto", metadata={"help": "Data type of the weights; auto is as saved."}
     )
+    example_images: list[str] | None = field(
+        default=None,
+        metadata={"help": "Images that an empty chat offers to try (default: three that are drawn)."},
+    )
     chat_template: Literal["text", "few_shot"] | None = field(
         default=None,
         metadata={
@@ -54,4 +58,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     from transformers_flamingo.apps.chat_page import run_chat
 
-    run_chat(options.model, options.host, options.port, options.share, options.dtype, options.chat_template)
+    run_chat(
+        options.model,
+        options.host,
+        options.port,
+        options.share,
+        options.dtype,
+        options.chat_template,
+        options.example_images,
+    )

@@ -1,14 +1,10 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""The chat in plain Python, and its page in a real browser (chromium or chrome, driven by playwright)."""
+"""The chat in plain Python, and its limits."""
 
 import os
-import re
-import shutil
-import subprocess
 import sys
 import threading
 
-import httpx
 import pytest
 import torch
 from chat_templates import CHATML, instruct_tokenizer
@@ -28,23 +24,9 @@ from transformers_flamingo.apps.chat_limits import check_message, visitor_messag
 from transformers_flamingo_cli import main
 
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
 def save_image(path, color) -> str:
     Image.new("RGB", (20, 10), color).save(path)
     return str(path)
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> list[str]:
-    directory = tmp_path_factory.mktemp("images")
-    return [save_image(directory / f"{color}.png", color) for color in ("red", "blue")]
-
-
-@pytest.fixture(scope="module")
-def chat() -> FlamingoChat:
-    return FlamingoChat(tiny_flamingo(gates=2.0), tiny_processor())
 
 
 def answers(chat, messages, **settings) -> list[str]:
@@ -192,104 +174,6 @@ def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys, tm
     monkeypatch.delitem(sys.modules, "transformers_flamingo.apps.chat_page", raising=False)
     assert main(["chat", str(tmp_path)]) == 1
     assert 'pip install "transformers-flamingo[chat]"' in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """Run `flamingo chat` with a tiny model in a process of its own, and yield its address."""
-    pytest.importorskip("gradio")
-    directory = tmp_path_factory.mktemp("model")
-    tiny_flamingo(gates=2.0).save_pretrained(directory)
-    tiny_processor().save_pretrained(directory)
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "transformers_flamingo_cli", "chat", str(directory)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    try:
-        lines = iter(process.stdout.readline, "")
-        yield next(found[0] for line in lines if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-
-
-def test_the_page_has_limits_of_uploads_and_of_its_queue(address):
-    upload = f"{address}/gradio_api/upload"
-    small = httpx.post(upload, files={"files": ("small.png", b"x" * 1000)}, timeout=60)
-    large = httpx.post(upload, files={"files": ("large.png", b"x" * (20_000_000 + 2**20 * 2))}, timeout=60)
-    assert (small.status_code, large.status_code) == (200, 413)
-    config = httpx.get(f"{address}/config", timeout=60).json()
-    assert config["max_file_size"] == 20 * 2**20
-    assert config["show_error"] is False
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if BROWSER is None:
-        pytest.skip("no chromium or chrome is installed")
-    with sync_api.sync_playwright() as playwright:
-        # Without a sandbox: CI runs as root in a container
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-def test_page(address, browser, chat, images):
-    from playwright.sync_api import expect
-
-    expect.set_options(timeout=20_000)
-    page = browser.new_page()
-    page.set_default_timeout(20_000)
-    requested = []
-    page.on("request", lambda request: requested.append(request.url))
-    page.goto(address)
-    message, prompt = page.locator("#message textarea"), page.locator("#prompt textarea")
-    said = page.locator("#chat [data-testid=bot]")
-
-    def send(image: str, text: str) -> None:
-        with page.expect_file_chooser() as chooser:
-            page.locator("#message [data-testid=upload-button]").click()
-        chooser.value.set_files(image)
-        page.locator("#message .thumbnail-item").wait_for()
-        message.fill(text)
-        message.press("Enter")
-
-    expected = [answers(chat, [user_message("w8", [image])])[-1] for image in images]
-    for image, answer in zip(images, expected, strict=True):
-        send(image, "w8")
-        expect(prompt).to_have_value("<image>w8")
-        expect(said).to_contain_text([answer])
-        page.locator("#new-chat").click()
-        expect(prompt).to_have_value("")
-
-    # An example, which comes before the message in the prompt, and beam search
-    page.locator("#example-image input[type=file]").set_input_files(images[0])
-    page.locator("#example-image img").wait_for()
-    page.locator("#example-text textarea").fill("w5 w6")
-    page.locator("#add-example").click()
-    page.locator("#examples img").wait_for()
-    page.locator("#method").get_by_text("beam").click()
-    page.get_by_label("Beams").first.wait_for()
-    send(images[1], "w8")
-    expect(prompt).to_have_value("<image>w5 w6<|endofchunk|><image>w8")
-    messages = [*example_messages([(images[0], "w5 w6")]), user_message("w8", images[1:])]
-    expect(said).to_contain_text(answers(chat, messages, method="beam"))
-
-    # An error is shown, and the message stays in its box
-    expect(message).to_have_value("")  # the page has taken the last message out
-    page.locator("#message .thumbnail-item").wait_for(state="detached")
-    long = "w8 " * 150
-    message.fill(long)
-    message.press("Enter")
-    expect(page.locator(".toast-body")).to_contain_text("the language model has 128 positions")
-    expect(message).to_have_value(long)
-
-    assert all(url.startswith((address, "data:", "blob:")) for url in requested), (
-        "a file was fetched from another host"
-    )
 
 
 def test_an_upload_is_never_run_as_a_program(tmp_path, monkeypatch):

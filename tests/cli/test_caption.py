@@ -69,3 +69,22 @@ def test_caption_with_a_missing_model_is_a_message(tmp_path, capsys):
     Image.new("RGB", (8, 8)).save(image)
     assert main(["caption", str(image), "--model", str(tmp_path / "nothing")]) == 1
     assert "nothing" in capsys.readouterr().err
+
+
+def test_what_the_model_looked_at_is_drawn_beside_the_caption(model_directory, tmp_path, capsys):
+    paths = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        paths.append(str(tmp_path / folder / "red one.png"))
+        Image.new("RGB", (12, 9), "red").save(paths[-1])
+    drawings = tmp_path / "drawings"
+    command = ["caption", *paths, "--model", str(model_directory), "--max-new-tokens", "3"]
+    assert main(command) == 0
+    captions = capsys.readouterr().out.splitlines()
+    assert main([*command, "--show-attention", "--attention-dir", str(drawings)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[::2] == captions
+    names = ["red_one.attention.png", "red_one.attention-2.png"]
+    assert [line.strip() for line in lines[1::2]] == [f"looked at: {drawings / name}" for name in names]
+    for name in names:
+        assert Image.open(drawings / name).width > 500

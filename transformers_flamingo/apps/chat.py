@@ -7,7 +7,7 @@ Chat with a Flamingo about images, in plain Python: examples and turns in, the p
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Any, Literal, get_args
@@ -19,6 +19,7 @@ from transformers import (
     StoppingCriteriaList,
     TextIteratorStreamer,
 )
+from transformers.utils import ModelOutput
 
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
@@ -28,6 +29,12 @@ from ..utils.loading import check_answer_length, load_flamingo
 
 Method = Literal["greedy", "beam", "sampling"]
 Message = dict[str, Any]
+
+# Shown in the place of an answer without a word
+EMPTY_ANSWER = (
+    "(The answer is empty: the model ended it at once. Ask in the words that it was trained on, add an example of an answer, or "
+    "choose sampling.)"
+)
 
 
 @dataclass(frozen=True)
@@ -93,11 +100,11 @@ def example_messages(examples: list[tuple[Any, str]]) -> list[Message]:
 
 
 class _StopWhen(StoppingCriteria):
-    def __init__(self, event: Event):
-        self.event = event
+    def __init__(self, *events: Event):
+        self.events = events
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs) -> torch.BoolTensor:
-        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
+        return torch.full((len(input_ids),), any(event.is_set() for event in self.events), device=input_ids.device)
 
 
 class FlamingoChat:
@@ -154,7 +161,13 @@ class FlamingoChat:
         adds_special_tokens = self.processor.adds_special_tokens("" if spans and spans[0][0] == 0 else prompt)
         return prompt, encode_literal(self.processor, prompt, spans, images, add_special_tokens=adds_special_tokens)
 
-    def answer(self, inputs: BatchFeature, settings: AnswerSettings) -> Iterator[str]:
+    def answer(
+        self,
+        inputs: BatchFeature,
+        settings: AnswerSettings,
+        on_end: Callable[[ModelOutput], None] | None = None,
+        stop: Event | None = None,
+    ) -> Iterator[str]:
         """
         Generate an answer, and yield all of it so far each time it grows. Beam search yields once, because its answer is not known
         before the end.
@@ -164,6 +177,10 @@ class FlamingoChat:
         Args:
             inputs (`BatchFeature`): The inputs that [`~FlamingoChat.prepare`] returned.
             settings ([`AnswerSettings`]): The settings of the generation.
+            on_end (`Callable`, *optional*):
+                Called at the end with the outputs of `generate()`, which then say what the model looked at (see
+                [`attention_maps`]). Without it nothing of that is computed.
+            stop (`threading.Event`, *optional*): Ends the answer where it is, from another thread, when it is set.
 
         Raises:
             ValueError: prompt and answer have more tokens than the language model has positions.
@@ -171,20 +188,24 @@ class FlamingoChat:
         num_tokens = inputs["input_ids"].shape[1]
         check_answer_length(self.model, num_tokens, settings.max_new_tokens)
         inputs = inputs.to(self.model.device, self.model.dtype)
+        closed, errors, outputs = Event(), [], []
+        kwargs = settings.generate_kwargs()
+        kwargs["stopping_criteria"] = StoppingCriteriaList([_StopWhen(closed, stop or closed)])
+        if on_end is not None:
+            kwargs |= {"output_cross_attentions": True, "return_dict_in_generate": True}
         if settings.method == "beam":
-            generated = self.model.generate(**inputs, **settings.generate_kwargs())
-            yield self.processor.decode(generated[0, num_tokens:], skip_special_tokens=True).strip()
+            generated = self.model.generate(**inputs, **kwargs)
+            tokens = generated if on_end is None else generated.sequences
+            yield self.processor.decode(tokens[0, num_tokens:], skip_special_tokens=True).strip()
+            if on_end is not None:
+                on_end(generated)
             return
 
         streamer = TextIteratorStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        closed, errors = Event(), []
 
         def generate() -> None:
             try:
-                criteria = StoppingCriteriaList([_StopWhen(closed)])
-                self.model.generate(
-                    **inputs, **settings.generate_kwargs(), streamer=streamer, stopping_criteria=criteria
-                )
+                outputs.append(self.model.generate(**inputs, **kwargs, streamer=streamer))
             except Exception as error:
                 errors.append(error)
                 streamer.end()  # otherwise the loop below waits forever
@@ -195,7 +216,7 @@ class FlamingoChat:
             text = ""
             for piece in streamer:
                 text += piece
-                if piece:
+                if text.strip() and piece:
                     yield text.strip()
         finally:
             closed.set()
@@ -203,15 +224,26 @@ class FlamingoChat:
         if errors:
             raise errors[0]
         yield text.strip()  # also if the answer is empty
+        if on_end is not None:
+            on_end(outputs[0])
 
 
 def to_gradio_messages(turns: list[Message]) -> list[Message]:
-    """Convert turns to the format of Gradio's chatbot: a message for each image, and one for the text."""
+    """Convert turns to the format of Gradio's chatbot: a message for each image, and one for the text. An empty answer says so."""
     return [
         {
             "role": turn["role"],
-            "content": part["text"] if part["type"] == "text" else {"path": str(part["image"])},
+            "content": (part["text"] or EMPTY_ANSWER) if part["type"] == "text" else {"path": str(part["image"])},
         }
         for turn in turns
         for part in turn["content"]
     ]
+
+
+def find_turn(turns: list[Message], index: int) -> int:
+    """Find the turn of a message of Gradio's chatbot, by the place of the message in [`to_gradio_messages`]."""
+    for number, turn in enumerate(turns):
+        index -= len(turn["content"])
+        if index < 0:
+            return number
+    raise ValueError("There is no such message any more: the conversation has changed since.")

@@ -1,51 +1,25 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-The page of `flamingo chat`, by Gradio: its layout, and what happens when a visitor sends a message or adds an example.
+The page of `flamingo chat`, by Gradio: its layout, and which action of [`chat_actions`] follows which event.
 
 The page is served from this machine alone: it uses fonts of the system, and reports nothing to anyone.
 """
 
-import html
 import os
 import socket
-from collections.abc import Iterator
-from typing import Any, NamedTuple, get_args
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, get_args
 
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # Gradio reads it when it is imported
 
 import gradio as gr
 
-from .chat import (
-    AnswerSettings,
-    FlamingoChat,
-    Message,
-    Method,
-    assistant_message,
-    example_messages,
-    to_gradio_messages,
-    user_message,
-)
-from .chat_limits import (
-    MAX_BEAMS,
-    MAX_CHARACTERS,
-    MAX_EXAMPLES,
-    MAX_NEW_TOKENS,
-    MAX_UPLOAD,
-    MAX_WAITING,
-    check_message,
-    visitor_message,
-)
-
-
-Example = tuple[str, str]  # path of an image, text
-
-CSS = """
-.gradio-container {width: 100%; max-width: 1400px !important; margin: auto}
-#prompt textarea {font-family: ui-monospace, monospace; font-size: 0.85rem}
-#examples .caption-label {font-size: 0.7rem; max-width: 100%}
-footer, button[title="Share"], button[aria-label="Share"] {display: none !important}
-"""
+from .chat import AnswerSettings, FlamingoChat, Method
+from .chat_actions import PageActions
+from .chat_assets import CSS, HEAD, check_example_images, draw_example_images
+from .chat_limits import MAX_BEAMS, MAX_CHARACTERS, MAX_NEW_TOKENS, MAX_UPLOAD, MAX_WAITING
 
 
 class ConversationParts(NamedTuple):
@@ -53,8 +27,10 @@ class ConversationParts(NamedTuple):
 
     chatbot: gr.Chatbot
     message: gr.MultimodalTextbox
-    prompt: gr.Textbox
     new_chat: gr.Button
+    attention_area: gr.Column
+    attention: gr.Gallery
+    prompt: gr.Textbox
 
 
 class ExampleParts(NamedTuple):
@@ -68,8 +44,9 @@ class ExampleParts(NamedTuple):
 
 
 class SettingParts(NamedTuple):
-    """Components of the settings: the fields of [`AnswerSettings`], in their order."""
+    """Components of the settings: whether to show what was looked at, then the fields of [`AnswerSettings`], in their order."""
 
+    shows_attention: gr.Checkbox
     method: gr.Radio
     max_new_tokens: gr.Slider
     num_beams: gr.Slider
@@ -77,145 +54,147 @@ class SettingParts(NamedTuple):
     temperature: gr.Slider
 
 
-class PageActions:
-    """
-    Actions of the page: functions of a visitor's state and input that return updates of components.
-
-    The state, turns and examples, is kept by Gradio for each visitor.
-
-    Args:
-        chat ([`FlamingoChat`]): Answers the messages.
-    """
-
-    def __init__(self, chat: FlamingoChat):
-        self.chat = chat
-
-    def send(
-        self, message: dict[str, Any], turns: list[Message], examples: list[Example], *settings: Any
-    ) -> Iterator[tuple]:
-        """Answer a message, and yield turns, chatbot, prompt and message box each time the answer grows."""
-        turns = [*turns, user_message(message["text"], message["files"])]
-        try:
-            check_message(message["text"], message["files"])
-            prompt, inputs = self.chat.prepare([*example_messages(examples), *turns])
-            yield gr.skip(), to_gradio_messages(turns), prompt, gr.skip()
-            for answer in self.chat.answer(inputs, AnswerSettings(*settings)):
-                answered = [*turns, assistant_message(answer)]
-                yield answered, to_gradio_messages(answered), prompt, None
-        except Exception as error:  # the message stays in its box
-            _warn(visitor_message(error, [*message["files"], *(image for image, _ in examples)]))
-            yield gr.skip(), to_gradio_messages(turns[:-1]), gr.skip(), gr.skip()
-
-    def add_example(self, image: str | None, text: str, examples: list[Example]) -> tuple:
-        """Add an example, and return examples, gallery, image box and text box."""
-        unchanged = (gr.skip(),) * 4
-        if image is None or not text:
-            _warn("An example is an image and its text. Give both.")
-            return unchanged
-        try:
-            check_message(text, [image])
-            if len(examples) >= MAX_EXAMPLES:
-                raise ValueError(f"There are {MAX_EXAMPLES} examples already, the maximum. Remove some.")
-        except ValueError as error:
-            _warn(visitor_message(error, [image]))
-            return unchanged
-        examples = [*examples, (image, text)]
-        return examples, examples, None, ""
-
-    def remove_example(self, examples: list[Example]) -> tuple:
-        """Remove the last example, and return examples and gallery."""
-        return examples[:-1], examples[:-1]
-
-    def start_new_chat(self) -> tuple:
-        """Return empty turns, chatbot and prompt."""
-        return [], [], ""
-
-    def choose_method(self, method: Method) -> list:
-        """Return updates that show the settings of this method alone: beams, top k and temperature."""
-        return [gr.update(visible=method == name) for name in ("beam", "sampling", "sampling")]
-
-
-def _warn(text: str) -> None:
-    # `gr.Error` would cover the chat and the message box. Gradio renders HTML, so `<image>` is escaped
-    gr.Warning(html.escape(text), duration=None)
-
-
-def build_page(chat: FlamingoChat, name: str) -> gr.Blocks:
+def build_page(chat: FlamingoChat, name: str, example_images: Sequence[str | Path] = ()) -> gr.Blocks:
     """
     Build the page of a chat.
 
     Args:
         chat ([`FlamingoChat`]): Answers the messages.
         name (`str`): Name of the model, for the title.
+        example_images (`Sequence[str]`, *optional*): Files of images that an empty chat offers.
     """
-    actions = PageActions(chat)
+    actions = PageActions(chat, example_images)
     with gr.Blocks(title=f"Flamingo: {name}", analytics_enabled=False, fill_width=True) as page:
-        turns, examples = gr.State([]), gr.State([])
+        turns, pending, examples = gr.State([]), gr.State(None), gr.State([])
+        width = gr.Number(visible=False)
         gr.Markdown(f"## Flamingo &nbsp;`{name}`")
         with gr.Row():
             with gr.Column(scale=3):
-                conversation = _lay_out_conversation()
+                conversation = _lay_out_conversation(example_images)
             with gr.Column(scale=2, min_width=320):
-                with gr.Accordion("Examples (shots), in front of every prompt", open=True):
+                with gr.Accordion("Examples (shots), in front of every prompt", open=True, elem_id="shots") as shots:
                     example = _lay_out_examples()
-                with gr.Accordion("Answer", open=True):
+                with gr.Accordion("Answer", open=True) as answer:
                     settings = _lay_out_settings()
-
-        chatbot, message, prompt, new_chat = conversation
-        answering = message.submit(
-            actions.send, [message, turns, examples, *settings], [turns, chatbot, prompt, message], api_name="send"
+        page.load(
+            actions.fold,
+            [width],
+            [shots, answer],
+            js="() => window.innerWidth",
+            show_progress="hidden",
+            api_name=False,
         )
-        message.stop(None, cancels=[answering])
-        gr.on(
-            [new_chat.click, chatbot.clear],
-            actions.start_new_chat,
-            outputs=[turns, chatbot, prompt],
-            cancels=[answering],
-        )
+        _connect_conversation(actions, conversation, settings, turns, pending, examples)
         example.add.click(
             actions.add_example,
             [example.image, example.text, examples],
             [examples, example.gallery, example.image, example.text],
+            concurrency_limit=None,
         )
-        example.remove.click(actions.remove_example, [examples], [examples, example.gallery])
+        example.remove.click(actions.remove_example, [examples], [examples, example.gallery], concurrency_limit=None)
         settings.method.change(
-            actions.choose_method, [settings.method], [settings.num_beams, settings.top_k, settings.temperature]
+            actions.choose_method,
+            [settings.method],
+            [settings.num_beams, settings.top_k, settings.temperature],
+            concurrency_limit=None,
         )
     return page
 
 
-def _lay_out_conversation() -> ConversationParts:
-    return ConversationParts(
-        chatbot=gr.Chatbot(
-            label="Chat",
-            elem_id="chat",
-            height=430,
-            render_markdown=False,
-            latex_delimiters=[],
-            buttons=["copy"],
-            placeholder="Add an image, and a text if you like, then send them.",
-        ),
-        message=gr.MultimodalTextbox(
-            label="Message",
-            elem_id="message",
-            show_label=False,
-            file_types=["image"],
-            file_count="multiple",
-            placeholder="Text after the image, such as 'question: what color? answer:'",
-            max_plain_text_length=MAX_CHARACTERS,
-            autofocus=True,
-            stop_btn=True,
-        ),
-        prompt=gr.Textbox(
-            label="Prompt that the model continued",
-            elem_id="prompt",
-            lines=3,
-            max_lines=10,
-            interactive=False,
-            buttons=["copy"],
-        ),
-        new_chat=gr.Button("New chat", elem_id="new-chat", size="sm"),
+def _connect_conversation(
+    actions: PageActions,
+    conversation: ConversationParts,
+    settings: SettingParts,
+    turns: gr.State,
+    pending: gr.State,
+    examples: gr.State,
+) -> None:
+    """Connect the events of the conversation with their actions. Only answers wait in the queue."""
+    chatbot, message, new_chat, attention_area, attention, prompt = conversation
+    changed = [turns, chatbot, message, pending]
+    at_once = {"concurrency_limit": None, "show_progress": "hidden"}
+    begun = [
+        message.submit(actions.take, [message, turns, pending], changed, api_name="send", **at_once),
+        chatbot.retry(actions.retry, [turns, pending], changed, api_name=False, **at_once),
+        chatbot.edit(actions.edit, [turns, pending], changed, api_name=False, **at_once),
+    ]
+    answering = [
+        event.success(
+            actions.answer,
+            [turns, pending, examples, *settings],
+            [*changed, prompt, attention],
+            api_name="answer" if event is begun[0] else False,
+            show_progress="minimal",
+            show_progress_on=chatbot,
+            concurrency_id="answer",
+        )
+        for event in begun
+    ]
+    message.stop(actions.stop, [turns, pending], changed, api_name=False, **at_once)
+    gr.on(
+        [new_chat.click, chatbot.clear],
+        actions.start_new_chat,
+        [pending],
+        [*changed, prompt, attention],
+        cancels=answering,
+        api_name=False,
+        **at_once,
     )
+    settings.shows_attention.change(
+        actions.choose_attention, [settings.shows_attention], [attention_area], api_name=False, **at_once
+    )
+    chatbot.example_select(actions.choose_example, None, [message], api_name=False, **at_once)
+
+
+def _lay_out_conversation(example_images: Sequence[str | Path]) -> ConversationParts:
+    chatbot = gr.Chatbot(
+        label="Chat",
+        elem_id="chat",
+        height=430,
+        render_markdown=False,
+        latex_delimiters=[],
+        buttons=["copy"],
+        editable="user",
+        group_consecutive_messages=False,  # a group of an image and a text fails in Gradio when it is edited
+        feedback_options=None,
+        examples=[
+            {"text": "", "display_text": Path(path).stem.replace("_", " "), "files": [str(path)], "icon": str(path)}
+            for path in example_images
+        ],
+        placeholder="Add an image, and a text if you like, then send them. An image can be dropped anywhere.",
+    )
+    message = gr.MultimodalTextbox(
+        label="Message",
+        elem_id="message",
+        show_label=False,
+        file_types=["image"],
+        file_count="multiple",
+        placeholder="Text after the image, such as 'question: what color? answer:'",
+        max_plain_text_length=MAX_CHARACTERS,
+        autofocus=True,
+    )
+    new_chat = gr.Button("New chat", elem_id="new-chat", size="sm")
+    with gr.Column(visible=False) as attention_area:
+        gr.Markdown("What the model looked at while it wrote each word: dark is little, bright is much")
+        attention = gr.Gallery(
+            show_label=False,
+            elem_id="attention",
+            columns=6,
+            object_fit="contain",
+            height="auto",
+            interactive=False,
+            buttons=[],
+            format="png",
+        )
+    prompt = gr.Textbox(
+        label="Prompt that the model continued",
+        elem_id="prompt",
+        lines=3,
+        max_lines=10,
+        interactive=False,
+        buttons=["copy"],
+    )
+    return ConversationParts(chatbot, message, new_chat, attention_area, attention, prompt)
 
 
 def _lay_out_examples() -> ExampleParts:
@@ -251,6 +230,7 @@ def _lay_out_examples() -> ExampleParts:
 def _lay_out_settings() -> SettingParts:
     defaults = AnswerSettings()
     return SettingParts(
+        shows_attention=gr.Checkbox(label="Show what the model looked at for each word", elem_id="show-attention"),
         method=gr.Radio(get_args(Method), value=defaults.method, label="Method", elem_id="method", show_label=False),
         max_new_tokens=gr.Slider(
             1,
@@ -290,6 +270,7 @@ def run_chat(
     share: bool = False,
     dtype: str = "auto",
     chat_template: str | None = None,
+    example_images: Sequence[str | Path] | None = None,
 ) -> None:
     """
     Load a Flamingo and serve its page until it is interrupted.
@@ -301,21 +282,44 @@ def run_chat(
         share (`bool`, *optional*, defaults to `False`): Whether to open a public link through Gradio's servers.
         dtype (`str`, *optional*, defaults to `"auto"`): Data type of the weights; `"auto"` is as saved.
         chat_template (`str`, *optional*): `"text"` or `"few_shot"`, instead of the template that was saved.
+        example_images (`Sequence[str]`, *optional*): Files of images that an empty chat offers. By default three are drawn.
 
     Raises:
-        ValueError: the page cannot be served at this address, or the model cannot be loaded.
+        ValueError: the page cannot be served at this address, an example image cannot be read, or the model cannot be loaded.
     """
     check_listening(host, port)
+    check_example_images(example_images or ())
     chat = FlamingoChat.from_pretrained(name_or_path, dtype)
     if chat_template is not None:
         chat.processor.set_chat_template(chat_template)
+    images = draw_example_images() if example_images is None else example_images
+    serve_page(build_page(chat, os.fspath(name_or_path), images), host, port, share)
+
+
+def serve_page(page: gr.Blocks, host: str, port: int | None, share: bool = False, *, blocks: bool = True) -> str:
+    """
+    Serve a page, and return its address.
+
+    Args:
+        page (`gr.Blocks`): The page, see [`build_page`].
+        host, port, share: As in [`run_chat`].
+        blocks (`bool`, *optional*, defaults to `True`): Whether to return only when it is interrupted.
+    """
     # Gradio's own themes fetch their fonts
     theme = gr.themes.Default(
         primary_hue="pink", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
-    page = build_page(chat, os.fspath(name_or_path))
     # Not `show_error`, which shows the message of any error with the paths in it
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
-    page.launch(
-        server_name=host, server_port=port, share=share, theme=theme, css=CSS, ssr_mode=False, max_file_size=MAX_UPLOAD
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        theme=theme,
+        css=CSS,
+        head=HEAD,
+        ssr_mode=False,
+        max_file_size=MAX_UPLOAD,
+        prevent_thread_lock=not blocks,
     )
+    return address

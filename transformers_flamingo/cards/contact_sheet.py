@@ -45,7 +45,8 @@ def draw_contact_sheet(path: str | Path, sections: dict[str, Sequence[Tile]]) ->
     Returns:
         `PIL.Image.Image`: the sheet, for a notebook or for a test.
     """
-    height_of_tile = _SIDE + (1 + _TEXT_LINES) * _LINE + _GAP
+    num_lines = max((len(_wrap(tile.text)) for tiles in sections.values() for tile in tiles), default=1)
+    height_of_tile = _SIDE + (1 + num_lines) * _LINE + _GAP
     heights = [2 * _LINE + -(-len(tiles) // _COLUMNS) * height_of_tile for tiles in sections.values()]
     sheet = Image.new("RGB", (_GAP + _COLUMNS * (_SIDE + _GAP), 2 * _GAP + sum(heights)), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
@@ -92,9 +93,12 @@ def _draw_tile(sheet: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, 
     sheet.paste(image, corner)
     draw.rectangle((corner[0] - 1, corner[1] - 1, corner[0] + size[0], corner[1] + size[1]), outline="silver")
     _write(draw, (left, top + _SIDE + 2), tile.note[:_CHARS], _QUIET)
-    lines = textwrap.wrap(tile.text, _CHARS, max_lines=_TEXT_LINES, placeholder=" ...") or [""]
-    for number, line in enumerate(lines):
+    for number, line in enumerate(_wrap(tile.text)):
         _write(draw, (left, top + _SIDE + 2 + (1 + number) * _LINE), line, _INK)
+
+
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, _CHARS, max_lines=_TEXT_LINES, placeholder=" ...") or [""]
 
 
 def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, color: str, size: int = _SIZE) -> None:
