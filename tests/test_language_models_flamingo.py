@@ -124,7 +124,9 @@ def test_a_vision_encoder_that_hides_patches_is_refused():
     )
     text = config("gpt2", n_embd=32, n_layer=2, n_head=4).text_config
     fields = {"image_token_id": IMAGE, "end_of_chunk_token_id": END_OF_CHUNK}
-    with pytest.raises(ValueError, match="ViTMAEModel, which does not fit: with `mask_ratio=0.75`.*ViTModel.from_pretrained"):
+    with pytest.raises(
+        ValueError, match="ViTMAEModel, which does not fit: with `mask_ratio=0.75`.*ViTModel.from_pretrained"
+    ):
         FlamingoModel(FlamingoConfig(vision_config=vision, text_config=text, **fields))
     # A given model has a configuration of its own
     given = ViTMAEModel(vision)
