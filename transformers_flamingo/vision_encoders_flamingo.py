@@ -164,7 +164,7 @@ def probe_vision_model(vision_model: PreTrainedModel, with_hidden_states: bool =
     """
     config = vision_model.config
     # Hooks of accelerate and layers of quantizers would do something with the weights
-    if getattr(vision_model, "is_quantized", False) or any(hasattr(m, "_hf_hook") for m in vision_model.modules()):
+    if getattr(vision_model, "is_quantized", False) or hasattr(vision_model, "hf_device_map"):
         return None
     channels = getattr(config, "num_channels", None) or getattr(config, "in_chans", None) or 3
     modes = [(module, module.training) for module in vision_model.modules()]
