@@ -5,7 +5,6 @@ It is trained by the function behind `flamingo pretrain text`, on the rows of [`
 questions, and looks up in its context which word was bound to a thing, for things that have no word as well.
 """
 
-import math
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -27,24 +26,65 @@ from .tokenizer import build_tokenizer
 
 # GPT-2's 0.02 suits widths near a thousand; a tiny model learns much faster from larger weights.
 _INITIALIZER_RANGE = 0.07
-# Neighboring positions must differ for "the token before" to be found: with wavelengths up to 10,000, as is usual, no
-# look-up was learned (docs/few-shot-log.md).
-_LONGEST_WAVE = 60.0
-_WAVE_AMPLITUDE = 1.5
+_HEAD_SIZE = 32
+# Radians per token of the position's waves, from the fastest to the slowest: neighboring positions must differ for "the
+# token before" to be found. The waves have as many channels as a head, so that words and positions can be told apart.
+_WAVE_FREQUENCIES = 2.5 ** torch.linspace(1, -4, _HEAD_SIZE // 2)
+_WAVE_AMPLITUDE = 0.26
+# Strengths of the start of look-up: how sharply its two heads attend, and how loudly the first repeats.
+_PREVIOUS_TOKEN_GAIN = 2.0
+_MATCH_GAIN = 3.0
+_REPETITION = 0.3
 
 
 def position_waves(positions: int, width: int) -> torch.Tensor:
-    """Return sines and cosines of the position at `width` / 2 wavelengths, `(positions, width)`."""
-    angles = torch.arange(positions)[:, None] * _LONGEST_WAVE ** -torch.linspace(0, 1, width // 2)
-    return _WAVE_AMPLITUDE * _INITIALIZER_RANGE * math.sqrt(2) * torch.cat([angles.sin(), angles.cos()], dim=1)
+    """Return sines and cosines of the position in the first channels and 0 in the others, `(positions, width)`."""
+    angles = torch.arange(positions)[:, None] * _WAVE_FREQUENCIES
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+    return nn.functional.pad(_WAVE_AMPLITUDE * waves, (0, width - _HEAD_SIZE))
+
+
+def start_lookup(model: GPT2LMHeadModel) -> None:
+    """Give two heads of an untrained model the attention of look-up: an induction head.
+
+    The first head of layer 0 attends to the token before and repeats it. The first head of layer 1 attends to where that
+    repetition equals the own token, and so to what followed it. What is done with what is found is left to the training.
+    Without this start a model of this size finds a cheaper rule: whether a key is the first one of the row, or the second.
+    The words introduced later are then guessed (`docs/few-shot-log.md`).
+
+    Args:
+        model (`GPT2LMHeadModel`): At least two layers, with [`position_waves`]. The heads draw from torch's global generator.
+    """
+    width, words = model.config.n_embd, model.config.n_embd - _HEAD_SIZE
+    before, after = (block.attn for block in model.transformer.h[:2])
+    # Orthonormal maps from the channels of words to a head's, and from there to other directions of the same channels.
+    read, write = (
+        nn.functional.pad(torch.linalg.qr(torch.randn(words, _HEAD_SIZE)).Q, (0, 0, _HEAD_SIZE, 0)) for _ in range(2)
+    )
+    sin, cos = torch.eye(_HEAD_SIZE).chunk(2)  # the channels of a head
+    step_sin, step_cos = _WAVE_FREQUENCIES.sin()[:, None], _WAVE_FREQUENCIES.cos()[:, None]
+    with torch.no_grad():
+        query, key, value = before.c_attn.weight.split(width, dim=1)
+        key[:, :_HEAD_SIZE] = 0
+        key[:_HEAD_SIZE, :_HEAD_SIZE] = _PREVIOUS_TOKEN_GAIN * torch.eye(_HEAD_SIZE)
+        query[:, :_HEAD_SIZE] = 0
+        # The own waves, turned back by a token.
+        query[:_HEAD_SIZE, :_HEAD_SIZE] = _PREVIOUS_TOKEN_GAIN * torch.cat(
+            [step_cos * sin + step_sin * cos, step_cos * cos - step_sin * sin]
+        )
+        value[:, :_HEAD_SIZE] = read
+        before.c_proj.weight[:_HEAD_SIZE] = _REPETITION * write.T
+        query, key, _ = after.c_attn.weight.split(width, dim=1)
+        query[:, :_HEAD_SIZE] = _MATCH_GAIN * read
+        key[:, :_HEAD_SIZE] = _MATCH_GAIN * write
 
 
 @dataclass(frozen=True)
 class TextBackboneSettings:
     """Size of the miniature language model and settings of its training.
 
-    The defaults are those of the one of `flamingo demo --few-shot`. That of `flamingo demo` is older, and its record has its
-    own: 3500 steps of rows of 48 tokens.
+    The defaults are those of the one of `flamingo demo --few-shot`. That of `flamingo demo` is older: it had to find look-up by
+    itself, at a learning rate that [`start_lookup`] does not survive.
 
     Args:
         steps (`int`): Optimizer steps.
@@ -53,17 +93,18 @@ class TextBackboneSettings:
         learning_rate, weight_decay, warmup_steps: Of AdamW. The rate is constant for three fifths of the steps, then
             falls to 0 along a cosine.
         noise, made_up (`float`): As in [`TextRows`].
-        width, layers, max_positions (`int`): Size of the model. The width is a multiple of 32, the head size.
+        width, layers, max_positions (`int`): Size of the model. The width is a multiple of 32, the head size, and there are at least
+            64 channels and two layers ([`start_lookup`]).
 
     Raises:
-        ValueError: there is no step, or the rows do not fit.
+        ValueError: there is no step, the rows do not fit, or the model is too small to look anything up.
     """
 
-    steps: int = 5000
+    steps: int = 3000
     batch_tokens: int = 2400
     first_row_length: int = 48
     row_length: int = 120
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_steps: int = 50
     noise: float = 0.5
@@ -75,6 +116,11 @@ class TextBackboneSettings:
     def __post_init__(self):
         if self.steps < 1:
             raise ValueError(f"`steps` is {self.steps}, but it must be at least 1.")
+        if self.width < 2 * _HEAD_SIZE or self.width % _HEAD_SIZE or self.layers < 2:
+            raise ValueError(
+                f"A model of {self.layers} layers and width {self.width} cannot look anything up: that takes two layers, and a "
+                f"width that is a multiple of {_HEAD_SIZE} and at least {2 * _HEAD_SIZE}. Change `layers` or `width`."
+            )
         for name in ("first_row_length", "row_length"):
             length = getattr(self, name)
             if not 0 < length < self.max_positions or length % 3:
@@ -89,13 +135,13 @@ class TextBackboneSettings:
 
 
 def build_text_backbone(tokenizer: PreTrainedTokenizerFast, settings: TextBackboneSettings) -> GPT2LMHeadModel:
-    """Build the model from random weights (torch's global generator) and [`position_waves`]."""
+    """Build the model from random weights (torch's global generator), [`position_waves`] and [`start_lookup`]."""
     config = GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=settings.max_positions,
         n_embd=settings.width,
         n_layer=settings.layers,
-        n_head=settings.width // 32,
+        n_head=settings.width // _HEAD_SIZE,
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
@@ -107,6 +153,7 @@ def build_text_backbone(tokenizer: PreTrainedTokenizerFast, settings: TextBackbo
     model = GPT2LMHeadModel(config)
     with torch.no_grad():
         model.transformer.wpe.weight.copy_(position_waves(settings.max_positions, settings.width))
+    start_lookup(model)
     return model
 
 
@@ -194,6 +241,7 @@ def train_text_backbone(
             **asdict(settings),
             "optimizer": "AdamW, betas 0.9 and 0.98, gradient norm at most 1",
             "schedule": "constant, then cosine for the last two fifths",
+            "start": "two heads attend as look-up does",
         },
         "parameters": model.num_parameters(),
         "vocabulary": len(tokenizer),

@@ -26,10 +26,10 @@ MAX_WAYS = 6
 IGNORED = -100  # the label of tokens without a loss, as in transformers
 NO_KEY = -1
 # At this progress the plain rows begin, and at this one they reach their share.
-_BLEND = (0.3, 0.65)
+_BLEND = (0.1, 0.4)
 _PLAIN_SHARE = 0.45
 # Between these the rows grow.
-_GROWTH = (0.3, 0.6)
+_GROWTH = (0.1, 0.4)
 _REPEAT_SHARE = 0.3  # of the other rows
 _BINDING_SHARE = 0.2  # of the plain rows
 _PERIODS = (4, 16)

@@ -233,13 +233,13 @@ def test_the_command_measures_the_shipped_model(tmp_path, few_pictures, capsys):
 
 
 def test_the_command_trains_it_again(tmp_path, few_pictures):
-    settings = TextBackboneSettings(steps=1, width=32, layers=1)
+    settings = TextBackboneSettings(steps=1, width=64, layers=2)
     train_text_backbone(tmp_path / "gpt2", settings=settings, evaluation_size=0, progress=False)
     command = ["demo", "--few-shot", "--from-scratch", "--split", "validation", "--scale", "0.002", "--episodes", "4"]
     assert main([*command, "--text-backbone", str(tmp_path / "gpt2"), "--output-dir", str(tmp_path)]) == 0
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "model")
     assert model.config.cross_attention_layer_indices == [0]
-    assert model.config.text_config.hidden_size == 32
+    assert model.config.text_config.hidden_size == 64
     assert model.config.resampler_feature_positions > 0  # standardized
     assert model.config.use_cache
     record = json.loads((tmp_path / "model" / "metrics.json").read_text())

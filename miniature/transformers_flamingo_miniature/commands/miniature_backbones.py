@@ -37,7 +37,7 @@ class MiniatureBackbonesArguments:
     )
 
     steps: int | None = field(
-        default=None, metadata={"help": "Optimizer steps of the language model. By default, 5000."}
+        default=None, metadata={"help": "Optimizer steps of the language model. By default, 3000."}
     )
     batch_tokens: int | None = field(
         default=None, metadata={"help": "Tokens in each step of the language model, at most. By default, 2400."}
