@@ -27,6 +27,7 @@ _IMAGE = {"image_size": 16, "patch_size": 4}
 _STAGES = {"hidden_sizes": [8, 12], "depths": [1, 1]}
 _SWIN = {"image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 2}
 _SEGFORMER = {
+    "image_size": 32,
     "num_encoder_blocks": 2,
     "depths": [1, 1],
     "sr_ratios": [2, 1],
@@ -103,6 +104,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "convnext": {**_STAGES, "patch_size": 2, "num_stages": 2},
     "convnextv2": {**_STAGES, "patch_size": 2, "num_stages": 2},
     "cvt": {
+        "image_size": 32,
         "patch_sizes": [3, 3],
         "patch_stride": [2, 2],
         "patch_padding": [1, 1],

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from .configuration_flamingo import FlamingoConfig
@@ -52,15 +52,15 @@ def build_vision_model(vision_config: PreTrainedConfig) -> PreTrainedModel:
     Raises:
         ValueError: `AutoModel` has none of this type, as for the towers of some multimodal models.
     """
-    try:
-        return AutoModel.from_config(vision_config)
-    except ValueError as error:
-        if "Unrecognized configuration class" not in str(error):
-            raise
+    # `AutoModel` would import all models to list them in its own message
+    if type(vision_config) not in MODEL_MAPPING and "AutoModel" not in (
+        getattr(vision_config, "auto_map", None) or {}
+    ):
         raise ValueError(
             f"`AutoModel` has no model for a {type(vision_config).__name__} (`model_type` {vision_config.model_type!r}), so it "
             "cannot be the vision encoder. Use another one, or register its class with `AutoModel.register`."
-        ) from error
+        )
+    return AutoModel.from_config(vision_config)
 
 
 def check_vision_model(vision_model: PreTrainedModel | None, config: FlamingoConfig) -> None:
@@ -164,7 +164,7 @@ def probe_vision_model(vision_model: PreTrainedModel, with_hidden_states: bool =
     """
     config = vision_model.config
     # Hooks of accelerate and layers of quantizers would do something with the weights
-    if getattr(vision_model, "is_quantized", False) or any(hasattr(m, "_hf_hook") for m in vision_model.modules()):
+    if getattr(vision_model, "is_quantized", False) or hasattr(vision_model, "hf_device_map"):
         return None
     channels = getattr(config, "num_channels", None) or getattr(config, "in_chans", None) or 3
     modes = [(module, module.training) for module in vision_model.modules()]
