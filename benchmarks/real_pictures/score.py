@@ -196,16 +196,17 @@ def score_questions(scorer: Scorer) -> tuple[dict[str, Any], list[Row]]:
 
 def score_chat(scorer: Scorer) -> tuple[dict[str, Any], list[Row]]:
     """
-    Ask "What is this?" in a chat: as it was trained (the template of [`FlamingoProcessor`]), and in the turns of the language
-    model's own template, which was not trained on pictures.
+    Ask "What is this?" in a chat: in the few-shot template of [`FlamingoProcessor`], and in the turns of the language model's own
+    template. The recipe says which one was trained: by default the second.
 
     An answer counts as containing the name if it has the name's words in their order.
     """
     rows = named(read_rows(scorer.data / "test.jsonl"))
     names, tokenizer = [row["name"] for row in rows], scorer.processor.tokenizer
     content = [{"type": "image"}, {"type": "text", "text": CHAT_QUESTION}]
-    prompts = {"flamingo": scorer.processor.apply_chat_template([{"role": "user", "content": content}])}
-    # Not that of the processor's tokenizer: saving a processor replaces it by the processor's own
+    turns = [{"role": "user", "content": content}]
+    prompts = {"flamingo": scorer.processor.apply_chat_template(turns, chat_template="few_shot")}
+    # Not the processor's: a model that was trained in the few-shot template has lost this one
     own = scorer.data / "smollm2" / "chat_template.jinja"
     if own.is_file():
         turn = {"role": "user", "content": scorer.processor.image_token + CHAT_QUESTION}
