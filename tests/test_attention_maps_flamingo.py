@@ -271,6 +271,20 @@ def test_maps_of_assisted_decoding():
     check_against_forward(model, inputs, outputs.sequences, attention_maps(outputs))
 
 
+def test_an_assistant_is_not_asked_what_it_looked_at():
+    model = lively("gpt2")
+    inputs = {"input_ids": prompt("aIbcb"), "pixel_values": random_images(1, 1)}
+    outputs = model.generate(
+        **inputs,
+        **LENGTH,
+        assistant_model=lively("gpt2").language_model,
+        output_cross_attentions=True,
+        return_dict_in_generate=True,
+    )
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    check_against_forward(model, inputs, outputs.sequences, attention_maps(outputs))
+
+
 def test_a_conversation_that_continues_from_its_cache():
     model = lively("gpt2")
     images = random_images(1, 3)

@@ -265,11 +265,13 @@ class GenerationRecord:
     What the steps of a `generate()` looked at.
 
     Args:
+        shows (`bool`, *optional*): Whether the steps are asked for it; `None` before that is known.
         num_prompt_tokens (`int`): Length of the prompt, without what a cache holds of it.
         steps (`list`): For each generated token, the weights `(B, heads, T, L)` of each block.
         prompt (`dict`): What the first step knows of the images, by the names of `SEEN`.
     """
 
+    shows: bool | None = None
     num_prompt_tokens: int = 0
     steps: list[tuple[torch.Tensor, ...]] = field(default_factory=list)
     prompt: dict[str, Any] = field(default_factory=dict)
@@ -282,11 +284,10 @@ class GenerationRecord:
         is_first = not self.steps
         if is_first:
             self.prompt = {name: outputs[name] for name in SEEN[1:] if outputs.get(name) is not None}
-        if num_new_tokens == 1 and not (is_first and attentions[0].shape[2] > self.num_prompt_tokens):
-            self.steps.append(attentions)
-            return
-        # As the stock method splits its own: a step for the prompt, then one for each accepted token
-        start = self.num_prompt_tokens if is_first else 1
+        # As the stock method splits its own: a step for the prompt, then one for each accepted token. Candidates of assisted
+        # decoding that were not accepted follow. Without a cache a step has the whole text.
+        length = 1 if outputs.get("cache") is not None else attentions[0].shape[2]
+        start = self.num_prompt_tokens if is_first else length
         self.steps.append(tuple(weights[:, :, :start] for weights in attentions))
         for token in range(start, start + num_new_tokens - 1):
             self.steps.append(tuple(weights[:, :, token : token + 1] for weights in attentions))

@@ -152,7 +152,9 @@ class FlamingoGenerationMixin(GenerationMixin):
                     "gets the images that it marks, so it needs `input_ids` with markers. Remove `prefill_chunk_size`."
                 )
             image_features = self._as_image_features(image_features, frame_attention_mask, shows)
-        model_kwargs["output_cross_attentions"] = shows  # the stock method took it away for the images
+        # Not passed on as an argument: the assistant of assisted decoding gets those too, and may be another model
+        model_kwargs.pop("output_cross_attentions", None)
+        current_record().shows = shows
 
         if num_cached_tokens > 0:
             image_features = self._drop_cached_images(image_features, markers, num_cached_tokens)
@@ -394,6 +396,8 @@ class FlamingoGenerationMixin(GenerationMixin):
             num_new_tokens = max(markers.shape[1] - media_index.shape[1], 0)
             media_index = torch.cat([media_index, media_index[:, -1:].expand(-1, num_new_tokens)], dim=1)
         model_inputs["media_index"] = media_index
+        if current_record().shows is not None:
+            model_inputs["output_cross_attentions"] = current_record().shows
         # PEFT's prompt learning puts a method of its own in front of this one for as long as it generates
         is_prompt_learning = "prepare_inputs_for_generation" in vars(self)
         return self._prepare_prompt_learning(model_inputs) if is_prompt_learning else model_inputs
