@@ -13,15 +13,12 @@ refused if the construction raises a `ValueError` with the reason. Anything else
 
 import argparse
 import json
-import os
+import logging
 import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
 
 import torch
 import transformers
@@ -378,6 +375,7 @@ def save(rows: list[dict[str, str]]) -> None:
 
 def main() -> None:
     """Try language models, and print or save the verdicts."""
+    transformers.logging.set_verbosity(logging.CRITICAL)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("types", nargs="*", help="model types (default: all)")
     parser.add_argument("--save", action="store_true", help="write the results and the table of the docs")

@@ -11,6 +11,7 @@ from PIL import Image
 from transformers.utils import ModelOutput
 
 from ..attention_maps_flamingo import attention_maps
+from ..padding_flamingo import find_real_images
 from ..processing_flamingo import FlamingoProcessor
 from .contact_sheet import Tile, draw_contact_sheet, image_of_pixels
 
@@ -90,9 +91,8 @@ def image_in_view(processor: FlamingoProcessor, inputs: dict[str, torch.Tensor])
     if pixels is None:
         return None
     mask = inputs.get("frame_attention_mask")
-    last = pixels.shape[1] - 1
-    if mask is not None:
-        last = int(mask[0].flatten(1).any(dim=1).nonzero()[-1]) if mask.ndim == 3 else int(mask[0].nonzero()[-1])
+    mask = find_real_images(pixels) if mask is None else mask
+    last = int(mask[0].flatten(1).any(dim=1).nonzero()[-1]) if mask.ndim == 3 else int(mask[0].nonzero()[-1])
     image = pixels[0, last]
     image = image if image.ndim == 3 else image[0]
     normalizes = getattr(processor.image_processor, "do_normalize", True)
