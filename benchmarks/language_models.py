@@ -346,9 +346,10 @@ def verdict(model_type: str) -> dict[str, str]:
 def table(rows: list[dict[str, str]]) -> str:
     """Format verdicts as the numbers of each and a Markdown table."""
     counts = {name: sum(row["verdict"] == name for row in rows) for name in VERDICTS}
-    numbers = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    verbs = {"works": "work", "refused": "are refused", "fails": "fail", "no verdict": "have no verdict"}
+    numbers = " and ".join(f"{count} {verbs[name]}" for name, count in counts.items() if count)
     lines = [
-        f"Of {len(rows)} entries: {numbers}.",
+        f"Of {len(rows)} entries, {numbers}.",
         "",
         "| model type | class | verdict | remark |",
         "|---|---|---|---|",

@@ -204,7 +204,7 @@ def test_features_passed_again_and_latents_alone():
         attention_maps(outputs)
     with pytest.raises(ValueError, match="no `cross_attentions`.*output_cross_attentions=True"):
         attention_maps(run(model, ids, pixels))
-    with pytest.raises(ValueError, match="1 frames of 3 rows and 3 columns, but the latents looked at 4 tokens"):
+    with pytest.raises(ValueError, match="9 patches, but the images have 4"):
         attention_maps(run(model, ids, pixels, output_cross_attentions=True), grid=(1, 3, 3))
 
 
@@ -367,3 +367,36 @@ def test_a_generation_that_returns_tokens_alone_says_that_asking_has_no_effect(c
     model = tiny_flamingo()
     model.generate(prompt("aIb"), pixel_values=random_images(1, 1), max_new_tokens=1, output_cross_attentions=True)
     assert "return_dict_in_generate=True" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["gpt2", "opt", "llama"])
+def test_a_training_step_may_ask_for_them(text):
+    """The loss is computed in chunks then, from outputs that have more than the decoder's own."""
+    model, ids, pixels = tiny_flamingo(text).train(), prompt("aIbcE"), random_images(1, 1)
+    torch.manual_seed(0)  # of dropout
+    plain = model(input_ids=ids, pixel_values=pixels, labels=ids)
+    torch.manual_seed(0)
+    seen = model(input_ids=ids, pixel_values=pixels, labels=ids, output_cross_attentions=True)
+    assert plain.logits is None and torch.equal(plain.loss, seen.loss)
+    assert attention_maps(seen).shape[:2] == ids.shape
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ((1, 1, 2), "2 patches, but the images have"),
+        ((2, 2), "the numbers of frames, rows and columns"),
+        ((1, 0, 0), "of at least 1"),
+        ((1, -7, -7), "of at least 1"),
+    ],
+)
+def test_a_wrong_grid_is_refused(grid, message):
+    model, ids, pixels = tiny_flamingo(), prompt("aIb"), random_images(1, 1)
+    outputs = model(input_ids=ids, pixel_values=pixels, output_cross_attentions=True)
+    with pytest.raises(ValueError, match=message):
+        attention_maps(outputs, grid=grid)
+
+
+def test_tokens_alone_do_not_say_where_the_model_looked():
+    with pytest.raises(ValueError, match="`generate\\(\\)` also with `return_dict_in_generate=True`"):
+        attention_maps(torch.ones(1, 3))

@@ -181,3 +181,17 @@ def test_a_model_with_closed_gates_chats_as_its_language_model(instruct):
     model.generation_config.eos_token_id[-1] = stop
     assert model.generate(**inputs, **settings)[0].tolist()[-1] == stop
     assert model.generate(**inputs, **settings).shape[1] == inputs["input_ids"].shape[1] + new.index(stop) + 1
+
+
+@pytest.mark.parametrize("name", ["txt", "chatml", ""])
+def test_an_unknown_template_name_is_refused(name):
+    """It would be rendered as itself."""
+    processor = instruct_processor(CHATML)
+    chat = [{"role": "user", "content": "a"}]
+    for call in (
+        lambda: processor.set_chat_template(name),
+        lambda: processor.apply_chat_template(chat, chat_template=name),
+        lambda: instruct_processor(CHATML, chat_template=name),
+    ):
+        with pytest.raises(ValueError, match="must be one of 'text', 'few_shot', or a template in Jinja"):
+            call()

@@ -101,7 +101,7 @@ def test_patches_that_nothing_tells_are_never_all_tokens():
 
 
 def test_a_detector_gives_its_queries_only_if_all_tokens_are_asked_for():
-    with pytest.raises(ValueError, match=r"DetrModel, a detector: its output are 3 queries"):
+    with pytest.raises(ValueError, match=r"DetrModel, a detector: its outputs are 3 queries"):
         make_flamingo(small_config("detr"))
     model = make_flamingo(small_config("detr"), vision_feature_select_strategy="full")
     assert model.get_image_features(torch.randn(1, 1, 3, 64, 64)).last_hidden_state.shape == (1, 1, 3, 16)

@@ -9,7 +9,7 @@ Shapes: `B` batch, `N` images or videos per sample, `F` frames, `P` patches, `L`
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -59,7 +59,7 @@ def attention_maps(
     torch.Size([1, 5, 1, 7, 7])
     ```
     """
-    if not outputs.get("cross_attentions"):
+    if not isinstance(outputs, Mapping) or not outputs.get("cross_attentions"):
         raise ValueError(
             "The outputs have no `cross_attentions`, so nothing says where the model looked. Call the model with "
             "`output_cross_attentions=True`, and `generate()` also with `return_dict_in_generate=True`."
@@ -154,6 +154,15 @@ def _map(
                 "compute those of one image at a time."
             )
         grid = grids[0]
+    elif len(grid) != 3 or min(grid) < 1:
+        raise ValueError(
+            f"`grid` is {tuple(grid)}, but it must be the numbers of frames, rows and columns, of at least 1."
+        )
+    elif grids is not None and math.prod(grid) not in (known := grids.flatten(0, 1).prod(dim=-1).unique().tolist()):
+        raise ValueError(
+            f"`grid` is {tuple(grid)}, {math.prod(grid)} patches, but the images have {', '.join(map(str, known))}: some would be left "
+            "out of the map. Leave `grid` out, or pass one of as many."
+        )
     frames, height, width = grid
     # Mean over layers and heads: (B, N, heads, L, F * P + L) -> (B, N, L, F * P)
     patches = torch.stack([weights.float().mean(dim=2).cpu() for weights in attentions]).mean(dim=0)

@@ -113,6 +113,11 @@ def is_text_template(template: Any) -> bool:
     return isinstance(template, str) and template.startswith(_TEXT_COMMENT)
 
 
+def is_template_name(template: Any) -> bool:
+    """Tell whether a chat template is given by a name, and not itself: in Jinja, a template has braces."""
+    return isinstance(template, str) and "{" not in template
+
+
 def choose_chat_template(
     name: str | None, tokenizer: PreTrainedTokenizerBase, image_token: str, end_of_chunk_token: str
 ) -> str | dict[str, str]:
@@ -128,8 +133,13 @@ def choose_chat_template(
         `str`, or a `dict` of templates by name if the language model has several.
 
     Raises:
-        `ValueError`: `"text"` is asked for, and the tokenizer has no template of a language model.
+        `ValueError`: another name is given, or `"text"` is, and the tokenizer has no template of a language model.
     """
+    if name not in (None, *CHAT_TEMPLATES):
+        raise ValueError(
+            f"`chat_template` is {name!r}, which would be written as it is instead of each conversation. It must be one of "
+            f"{', '.join(map(repr, CHAT_TEMPLATES))}, or a template in Jinja, which can be set as `processor.chat_template`."
+        )
     few_shot = make_few_shot_template(image_token, end_of_chunk_token)
     own = getattr(tokenizer, "chat_template", None)
     if isinstance(own, str) and own.startswith(_FEW_SHOT_COMMENT):

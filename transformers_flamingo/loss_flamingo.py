@@ -9,6 +9,7 @@ Shapes: `B` batch, `T` text length, `D` text width, `V` vocabulary, `M` supervis
 """
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -88,7 +89,10 @@ class LanguageModelHead(nn.Module):
         Returns:
             `torch.Tensor` of shape `(M, V)`.
         """
-        self.decoder.outputs = type(outputs)(**{**outputs, "last_hidden_state": hidden_states[None]})
+        # The outputs may have more than their class says: what the tokens looked at
+        names = {field.name for field in dataclasses.fields(outputs)}
+        own = {name: value for name, value in outputs.items() if name in names}
+        self.decoder.outputs = type(outputs)(**{**own, "last_hidden_state": hidden_states[None]})
         # It is not called as a module: hooks on the whole language model are not meant for its head.
         forward = type(self.language_model).forward
         return forward(self.language_model, inputs_embeds=hidden_states[None], return_dict=True).logits[0]

@@ -22,9 +22,9 @@ from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, Proces
 from transformers.video_utils import VideoInput
 
 from .chat_templates_flamingo import (
-    CHAT_TEMPLATES,
     choose_chat_template,
     find_end_of_turn,
+    is_template_name,
     is_text_template,
     make_few_shot_template,
 )
@@ -136,7 +136,7 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
                 f"`image_token` is {image_token!r} and `end_of_chunk_token` is {end_of_chunk_token!r}: they must be "
                 "two different, non-empty strings, because each has its own id and its own meaning."
             )
-        if chat_template is None or chat_template in CHAT_TEMPLATES:
+        if chat_template is None or is_template_name(chat_template):
             chat_template = choose_chat_template(chat_template, tokenizer, image_token, end_of_chunk_token)
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.bit_depth = bit_depth
@@ -285,7 +285,7 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
                 '`{"role": "user", "content": "..."}`, or a list of such lists.'
             )
         own = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}
-        if chat_template in CHAT_TEMPLATES and chat_template not in own:
+        if is_template_name(chat_template) and chat_template not in own:
             chat_template = choose_chat_template(
                 chat_template, self.tokenizer, self.image_token, self.end_of_chunk_token
             )
@@ -304,7 +304,7 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
         Set the chat template, `"text"` or `"few_shot"`.
 
         Raises:
-            `ValueError`: `name` is `"text"`, and the tokenizer has no template of a language model.
+            `ValueError`: `name` is another one, or `"text"`, and the tokenizer has no template of a language model.
         """
         self.chat_template = choose_chat_template(name, self.tokenizer, self.image_token, self.end_of_chunk_token)
 

@@ -87,7 +87,7 @@ def check_vision_model(vision_model: PreTrainedModel | None, config: FlamingoCon
     num_queries = getattr(vision_model.config, "num_queries", None)
     if num_queries and layers is None and config.vision_feature_select_strategy == "default":
         raise ValueError(
-            f"The vision encoder is a {type(vision_model).__name__}, a detector: its output are {num_queries} queries "
+            f"The vision encoder is a {type(vision_model).__name__}, a detector: its outputs are {num_queries} queries "
             "(`num_queries`), each of an object, and not the patches of an image, which "
             '`vision_feature_select_strategy="default"` keeps. Use its backbone, or set it to "full" to take the queries.'
         )

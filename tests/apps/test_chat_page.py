@@ -269,8 +269,10 @@ def test_an_empty_answer_says_so(visitor, chat, images, expect, monkeypatch):
 
 def test_on_a_phone_the_examples_are_folded_away(browser, address, expect):
     phone = Visitor(browser, address, viewport={"width": 390, "height": 844})
-    expect(phone.page.locator("#example-text")).to_be_hidden()
     expect(phone.message).to_be_in_viewport()
+    # Not there yet would be hidden, too, and a click would come before the folding
+    expect(phone.page.locator("#example-text")).to_be_attached()
+    expect(phone.page.locator("#example-text")).to_be_hidden()
     assert phone.page.evaluate("document.documentElement.scrollWidth") <= 390
     phone.page.get_by_text("Examples (shots)").click()
     expect(phone.page.locator("#example-text")).to_be_visible()
