@@ -20,7 +20,13 @@ from transformers_flamingo.training.report import plot_run
 
 
 # A plot warns of nothing. The lowest matplotlib calls functions that a newer pyparsing deprecates.
-pytestmark = pytest.mark.filterwarnings("error", "ignore:.*deprecated.* use '.*:DeprecationWarning")
+# Sockets and files that earlier tests left open are closed by the garbage collector whenever it runs, here for example.
+pytestmark = pytest.mark.filterwarnings(
+    "error",
+    "ignore:.*deprecated.* use '.*:DeprecationWarning",
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
 
 STEPS = (10, 20)
 
