@@ -343,7 +343,9 @@ def test_the_trainer_records_the_gates_there_are(switch, num_attn, num_ffn, tmp_
     assert all((len(entry["attn"]), len(entry["ffn"])) == (num_attn, num_ffn) for entry in gates.history)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings(
+    "error", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # as in `cards/test_plotting.py`
 def test_gates_are_drawn_where_blocks_have_no_feed_forward(tmp_path):
     history = [{"step": step, "attn": [0.1 * step, 0.2], "ffn": []} for step in range(3)]
     plot_gates(tmp_path / "gates.png", history, layers=[0, 2])
