@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 
-MAX_WHEEL = 500_000
+MAX_WHEEL = 600_000
 LICENSE = "LICENSE"
 UNWANTED = ("tests/", "golden", "benchmarks/", "docs/", "smoke", "ablations", "-log.md", "__pycache__", ".egg-info")
 
