@@ -397,6 +397,12 @@ def test_a_wrong_grid_is_refused(grid, message):
         attention_maps(outputs, grid=grid)
 
 
+def test_a_wrong_grid_is_refused_without_an_image_too():
+    outputs = tiny_flamingo()(input_ids=prompt("ab"), output_cross_attentions=True)
+    with pytest.raises(ValueError, match="the numbers of frames, rows and columns"):
+        attention_maps(outputs, grid=(2, 2))
+
+
 def test_tokens_alone_do_not_say_where_the_model_looked():
     with pytest.raises(ValueError, match="`generate\\(\\)` also with `return_dict_in_generate=True`"):
         attention_maps(torch.ones(1, 3))

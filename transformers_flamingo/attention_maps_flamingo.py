@@ -49,7 +49,7 @@ def attention_maps(
         `torch.FloatTensor` of shape `(B, T, F, rows, columns)`, on the CPU.
 
     Raises:
-        ValueError: the outputs lack what is needed.
+        ValueError: the outputs lack what is needed, or `grid` does not fit them.
 
     Example:
 
@@ -63,6 +63,10 @@ def attention_maps(
         raise ValueError(
             "The outputs have no `cross_attentions`, so nothing says where the model looked. Call the model with "
             "`output_cross_attentions=True`, and `generate()` also with `return_dict_in_generate=True`."
+        )
+    if grid is not None and (len(grid) != 3 or min(grid) < 1):
+        raise ValueError(
+            f"`grid` is {tuple(grid)}, but it must be the numbers of frames, rows and columns, of at least 1."
         )
     looked, index, rows = _looked_at(outputs)  # (B, T, L), (B, T), (B,)
     sees_any = looked.sum(dim=-1) > 0
@@ -154,10 +158,6 @@ def _map(
                 "compute those of one image at a time."
             )
         grid = grids[0]
-    elif len(grid) != 3 or min(grid) < 1:
-        raise ValueError(
-            f"`grid` is {tuple(grid)}, but it must be the numbers of frames, rows and columns, of at least 1."
-        )
     elif grids is not None and math.prod(grid) not in (known := grids.flatten(0, 1).prod(dim=-1).unique().tolist()):
         raise ValueError(
             f"`grid` is {tuple(grid)}, {math.prod(grid)} patches, but the images have {', '.join(map(str, known))}: some would be left "
@@ -235,7 +235,7 @@ def patch_grids(
     patch_size = patch_size or getattr(backbone, "patch_size", None)
     num_tokens = features.shape[3]
     grid = find_patch_grid(num_tokens, image_size, patch_size, map_size)
-    # The tokens of YOLOS that are no patches come after them
+    # The tokens of YOLOS that are not patches come after them
     if grid is None or (getattr(vision_config, "model_type", None) == "yolos" and math.prod(grid) != num_tokens):
         return None
     return torch.tensor((features.shape[2], *grid), device=features.device).expand(*features.shape[:2], 3)
@@ -271,7 +271,7 @@ def add_seen(
 @dataclass
 class GenerationRecord:
     """
-    What the steps of a `generate()` looked at.
+    Record what the steps of a `generate()` looked at.
 
     Args:
         shows (`bool`, *optional*): Whether the steps are asked for it; `None` before that is known.

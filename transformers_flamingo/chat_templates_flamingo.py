@@ -159,7 +159,7 @@ def choose_chat_template(
 
 class AssistantTurn(NamedTuple):
     """
-    What a chat template writes around an answer.
+    Hold what a chat template writes around an answer.
 
     Args:
         header (`str`): The generation prompt. `""` if there is none.

@@ -21,7 +21,7 @@ def blames_the_client(function: Callable) -> Callable:
         try:
             return function(*args, **kwargs)
         except ValueError as error:
-            # Not imported: it is no dependency, and in all other processes a `ValueError` is what callers expect
+            # Not imported: it is not a dependency, and in all other processes a `ValueError` is what callers expect
             if "transformers.cli.serving.server" not in sys.modules:
                 raise
             http_exception = sys.modules["starlette.exceptions"].HTTPException

@@ -115,7 +115,7 @@ class FlamingoAttention(nn.Module):
         """
         Compute the weights `(B, heads, T, K)` that `attend` gives the keys, whatever computes it: sdpa returns none.
 
-        A key of zeros is no image (see [`MediaCacheLayer`]), so its weight is 0.
+        A key of zeros is not an image (see [`MediaCacheLayer`]), so its weight is 0.
         """
         weights = torch.matmul(query, key.transpose(2, 3)) * self.scaling
         if attention_mask is not None:
@@ -171,7 +171,7 @@ class FlamingoResamplerLayer(GradientCheckpointingLayer):
         """
         Update latents `(M, L, Dv)` from features `(M, F * P, Dv)` under an additive mask `(M, 1, 1, F * P + L)`.
 
-        With `num_attentions`, also return the attention weights of so many last latents `(M, heads, num_attentions, F * P + L)`.
+        With `num_attentions`, also return the attention weights of this many last latents `(M, heads, num_attentions, F * P + L)`.
         """
         weights = None
         if self.attention is not None:

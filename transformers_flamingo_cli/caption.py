@@ -58,11 +58,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Print a line with the caption of each image."""
     options = read_fields(CaptionArguments, arguments)
 
-    from transformers_flamingo.cards.attention_sheet import (
-        draw_attention_sheet,
-        find_word_attention,
-        image_in_view,
-    )
+    if options.show_attention:
+        from transformers_flamingo.cards.attention_sheet import (
+            draw_attention_sheet,
+            find_word_attention,
+            image_in_view,
+        )
     from transformers_flamingo.utils.literal_text import encode_literal, special_token_spans
     from transformers_flamingo.utils.loading import check_answer_length, load_flamingo
 

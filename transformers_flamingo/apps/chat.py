@@ -30,7 +30,7 @@ from ..utils.loading import check_answer_length, load_flamingo
 Method = Literal["greedy", "beam", "sampling"]
 Message = dict[str, Any]
 
-# Shown in the place of an answer without a word
+# Shown instead of an answer without a word
 EMPTY_ANSWER = (
     "(The answer is empty: the model ended it at once. Ask in the words that it was trained on, add an example of an answer, or "
     "choose sampling.)"
