@@ -259,10 +259,10 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
         )
         with self.accelerator.autocast():
             calibrate(model, batches, self.args.calibrate_features)
-        mean, scale = model.feature_statistics
-        if mean is not None:
+        statistics = {name: value for name, value in model.feature_statistics.items() if value is not None}
+        if statistics:
             # The sums of two processes may differ in their last bits
-            model.set_feature_statistics(*broadcast([mean, scale]))
+            model.set_feature_statistics(broadcast(statistics))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
