@@ -160,10 +160,10 @@ def test_statistics_are_those_of_the_layers():
     model = tiny_flamingo(vision_feature_layer=[0, -2], gates=0.0)
     images = random_images(6, 1)
     model.calibrate_features(images)
-    mean, scale = model.feature_statistics
+    statistics = model.feature_statistics
     features = model.get_image_features(images).last_hidden_state[:, 0]
-    assert mean.shape == (4, 48) and scale.shape == (48,)
-    assert_close(mean, features.mean(dim=0))
+    assert statistics["mean"].shape == (4, 48) and statistics["scale"].shape == (48,)
+    assert_close(statistics["mean"], features.mean(dim=0))
 
 
 def test_layers_that_do_not_exist():

@@ -247,17 +247,25 @@ class FlamingoFeatureStandardizationMixin:
                 num_kept += len(kept[-1])
             if statistics.num_images >= max_images:
                 break
-        given = dict(zip(STATISTICS, statistics.compute(), strict=False))
-        self.set_feature_statistics(given)
+        mean, scale = statistics.compute()
+        before = self.feature_statistics
+        self.set_feature_statistics({"mean": mean, "scale": scale})
         if standardize_latents and self.resampler.latents is not None:
-            latents = FeatureStatistics()
-            for features in kept:
-                if len(features):
-                    latents.add(
-                        self.resampler(features[:, None])
-                    )  # (E, P, Dv) -> (E, L, Dv); a frame counts as an image
-            self.set_feature_statistics({**given, **dict(zip(STATISTICS[2:], latents.compute(), strict=True))})
+            try:
+                self._standardize_latents_of(kept)
+            except CalibrationError:
+                self.set_feature_statistics(before)
+                raise
         return statistics.num_images
+
+    def _standardize_latents_of(self, images: list[torch.Tensor]) -> None:
+        """Add the statistics of the latents of images or frames, given as features `(E, P, Dv)`, to those of the features."""
+        statistics = FeatureStatistics()
+        for features in images:
+            if len(features):
+                statistics.add(self.resampler(features[:, None]))  # (E, P, Dv) -> (E, L, Dv)
+        mean, scale = statistics.compute()
+        self.set_feature_statistics({**self.feature_statistics, "latent_mean": mean, "latent_scale": scale})
 
     def ignores_images(self) -> bool:
         """Return whether no image can change what the model computes: a gate or last projection of each branch is 0."""

@@ -83,6 +83,7 @@ def _hyperparameters(record: TrainingRecord) -> dict[str, Any]:
         "steps": record.steps,
         "learning rate": args.learning_rate,
         "learning rate of the gates": args.learning_rate * args.gate_learning_rate_multiplier,
+        "learning rate of the resampler": args.learning_rate * args.resampler_learning_rate_multiplier,
         "schedule": getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type),
         "warmup": args.warmup_steps,
         "optimizer": getattr(args.optim, "value", args.optim),

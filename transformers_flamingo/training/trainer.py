@@ -332,6 +332,7 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
                 self.args.learning_rate,
                 self.args.weight_decay,
                 self.args.gate_learning_rate_multiplier,
+                self.args.resampler_learning_rate_multiplier,
             )
             self.optimizer = optimizer_cls(groups, **kwargs)
         return self.optimizer
