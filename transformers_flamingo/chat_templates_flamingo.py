@@ -120,6 +120,11 @@ def is_text_template(template: Any) -> bool:
     return isinstance(template, str) and template.startswith(_TEXT_COMMENT)
 
 
+def is_flamingo_template(template: Any) -> bool:
+    """Tell whether a chat template is one of Flamingo's two, and not one of a user."""
+    return is_text_template(template) or (isinstance(template, str) and template.startswith(_FEW_SHOT_COMMENT))
+
+
 def is_template_name(template: Any) -> bool:
     """Tell whether a chat template is given by a name, and not itself: in Jinja, a template has braces."""
     return isinstance(template, str) and "{" not in template
@@ -199,7 +204,7 @@ def find_assistant_turn(tokenizer: PreTrainedTokenizerBase, template: str) -> As
 
 def _render_assistant_turn(tokenizer: PreTrainedTokenizerBase, template: str) -> AssistantTurn:
     chat = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
-    if not is_text_template(template) and not template.startswith(_FEW_SHOT_COMMENT):
+    if not is_flamingo_template(template):
         chat = [{"role": "user", "content": "a"}]  # any template takes a text
 
     def render(messages: list[dict[str, Any]], **kwargs: Any) -> str:
