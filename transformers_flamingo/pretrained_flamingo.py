@@ -13,11 +13,12 @@ from typing import Any, Self
 import torch
 from huggingface_hub import ModelCard, create_repo
 from huggingface_hub.errors import EntryNotFoundError
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import logging
 from transformers.utils.quantization_config import GgufConfig, QuantizationConfigMixin
 
+from .backbone_files_flamingo import FILE_ARGUMENTS, check_kind, read_backbone_config
 from .chat_templates_flamingo import find_end_of_turn
 from .configuration_flamingo import FlamingoConfig, as_layer_list, find_width
 from .language_models_flamingo import check_text_config, take_language_model
@@ -41,9 +42,6 @@ _UNQUANTIZED_MODULES = [
 ]
 # In each card that transformers makes from its template, in which nothing is filled in.
 _STOCK_CARD = "This model card has been automatically generated."
-# Arguments of `from_pretrained` that say where the files of a model are. The configuration and the tokenizer need them too.
-_FILE_ARGUMENTS = ("cache_dir", "force_download", "gguf_file", "local_files_only", "revision", "subfolder", "token")
-_FILE_ARGUMENTS = (*_FILE_ARGUMENTS, "trust_remote_code")
 # Attributes that hold this list in the quantization configs of different libraries.
 _SKIP_LISTS = ("llm_int8_skip_modules", "modules_to_not_convert")
 
@@ -80,8 +78,6 @@ def _load_backbone(auto_class: type, name_or_path: str | os.PathLike, kwargs: di
 
 def _load_language_model(name_or_path: str | os.PathLike, kwargs: dict[str, Any]) -> PreTrainedModel:
     """Load a causal language model: a plain one, or the one inside a multimodal model; as ordinary weights from a GGUF file."""
-    if "config" not in kwargs:
-        check_text_config(AutoConfig.from_pretrained(name_or_path, **_file_arguments(kwargs)))
     if kwargs.get("gguf_file") is not None:
         # Otherwise the model says that it is quantized, whether it is or not, and cannot be saved
         kwargs = {"quantization_config": GgufConfig(dequantize=True), **kwargs}
@@ -98,7 +94,7 @@ def _load_language_model(name_or_path: str | os.PathLike, kwargs: dict[str, Any]
 
 def _file_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of `from_pretrained` that say where files are."""
-    return {name: kwargs[name] for name in _FILE_ARGUMENTS if name in kwargs}
+    return {name: kwargs[name] for name in FILE_ARGUMENTS if name in kwargs}
 
 
 def _special_token_ids(
@@ -291,10 +287,16 @@ class FlamingoPretrainedMixin:
             if dtype is not None:
                 target.setdefault("dtype", dtype)
 
+        text_files = _file_arguments(backbone_kwargs["text_"])
+        if "config" not in backbone_kwargs["text_"]:  # before the weights of the vision encoder are read
+            text_config = read_backbone_config(text_model_name_or_path, "text", text_files)
+            check_text_config(text_config)
+            check_kind(text_model_name_or_path, "text", text_config)
         vision_model, vision_config = None, None
         if vision_model_name_or_path is not None:
             vision_files = _file_arguments(backbone_kwargs["vision_"])
-            vision_config = AutoConfig.from_pretrained(vision_model_name_or_path, **vision_files)
+            vision_config = read_backbone_config(vision_model_name_or_path, "vision", vision_files)
+            check_kind(vision_model_name_or_path, "vision", vision_config)
             vision_config = getattr(vision_config, "vision_config", vision_config)
             vision_model = _load_backbone(
                 AutoModel, vision_model_name_or_path, {"config": vision_config, **backbone_kwargs["vision_"]}
@@ -303,7 +305,6 @@ class FlamingoPretrainedMixin:
 
         language_model = _load_language_model(text_model_name_or_path, backbone_kwargs["text_"])
         text_config = language_model.config
-        text_files = _file_arguments(backbone_kwargs["text_"])
         token_ids, end_of_turn_id = _special_token_ids(
             text_model_name_or_path, text_config.vocab_size, kwargs, text_files
         )
