@@ -252,6 +252,10 @@ class DataSource:
         unknown = [name for name in self.options if name not in known]
         if unknown:
             self._raise("options", f"Of these, {self.format!r} has no {unknown}. Its options are {known}.")
+        try:
+            _ = self.reader
+        except ValueError as error:
+            self._raise("options", str(error))
 
     def _raise(self, name: str, reason: str) -> None:
         value = show(redact_values(getattr(self, name)))
