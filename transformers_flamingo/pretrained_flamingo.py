@@ -177,11 +177,11 @@ class FlamingoPretrainedMixin:
     and `push_to_hub`.
 
     Attributes:
-        make_card (`Callable[[FlamingoModel], ModelCard]`, *optional*):
-            Makes the card that is published with a model. The package sets it; code that travels with a checkpoint has none.
+        make_card (`Callable[[FlamingoModel, str], ModelCard]`, *optional*):
+            Makes the card that is published with a model in a repository of this name. The package sets it; code that travels with a checkpoint has none.
     """
 
-    make_card: Callable[[PreTrainedModel], ModelCard] | None = None
+    make_card: Callable[[PreTrainedModel, str], ModelCard] | None = None
 
     @classmethod
     def from_pretrained(cls, *args, quantization_config: QuantizationConfigMixin | dict | None = None, **kwargs):
@@ -272,7 +272,7 @@ class FlamingoPretrainedMixin:
                 return
         except EntryNotFoundError:
             pass
-        self.make_card().push_to_hub(repo_id, token=token, commit_message="Upload the model card")
+        self.make_card(repo_id).push_to_hub(repo_id, token=token, commit_message="Upload the model card")
 
     @classmethod
     def from_vision_text_pretrained(

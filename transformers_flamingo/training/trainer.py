@@ -26,7 +26,6 @@ from .adapters import without_adapters
 from .arguments import FlamingoTrainingArguments
 from .calibration import calibrate, calibration_batches
 from .callbacks import EpochCallback, ResumeCallback, close_progress_bars, gate_values
-from .card import TrainingRecord, write_training_card
 from .checkpointing import lock_output
 from .checkpointing_mixin import CheckpointingMixin
 from .checks import check_arguments_for_mixture, check_arguments_without_mixture, choose_best_metric
@@ -401,19 +400,6 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
         instead of for its patches, and frozen parts as trained parts.
         """
         return 0
-
-    def create_model_card(self, *args, **kwargs) -> None:
-        """Write a generated card with the facts about the model, its data, hyperparameters and last evaluation."""
-        if self.is_world_process_zero():
-            record = TrainingRecord(
-                model=self.accelerator.unwrap_model(self.model, keep_torch_compile=False),
-                args=self.args,
-                steps=self.state.global_step,
-                sources=() if self.mixture is None else self.mixture.sources,
-                log_history=self.state.log_history,
-                image_use=self.image_use_summary(),
-            )
-            write_training_card(record, self.args.output_dir)
 
     # The run.
 
