@@ -36,7 +36,12 @@ def test_every_arm_is_there_once_and_the_first_seed_comes_first(scripts):
     assert len(arms) == len(set(arms)) == 6 * 36 + 36 + 6 * 18 + 3 * 72
     assert {arm.seed for arm in arms[:12]} == {0} and {arm.setting for arm in arms[:72]} == {"miniature"}
     assert {arm.setting for arm in arms} == set(scripts.start_training.SETTINGS)
-    assert {arm.features for arm in arms} == {"raw", "standardized", scripts.starts.BOTH, *scripts.start_training.TRANSFORMS}
+    assert {arm.features for arm in arms} == {
+        "raw",
+        "standardized",
+        scripts.starts.BOTH,
+        *scripts.start_training.TRANSFORMS,
+    }
 
 
 def test_arms_are_selected_by_their_fields(scripts):
