@@ -323,6 +323,7 @@ class FlamingoConfig(PreTrainedConfig):
             "AutoModel": "modeling_flamingo.FlamingoModel",
             "AutoModelForImageTextToText": "modeling_flamingo.FlamingoModel",
             "AutoModelForMultimodalLM": "modeling_flamingo.FlamingoModel",
+            "AutoModelForSequenceClassification": "modeling_flamingo.FlamingoForSequenceClassification",
         }
 
     @classmethod

@@ -20,6 +20,7 @@ hold no per-call state.
 | `generate()`                                   | `generation_flamingo.py`    |
 | what it looked at                              | `attention_maps_flamingo.py`|
 | the loss at supervised positions               | `loss_flamingo.py`          |
+| the head of a classifier or reward model       | `sequence_classification_flamingo.py`|
 | what `freeze_backbones()` leaves trainable     | `token_rows_flamingo.py`    |
 | training beside a quantized language model     | `quantization_flamingo.py`  |
 | padding among the images, without a mask       | `padding_flamingo.py`       |
@@ -67,10 +68,7 @@ from .feature_standardization_flamingo import (
     prepare_for_loading,
 )
 from .generation_flamingo import FlamingoGenerationMixin
-from .image_features_flamingo import (
-    FlamingoImageFeatures,
-    FlamingoImageFeaturesMixin,
-)
+from .image_features_flamingo import FlamingoImageFeatures, FlamingoImageFeaturesMixin
 from .language_models_flamingo import (
     build_language_model,
     check_language_model,
@@ -84,6 +82,7 @@ from .layers_flamingo import FlamingoGatedCrossAttentionBlock, FlamingoPerceiver
 from .loss_flamingo import FlamingoLossMixin, extract_lm_head
 from .mpt_flamingo import add_mpt_qk_norm, check_mpt_qk_norm
 from .pretrained_flamingo import FlamingoPretrainedMixin
+from .sequence_classification_flamingo import FlamingoSequenceClassificationMixin
 from .token_rows_flamingo import FlamingoFreezingMixin, TokenRows
 from .visibility_flamingo import (
     check_image_counts,
@@ -154,18 +153,19 @@ class FlamingoOutput(ModelOutput):
 @dataclass(frozen=True)
 class FlamingoBody:
     """
-    A [`FlamingoModel`] without the head of its language model: its `base_model`.
+    A Flamingo without a head: its `base_model`.
 
-    It is called as the model is, except for `labels` and `logits_to_keep`, and returns the language model's
-    `last_hidden_state` `(B, T, D)`, from which the head makes logits. Trainers that fuse head and loss call it (TRL's
-    `SFTTrainer`). They read the head's weight themselves, so after `freeze_backbones()` the output rows of the new tokens
-    get no gradient there.
+    It is called as [`FlamingoModel`] is, except for `labels` and `logits_to_keep`, and returns the language model's
+    `last_hidden_state` `(B, T, D)`, from which a head makes logits, and `image_hidden_states`. Trainers that fuse head and loss
+    call it (TRL's `SFTTrainer`). They read the head's weight themselves, so after `freeze_backbones()` the output rows of the
+    new tokens get no gradient there.
 
     Args:
-        model (`FlamingoModel`): The whole model. The body has no modules of its own, so parameters keep their names.
+        model (`FlamingoPreTrainedModel`):
+            The whole model. The body has no modules of its own, so parameters keep their names.
     """
 
-    model: "FlamingoModel"
+    model: "FlamingoPreTrainedModel"
     _tp_plan = _pp_plan = None
 
     @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
@@ -174,7 +174,13 @@ class FlamingoBody:
         """Run the language model's body on text and images."""
         names = {f.name for f in fields(FlamingoInputs)} & kwargs.keys()
         inputs = FlamingoInputs(input_ids=input_ids, **{name: kwargs.pop(name) for name in names})
-        return self.model._forward_backbone(self.model.language_model.base_model, inputs, **kwargs)[0]
+        outputs, image_features = self.model._forward_backbone(self.model.language_model.base_model, inputs, **kwargs)
+        states = outputs.last_hidden_state
+        if self.model.training and image_features is None and torch.is_grad_enabled():
+            outputs["last_hidden_state"] = self.model._with_zero_gradients(None, states)[1]
+        if image_features is not None:
+            outputs["image_hidden_states"] = image_features.pooler_output
+        return outputs
 
     @property
     def get_image_features(self) -> Callable[..., FlamingoImageFeatures]:
@@ -182,18 +188,16 @@ class FlamingoBody:
         return self.model.get_image_features
 
 
-class FlamingoModel(
+class FlamingoPreTrainedModel(
     FlamingoFreezingMixin,
     FlamingoFeatureStandardizationMixin,
     FlamingoImageFeaturesMixin,
     FlamingoLossMixin,
     FlamingoPretrainedMixin,
-    FlamingoGenerationMixin,
     PreTrainedModel,
 ):
     """
-    Flamingo: a vision encoder and a causal language model joined by a Perceiver resampler and gated cross-attention
-    (Alayrac et al. 2022). The language-model head is included, and `generate()` is the stock one.
+    What a Flamingo is made of, and how its body runs: the base of [`FlamingoModel`] and [`FlamingoForSequenceClassification`].
 
     The backbones are stock transformers models: their parameters keep their own names under `vision_model.` and
     `language_model.`. The new parts are `resampler` and `gated_cross_attention`, one block for each decoder layer in
@@ -268,12 +272,8 @@ class FlamingoModel(
         self._counts_padding = counts_padding(language_model, self.max_text_length)
         self._accepts_kwargs = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
-        # transformers derives it from the class name otherwise, and "FlamingoModel" does not name a loss.
-        self.loss_type = "ForCausalLM"
         self._can_compile_fullgraph = language_model._can_compile_fullgraph
-        self._set_default_generation_config()
         self.register_load_state_dict_pre_hook(prepare_for_loading)
-        self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -350,6 +350,148 @@ class FlamingoModel(
         config = self.language_model.config
         layer_types = getattr(config, "layer_types", None) or ["full_attention"]
         return getattr(config, "sliding_window", None) is None and set(layer_types) == {"full_attention"}
+
+    def _forward_backbone(
+        self, language_model: nn.Module, inputs: FlamingoInputs, **kwargs
+    ) -> tuple[ModelOutput, FlamingoImageFeatures | None]:
+        """
+        Run the language model, or its body without the head, on text and images.
+
+        Returns:
+            Its outputs, and the latents of the images of this call, if any.
+        """
+        input_ids, inputs_embeds, position_ids = inputs.input_ids, inputs.inputs_embeds, inputs.position_ids
+        attention_mask, cache, media_index = inputs.attention_mask, inputs.cache, inputs.media_index
+        check_tensors(attention_mask=attention_mask, position_ids=position_ids, media_index=media_index)
+        shape = check_text(input_ids, inputs_embeds, self.config.text_config.vocab_size)
+        self._check_mask_and_length(shape, attention_mask, position_ids, cache)
+        if not torch.compiler.is_compiling():
+            self.refresh_token_rows()
+
+        markers = None if media_index is not None else self.find_markers(input_ids, inputs_embeds, attention_mask)
+        shows = self._outputs_cross_attentions(inputs.output_cross_attentions, kwargs)
+        image_features = self._gather_image_features(
+            inputs.pixel_values,
+            inputs.frame_attention_mask,
+            inputs.mm_encoder_outputs,
+            markers,
+            shows,
+            interpolate_pos_encoding=inputs.interpolate_pos_encoding,
+        )
+        is_image = None if image_features is None else image_features.image_attention_mask
+        documents = None
+        if attention_mask is None and cache is None:
+            documents = find_documents(position_ids, shape, inputs.use_cache)
+        if markers is not None:
+            # Markers in `image_token_ids` are ordinary text as long as there is no image.
+            if is_image is not None or self.config.image_token_ids is None:
+                check_image_counts(markers, is_image)
+            media_index = compute_media_index(markers, documents)
+        elif image_features is not None or cache is None:  # not at each new token, where it would wait for the GPU
+            check_media_index(media_index, shape, is_image)
+
+        use_cache = inputs.use_cache
+        if use_cache is None:
+            default = self.config.use_cache and getattr(self.config.text_config, "use_cache", True)
+            use_cache = documents is None and default
+        if self.training and self.is_activation_checkpointing:
+            use_cache = False
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config.text_config)
+
+        context = build_context(
+            blocks=dict(zip(self.config.cross_attention_layer_indices, self.gated_cross_attention, strict=True)),
+            latents=None if image_features is None else image_features.pooler_output,
+            media_index=media_index,
+            attention_mask=attention_mask,
+            cache=cache,
+            num_text_layers=self.config.text_config.num_hidden_layers,
+        )
+        context.attentions = {} if shows else None
+        if self.accepts_position_ids:
+            kwargs["position_ids"] = infer_position_ids(
+                position_ids, attention_mask, media_index.shape[1], self._first_position
+            )
+        if documents is not None and self._has_full_attention:
+            # Several language models (OPT, MPT, Falcon) make their mask without looking at the positions.
+            like = self.get_input_embeddings().weight.new_empty(*shape, 0, dtype=self.dtype)
+            attention_mask = create_causal_mask(
+                self.language_model.config, like, attention_mask=None, cache=None, position_ids=position_ids
+            )
+        if self._accepts_kwargs:
+            kwargs[CONTEXT_KEYWORD] = context
+        with use_context(context):
+            outputs = language_model(
+                input_ids=input_ids,
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                cache=cache,
+                use_cache=use_cache,
+                return_dict=True,
+                **kwargs,
+            )
+        if not context.applied:
+            raise RuntimeError(
+                f"{type(self.language_model).__name__} did not pass the images down to its decoder layers, so it would "
+                "silently ignore them. If this model is compiled, do not compile it: this language model drops "
+                "keywords. If its decoder or layers were replaced, use `set_decoder`."
+            )
+        if shows:
+            add_seen(outputs, context.attentions, image_features, media_index, self.config)
+        return outputs, image_features
+
+    def _check_mask_and_length(
+        self,
+        shape: torch.Size,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.LongTensor | None,
+        cache: Cache | None,
+    ) -> None:
+        """Check the mask of a text of `shape` `(B, T)`, and that the language model has positions for the text."""
+        # Not at each step of a generation, whose mask was checked with the prompt: on a GPU it would launch kernels.
+        if shape[1] > 1 or (isinstance(attention_mask, torch.Tensor) and attention_mask.device.type == "cpu"):
+            check_mask("attention_mask", attention_mask, (2, 4))
+        if torch.compiler.is_compiling():
+            return
+        num_past_tokens = 0 if cache is None else cache.get_seq_length()
+        if not isinstance(num_past_tokens, int):
+            return  # that of a static cache is on the device, and `generate()` has checked
+        if is_padding_mask(attention_mask):
+            check_mask_shape(attention_mask.shape, shape, num_past_tokens)
+            if self._counts_padding and num_past_tokens == 0:
+                check_padding_side(attention_mask, type(self.language_model).__name__)
+        check_text_length(self.max_text_length, shape, num_past_tokens, attention_mask, position_ids)
+
+    def find_markers(
+        self,
+        input_ids: torch.LongTensor | None,
+        inputs_embeds: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+    ) -> torch.BoolTensor:
+        """Find the tokens that mark an image, padding aside: `(B, T)`."""
+        marker_ids = self.config.image_token_ids or [self.config.image_token_id]
+        return find_markers(input_ids, inputs_embeds, attention_mask, marker_ids, self.get_input_embeddings())
+
+
+class FlamingoModel(FlamingoGenerationMixin, FlamingoPreTrainedModel):
+    """
+    Flamingo: a vision encoder and a causal language model joined by a Perceiver resampler and gated cross-attention
+    (Alayrac et al. 2022). The language-model head is included, and `generate()` is the stock one.
+
+    Arguments, attributes and errors are those of [`FlamingoPreTrainedModel`].
+    """
+
+    def __init__(
+        self,
+        config: FlamingoConfig,
+        vision_model: PreTrainedModel | None = None,
+        language_model: PreTrainedModel | None = None,
+    ):
+        super().__init__(config, vision_model, language_model)
+        # transformers derives it from the class name otherwise, and "FlamingoModel" does not name a loss.
+        self.loss_type = "ForCausalLM"
+        self._set_default_generation_config()
+        self.post_init()
 
     # `past_key_values` is the name that transformers itself had until 5.24, and accepts until 5.40.
     @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
@@ -493,128 +635,16 @@ class FlamingoModel(
             **{name: outputs.get(name) for name in SEEN},
         )
 
-    def _forward_backbone(
-        self, language_model: nn.Module, inputs: FlamingoInputs, **kwargs
-    ) -> tuple[ModelOutput, FlamingoImageFeatures | None]:
-        """
-        Run the language model, or its body without the head, on text and images.
 
-        Returns:
-            Its outputs, and the latents of the images of this call, if any.
-        """
-        input_ids, inputs_embeds, position_ids = inputs.input_ids, inputs.inputs_embeds, inputs.position_ids
-        attention_mask, cache, media_index = inputs.attention_mask, inputs.cache, inputs.media_index
-        check_tensors(attention_mask=attention_mask, position_ids=position_ids, media_index=media_index)
-        shape = check_text(input_ids, inputs_embeds, self.config.text_config.vocab_size)
-        self._check_mask_and_length(shape, attention_mask, position_ids, cache)
-        if not torch.compiler.is_compiling():
-            self.refresh_token_rows()
+class FlamingoForSequenceClassification(FlamingoSequenceClassificationMixin, FlamingoPreTrainedModel):
+    """
+    A Flamingo that gives scores to a text with its images: a classifier, a regression, or a reward model with one label.
 
-        markers = None if media_index is not None else self.find_markers(input_ids, inputs_embeds, attention_mask)
-        shows = self._outputs_cross_attentions(inputs.output_cross_attentions, kwargs)
-        image_features = self._gather_image_features(
-            inputs.pixel_values,
-            inputs.frame_attention_mask,
-            inputs.mm_encoder_outputs,
-            markers,
-            shows,
-            interpolate_pos_encoding=inputs.interpolate_pos_encoding,
-        )
-        is_image = None if image_features is None else image_features.image_attention_mask
-        documents = None
-        if attention_mask is None and cache is None:
-            documents = find_documents(position_ids, shape, inputs.use_cache)
-        if markers is not None:
-            # Markers in `image_token_ids` are ordinary text as long as there is no image.
-            if is_image is not None or self.config.image_token_ids is None:
-                check_image_counts(markers, is_image)
-            media_index = compute_media_index(markers, documents)
-        elif image_features is not None or cache is None:  # not at each new token, where it would wait for the GPU
-            check_media_index(media_index, shape, is_image)
-
-        use_cache = inputs.use_cache
-        if use_cache is None:
-            default = self.config.use_cache and getattr(self.config.text_config, "use_cache", True)
-            use_cache = documents is None and default
-        if self.training and self.is_activation_checkpointing:
-            use_cache = False
-        if use_cache and cache is None:
-            cache = DynamicCache(config=self.config.text_config)
-
-        context = build_context(
-            blocks=dict(zip(self.config.cross_attention_layer_indices, self.gated_cross_attention, strict=True)),
-            latents=None if image_features is None else image_features.pooler_output,
-            media_index=media_index,
-            attention_mask=attention_mask,
-            cache=cache,
-            num_text_layers=self.config.text_config.num_hidden_layers,
-        )
-        context.attentions = {} if shows else None
-        if self.accepts_position_ids:
-            kwargs["position_ids"] = infer_position_ids(
-                position_ids, attention_mask, media_index.shape[1], self._first_position
-            )
-        if documents is not None and self._has_full_attention:
-            # Several language models (OPT, MPT, Falcon) make their mask without looking at the positions.
-            like = self.get_input_embeddings().weight.new_empty(*shape, 0, dtype=self.dtype)
-            attention_mask = create_causal_mask(
-                self.language_model.config, like, attention_mask=None, cache=None, position_ids=position_ids
-            )
-        if self._accepts_kwargs:
-            kwargs[CONTEXT_KEYWORD] = context
-        with use_context(context):
-            outputs = language_model(
-                input_ids=input_ids,
-                inputs_embeds=inputs_embeds,
-                attention_mask=attention_mask,
-                cache=cache,
-                use_cache=use_cache,
-                return_dict=True,
-                **kwargs,
-            )
-        if not context.applied:
-            raise RuntimeError(
-                f"{type(self.language_model).__name__} did not pass the images down to its decoder layers, so it would "
-                "silently ignore them. If this model is compiled, do not compile it: this language model drops "
-                "keywords. If its decoder or layers were replaced, use `set_decoder`."
-            )
-        if shows:
-            add_seen(outputs, context.attentions, image_features, media_index, self.config)
-        return outputs, image_features
-
-    def _check_mask_and_length(
-        self,
-        shape: torch.Size,
-        attention_mask: torch.Tensor | None,
-        position_ids: torch.LongTensor | None,
-        cache: Cache | None,
-    ) -> None:
-        """Check the mask of a text of `shape` `(B, T)`, and that the language model has positions for the text."""
-        # Not at each step of a generation, whose mask was checked with the prompt: on a GPU it would launch kernels.
-        if shape[1] > 1 or (isinstance(attention_mask, torch.Tensor) and attention_mask.device.type == "cpu"):
-            check_mask("attention_mask", attention_mask, (2, 4))
-        if torch.compiler.is_compiling():
-            return
-        num_past_tokens = 0 if cache is None else cache.get_seq_length()
-        if not isinstance(num_past_tokens, int):
-            return  # that of a static cache is on the device, and `generate()` has checked
-        if is_padding_mask(attention_mask):
-            check_mask_shape(attention_mask.shape, shape, num_past_tokens)
-            if self._counts_padding and num_past_tokens == 0:
-                check_padding_side(attention_mask, type(self.language_model).__name__)
-        check_text_length(self.max_text_length, shape, num_past_tokens, attention_mask, position_ids)
-
-    def find_markers(
-        self,
-        input_ids: torch.LongTensor | None,
-        inputs_embeds: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-    ) -> torch.BoolTensor:
-        """Find the tokens that mark an image, padding aside: `(B, T)`."""
-        marker_ids = self.config.image_token_ids or [self.config.image_token_id]
-        return find_markers(input_ids, inputs_embeds, attention_mask, marker_ids, self.get_input_embeddings())
+    See [`FlamingoSequenceClassificationMixin`]. Arguments, attributes and errors are those of [`FlamingoPreTrainedModel`].
+    """
 
 
 FlamingoModel.register_for_auto_class("AutoModelForImageTextToText")
+FlamingoForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
 
-__all__ = ["FlamingoModel"]
+__all__ = ["FlamingoForSequenceClassification", "FlamingoModel"]
