@@ -2,7 +2,6 @@
 """Build the model that a recipe trains."""
 
 from dataclasses import fields
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -12,12 +11,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, BitsAn
 from ..configuration_flamingo import FlamingoConfig
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
-from ..utils.loading import check_name, check_weights
+from ..utils.loading import check_name, check_weights, load_partial
+from ..utils.partial_models import find_partial, read_base, record_base
 from ..utils.plugins import TEXT_BACKBONES, VISION_BACKBONES, plugin_path
 from ..utils.redaction import explain
 from .adapters import lora_config
 from .arguments import ModelArguments
-from .checkpointing import TRAINABLE_NAME
 
 
 # What `model_config` says of the files of the language model. The tokenizer is in them too.
@@ -68,7 +67,7 @@ def build_processor(arguments: ModelArguments) -> FlamingoProcessor:
     """
     template = {} if arguments.chat_template is None else {"chat_template": arguments.chat_template}
     if arguments.model is not None:
-        _check_saved(arguments.model)
+        check_name(arguments.model)
         processor = AutoProcessor.from_pretrained(arguments.model)
         if template:
             processor.set_chat_template(arguments.chat_template)
@@ -87,6 +86,9 @@ def read_text_config(arguments: ModelArguments) -> PreTrainedConfig:
         arguments ([`ModelArguments`]): The model of the recipe.
     """
     if arguments.model is not None:
+        if find_partial(arguments.model) == "adapters":
+            base = read_base(arguments.model)
+            return read_text_config(ModelArguments(**{name: base.get(name) for name in ("model", "vision", "text")}))
         return AutoConfig.from_pretrained(arguments.model).get_text_config()
     known = {f.name for f in fields(FlamingoConfig)}
     changes = {
@@ -113,24 +115,23 @@ def find_backbone(name: str, kind: Literal["vision", "text"]) -> str:
     return path
 
 
-def _check_saved(model: str) -> None:
-    check_name(model)
-    for name, content, remedy in (
-        ("adapter_config.json", "adapters", "load them with `peft.PeftModel.from_pretrained` and merge them"),
-        (TRAINABLE_NAME, "the trained parameters", "load them with `load_trainable`, and save the model"),
-    ):
-        if (Path(model) / name).is_file():
-            raise ValueError(f"{model!r} has only {content}. To train it further, first {remedy}.")
-
-
 def _load_saved(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoProcessor]:
     processor = build_processor(arguments)
+    content = find_partial(arguments.model)
+    if content is not None:
+        if arguments.quantization is not None:
+            raise ValueError(
+                f"{arguments.model!r} has only {content}, which cannot be put into a quantized model. Merge them with their base "
+                f"first: flamingo merge {arguments.model} NEW_FOLDER, and train NEW_FOLDER."
+            )
+        return load_partial(arguments.model)[0], processor
     quantization = _make_quantization_config(arguments.quantization)
     options = {} if quantization is None else {"quantization_config": quantization}
     model, info = FlamingoModel.from_pretrained(
         arguments.model, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
     check_weights(arguments.model, info)
+    record_base(model, model=arguments.model)
     return model, processor
 
 
@@ -158,6 +159,11 @@ def _join_backbones(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoP
         raise ValueError(
             f"`model_config` has {', '.join(given)}, and the backbone does not accept them: {explain(error)}"
         ) from error
+    fields_of_config = {f.name for f in fields(FlamingoConfig)}
+    of_backbones = {
+        name: value for name, value in (arguments.model_config or {}).items() if name not in fields_of_config
+    }
+    record_base(model, vision=arguments.vision, text=arguments.text, options=of_backbones)
     return model, processor
 
 
