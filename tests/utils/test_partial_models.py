@@ -80,7 +80,7 @@ def read_base(folder: Path) -> list[str]:
 def test_a_recipe_trains_it_further_and_knows_where_it_came_from(saved, tmp_path):
     expected, folder = saved
     arguments = ModelArguments(model=str(folder))
-    model, processor = build_model(arguments)
+    model, _ = build_model(arguments)
     torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-5)
     assert model.base_record == {"model": str(folder)}
     assert read_text_config(arguments).max_position_embeddings == 128
@@ -120,7 +120,9 @@ def test_a_base_that_was_moved_is_named_anew(saved, backbones, tmp_path, capsys)
     shutil.copytree(folder, moved)
     base = json.loads((moved / "base_model.json").read_text())
     (moved / "base_model.json").write_text(json.dumps({**base, "text": str(tmp_path / "gone" / "text")}))
-    with pytest.raises(ValueError, match=r"has only .*gone.text.*cannot be loaded.*flamingo merge .* --vision and --text"):
+    with pytest.raises(
+        ValueError, match=r"has only .*gone.text.*cannot be loaded.*flamingo merge .* --vision and --text"
+    ):
         load_flamingo(moved)
     names = ["--vision", backbones["vision"], "--text", backbones["text"]]
     assert main(["merge", str(moved), str(tmp_path / "whole"), *names]) == 0

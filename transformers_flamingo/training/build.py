@@ -2,11 +2,12 @@
 """Build the model that a recipe trains."""
 
 from dataclasses import fields
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, BitsAndBytesConfig, PreTrainedConfig
+from transformers.pytorch_utils import Conv1D
 
 from ..configuration_flamingo import FlamingoConfig
 from ..modeling_flamingo import FlamingoModel
@@ -17,6 +18,11 @@ from ..utils.plugins import TEXT_BACKBONES, VISION_BACKBONES, plugin_path
 from ..utils.redaction import explain
 from .adapters import lora_config
 from .arguments import ModelArguments
+from .recipe_file import suggest
+
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 
 # What `model_config` says of the files of the language model. The tokenizer is in them too.
@@ -44,8 +50,7 @@ def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoPro
     if arguments.lora_rank is not None:
         from peft import get_peft_model
 
-        alpha = 2 * arguments.lora_rank if arguments.lora_alpha is None else arguments.lora_alpha
-        model = get_peft_model(model, lora_config(model, r=arguments.lora_rank, lora_alpha=alpha))
+        model = get_peft_model(model, _make_lora_config(model, arguments))
     else:
         model.freeze_backbones()
         model.unfreeze_backbones(
@@ -165,6 +170,29 @@ def _join_backbones(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoP
     }
     record_base(model, vision=arguments.vision, text=arguments.text, options=of_backbones)
     return model, processor
+
+
+def _make_lora_config(model: FlamingoModel, arguments: ModelArguments) -> "LoraConfig":
+    """Make the configuration of the adapters. Names of layers that do not exist, which PEFT would ignore, are an error."""
+    rank, alpha, targets = arguments.lora_rank, arguments.lora_alpha, arguments.lora_target_modules
+    options = {
+        "r": rank,
+        "lora_alpha": 2 * rank if alpha is None else alpha,
+        "lora_dropout": arguments.lora_dropout or 0.0,
+    }
+    if targets is None or targets == ["all-linear"]:
+        return lora_config(model, **options)
+    layers = [
+        name for name, module in model.language_model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)
+    ]
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in layers):
+            known = {name.rpartition(".")[2] for name in layers}
+            raise ValueError(
+                f"`lora_target_modules` has {target!r}, which is not a linear layer of the language model, so it would get no "
+                f"adapter.{suggest(target, known)}"
+            )
+    return lora_config(model, target_modules=targets, **options)
 
 
 def _make_quantization_config(name: str | None) -> BitsAndBytesConfig | None:

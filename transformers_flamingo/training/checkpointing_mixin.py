@@ -2,6 +2,7 @@
 """Write and load the checkpoints of `FlamingoTrainer`."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ..utils.folders import call_on_main_process
 from ..utils.partial_models import BASE_NAME, describe_base
 from ..utils.trainable import TRAINABLE_NAME, load_trainable, save_trainable
 from .checkpointing import find_damage, get_last_checkpoint, remove_damaged, write_manifest
+from .output_checks import check_space
 from .statistics import check_weights_are_finite
 
 
@@ -53,6 +55,12 @@ class CheckpointingMixin:
             return
         check_weights_are_finite(self.model.parameters(), self.accelerator)
         super().save_model(output_dir, _internal_call)
+
+    def _check_space(self, max_steps: int, checkpoint: str | None) -> None:
+        """Raise an error in all processes if what will be saved does not fit on the disk of the main process."""
+        step = re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", Path(checkpoint or "").name)
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        call_on_main_process(lambda: check_space(model, self.args, max_steps, 0 if step is None else int(step[1])))
 
     def save_state(self) -> None:
         """Save the state as `Trainer.save_state` does, as valid JSON and with the true epoch."""

@@ -281,7 +281,21 @@ def read_recipe_file(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
         raise ValueError(
             f"{name} is the last of more than {_MAX_BASES} recipes, each the `base` of another. Merge some of them."
         )
-    return merge(read_recipe_file(base_path, above), values)
+    return merge(replace_model(read_recipe_file(base_path, above), values), values)
+
+
+def replace_model(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return `base` without the model that `changes` replace by one of the other kind: a saved Flamingo replaces two backbones, what
+    is built of them, and the other way round. So `model: DIRECTORY` is enough to train a saved model by any recipe.
+    """
+    if changes.get("model") is not None:
+        replaced = ("vision", "text", "model_config", "text_from_scratch")
+    elif changes.get("vision") is not None or changes.get("text") is not None:
+        replaced = ("model",)
+    else:
+        return base
+    return {name: value for name, value in base.items() if name not in replaced}
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
