@@ -99,7 +99,7 @@ def _run_command(entry: EntryPoint, argv: Sequence[str]) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt as error:
         if os.environ.get("RANK", "0") == "0":  # one line for all processes of a training
-            print(f"{name}: {error or 'stopped by Ctrl-C.'}", file=sys.stderr)
+            print(f"{name}: {str(error) or 'stopped by Ctrl-C.'}", file=sys.stderr)
         return 128 + getattr(error, "signal_number", signal.SIGINT)
     except Exception as error:
         from transformers_flamingo.utils.errors import user_message

@@ -184,6 +184,10 @@ def test_a_bad_row_is_an_error_that_names_source_file_and_row(paths, name, strea
     path = paths[name].replace("*", "000")
     with pytest.raises(BadSampleError, match=location) as error:
         take(mixture(source("laion", paths[name], streaming=streaming)), 4)
+    with pytest.raises(BadSampleError) as of_worker:
+        take(mixture(source("laion", paths[name], streaming=streaming)), 4, num_workers=1)
+    assert str(of_worker.value) == str(error.value)
+    assert "in build" in of_worker.value.__notes__[0]  # the traceback of the worker
     assert "Data source 'laion'" in str(error.value)
     assert path in str(error.value)
 

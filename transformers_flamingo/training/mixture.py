@@ -218,13 +218,14 @@ class DataMixture(torch.utils.data.IterableDataset):
         while True:
             index, number = self.source_of(micro_batch)
             try:
-                yield builders[index].build(number)
+                batch = builders[index].build(number)
             except Exception as error:
                 # `torch` would put the traceback of the worker into the message
                 if info is None or user_message(error) is None:
                     raise
                 yield _WorkerError(error)
                 return
+            yield batch
             micro_batch += num_workers
 
     def _builder(self, index: int, remainder: int, num_workers: int) -> MicroBatchBuilder | None:

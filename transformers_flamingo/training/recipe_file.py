@@ -44,10 +44,13 @@ def show(value: Any) -> str:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return a sentence with the known names nearest to an unknown one, or with all of them."""
+    """Return a sentence with the known names nearest to an unknown one, or with all of them if they are not too many."""
     known = sorted(set(known))
     close = difflib.get_close_matches(name[:100], known, n=3)
-    return f" Did you mean {' or '.join(map(repr, close))}?" if close else f" Available: {', '.join(known)}."
+    if close:
+        return f" Did you mean {' or '.join(map(repr, close))}?"
+    # The fields of `TrainingArguments` would hide all other errors
+    return f" Available: {', '.join(known)}." if len(known) < 60 else " The help of the command lists all names."
 
 
 class _Loader(yaml.SafeLoader):

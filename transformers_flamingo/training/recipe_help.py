@@ -34,6 +34,17 @@ flamingo train recipe.yaml --load_best_model_at_end true --early_stopping_patien
 flamingo train recipe.yaml --data.pages.weight 0.5 --data.pages.options.min_similarity 0.3
 flamingo train recipe.yaml --resume_from_checkpoint auto                      # go on where it was stopped"""
 
+# Where a recipe takes more than the stock trainer, or says it shorter
+_HELP = {
+    "output_dir": "Folder of the model, its card, checkpoints, samples.jsonl and report/.",
+    "max_steps": "Number of optimizer steps. It wins over num_train_epochs.",
+    "num_train_epochs": "Passes over the only source, if max_steps is not given.",
+    "gradient_accumulation_steps": "Micro-batches of each source per optimizer step.",
+    "resume_from_checkpoint": "A checkpoint; true for the last complete one; auto for that if there is any, or else step 0.",
+    "eval_strategy": "When to evaluate: steps or no. With no, `evaluation` is not read. Not given: once, at the end.",
+    "metric_for_best_model": "Metric that chooses the best model, such as NAME_exact_match. The default is the loss of the only "
+    "held-out data.",
+}
 # Defaults that differ between machines, or that are spelled by objects
 _UNSHOWN = ("logging_dir", "output_dir")
 
@@ -107,7 +118,8 @@ def _help_lines(option: str, f: Field, hint: Any) -> str:
 
 
 def _help(f: Field) -> str:
-    return " ".join(str(f.metadata.get("help", "")).split())
+    # "%%" is a percent sign for argparse
+    return " ".join(_HELP.get(f.name, str(f.metadata.get("help", ""))).split()).replace("%%", "%")
 
 
 def _default(f: Field) -> str | None:

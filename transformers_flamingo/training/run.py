@@ -52,8 +52,7 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
             training failed, with a loss or weights of NaN. In that case nothing is saved or published, and checkpoints stay.
         TrainingInterrupted: Ctrl-C or SIGTERM stopped the training. It has saved a checkpoint.
         OSError: another training writes to the output directory, the disk is full or has too little space for what will be
-            saved, or the Hub cannot be reached. In the
-            last case the model is saved.
+            saved, or the Hub cannot be reached. In the last case the model is saved.
     """
     # The first process locks for all: the others wait for it
     with lock_output(recipe.training.output_dir) if recipe.training.process_index == 0 else nullcontext():
