@@ -39,7 +39,9 @@ def path(tmp_path_factory) -> str:
 
 
 def make(directory: Path, path: str, *callbacks: TrainerCallback, **kwargs):
-    return trainer(directory, [source("a", path)], callbacks=list(callbacks), **{"enable_jit_checkpoint": True, **kwargs})
+    return trainer(
+        directory, [source("a", path)], callbacks=list(callbacks), **{"enable_jit_checkpoint": True, **kwargs}
+    )
 
 
 def run(a_trainer, checkpoint: str | None = None) -> None:

@@ -59,7 +59,9 @@ def test_too_little_space_is_an_error_before_the_start_and_tight_space_a_warning
     # 10 checkpoints of 6,400 bytes, and the model of 4,800
     args = arguments(tmp_path, save_steps=10, max_steps=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 11_199))
-    with pytest.raises(OSError, match=r"A checkpoint and the model at the end take about 0\.0 MB, .* Nothing was trained"):
+    with pytest.raises(
+        OSError, match=r"A checkpoint and the model at the end take about 0\.0 MB, .* Nothing was trained"
+    ):
         check_space(layers(), args, 100)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 11_200))
     check_space(layers(), args, 100)

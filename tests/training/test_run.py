@@ -112,9 +112,17 @@ def test_only_trainable_parameters_are_saved(data, tmp_path):
     assert not torch.equal(logits(model, processor), before)
 
 
-def test_a_saved_flamingo_is_trained_further(data, tmp_path):
+def test_a_saved_flamingo_is_trained_further(data, tmp_path, capsys):
     flamingo_train(MINIATURE, data, tmp_path / "first")
     saved = AutoModelForImageTextToText.from_pretrained(tmp_path / "first")
     values = ModelArguments(model=str(tmp_path / "first"))
     model, processor = build_model(values)
     assert torch.equal(logits(model, processor), logits(saved, processor))
+    # By a recipe of two backbones, and with a part of the model alone
+    further = ["--model", str(tmp_path / "first"), "--save_trainable_only"]
+    flamingo_train(SMOKE_RECIPES / "caption.yaml", data, tmp_path / "second", *further)
+    recipe = yaml.safe_load((tmp_path / "second" / "recipe.yaml").read_text())
+    assert recipe["model"] == str(tmp_path / "first") and not {"vision", "text", "model_config"} & recipe.keys()
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
+    assert main(["caption", str(tmp_path / "red.png"), "--model", str(tmp_path / "second")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{tmp_path / 'red.png'}: ")

@@ -17,8 +17,8 @@ from transformers_flamingo.training import (
     FlamingoTrainingArguments,
     lora_config,
 )
-from transformers_flamingo.training.statistics import LogAccumulator
 from transformers_flamingo.training.callbacks import summarize_layers
+from transformers_flamingo.training.statistics import LogAccumulator
 
 
 @pytest.fixture(scope="module")

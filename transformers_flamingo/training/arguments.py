@@ -5,7 +5,7 @@ import copy
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -19,7 +19,7 @@ from ..configuration_flamingo import FlamingoConfig
 from ..data import FORMATS, Chunk, Reader, document_to_sample
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.redaction import redact, redact_values
-from .recipe_file import show, suggest
+from .recipe_file import raise_together, show, suggest
 
 
 MixtureStrategy = Literal["accumulate", "round_robin"]
@@ -38,22 +38,6 @@ def parse_json(name: str, value: dict[str, Any] | str | None) -> dict[str, Any] 
         return json.loads(value)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"`{name}` is {show(value)}, which is not JSON ({error}). Correct it.") from error
-
-
-def raise_together(errors: Sequence[Exception]) -> None:
-    """
-    Raise an error, or several as one that has all their messages. Nothing happens if there is none.
-
-    Args:
-        errors (`list[Exception]`): The errors. A single one is raised as it is.
-    """
-    parts = {str(part): part for error in errors for part in getattr(error, "parts", [error])}  # none twice
-    if len(parts) == 1:
-        raise next(iter(parts.values()))
-    if parts:
-        together = ValueError(f"{len(parts)} errors. " + " ".join(f"({i}) {text}" for i, text in enumerate(parts, 1)))
-        together.parts = list(parts.values())
-        raise together
 
 
 @dataclass

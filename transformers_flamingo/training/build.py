@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from ..configuration_flamingo import FlamingoConfig
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
-from ..utils.loading import check_name, check_weights, load_partial
+from ..utils.loading import TOKENIZER_OPTIONS, check_name, check_weights, load_partial
 from ..utils.partial_models import find_partial, read_base, record_base
 from ..utils.plugins import TEXT_BACKBONES, VISION_BACKBONES, plugin_path
 from ..utils.redaction import explain
@@ -23,10 +23,6 @@ from .recipe_file import suggest
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-
-
-# What `model_config` says of the files of the language model. The tokenizer is in them too.
-_FILES_OF_TOKENIZER = ("text_gguf_file", "text_revision", "text_subfolder")
 
 
 def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoProcessor]:
@@ -79,7 +75,7 @@ def build_processor(arguments: ModelArguments) -> FlamingoProcessor:
         return processor
     vision, text = find_backbone(arguments.vision, "vision"), find_backbone(arguments.text, "text")
     model_config = arguments.model_config or {}
-    options = {name: model_config[name] for name in _FILES_OF_TOKENIZER if name in model_config}
+    options = {name: model_config[name] for name in TOKENIZER_OPTIONS if name in model_config}
     return FlamingoProcessor.from_vision_text_pretrained(vision, text, **options, **template)
 
 
@@ -121,7 +117,6 @@ def find_backbone(name: str, kind: Literal["vision", "text"]) -> str:
 
 
 def _load_saved(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoProcessor]:
-    processor = build_processor(arguments)
     content = find_partial(arguments.model)
     if content is not None:
         if arguments.quantization is not None:
@@ -129,7 +124,11 @@ def _load_saved(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoProce
                 f"{arguments.model!r} has only {content}, which cannot be put into a quantized model. Merge them with their base "
                 f"first: flamingo merge {arguments.model} NEW_FOLDER, and train NEW_FOLDER."
             )
-        return load_partial(arguments.model)[0], processor
+        model, processor = load_partial(arguments.model)
+        if arguments.chat_template is not None:
+            processor.set_chat_template(arguments.chat_template)
+        return model, processor
+    processor = build_processor(arguments)
     quantization = _make_quantization_config(arguments.quantization)
     options = {} if quantization is None else {"quantization_config": quantization}
     model, info = FlamingoModel.from_pretrained(

@@ -53,6 +53,22 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f" Available: {', '.join(known)}." if len(known) < 60 else " The help of the command lists all names."
 
 
+def raise_together(errors: Sequence[Exception]) -> None:
+    """
+    Raise an error, or several as one that has all their messages. Nothing happens if there is none.
+
+    Args:
+        errors (`list[Exception]`): The errors. A single one is raised as it is.
+    """
+    parts = {str(part): part for error in errors for part in getattr(error, "parts", [error])}  # none twice
+    if len(parts) == 1:
+        raise next(iter(parts.values()))
+    if parts:
+        together = ValueError(f"{len(parts)} errors. " + " ".join(f"({i}) {text}" for i, text in enumerate(parts, 1)))
+        together.parts = list(parts.values())
+        raise together
+
+
 class _Loader(yaml.SafeLoader):
     """`SafeLoader` with two rules of YAML 1.2: `1e-4` is a number, and a name must not appear twice."""
 

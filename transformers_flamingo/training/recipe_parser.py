@@ -18,8 +18,17 @@ from omegaconf.errors import OmegaConfBaseException
 from transformers import HfArgumentParser
 
 from ..utils.redaction import explain, is_secret_name, one_line, redact_values
-from .arguments import raise_together
-from .recipe_file import MAX_BYTES, REFERENCE, check_values, merge, parse_yaml, replace_model, show, suggest
+from .recipe_file import (
+    MAX_BYTES,
+    REFERENCE,
+    check_values,
+    merge,
+    parse_yaml,
+    raise_together,
+    replace_model,
+    show,
+    suggest,
+)
 
 
 _SECRETS_NOTE = (

@@ -18,6 +18,10 @@ from .redaction import explain
 from .weight_files import check_folder, check_weight_map, check_weights_file, read_json
 
 
+#: Options of the language model's `from_pretrained` that say which files it reads. The tokenizer is in them too.
+TOKENIZER_OPTIONS = ("text_gguf_file", "text_revision", "text_subfolder")
+
+
 def load_flamingo(
     name_or_path: str | os.PathLike, dtype: str | torch.dtype = "auto", device: str | torch.device | None = None
 ) -> tuple[FlamingoModel, FlamingoProcessor]:
@@ -78,14 +82,15 @@ def load_partial(
     check_name(folder)
     record = read_base(folder) if base is None else {**_settings(folder), **base}
     try:
-        model = _load_base(folder, record, dtype)
+        model, processor = _load_base(folder, record, dtype)
     except (OSError, TypeError, ValueError) as error:
         raise ValueError(
             f"{folder!r} has only {find_partial(folder)}. The model that they belong to, {name_base(record)}, cannot be loaded "
             f"({explain(error).rstrip('.')}). If it was moved: flamingo merge {folder} NEW_FOLDER --base MODEL, or --vision and "
             "--text for two backbones."
         ) from error
-    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    if (Path(folder) / "processor_config.json").is_file():  # that of `PeftModel.save_pretrained` has none
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     return add_part(model, folder, name_base(record)), processor
 
 
@@ -97,16 +102,20 @@ def _settings(folder: str) -> dict[str, Any]:
         return {}
 
 
-def _load_base(folder: str, record: dict[str, Any], dtype: str | torch.dtype) -> FlamingoModel:
+def _load_base(
+    folder: str, record: dict[str, Any], dtype: str | torch.dtype
+) -> tuple[FlamingoModel, FlamingoProcessor]:
     if "model" in record:
         if os.path.realpath(record["model"]) == os.path.realpath(folder):
             raise ValueError("it would be its own base")
-        return load_flamingo(record["model"], dtype, "cpu")[0]
+        return load_flamingo(record["model"], dtype, "cpu")
     vision, text = plugin_path(VISION_BACKBONES, record["vision"]), plugin_path(TEXT_BACKBONES, record["text"])
     check_name(vision)
     check_name(text)
     options = {**record.get("config", {}), **record.get("options", {})} | ({} if dtype == "auto" else {"dtype": dtype})
-    return FlamingoModel.from_vision_text_pretrained(vision, text, **options)
+    model = FlamingoModel.from_vision_text_pretrained(vision, text, **options)
+    of_files = {name: options[name] for name in TOKENIZER_OPTIONS if name in options}
+    return model, FlamingoProcessor.from_vision_text_pretrained(vision, text, **of_files)
 
 
 def check_name(name: str) -> None:
