@@ -47,7 +47,7 @@ def test_two_machines_train_one_model_and_the_first_process_alone_prints(tmp_pat
         "SLURM_NTASKS": "2",
         "SLURM_NTASKS_PER_NODE": "1",
     }
-    done = subprocess.run(["bash", str(SCRIPT), str(tmp_path / "recipe.yaml")], env=environment, timeout=240)
+    done = subprocess.run(["bash", str(SCRIPT), str(tmp_path / "recipe.yaml")], env=environment, timeout=280)
     first, second = ((tmp_path / f"task.{rank}").read_text() for rank in (0, 1))
     assert done.returncode == 0, first + second
     # Both trained: the card counts them, and each left its state in the checkpoint

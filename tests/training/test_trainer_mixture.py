@@ -28,6 +28,7 @@ def paths(tmp_path_factory) -> dict[str, str]:
         "pairs": write_pairs(root / "pairs", 24),
         "shards": write_shards(root / "shards", 2, 8),
         "broken": write_pairs(root / "broken", 8, broken=(2, 5)),
+        "broken_shards": write_shards(root / "broken_shards", 2, 8, broken=(2, 3, 11)),
     }
 
 

@@ -71,7 +71,9 @@ def test_it_is_loaded_like_a_complete_model(saved):
 
 
 def read_base(folder: Path) -> list[str]:
-    base = json.loads((folder / "base_model.json").read_text())
+    public = json.loads((folder / "base_model.json").read_text())
+    assert (public["vision"], public["text"]) == ("./vision", "./text")
+    base = json.loads((folder / "_base_model.json").read_text())  # is not published
     assert Path(base["text"]).is_absolute()
     assert base["config"]["resampler_num_latents"] == 2
     return [base["vision"], base["text"]]
@@ -118,10 +120,10 @@ def test_a_base_that_was_moved_is_named_anew(saved, backbones, tmp_path, capsys)
     expected, folder = saved
     moved = tmp_path / "moved"
     shutil.copytree(folder, moved)
-    base = json.loads((moved / "base_model.json").read_text())
-    (moved / "base_model.json").write_text(json.dumps({**base, "text": str(tmp_path / "gone" / "text")}))
+    (moved / "_base_model.json").unlink()  # as it is after a download
     with pytest.raises(
-        ValueError, match=r"has only .*gone.text.*cannot be loaded.*flamingo merge .* --vision and --text"
+        ValueError,
+        match=r"has only .*'\./vision' and '\./text', cannot be loaded.*flamingo merge .* --vision and --text",
     ):
         load_flamingo(moved)
     names = ["--vision", backbones["vision"], "--text", backbones["text"]]

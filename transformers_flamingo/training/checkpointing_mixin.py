@@ -16,7 +16,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from ..compatibility_flamingo import require_private_names
 from ..saving_flamingo import disk_errors, update_folder, write_json
 from ..utils.folders import call_on_main_process
-from ..utils.partial_models import BASE_NAME, describe_base
+from ..utils.partial_models import save_base
 from ..utils.trainable import TRAINABLE_NAME, load_trainable, save_trainable
 from .checkpointing import find_damage, get_last_checkpoint, remove_damaged, write_manifest
 from .output_checks import check_space
@@ -125,7 +125,7 @@ class CheckpointingMixin:
         with update_folder(output_dir) as partial:
             has_adapters = hasattr(model, "peft_config")
             if has_adapters or self.args.save_trainable_only:
-                write_json(partial / BASE_NAME, describe_base(model))
+                save_base(model, partial)
             if not self.args.save_trainable_only:
                 super()._save(str(partial), state_dict)
                 return

@@ -3,7 +3,8 @@
 Folders that hold a part of a model: PEFT adapters, or the parameters that were trained (`save_trainable_only`).
 
 Next to them, `base_model.json` says what they belong to: a saved Flamingo, or two backbones and the fields of their
-`FlamingoConfig`. So every command loads such a folder as it loads a complete model.
+`FlamingoConfig`. So every command loads such a folder as it loads a complete model. Where on this machine a local base is, is in
+`_base_model.json`: names with an underscore are not published.
 """
 
 import os
@@ -16,6 +17,7 @@ from torch import nn
 
 from ..configuration_flamingo import FlamingoConfig
 from ..modeling_flamingo import FlamingoModel
+from ..saving_flamingo import write_json
 from .plugins import TEXT_BACKBONES, VISION_BACKBONES, find_plugins
 from .redaction import explain, redact
 from .trainable import TRAINABLE_NAME, load_trainable
@@ -23,6 +25,7 @@ from .weight_files import read_json
 
 
 BASE_NAME = "base_model.json"
+LOCAL_BASE_NAME = f"_{BASE_NAME}"
 ADAPTER_NAME = "adapter_config.json"
 
 
@@ -71,6 +74,24 @@ def describe_base(model: nn.Module) -> dict[str, Any]:
     known = [f.name for f in fields(FlamingoConfig) if f.name not in ("vision_config", "text_config")]
     record = {name: _absolute(value) for name, value in record.items() if value}
     return {**record, "config": {name: values[name] for name in known if values.get(name) is not None}}
+
+
+def save_base(model: nn.Module, directory: str | os.PathLike) -> None:
+    """
+    Write what a model was loaded from next to the part of it that is saved.
+
+    Args:
+        model (`nn.Module`): A [`FlamingoModel`], or a `PeftModel` around one.
+        directory (`str` or `os.PathLike`): The folder.
+    """
+    record = describe_base(model)
+    public = {
+        name: f"./{Path(value).name}" if isinstance(value, str) and os.path.isabs(value) else value
+        for name, value in record.items()
+    }
+    write_json(Path(directory) / BASE_NAME, public)
+    if public != record:
+        write_json(Path(directory) / LOCAL_BASE_NAME, record)
 
 
 def _absolute(name: Any) -> Any:
@@ -132,8 +153,8 @@ def read_base(folder: str) -> dict[str, Any]:
         FileNotFoundError: the folder does not say.
         ValueError: its `base_model.json` is damaged.
     """
-    path = Path(folder) / BASE_NAME
-    record = read_json(path) if path.is_file() else {}
+    paths = [Path(folder) / name for name in (LOCAL_BASE_NAME, BASE_NAME)]
+    record = next((read_json(path) for path in paths if path.is_file()), {})
     if record.get("model") or (record.get("vision") and record.get("text")):
         return record
     adapters = Path(folder) / ADAPTER_NAME
