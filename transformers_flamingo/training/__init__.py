@@ -13,6 +13,7 @@ from .checkpointing import get_last_checkpoint
 from .held_out import GenerationEvalDataset
 from .image_use import ImageUseMeasurement, measure_image_use
 from .image_use_callback import ImageUseCallback
+from .interruption import TrainingInterrupted
 from .mixture import DataMixture
 from .optimization import parameter_groups
 from .recipe import Recipe, make_recipe_parser, parse_recipe, read_recipe
@@ -34,6 +35,7 @@ __all__ = [
     "ImageUseMeasurement",
     "ModelArguments",
     "Recipe",
+    "TrainingInterrupted",
     "add_image_features",
     "build_model",
     "check_data",

@@ -423,6 +423,9 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
             Maximum number of tokens generated for a prompt during evaluation.
         generation_num_beams (`int`, *optional*, defaults to 1): Number of beams for generation during evaluation.
 
+    `enable_jit_checkpoint` ends a training on Ctrl-C or SIGTERM after its step, with a checkpoint ([`TrainingInterrupted`]).
+    `flamingo train` always does.
+
     Defaults that differ from `TrainingArguments`: `learning_rate=1e-4`, `lr_scheduler_type="constant_with_warmup"`,
     `weight_decay=0.1` (it applies only to the matrices of the gated blocks), `logging_steps=10`,
     `remove_unused_columns=False` (columns of images and text are not arguments of the model),
