@@ -121,7 +121,7 @@ def _suggest(options: Sequence[str], usage: str) -> str:
     """Return the known options nearest to unknown ones, from the usage, which has them all."""
     known = set(re.findall(r"--[\w-]+", usage))
     close = [match for option in options for match in difflib.get_close_matches(option, known, n=1)]
-    return f". Did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
+    return f" (did you mean {' or '.join(dict.fromkeys(close))}?)" if close else ""
 
 
 def _log_traceback(error: Exception) -> None:

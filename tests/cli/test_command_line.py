@@ -83,17 +83,18 @@ def test_a_help_lists_every_field(command, kinds, capsys):
 
 def test_the_help_of_a_recipe_lists_the_fields_of_a_source(capsys):
     text = read_help(capsys, "train")
-    assert all(
-        f"--data.NAME.{field.name} " in text for field in dataclasses.fields(DataSource) if field.name != "name"
-    )
+    assert all(f"--data.NAME.{field.name}" in text for field in dataclasses.fields(DataSource) if field.name != "name")
 
 
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
         (["evalute"], "flamingo: There is no command 'evalute'. Did you mean 'evaluate'?"),
-        (["caption", "a.png", "--model", "m", "--num-bems", "2"], "arguments: --num-bems. Did you mean --num-beams?"),
-        (["merge", "a", "b", "--vison", "c"], "arguments: --vison. Did you mean --vision?"),
+        (
+            ["caption", "a.png", "--model", "m", "--num-bems", "2"],
+            "arguments: --num-bems (did you mean --num_beams?). See",
+        ),
+        (["merge", "a", "b", "--vison", "c"], "arguments: --vison (did you mean --vision?)"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
