@@ -4,6 +4,7 @@
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from .parsing import Parser, add_recipe
 
@@ -38,6 +39,8 @@ def add_arguments(parser: Parser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the recipe, or check it."""
     from transformers_flamingo.training import read_recipe, run_recipe
+    from transformers_flamingo.training.held_out_evaluation import SAMPLES_NAME
+    from transformers_flamingo.training.run import REPORT_NAME
 
     if arguments.dry_run:
         from transformers_flamingo.training import check_recipe
@@ -61,4 +64,5 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if metrics["image_use"]["is_used"] is not False:  # which is a warning
         print(metrics["image_use"]["text"])
-    print(f"{recipe.training.output_dir}: the model, its card, samples.jsonl and report/")
+    samples = f", {SAMPLES_NAME}" if (Path(recipe.training.output_dir) / SAMPLES_NAME).exists() else ""
+    print(f"{recipe.training.output_dir}: the model, its card{samples} and {REPORT_NAME}/")

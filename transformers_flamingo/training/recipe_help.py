@@ -28,7 +28,7 @@ COMMON = (
 EXAMPLES = """\
 flamingo train caption --data.captions.path MY/train --evaluation.captions.path MY/validation
 flamingo train caption --data.captions.path MY/train --eval_strategy no       # without held-out data
-flamingo train caption --model DIRECTORY --learning_rate 5e-5                 # a saved Flamingo, trained further
+flamingo train caption --model DIRECTORY --learning_rate 1e-4                 # a saved Flamingo, trained further
 flamingo train lora --lora_rank 8 --lora_target_modules q_proj v_proj         # adapters
 flamingo train recipe.yaml --load_best_model_at_end true --early_stopping_patience 3
 flamingo train recipe.yaml --data.pages.weight 0.5 --data.pages.options.min_similarity 0.3

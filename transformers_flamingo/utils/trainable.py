@@ -9,13 +9,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..feature_standardization_flamingo import STATISTICS
 from .names import summarize_names
 
 
 TRAINABLE_NAME = "trainable.safetensors"
 
-# Ends of the names of buffers that belong to what was trained: the statistics of the vision features
-_STATISTICS = ("standardization.mean", "standardization.scale")
+# Ends of the names of buffers that belong to what was trained: the statistics of features and latents
+_STATISTICS = tuple(f"standardization.{name}" for name in STATISTICS)
 
 
 def save_trainable(model: nn.Module, directory: str | os.PathLike, state_dict: dict | None = None) -> None:
@@ -89,6 +90,6 @@ def load_trainable(model: nn.Module, directory: str | os.PathLike) -> None:
         # A model that was moved refreshes its token rows at the next forward, which would undo the loading
         if hasattr(module, "refresh_token_rows"):
             module.refresh_token_rows()
-            module.set_feature_statistics(given.get("mean"), given.get("scale"))
+            module.set_feature_statistics(given)
     for name, parameter in parameters.items():
         parameter.copy_(tensors[name])

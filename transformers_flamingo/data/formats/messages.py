@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ...messages_flamingo import check_messages
 from ..columns import parse_record, require_list, row_location
 from ..conversations import messages_to_document
 from ..documents import Chunk
@@ -39,7 +40,12 @@ class Messages(Reader):
         else:
             images = [] if row.get("image") is None else [row["image"]]
         images = [self.resolve_path(image, row) for image in images]
-        messages = [(message["role"], self._parts(message, row)) for message in require_list(row, "messages")]
+        messages = require_list(row, "messages")
+        try:
+            check_messages(messages)
+        except ValueError as error:
+            raise BadSampleError(f"{row_location(row)}: {error} Fix the row, or remove it.") from error
+        messages = [(message["role"], self._parts(message, row)) for message in messages]
         unknown = sorted({role for role, _ in messages} - {"system", "user", "assistant"})
         if unknown:
             raise BadSampleError(
@@ -70,6 +76,4 @@ class Messages(Reader):
             raise BadSampleError(
                 f"{row_location(row)}: a part of type {unknown[0]!r}. Known types are text and image."
             )
-        if any(part["type"] == "text" and not isinstance(part["text"], str) for part in content):
-            raise BadSampleError(f"{row_location(row)}: a part of type text without a text.")
         return [part["text"] if part["type"] == "text" else None for part in content]
