@@ -314,7 +314,7 @@ def assert_initial_gates(model: FlamingoModel) -> None:
     assert all(b.attn_gate.item() == b.ffn_gate.item() == 0.0 for b in model.gated_cross_attention)
 
 
-def test_no_path_of_this_machine_is_saved(tmp_path):
+def test_of_local_backbones_the_names_are_saved_and_no_path(tmp_path):
     tiny_flamingo().language_model.save_pretrained(tmp_path / "text")
     tiny_flamingo().vision_model.save_pretrained(tmp_path / "vision")
     model = FlamingoModel.from_vision_text_pretrained(tmp_path / "vision", tmp_path / "text")
@@ -322,6 +322,8 @@ def test_no_path_of_this_machine_is_saved(tmp_path):
     model.save_pretrained(tmp_path / "model")
     saved = json.loads((tmp_path / "model" / "config.json").read_text())
     assert saved["text_config"]["_name_or_path"] == "gpt2"
+    assert saved["vision_config"]["_name_or_path"] == "./vision"
+    assert FlamingoConfig.from_pretrained(tmp_path / "model").vision_config.name_or_path == "./vision"
     assert str(tmp_path) not in (tmp_path / "model" / "config.json").read_text()
 
 

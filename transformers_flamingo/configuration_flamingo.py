@@ -341,16 +341,17 @@ class FlamingoConfig(PreTrainedConfig):
         Return the fields as a dictionary.
 
         An attribute that some tool put on this config is omitted, because a file with it could not be loaded;
-        `save_pretrained` names what it omits. Names of backbones are kept if they are on the Hub, so that local paths do not
-        leak. `tie_word_embeddings` is added, because tools look for it here: peft decides by it whether trained rows of the
+        `save_pretrained` names what it omits. Of a backbone in a local folder the name of this folder is kept, as `./NAME`, which
+        no repository on the Hub can have: where it is on this machine does not leak. `tie_word_embeddings` is added, because tools look for it here: peft decides by it whether trained rows of the
         embedding are rows of the head too.
         """
         result = super().to_dict()
         for name in self._unknown_names(result):
             del result[name]
         for name in ("vision_config", "text_config"):
-            if os.path.isdir((result[name] or {}).get("_name_or_path") or ""):
-                del result[name]["_name_or_path"]
+            backbone = (result[name] or {}).get("_name_or_path") or ""
+            if os.path.isdir(backbone):
+                result[name]["_name_or_path"] = f"./{os.path.basename(os.path.realpath(backbone))}"
         result["tie_word_embeddings"] = self.tie_word_embeddings
         return result
 

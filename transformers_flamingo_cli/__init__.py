@@ -9,6 +9,7 @@ The `flamingo` command, one file per subcommand. Each is a thin function over wh
     flamingo convert open-flamingo CHECKPOINT DIRECTORY   # a checkpoint of OpenFlamingo or flamingo-mini
     flamingo check RECIPE_OR_DATA                     # what is in the data, and what is wrong, before a training
     flamingo train RECIPE --max_steps 100             # train from a YAML file, with fields overridden
+    flamingo merge FOLDER DIRECTORY                   # a complete model of adapters, or of trained parameters alone
     flamingo evaluate MODEL --task coco --data DIRECTORY   # few-shot evaluation
     flamingo pretrain vision RECIPE                   # a vision encoder from captions, or a language model
     flamingo miniature-data DIRECTORY                 # images of the miniature world in published layouts

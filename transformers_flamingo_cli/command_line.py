@@ -2,7 +2,9 @@
 """Find the subcommand that was asked for, run it, and report errors that a user can fix in one line."""
 
 import argparse
+import difflib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -13,7 +15,7 @@ from .parsing import Parser, UsageError
 
 
 GROUP = "transformers_flamingo.commands"
-COMMANDS = ("caption", "chat", "convert", "check", "train", "evaluate", "pretrain")
+COMMANDS = ("caption", "chat", "convert", "check", "train", "merge", "evaluate", "pretrain")
 # Registered by `transformers-flamingo-miniature`. Where it is not installed, they say how to install it
 MINIATURE_COMMANDS = ("demo", "miniature-data", "miniature-backbones")
 INSTALL_MINIATURE = 'pip install "transformers-flamingo[demo]", or in a clone: pip install -e miniature'
@@ -33,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv (`Sequence[str]`, *optional*): The arguments, by default those of the process.
 
     Returns:
-        `int`: The exit code: 0, 1 for an error that a user can fix, or 130 after Ctrl-C.
+        `int`: The exit code: 0, 1 for an error that a user can fix, 130 after Ctrl-C, or 143 where a command ends itself after
+            SIGTERM.
 
     Raises:
         SystemExit: after `--help` (0), and if the arguments are wrong (2).
@@ -50,6 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     if command in commands:
         return _run_command(commands[command], argv[1:])
+    if command is not None and not command.startswith("-"):
+        close = difflib.get_close_matches(command, [*commands, *MINIATURE_COMMANDS], n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else f" Commands are {', '.join(commands)}."
+        print(f"flamingo: There is no command {command!r}.{hint}", file=sys.stderr)
+        return 2
     parser = Parser(
         prog="flamingo",
         description="Flamingo, the few-shot visual language model.",
@@ -84,12 +92,15 @@ def _run_command(entry: EntryPoint, argv: Sequence[str]) -> int:
         elif others:
             # Without their values: one may be a token
             options = [other.partition("=")[0] for other in others if other.startswith("-")]
-            parser.error(f"unrecognized arguments: {' '.join(options or others)}")
+            parser.error(
+                f"unrecognized arguments: {' '.join(options or others)}{_suggest(options, parser.format_usage())}"
+            )
         module.run(arguments)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print(f"{name}: stopped by Ctrl-C.", file=sys.stderr)
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as error:
+        if os.environ.get("RANK", "0") == "0":  # one line for all processes of a training
+            print(f"{name}: {str(error) or 'stopped by Ctrl-C.'}", file=sys.stderr)
+        return 128 + getattr(error, "signal_number", signal.SIGINT)
     except Exception as error:
         from transformers_flamingo.utils.errors import user_message
 
@@ -104,6 +115,13 @@ def _run_command(entry: EntryPoint, argv: Sequence[str]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
+
+
+def _suggest(options: Sequence[str], usage: str) -> str:
+    """Return the known options nearest to unknown ones, from the usage, which has them all."""
+    known = set(re.findall(r"--[\w-]+", usage))
+    close = [match for option in options for match in difflib.get_close_matches(option, known, n=1)]
+    return f" (did you mean {' or '.join(dict.fromkeys(close))}?)" if close else ""
 
 
 def _log_traceback(error: Exception) -> None:

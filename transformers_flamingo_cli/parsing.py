@@ -96,7 +96,24 @@ def check_range(arguments: Any, name: str, minimum: int, maximum: int | None = N
         raise ValueError(f"`{name}` is {value}, but it must be {limits}.")
 
 
-def add_recipe(parser: Parser, list_fields: Callable[[], argparse.ArgumentParser]) -> None:
+class _HelpAll(argparse.Action):
+    """Print the help with all fields of a recipe, and exit."""
+
+    def __init__(self, *args: Any, list_fields: Callable[[], argparse.ArgumentParser], **kwargs: Any):
+        super().__init__(*args, nargs=0, **kwargs)
+        self.list_fields = list_fields
+
+    def __call__(self, parser: Parser, namespace: argparse.Namespace, values: Any, option_string: str | None = None):
+        parser.more_help = lambda: _format_options(self.list_fields())
+        parser.print_help()
+        parser.exit()
+
+
+def add_recipe(
+    parser: Parser,
+    list_fields: Callable[[], argparse.ArgumentParser],
+    list_common_fields: Callable[[], str] | None = None,
+) -> None:
     """
     Add a recipe, whose fields are options too.
 
@@ -104,11 +121,18 @@ def add_recipe(parser: Parser, list_fields: Callable[[], argparse.ArgumentParser
         parser ([`Parser`]): Gets the argument `recipe`, and `overrides` for the options, which the recipe reads itself.
         list_fields (`Callable[[], argparse.ArgumentParser]`):
             Makes the parser of the fields, which follow the help. It is called for `--help` only.
+        list_common_fields (`Callable[[], str]`, *optional*):
+            Returns what follows the help instead, where there are many fields. `--help_all` lists them all.
     """
     parser.usage = "%(prog)s [-h] RECIPE [--NAME VALUE ...]"
     parser.add_argument("recipe", metavar="RECIPE", help="YAML file, or the name of a shipped recipe.")
     parser.set_defaults(overrides=[])
     parser.more_help = lambda: _format_options(list_fields())
+    if list_common_fields is not None:
+        parser.more_help = list_common_fields
+        parser.add_argument(
+            "--help_all", "--help-all", action=_HelpAll, list_fields=list_fields, help="List all fields of a recipe."
+        )
 
 
 def _format_options(parser: argparse.ArgumentParser) -> str:

@@ -2,6 +2,7 @@
 """Silence messages of other libraries that a user of the `flamingo` command cannot act on."""
 
 import logging
+import os
 import re
 import sys
 import warnings
@@ -37,12 +38,13 @@ class _Silence(logging.Filter):
 
 def quiet_libraries() -> None:
     """
-    Silence single messages of other libraries in this process, and progress bars of loading if the output is not a terminal.
+    Silence single messages of other libraries in this process, and progress bars of loading if the output is not a terminal. Of
+    several processes that train one model (`RANK`), only the first warns and shows progress.
 
     All other messages are shown. Call it before the libraries are imported. It is for the command only: a library that is imported
     leaves the settings of its user alone.
     """
-    from transformers.utils.logging import disable_progress_bar
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
     for name, beginning in _LOGGED:
         logger = logging.getLogger(name)
@@ -50,5 +52,10 @@ def quiet_libraries() -> None:
             logger.addFilter(_Silence(beginning))
     for category, beginning in _WARNED:
         warnings.filterwarnings("ignore", re.escape(beginning), category)
-    if not sys.stderr.isatty():  # in a log file, each step would be a line
+    is_first = os.environ.get("RANK", "0") == "0"
+    if not is_first:  # several processes train one model, and say the same
+        logging.getLogger("transformers_flamingo").setLevel(logging.ERROR)
+        set_verbosity_error()
+        os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+    if not is_first or not sys.stderr.isatty():  # in a log file, each step would be a line
         disable_progress_bar()

@@ -2,6 +2,8 @@
 """`flamingo train`: train a model from a recipe."""
 
 import argparse
+import os
+import sys
 from pathlib import Path
 
 from .parsing import Parser, add_recipe
@@ -16,9 +18,15 @@ def _list_fields() -> argparse.ArgumentParser:
     return make_recipe_parser()
 
 
+def _list_common_fields() -> str:
+    from transformers_flamingo.training.recipe_help import describe_common_fields
+
+    return describe_common_fields()
+
+
 def add_arguments(parser: Parser) -> None:
     """Add the recipe, whose fields are options that `read_recipe` parses, and `--dry_run`."""
-    add_recipe(parser, _list_fields)
+    add_recipe(parser, _list_fields, _list_common_fields)
     parser.allow_abbrev = False  # a field of a recipe may begin with the name of the option
     parser.add_argument(
         "--dry_run",
@@ -43,8 +51,17 @@ def run(arguments: argparse.Namespace) -> None:
         if recipe.training.process_index == 0:  # once, if several processes were started
             report(check_recipe(recipe), CheckArguments(source=arguments.recipe))
         return
-    recipe = read_recipe(arguments.recipe, arguments.overrides)
+    # All processes of a machine read the same recipe, and would say the same of it
+    is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
+    try:
+        recipe = read_recipe(arguments.recipe, arguments.overrides)
+    except (OSError, ValueError):
+        if is_first_here:
+            raise
+        sys.exit(1)
     metrics = run_recipe(recipe)
+    if recipe.training.process_index != 0:
+        return
     if metrics["image_use"]["is_used"] is not False:  # which is a warning
         print(metrics["image_use"]["text"])
     samples = f", {SAMPLES_NAME}" if (Path(recipe.training.output_dir) / SAMPLES_NAME).exists() else ""

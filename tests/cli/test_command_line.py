@@ -17,6 +17,7 @@ from transformers_flamingo_cli.chat import ChatArguments
 from transformers_flamingo_cli.check import CheckArguments
 from transformers_flamingo_cli.convert import ConvertArguments
 from transformers_flamingo_cli.evaluate import EvaluationArguments
+from transformers_flamingo_cli.merge import MergeArguments
 from transformers_flamingo_miniature.demo import DemoArguments
 from transformers_flamingo_miniature.few_shot import FewShotArguments
 
@@ -27,6 +28,7 @@ COMMANDS = [
     "convert",
     "check",
     "train",
+    "merge",
     "evaluate",
     "pretrain",
     "demo",
@@ -61,7 +63,8 @@ def test_a_command_has_a_help(command, capsys):
         (["chat"], [ChatArguments]),
         (["convert"], [ConvertArguments]),
         (["check"], [CheckArguments]),
-        (["train"], [ModelArguments, DataArguments, FlamingoTrainingArguments]),
+        (["merge"], [MergeArguments]),
+        (["train", "--help_all"], [ModelArguments, DataArguments, FlamingoTrainingArguments]),
         (["evaluate"], [EvaluationArguments, EvaluationConfig]),
         (["demo"], [DemoArguments, FewShotArguments]),
     ],
@@ -71,7 +74,8 @@ def test_a_help_lists_every_field(command, kinds, capsys):
     names = [field.name for kind in kinds for field in dataclasses.fields(kind) if field.init]
     positional = {"images", "peer", "checkpoint", "output_dir"} if command in (["caption"], ["convert"]) else set()
     positional |= {"model"} if command in (["chat"], ["evaluate"]) else set()
-    positional |= {"source"} if command == ["check"] else set()
+    positional |= {"source"} if command in (["check"], ["merge"]) else set()
+    positional |= {"output_dir"} if command == ["merge"] else set()
     switches = {"blind": "no_blind"}
     missing = [n for n in names if n not in positional and f"  --{switches.get(n, n)}" not in text]
     assert missing == []
@@ -79,9 +83,28 @@ def test_a_help_lists_every_field(command, kinds, capsys):
 
 def test_the_help_of_a_recipe_lists_the_fields_of_a_source(capsys):
     text = read_help(capsys, "train")
-    assert all(
-        f"--data.NAME.{field.name} " in text for field in dataclasses.fields(DataSource) if field.name != "name"
-    )
+    assert all(f"--data.NAME.{field.name}" in text for field in dataclasses.fields(DataSource) if field.name != "name")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["evalute"], "flamingo: There is no command 'evalute'. Did you mean 'evaluate'?"),
+        (
+            ["caption", "a.png", "--model", "m", "--num-bems", "2"],
+            "arguments: --num-bems (did you mean --num_beams?). See",
+        ),
+        (["merge", "a", "b", "--vison", "c"], "arguments: --vison (did you mean --vision?)"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_is_misspelled_is_answered_with_the_nearest_name(arguments, answer, capsys):
+    try:
+        code = main(arguments)
+    except SystemExit as error:
+        code = error.code
+    assert code == 2
+    assert answer in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("backbone", ["vision", "text"])

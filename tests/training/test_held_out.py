@@ -42,6 +42,38 @@ def test_blind_rows_have_blank_images_of_the_same_size_and_the_same_text(pairs):
     assert rows[3]["images"][0].getcolors() != blind[3]["images"][0].getcolors()
 
 
+@pytest.mark.parametrize("checkpoint", [None, "checkpoint-1"])
+def test_a_training_stops_early_also_if_it_was_resumed(tmp_path, pairs, checkpoint):
+    def make(**kwargs):
+        held_out = {"held": GenerationEvalDataset(source("held", pairs), tiny_processor(), max_rows=1)}
+        return trainer(
+            tmp_path / "out",
+            [source("a", pairs)],
+            eval_dataset=held_out,
+            eval_strategy="steps",
+            eval_steps=1,
+            save_strategy="steps",
+            save_steps=1,
+            early_stopping_patience=2,
+            early_stopping_threshold=1e9,
+            **kwargs,
+        )
+
+    if checkpoint is not None:
+        make(max_steps=1).train()
+        checkpoint = str(tmp_path / "out" / checkpoint)
+    run = make()
+    run.train(resume_from_checkpoint=checkpoint)
+    # The first evaluation is the best so far, and the next two are not better
+    assert run.state.global_step == 3
+    assert run.args.metric_for_best_model == "held_loss"
+
+
+def test_early_stopping_needs_an_evaluation(tmp_path, pairs):
+    with pytest.raises(ValueError, match="nothing is evaluated during the training.*`early_stopping_patience`"):
+        trainer(tmp_path, [source("a", pairs)], early_stopping_patience=2)
+
+
 def test_bad_rows(tmp_path):
     path = write_pairs(tmp_path / "pairs", 4, broken=(2,))
     with pytest.raises(BadSampleError, match="Data source 'pairs': .*row 2"):

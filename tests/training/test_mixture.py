@@ -184,6 +184,10 @@ def test_a_bad_row_is_an_error_that_names_source_file_and_row(paths, name, strea
     path = paths[name].replace("*", "000")
     with pytest.raises(BadSampleError, match=location) as error:
         take(mixture(source("laion", paths[name], streaming=streaming)), 4)
+    with pytest.raises(BadSampleError) as of_worker:
+        take(mixture(source("laion", paths[name], streaming=streaming)), 4, num_workers=1)
+    assert str(of_worker.value) == str(error.value)
+    assert "in build" in of_worker.value.__notes__[0]  # the traceback of the worker
     assert "Data source 'laion'" in str(error.value)
     assert path in str(error.value)
 
@@ -192,7 +196,7 @@ def test_a_bad_row_is_an_error_that_names_source_file_and_row(paths, name, strea
 def test_bad_rows_are_replaced_and_reported_if_they_are_to_be_skipped(paths, name, streaming, bad):
     batches = take(mixture(source("a", paths[name], streaming=streaming)), 4, skip_bad_samples=True)
     rows = [number for batch in batches for number in numbers(batch.inputs["input_ids"])]
-    messages = [message for batch in batches for message in batch.skipped]
+    messages = [row.message for batch in batches for row in batch.skipped]
     assert len(rows) == 8
     assert not bad & set(rows)
     assert len(messages) >= 2
@@ -216,7 +220,7 @@ def test_a_row_that_only_the_processor_refuses_is_a_bad_row_too(tmp_path, monkey
     batches = take(mixed, 2, skip_bad_samples=True)
     rows = [number for batch in batches for number in numbers(batch.inputs["input_ids"])]
     assert len(rows) == 12 and 3 not in rows
-    assert all("row 3: it cannot be collated" in message for batch in batches for message in batch.skipped)
+    assert all("row 3: it cannot be collated" in row.message for batch in batches for row in batch.skipped)
     assert all(batch.skipped for batch in batches)
 
     for number in range(6):
@@ -262,7 +266,7 @@ def test_a_sample_that_is_not_utf8_is_counted(tmp_path):
             take(mixture(entry), 1)
         [batch] = take(mixture(entry), 1, skip_bad_samples=True)
         assert set(numbers(batch.inputs["input_ids"])) <= {0, 1, 3}
-        assert len(batch.skipped) >= 1 and all("not UTF-8" in message for message in batch.skipped)
+        assert len(batch.skipped) >= 1 and all("not UTF-8" in row.message for row in batch.skipped)
 
 
 def test_a_source_of_nothing_but_bad_rows_is_an_error(paths):

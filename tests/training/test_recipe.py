@@ -5,11 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from recipes import SMOKE_RECIPES
 
-from transformers_flamingo.training import parse_recipe, read_recipe
+from transformers_flamingo.training import ModelArguments, parse_recipe, read_recipe
 from transformers_flamingo.training.recipe_file import RECIPES
+from transformers_flamingo.training.schedule_checks import check_schedule
 
 
 VALUES = {
@@ -206,3 +208,49 @@ def test_a_misspelled_source_on_the_command_line_is_compared_with_the_sources():
         ValueError, match=r"`data\.captons` has no 'format' and no 'path'\. Add it\. Did you mean 'captions'"
     ):
         parse_recipe(values, ["--data.captons.weight", "0.5"])
+
+
+def test_a_saved_model_replaces_the_backbones_of_a_recipe(tmp_path):
+    recipe = read_recipe("lora", ["--use_cpu", "--model", "saved"])
+    assert (recipe.model.model, recipe.model.vision, recipe.model.text, recipe.model.model_config) == (
+        *("saved", None, None),
+        None,
+    )
+    assert recipe.model.lora_rank == 16
+    (tmp_path / "r.yaml").write_text("base: caption\nmodel: saved\nuse_cpu: true")
+    assert read_recipe(tmp_path / "r.yaml").model == ModelArguments(model="saved")
+    back = read_recipe(tmp_path / "r.yaml", ["--vision", "a", "--text", "b"])
+    assert back.model == ModelArguments(vision="a", text="b")
+    assert yaml.safe_load(read_recipe(tmp_path / "r.yaml").text)["model"] == "saved"
+    with pytest.raises(ValueError, match="`model` is 'saved', which has its backbones"):
+        read_recipe("caption", ["--use_cpu", "--model", "saved", "--vision", "a"])
+
+
+def test_all_errors_are_told_at_once_and_a_missing_accelerator_hides_none():
+    arguments = ["--learning_rat", "1", "--data.captions.pth", "x", "--evaluation_max_rows", "0", "--lora_alpha", "3"]
+    with pytest.raises(ValueError, match="errors") as error:
+        read_recipe("caption", [*arguments, "--warmup_steps", "-1"])
+    text = str(error.value)
+    for part in (
+        "There is no option --learning_rat. Did you mean 'learning_rate'?",
+        "`lora_alpha` is 3, which has no effect",
+        "`evaluation_max_rows` is 0",
+        "`data.captions` has 'pth', which no source has. Did you mean 'path'?",
+        # Of the stock checks, the first that fails
+        "Got warmup_steps = -1",
+    ):
+        assert text.count(part) == 1, text
+    if not torch.cuda.is_available():
+        assert text.startswith("6 errors. (1) ") and "`bf16`: there is no accelerator here" in text
+
+
+def test_without_evaluation_no_held_out_data_are_read():
+    recipe = read_recipe("caption", ["--use_cpu", "--eval_strategy", "no"])
+    assert recipe.evaluation == [] and len(recipe.data) == 1
+    assert len(read_recipe("caption", ["--use_cpu", "--eval_strategy", "null"]).evaluation) == 1
+
+
+def test_the_warm_up_of_the_caption_recipe_fits_a_run_of_one_step():
+    training = read_recipe("caption", ["--use_cpu"]).training
+    assert [training.get_warmup_steps(steps) for steps in (1, 2, 20, 375)] == [0, 1, 1, 19]
+    check_schedule(training, 1)

@@ -17,6 +17,7 @@ from transformers_flamingo.training import (
     FlamingoTrainingArguments,
     lora_config,
 )
+from transformers_flamingo.training.callbacks import summarize_layers
 from transformers_flamingo.training.statistics import LogAccumulator
 
 
@@ -27,6 +28,7 @@ def paths(tmp_path_factory) -> dict[str, str]:
         "pairs": write_pairs(root / "pairs", 24),
         "shards": write_shards(root / "shards", 2, 8),
         "broken": write_pairs(root / "broken", 8, broken=(2, 5)),
+        "broken_shards": write_shards(root / "broken_shards", 2, 8, broken=(2, 3, 11)),
     }
 
 
@@ -116,14 +118,37 @@ def test_logs_say_how_the_training_goes(tmp_path, paths):
     blocks = trained.model.gated_cross_attention
     assert [entry[f"gate/attn/{i}"] for i in range(3)] == [block.attn_gate.tanh().item() for block in blocks]
     assert [entry[f"gate/ffn/{i}"] for i in range(3)] == [block.ffn_gate.tanh().item() for block in blocks]
-    assert "peak_memory_gb" not in entry  # no GPU
+    assert 0.05 < entry["peak_memory_gb"] < 100  # of this process
+
+
+def test_all_layers_are_in_the_log_and_their_summary_is_printed(tmp_path, paths, capsys):
+    trained = trainer(tmp_path, [source("a", paths["pairs"])], max_steps=1)
+    trained.train()
+    printed = capsys.readouterr().out
+    assert all(f"gate/attn/{i}" in trained.state.log_history[0] for i in range(3))
+    assert "'gate/attn': '0.197 (0.197 to 0.197)'" in printed or "'gate/attn': '0." in printed
+    assert "gate/attn/0" not in printed and "branch/attn/0" not in printed and "'loss'" in printed
+    assert summarize_layers({"gate/attn/3": 0.5, "gate/attn/7": -0.25, "loss": 1.0, "loss/a": 2.0}) == {
+        "loss": 1.0,
+        "loss/a": 2.0,
+        "gate/attn": "0.125 (-0.25 to 0.5)",
+    }
 
 
 def test_bad_rows_are_counted_in_the_log(tmp_path, paths):
     trained = run(tmp_path, [source("a", paths["broken"], batch_size=4)], max_steps=2, skip_bad_samples=True)
-    counts = logged(trained, "skipped/a")
-    assert counts[-1] >= 2
-    assert trained.state.log_history[-2]["skipped/a"] == counts[-1]
+    assert logged(trained, "skipped/a")[-1] == 2
+    assert trained.state.log_history[-2]["skipped/a"] == 2
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_each_bad_row_is_counted_and_said_once_however_often_it_is_read(tmp_path, paths, streaming, caplog):
+    name = "broken_shards" if streaming else "broken"
+    given = source("a", paths[name], batch_size=4, streaming=streaming)
+    trained = run(tmp_path, [given], max_steps=8, skip_bad_samples=True)  # more than two passes
+    num_bad = 3 if streaming else 2
+    assert logged(trained, "skipped/a")[-1] == num_bad
+    assert caplog.text.count("Skipped in data source 'a'") == num_bad
 
 
 def test_an_epoch_is_a_pass_over_a_single_source(tmp_path, paths):

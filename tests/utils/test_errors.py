@@ -436,3 +436,11 @@ def test_output_that_cannot_be_written_is_a_line(saved, image, monkeypatch, caps
             code, line = run(capsys, *arguments)
         assert code == 1
         assert "The disk is full" in line
+
+
+def test_an_error_of_a_worker_is_its_own_message():
+    error = ValueError(
+        "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+        '  File "x.py", line 1, in f\n    raise ValueError(a)\nValueError: row 3: it is\nbroken. Fix it.\n'
+    )
+    assert user_message(error) == "row 3: it is broken. Fix it."

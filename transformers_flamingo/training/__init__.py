@@ -4,14 +4,16 @@
 from ..data.data_collator import FlamingoDataCollator
 from ..data.features import add_image_features
 from ..data.packing import check_packing
+from ..utils.trainable import load_trainable
 from .adapters import lora_config
 from .arguments import DataSource, FlamingoTrainingArguments, ModelArguments
 from .build import build_model
 from .callbacks import GateHistoryCallback
-from .checkpointing import get_last_checkpoint, load_trainable
+from .checkpointing import get_last_checkpoint
 from .held_out import GenerationEvalDataset
 from .image_use import ImageUseMeasurement, measure_image_use
 from .image_use_callback import ImageUseCallback
+from .interruption import TrainingInterrupted
 from .mixture import DataMixture
 from .optimization import parameter_groups
 from .recipe import Recipe, make_recipe_parser, parse_recipe, read_recipe
@@ -33,6 +35,7 @@ __all__ = [
     "ImageUseMeasurement",
     "ModelArguments",
     "Recipe",
+    "TrainingInterrupted",
     "add_image_features",
     "build_model",
     "check_data",

@@ -4,6 +4,8 @@
 import copy
 import json
 import math
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -17,7 +19,7 @@ from ..configuration_flamingo import FlamingoConfig
 from ..data import FORMATS, Chunk, Reader, document_to_sample
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.redaction import redact, redact_values
-from .recipe_file import show, suggest
+from .recipe_file import raise_together, show, suggest
 
 
 MixtureStrategy = Literal["accumulate", "round_robin"]
@@ -53,6 +55,10 @@ class ModelArguments:
             Whether to start from a language model with random weights, and train it.
         lora_rank (`int`, *optional*): Rank of LoRA adapters that are trained on the language model ([`lora_config`]).
         lora_alpha (`int`, *optional*): Scale of the adapters. Defaults to twice the rank.
+        lora_dropout (`float`, *optional*, defaults to 0): Dropout of what goes into the adapters.
+        lora_target_modules (`list[str]`, *optional*):
+            Names of the layers of the language model that get adapters, such as `["q_proj", "v_proj"]`. By default all linear
+            layers except the head.
         quantization (`str`, *optional*): Keep the frozen language model in `"4bit"` or `"8bit"` (bitsandbytes).
         chat_template (`str`, *optional*):
             The chat template that conversations are trained and saved with: `"text"`, the language model's own, or
@@ -84,6 +90,15 @@ class ModelArguments:
     lora_alpha: int | None = field(
         default=None, metadata={"help": "Scale of the adapters (twice the rank if not given)."}
     )
+    lora_dropout: float | None = field(
+        default=None, metadata={"help": "Dropout of what goes into the adapters (0 if not given)."}
+    )
+    lora_target_modules: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Layers of the language model that get adapters, such as q_proj v_proj (all linear ones if not given)."
+        },
+    )
     quantization: Literal["4bit", "8bit"] | None = field(
         default=None, metadata={"help": "Keep the frozen language model in 4 or 8 bits (bitsandbytes)."}
     )
@@ -106,10 +121,25 @@ class ModelArguments:
                 f"`model` is {self.model!r}, which has its backbones and its configuration already. Remove `vision`, `text`, "
                 "`model_config` and `text_from_scratch`.",
             ),
+            *(
+                (
+                    getattr(self, name) is not None and self.lora_rank is None,
+                    f"`{name}` is {getattr(self, name)}, which has no effect without `lora_rank`: no adapters would be trained. "
+                    "Give `lora_rank`, or remove it.",
+                )
+                for name in ("lora_alpha", "lora_dropout", "lora_target_modules")
+            ),
             (
-                self.lora_alpha is not None and self.lora_rank is None,
-                f"`lora_alpha` is {self.lora_alpha}, which has no effect without `lora_rank`: no adapters would be trained. Give "
-                "`lora_rank`, or remove it.",
+                self.lora_rank is not None and self.lora_rank < 1,
+                f"`lora_rank` is {self.lora_rank}, but it must be at least 1. Remove it to train without adapters.",
+            ),
+            (
+                self.lora_dropout is not None and not 0 <= self.lora_dropout < 1,
+                f"`lora_dropout` is {self.lora_dropout}. It is a probability: give a number from 0 to below 1.",
+            ),
+            (
+                self.lora_target_modules == [],
+                "`lora_target_modules` is empty, so nothing would get adapters. Name layers, or remove it for all linear ones.",
             ),
             (
                 self.lora_rank is not None and (self.train_text or self.train_vision or self.text_from_scratch),
@@ -130,9 +160,7 @@ class ModelArguments:
                 "`text_from_scratch`, or train adapters with `lora_rank`.",
             ),
         )
-        for is_broken, message in rules:
-            if is_broken:
-                raise ValueError(message)
+        raise_together([ValueError(message) for is_broken, message in rules if is_broken])
 
     def _check_model_config(self) -> None:
         for name in FlamingoConfig._unknown_names(self.model_config or {}):
@@ -392,11 +420,17 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
             Every how many optimizer steps to measure on a training batch whether the model uses its images
             ([`measure_image_use`]). By default 20 times in a run, but not more often than every 5th and at least every 50th
             step. A measurement takes less time than a training step of the same micro-batch. 0 turns it off.
-
+        early_stopping_patience (`int`, *optional*):
+            Stop the training after this many consecutive evaluations in which `metric_for_best_model` did not get better. By
+            default the metric is the loss of the only held-out data. With `load_best_model_at_end` the best model is kept.
+        early_stopping_threshold (`float`, *optional*, defaults to 0): By how much the metric must get better to count.
         evaluation_max_rows (`int`, *optional*, defaults to 200): Maximum number of held-out rows of each evaluated source.
         generation_max_new_tokens (`int`, *optional*, defaults to 20):
             Maximum number of tokens generated for a prompt during evaluation.
         generation_num_beams (`int`, *optional*, defaults to 1): Number of beams for generation during evaluation.
+
+    `enable_jit_checkpoint` ends a training on Ctrl-C or SIGTERM after its step, with a checkpoint ([`TrainingInterrupted`]).
+    `flamingo train` always does.
 
     Defaults that differ from `TrainingArguments`: `learning_rate=1e-4`, `lr_scheduler_type="constant_with_warmup"`,
     `weight_decay=0.1` (it applies only to the matrices of the gated blocks), `logging_steps=10`,
@@ -437,6 +471,13 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
         default=None, metadata={"help": "Steps between two measurements of whether the images are used; 0 for none."}
     )
 
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "Stop after this many consecutive evaluations without a better metric_for_best_model."},
+    )
+    early_stopping_threshold: float = field(
+        default=0.0, metadata={"help": "By how much the metric must get better to count for early stopping."}
+    )
     evaluation_max_rows: int = field(
         default=200, metadata={"help": "Maximum number of held-out rows of each evaluated source."}
     )
@@ -463,36 +504,69 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
     )
 
     def __post_init__(self):
+        errors = []
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"`{f.name}` is {value}, so nothing can be trained. Give a finite number.")
-        super().__post_init__()
+                errors.append(ValueError(f"`{f.name}` is {value}, so nothing can be trained. Give a finite number."))
+        # Before the stock checks, the first of which hides the others
+        errors += [ValueError(message) for message in self._find_errors()]
+        raise_together([*errors, *self._find_stock_errors()])
+
+    def _find_errors(self) -> Iterator[str]:
+        """Yield a message for each field of a Flamingo that cannot have its value."""
         if self.mixture_strategy not in get_args(MixtureStrategy):
-            raise ValueError(
+            yield (
                 f"`mixture_strategy` is {self.mixture_strategy!r}. Known strategies are "
                 f"{', '.join(get_args(MixtureStrategy))}."
             )
-        for name in (
+        counts = (
             "gradient_accumulation_steps",
             "max_non_finite_steps",
+            "early_stopping_patience",
             "evaluation_max_rows",
-            "generation_max_new_tokens",
-            "generation_num_beams",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}, but it must be at least 1.")
-        if self.image_use_steps is not None and self.image_use_steps < 0:
-            raise ValueError(
-                f"`image_use_steps` is {self.image_use_steps}, but it must be at least 1, or 0 for no measurements."
+        )
+        for name in (*counts, "generation_max_new_tokens", "generation_num_beams"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                yield f"`{name}` is {value}, but it must be at least 1."
+        if self.early_stopping_patience is None and self.early_stopping_threshold:
+            yield (
+                f"`early_stopping_threshold` is {self.early_stopping_threshold:g}, which has no effect without "
+                "`early_stopping_patience`. Give both, or remove it."
             )
+        if self.image_use_steps is not None and self.image_use_steps < 0:
+            yield f"`image_use_steps` is {self.image_use_steps}, but it must be at least 1, or 0 for no measurements."
         if not 0 < self.gate_learning_rate_multiplier < math.inf:
-            raise ValueError(
+            yield (
                 f"`gate_learning_rate_multiplier` is {self.gate_learning_rate_multiplier}. At 0 or below, gates "
                 "that start closed stay closed, and the images are never used. Give a number above 0."
             )
         if not 0 < self.resampler_learning_rate_multiplier < math.inf:
-            raise ValueError(
+            yield (
                 f"`resampler_learning_rate_multiplier` is {self.resampler_learning_rate_multiplier}, but it must be a number above 0. To "
                 "keep the resampler as it is, freeze it (`model.resampler.requires_grad_(False)`)."
             )
+
+    def _find_stock_errors(self) -> Iterator[Exception]:
+        """Run the checks of `TrainingArguments`. What this machine cannot compute in hides no other error."""
+        while True:
+            try:
+                super().__post_init__()
+                return
+            except ValueError as error:
+                precisions = [name for name in ("bf16", "bf16_full_eval", "tf32") if getattr(self, name)]
+                if not precisions or not re.search("support bf16|Ampere", str(error)):
+                    yield error
+                    return
+                yield ValueError(
+                    f"{' and '.join(f'`{name}`' for name in precisions)}: there is no accelerator here that computes in this "
+                    f"precision ({str(error).partition('. ')[0].rstrip('.')}). Remove it (`--{precisions[0]} false`); without any "
+                    "accelerator, give `--use_cpu true`, with which bf16 works, but slowly."
+                )
+                for name in precisions:
+                    setattr(self, name, False if name != "tf32" else None)
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """Return what `TrainingArguments.get_warmup_steps` does, but a share of the run is never all of it."""
+        steps = super().get_warmup_steps(num_training_steps)
+        return steps if self.warmup_steps >= 1 else min(steps, max(num_training_steps - 1, 0))

@@ -4,8 +4,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -17,22 +16,24 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.pytorch_utils import Conv1D
 
 from ..backbone_files_flamingo import check_kind
 from ..modeling_flamingo import FlamingoModel
 from ..pretrained_flamingo import join_configs, split_backbone_arguments
 from ..processing_flamingo import FlamingoProcessor
-from ..utils.loading import check_name, check_weights
+from ..utils.loading import TOKENIZER_OPTIONS, check_name, check_weights, load_partial
+from ..utils.partial_models import find_partial, read_base, record_base
 from ..utils.plugins import TEXT_BACKBONES, VISION_BACKBONES, plugin_path
 from ..utils.redaction import explain
 from ..vision_encoders_flamingo import build_vision_model, check_vision_model
 from .adapters import lora_config
 from .arguments import ModelArguments
-from .checkpointing import TRAINABLE_NAME
+from .recipe_file import suggest
 
 
-# What `model_config` says of the files of the language model. The tokenizer is in them too.
-_FILES_OF_TOKENIZER = ("text_gguf_file", "text_revision", "text_subfolder")
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 
 def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoProcessor]:
@@ -56,8 +57,7 @@ def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoPro
     if arguments.lora_rank is not None:
         from peft import get_peft_model
 
-        alpha = 2 * arguments.lora_rank if arguments.lora_alpha is None else arguments.lora_alpha
-        model = get_peft_model(model, lora_config(model, r=arguments.lora_rank, lora_alpha=alpha))
+        model = get_peft_model(model, _make_lora_config(model, arguments))
     else:
         model.freeze_backbones()
         model.unfreeze_backbones(
@@ -79,14 +79,14 @@ def build_processor(arguments: ModelArguments) -> FlamingoProcessor:
     """
     template = {} if arguments.chat_template is None else {"chat_template": arguments.chat_template}
     if arguments.model is not None:
-        _check_saved(arguments.model)
+        check_name(arguments.model)
         processor = AutoProcessor.from_pretrained(arguments.model)
         if template:
             processor.set_chat_template(arguments.chat_template)
         return processor
     vision, text = find_backbone(arguments.vision, "vision"), find_backbone(arguments.text, "text")
     model_config = arguments.model_config or {}
-    options = {name: model_config[name] for name in _FILES_OF_TOKENIZER if name in model_config}
+    options = {name: model_config[name] for name in TOKENIZER_OPTIONS if name in model_config}
     return FlamingoProcessor.from_vision_text_pretrained(vision, text, **options, **template)
 
 
@@ -98,6 +98,9 @@ def read_text_config(arguments: ModelArguments) -> PreTrainedConfig:
         arguments ([`ModelArguments`]): The model of the recipe.
     """
     if arguments.model is not None:
+        if find_partial(arguments.model) == "adapters":
+            base = read_base(arguments.model)
+            return read_text_config(ModelArguments(**{name: base.get(name) for name in ("model", "vision", "text")}))
         return AutoConfig.from_pretrained(arguments.model).get_text_config()
     changes = _text_changes(arguments)
     return AutoConfig.from_pretrained(find_backbone(arguments.text, "text"), **changes).get_text_config()
@@ -121,6 +124,8 @@ def check_model(arguments: ModelArguments, processor: FlamingoProcessor) -> None
         ValueError: a backbone is of the wrong kind, or a field does not fit.
     """
     if arguments.model is not None:
+        if find_partial(arguments.model) is not None:  # what it belongs to was checked when it was trained
+            return
         config = AutoConfig.from_pretrained(arguments.model)
         vision_model = _build_without_weights(config.vision_config)
     else:
@@ -176,17 +181,18 @@ def find_backbone(name: str, kind: Literal["vision", "text"]) -> str:
     return path
 
 
-def _check_saved(model: str) -> None:
-    check_name(model)
-    for name, content, remedy in (
-        ("adapter_config.json", "adapters", "load them with `peft.PeftModel.from_pretrained` and merge them"),
-        (TRAINABLE_NAME, "the trained parameters", "load them with `load_trainable`, and save the model"),
-    ):
-        if (Path(model) / name).is_file():
-            raise ValueError(f"{model!r} has only {content}. To train it further, first {remedy}.")
-
-
 def _load_saved(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoProcessor]:
+    content = find_partial(arguments.model)
+    if content is not None:
+        if arguments.quantization is not None:
+            raise ValueError(
+                f"{arguments.model!r} has only {content}, which cannot be put into a quantized model. Merge them with their base "
+                f"first: flamingo merge {arguments.model} NEW_FOLDER, and train NEW_FOLDER."
+            )
+        model, processor = load_partial(arguments.model)
+        if arguments.chat_template is not None:
+            processor.set_chat_template(arguments.chat_template)
+        return model, processor
     processor = build_processor(arguments)
     quantization = _make_quantization_config(arguments.quantization)
     options = {} if quantization is None else {"quantization_config": quantization}
@@ -194,6 +200,7 @@ def _load_saved(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoProce
         arguments.model, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
     check_weights(arguments.model, info)
+    record_base(model, model=arguments.model)
     return model, processor
 
 
@@ -220,7 +227,34 @@ def _join_backbones(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoP
         raise ValueError(
             f"`model_config` has {', '.join(given)}, and the backbone does not accept them: {explain(error)}"
         ) from error
+    given = arguments.model_config or {}
+    fields_of_config = split_backbone_arguments(given)[0]
+    of_backbones = {name: value for name, value in given.items() if name not in fields_of_config}
+    record_base(model, vision=arguments.vision, text=arguments.text, options=of_backbones)
     return model, processor
+
+
+def _make_lora_config(model: FlamingoModel, arguments: ModelArguments) -> "LoraConfig":
+    """Make the configuration of the adapters. Names of layers that do not exist, which PEFT would ignore, are an error."""
+    rank, alpha, targets = arguments.lora_rank, arguments.lora_alpha, arguments.lora_target_modules
+    options = {
+        "r": rank,
+        "lora_alpha": 2 * rank if alpha is None else alpha,
+        "lora_dropout": arguments.lora_dropout or 0.0,
+    }
+    if targets is None or targets == ["all-linear"]:
+        return lora_config(model, **options)
+    layers = [
+        name for name, module in model.language_model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)
+    ]
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in layers):
+            known = {name.rpartition(".")[2] for name in layers}
+            raise ValueError(
+                f"`lora_target_modules` has {target!r}, which is not a linear layer of the language model, so it would get no "
+                f"adapter.{suggest(target, known)}"
+            )
+    return lora_config(model, target_modules=targets, **options)
 
 
 def _make_quantization_config(name: str | None) -> BitsAndBytesConfig | None:

@@ -2,10 +2,13 @@
 """Training callbacks."""
 
 import math
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import nn
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 
 def gate_values(model: nn.Module) -> dict[str, list[float]]:
@@ -89,6 +92,68 @@ class ResumeCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         """Restore it: nothing has been trained or evaluated yet."""
         self.resume()
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """
+    Stops a training whose metric does not get better, as `EarlyStoppingCallback` does.
+
+    It counts from the log, so a run that is resumed stops where the uninterrupted run does, and it needs no
+    `load_best_model_at_end`. Evaluations of other held-out data do not count.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Count the evaluations before the run was resumed."""
+        self.early_stopping_patience_counter = 0
+        best, state.best_metric = state.best_metric, None
+        for entry in state.log_history:
+            if (value := entry.get(_metric_name(args))) is not None:
+                self.check_metric_value(args, state, control, value)
+                is_better = state.best_metric is None or (value > state.best_metric) == bool(args.greater_is_better)
+                state.best_metric = value if is_better else state.best_metric
+        state.best_metric = best
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        """Count this evaluation, if it has the metric."""
+        if _metric_name(args) in metrics:
+            super().on_evaluate(args, state, control, metrics, **kwargs)
+
+
+def _metric_name(args: Any) -> str:
+    return f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
+
+
+def summarize_layers(logs: dict[str, Any]) -> dict[str, Any]:
+    """Return logs with the mean and the range of the gates and branches, instead of those of each layer."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for name, value in logs.items():
+        if (found := re.fullmatch(r"((?:gate|branch)/\w+)/\d+", name)) is not None:
+            values[found[1]].append(value)
+    if not any(len(layers) > 1 for layers in values.values()):
+        return logs
+    rest = {name: value for name, value in logs.items() if name.rpartition("/")[0] not in values}
+    return rest | {
+        name: f"{sum(layers) / len(layers):.3g} ({min(layers):.3g} to {max(layers):.3g})"
+        for name, layers in values.items()
+    }
+
+
+class _SummarizedProgress(ProgressCallback):
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        super().on_log(args, state, control, logs=summarize_layers(logs), **kwargs)
+
+
+class _SummarizedPrinter(PrinterCallback):
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero:  # the stock one prints on each machine
+            super().on_log(args, state, control, logs=dict(summarize_layers(logs)), **kwargs)
+
+
+def summarize_printed_logs(trainer: Trainer) -> None:
+    """Let a trainer print [`summarize_layers`]. Its log, its report and trackers such as TensorBoard have all layers."""
+    for stock, own in ((ProgressCallback, _SummarizedProgress), (PrinterCallback, _SummarizedPrinter)):
+        if trainer.pop_callback(stock) is not None:
+            trainer.add_callback(own)
 
 
 class StopAtNaNCallback(TrainerCallback):

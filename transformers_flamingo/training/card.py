@@ -15,16 +15,10 @@ from .arguments import DataSource, FlamingoTrainingArguments
 from .held_out import SCORES
 
 
-_ADAPTER_NOTE = (
-    "These are adapters. Load them by `peft.PeftModel.from_pretrained(model, DIRECTORY)` on the model they were trained on, "
-    "which for two backbones is `FlamingoModel.from_vision_text_pretrained(vision, text, **model_config)`, as in "
-    "`recipe.yaml`."
-)
-
-
-_TRAINABLE_NOTE = (
-    "These are only the trained parameters, and the lines above do not load them: build the model as `recipe.yaml` says "
-    "(`build_model`), then call `load_trainable(model, DIRECTORY)`, both of `transformers_flamingo.training`."
+_PARTIAL_NOTE = (
+    "These are only {content}, and the lines above do not load them. Every command of `flamingo` does (`base_model.json` names the "
+    "model that they belong to), and so does `load_flamingo` of `transformers_flamingo.utils.loading`. `flamingo merge FOLDER "
+    "DIRECTORY` makes a complete model of them."
 )
 
 
@@ -59,6 +53,7 @@ class TrainingRecord:
 def training_card(record: TrainingRecord) -> FlamingoModelCardData:
     """Collect the facts of a card: the model, its data mixture, its hyperparameters and its last evaluation."""
     is_adapter = hasattr(record.model, "get_base_model")
+    content = "the trained parameters" if record.args.save_trainable_only else "adapters" if is_adapter else None
     model = without_adapters(record.model)
     given = {name: value for name, value in record.facts.items() if value}
     if own_name := find_name(model.config.name_or_path):
@@ -71,7 +66,7 @@ def training_card(record: TrainingRecord) -> FlamingoModelCardData:
         hyperparameters=_hyperparameters(record),
         scores=_scores(record.log_history),
         image_use=record.image_use,
-        notes=[_TRAINABLE_NOTE] if record.args.save_trainable_only else [_ADAPTER_NOTE] if is_adapter else (),
+        notes=() if content is None else [_PARTIAL_NOTE.format(content=content)],
         **given,
     )
 

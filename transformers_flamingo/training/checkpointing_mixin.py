@@ -2,6 +2,7 @@
 """Write and load the checkpoints of `FlamingoTrainer`."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from ..compatibility_flamingo import require_private_names
 from ..saving_flamingo import disk_errors, update_folder, write_json
 from ..utils.folders import call_on_main_process
-from .checkpointing import (
-    TRAINABLE_NAME,
-    find_damage,
-    get_last_checkpoint,
-    load_trainable,
-    remove_damaged,
-    save_trainable,
-    write_manifest,
-)
+from ..utils.partial_models import save_base
+from ..utils.trainable import TRAINABLE_NAME, load_trainable, save_trainable
+from .checkpointing import find_damage, get_last_checkpoint, remove_damaged, write_manifest
+from .output_checks import check_space
 from .statistics import check_weights_are_finite
 
 
@@ -59,6 +55,12 @@ class CheckpointingMixin:
             return
         check_weights_are_finite(self.model.parameters(), self.accelerator)
         super().save_model(output_dir, _internal_call)
+
+    def _check_space(self, max_steps: int, checkpoint: str | None) -> None:
+        """Raise an error in all processes if what will be saved does not fit on the disk of the main process."""
+        step = re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", Path(checkpoint or "").name)
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        call_on_main_process(lambda: check_space(model, self.args, max_steps, 0 if step is None else int(step[1])))
 
     def save_state(self) -> None:
         """Save the state as `Trainer.save_state` does, as valid JSON and with the true epoch."""
@@ -119,12 +121,17 @@ class CheckpointingMixin:
             if not self.args.save_trainable_only:
                 super()._save(output_dir, state_dict)  # each process holds a part of a sharded model
             return
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         with update_folder(output_dir) as partial:
+            has_adapters = hasattr(model, "peft_config")
+            if has_adapters or self.args.save_trainable_only:
+                save_base(model, partial)
             if not self.args.save_trainable_only:
                 super()._save(str(partial), state_dict)
                 return
-            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
             save_trainable(model, partial, state_dict)
+            if has_adapters:  # says which layers the trained parameters belong to
+                model.peft_config[model.active_adapter].save_pretrained(partial)
             model.config.save_pretrained(partial)
             if self.processing_class is not None:
                 self.processing_class.save_pretrained(partial)

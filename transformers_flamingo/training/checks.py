@@ -101,7 +101,9 @@ def choose_best_metric(args: FlamingoTrainingArguments, eval_dataset: Any, *, ha
     Raises:
         ValueError: the evaluation does not have the metric. The message names the available ones.
     """
-    if args.save_strategy == "best" and args.metric_for_best_model is None:
+    if (
+        args.save_strategy == "best" or args.early_stopping_patience is not None
+    ) and args.metric_for_best_model is None:
         args.metric_for_best_model, args.greater_is_better = "loss", False
     metric = args.metric_for_best_model
     if metric is None or has_own_metrics:
@@ -110,8 +112,8 @@ def choose_best_metric(args: FlamingoTrainingArguments, eval_dataset: Any, *, ha
         raise ValueError(
             f"`metric_for_best_model` is {metric!r}, but nothing is evaluated during the training, so there is no best "
             "model and no plateau of a metric. Give held-out data (in a recipe, `evaluation`) and `eval_strategy: "
-            "steps`, or remove `load_best_model_at_end`, `save_strategy: best` and `metric_for_best_model`, and choose "
-            "another `lr_scheduler_type`."
+            "steps`, or remove `load_best_model_at_end`, `early_stopping_patience`, `save_strategy: best` and "
+            "`metric_for_best_model`, and choose another `lr_scheduler_type`."
         )
     names = []
     for name, rows in eval_dataset.items() if isinstance(eval_dataset, dict) else [("", eval_dataset)]:

@@ -47,6 +47,21 @@ class MixtureSettings:
     streams: dict[int, dict[int, dict[str, Any]]] = field(default_factory=dict)
 
 
+class SkippedRow(NamedTuple):
+    """
+    A row that was replaced because it cannot be trained on.
+
+    Args:
+        row (`int`, *optional*): Its number in a source that is not streamed. A stream does not number its rows.
+        is_new (`bool`): Whether it can be a row that was not skipped before: in a stream, in its first pass.
+        message (`str`): Where it is, and what is wrong.
+    """
+
+    row: int | None
+    is_new: bool
+    message: str
+
+
 class MixtureBatch(NamedTuple):
     """
     A micro-batch.
@@ -54,13 +69,13 @@ class MixtureBatch(NamedTuple):
     Args:
         source (`int`): Index of its source.
         inputs (`dict`): Its rows, collated by [`FlamingoDataCollator`].
-        skipped (`list[str]`): One message for each row that was replaced because it cannot be trained on.
+        skipped (`list[SkippedRow]`): The rows that were replaced because they cannot be trained on.
         stream (`tuple`, *optional*): For a streamed source, the number of the shard and its state after this batch.
     """
 
     source: int
     inputs: dict[str, Any]
-    skipped: list[str]
+    skipped: list[SkippedRow]
     stream: tuple[int, dict[str, Any]] | None
 
 
@@ -108,11 +123,11 @@ class MicroBatchBuilder:
         first = (number * settings.num_processes + settings.process) * batch_size
         slots = range(first, first + batch_size)
         candidates = self._candidates(slots)
-        skipped: list[list[str]] = [[] for _ in slots]  # for each slot, a message about each of its bad rows
+        skipped: list[list[SkippedRow]] = [[] for _ in slots]  # for each slot, its bad rows
         samples = [self._make_sample(*args) for args in zip(slots, candidates, skipped, strict=True)]
         while True:
             try:
-                inputs = self.collator([sample for sample, _ in samples])
+                inputs = self.collator([sample for sample, *_ in samples])
                 break
             # Each image processor has its own types of errors for the images that it does not take
             except Exception as error:
@@ -120,12 +135,13 @@ class MicroBatchBuilder:
                 if not errors:
                     raise RuntimeError(
                         f"Data source {self.source.name!r}: these rows cannot be collated into one batch "
-                        f"({type(error).__name__}: {error}): {'; '.join(location for _, location in samples)}."
+                        f"({type(error).__name__}: {error}): {'; '.join(location for _, location, _ in samples)}."
                     ) from error
             for position, cause in errors.items():
-                messages, location = skipped[position], samples[position][1]
-                self._skip_or_raise(f"{location}: it cannot be collated ({cause})", messages, cause)
-                samples[position] = self._make_sample(slots[position], candidates[position], messages)
+                _, location, number_of_row = samples[position]
+                message = f"{location}: it cannot be collated ({cause})"
+                self._skip_or_raise(message, number_of_row, skipped[position], cause)
+                samples[position] = self._make_sample(slots[position], candidates[position], skipped[position])
         shard = self.rows if isinstance(self.rows, StreamShard) else None
         stream = None if shard is None else (shard.number, shard.state_dict())
         return MixtureBatch(self.index, inputs, list(itertools.chain.from_iterable(skipped)), stream)
@@ -138,60 +154,63 @@ class MicroBatchBuilder:
             self._permutation = (epoch, rng.permutation(len(self.rows)))
         return int(self._permutation[1][position])
 
-    def _candidates(self, slots: range) -> list[Iterator[dict[str, Any]]]:
-        """Return the rows to try for each slot, the first one of which is bad only seldom. They never end."""
+    def _candidates(self, slots: range) -> list[Iterator[tuple[int | None, dict[str, Any]]]]:
+        """Return the rows to try for each slot with their numbers. The first one is bad only seldom. They never end."""
         if isinstance(self.rows, StreamShard):
-            return [iter(self.rows.next_row, None) for _ in slots]
+            return [((None, row) for row in iter(self.rows.next_row, None)) for _ in slots]
         # All first rows at once: `datasets` takes as long over one row as over a batch, most of all over cached features
-        rows = self.rows.__getitems__([self.permuted_index(slot) for slot in slots])
+        indices = [self.permuted_index(slot) for slot in slots]
+        rows = zip(indices, self.rows.__getitems__(indices), strict=True)
         return [itertools.chain([row], self._replacements(slot)) for row, slot in zip(rows, slots, strict=True)]
 
-    def _replacements(self, slot: int) -> Iterator[dict[str, Any]]:
+    def _replacements(self, slot: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """Draw other rows for a slot whose row is bad. They depend on nothing but the slot, so there is no state to save."""
         for attempt in itertools.count(1):
             rng = np.random.default_rng([self.settings.seed, self.index, slot, attempt])
-            yield self.rows[int(rng.integers(len(self.rows)))]
+            index = int(rng.integers(len(self.rows)))
+            yield index, self.rows[index]
 
     def _make_sample(
-        self, slot: int, candidates: Iterator[dict[str, Any]], skipped: list[str]
-    ) -> tuple[dict[str, Any], str]:
+        self, slot: int, candidates: Iterator[tuple[int | None, dict[str, Any]]], skipped: list[SkippedRow]
+    ) -> tuple[dict[str, Any], str, int | None]:
         """
         Render the first candidate for a slot that can be trained on.
 
         Args:
             slot (`int`): The slot, for random choices.
-            candidates (`Iterator[dict]`): Rows to try.
-            skipped (`list[str]`): Gets a message about each row before that candidate.
+            candidates (`Iterator[tuple]`): Rows to try, with their numbers.
+            skipped (`list[SkippedRow]`): Gets each row before that candidate.
 
         Returns:
-            `tuple`: The sample, and the location of its row.
+            `tuple`: The sample, and the location and the number of its row.
         """
         while True:
-            row = next(candidates)
+            number, row = next(candidates)
             location = row_location(row)
             try:
                 rng = np.random.default_rng([self.settings.seed, self.index, slot])
                 sample = self.source.make_sample(self.reader.read(row), self.processor, rng, location)
-                return sample, location
+                return sample, location, number
             except BadSampleError as error:
-                self._skip_or_raise(str(error), skipped, error)
+                self._skip_or_raise(str(error), number, skipped, error)
 
-    def _skip_or_raise(self, message: str, skipped: list[str], cause: Exception) -> None:
+    def _skip_or_raise(self, message: str, row: int | None, skipped: list[SkippedRow], cause: Exception) -> None:
         """Count a bad row of a slot, or raise an error if bad rows are not to be skipped or there are too many."""
         name = self.source.name
         if not self.settings.skip_bad_samples:
             raise BadSampleError(f"Data source {name!r}: {message}") from cause
-        skipped.append(message)
+        is_new = not isinstance(self.rows, StreamShard) or self.rows.epoch == 0
+        skipped.append(SkippedRow(row, is_new, message))
         if len(skipped) >= MAX_CONSECUTIVE_BAD_ROWS:
             raise BadSampleError(
                 f"Data source {name!r}: {MAX_CONSECUTIVE_BAD_ROWS} consecutive rows cannot be trained on, the last one because "
                 f"of: {message} Its `format` or `options` may be wrong, or its files damaged."
             ) from cause
 
-    def _collate_alone(self, samples: list[tuple[dict[str, Any], str]]) -> dict[int, Exception]:
+    def _collate_alone(self, samples: list[tuple[dict[str, Any], str, int | None]]) -> dict[int, Exception]:
         """Collate each sample by itself, and return the errors by position."""
         errors = {}
-        for position, (sample, _) in enumerate(samples):
+        for position, (sample, *_) in enumerate(samples):
             try:
                 self.collator([sample])
             # Each image processor has its own types of errors for the images that it does not take

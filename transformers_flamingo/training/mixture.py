@@ -19,6 +19,8 @@ All random choices for a row (leading spaces and the like) come from `(seed, sou
 
 import copy
 import math
+import pickle
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -34,12 +36,35 @@ from ..data import BadSampleError
 from ..data.features import EncodedDocuments, FeatureDtype, encode_documents
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from ..utils.errors import user_message
 from .arguments import DataSource
+from .interruption import outlive_signals
 from .micro_batch import MicroBatchBuilder, MixtureBatch, MixtureSettings
 from .stream_shard import StreamShard
 
 
 logger = logging.get_logger(__name__)
+
+
+class _WorkerError:
+    """Carries the error of a worker to the training, which raises it as it would raise its own."""
+
+    def __init__(self, error: Exception):
+        error.add_note(f"In a worker:\n{''.join(traceback.format_exception(error))}")
+        try:
+            is_same = user_message(pickle.loads(pickle.dumps(error))) == user_message(error)
+        # Of a library whose errors cannot be sent to another process, which each fail in their own way
+        except Exception:
+            is_same = False
+        self.error = error if is_same else ValueError(user_message(error))
+
+
+class _MixtureLoader(DataLoader):
+    def __iter__(self) -> Iterator[MixtureBatch]:
+        for batch in super().__iter__():
+            if isinstance(batch, _WorkerError):
+                raise batch.error
+            yield batch
 
 
 class DataMixture(torch.utils.data.IterableDataset):
@@ -152,7 +177,14 @@ class DataMixture(torch.utils.data.IterableDataset):
         """
         # It draws a seed for its workers, which do not use it. Torch's global generator must not draw it: training would differ
         generator = torch.Generator().manual_seed(self.settings.seed)
-        return DataLoader(self, batch_size=None, num_workers=num_workers, generator=generator, **kwargs)
+        return _MixtureLoader(
+            self,
+            batch_size=None,
+            num_workers=num_workers,
+            generator=generator,
+            worker_init_fn=outlive_signals if num_workers else None,
+            **kwargs,
+        )
 
     def source_of(self, micro_batch: int) -> tuple[int, int]:
         """Return the source of a micro-batch and the micro-batch's 0-based index within that source."""
@@ -185,7 +217,15 @@ class DataMixture(torch.utils.data.IterableDataset):
         builders = [self._builder(index, micro_batch % num_workers, num_workers) for index in range(len(self.sources))]
         while True:
             index, number = self.source_of(micro_batch)
-            yield builders[index].build(number)
+            try:
+                batch = builders[index].build(number)
+            except Exception as error:
+                # `torch` would put the traceback of the worker into the message
+                if info is None or user_message(error) is None:
+                    raise
+                yield _WorkerError(error)
+                return
+            yield batch
             micro_batch += num_workers
 
     def _builder(self, index: int, remainder: int, num_workers: int) -> MicroBatchBuilder | None:

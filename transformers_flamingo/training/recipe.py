@@ -25,8 +25,11 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from .arguments import DataArguments, DataSource, FlamingoTrainingArguments, ModelArguments
-from .recipe_file import read_recipe_file, show, suggest
+from .checks import check_arguments_for_mixture, choose_best_metric
+from .recipe_file import raise_together, read_recipe_file, show, suggest
 from .recipe_parser import RecipeParser, parse_values
 
 
@@ -72,10 +75,14 @@ def read_recipe(path: str | os.PathLike, arguments: Sequence[str] = ()) -> Recip
 
 def parse_recipe(values: dict[str, Any], arguments: Sequence[str] = ()) -> Recipe:
     """Make a recipe from the content of its YAML file. See [`read_recipe`]."""
-    (model, data, training), mappings, text = parse_values(values, arguments, _KINDS, _MAPPING_NAMES)
+    (model, data, training), mappings, text = parse_values(values, arguments, _KINDS, _MAPPING_NAMES, _check_sources)
     sources = {kind: _make_sources(kind, mappings[kind], data.data_root) for kind in ("data", "evaluation")}
-    if not sources["data"]:
-        raise ValueError("The recipe has no `data`, so there is nothing to train on. Name at least one source.")
+    # Not the default, which leaves one evaluation at the end
+    if yaml.safe_load(text).get("eval_strategy") == "no":
+        sources["evaluation"] = []
+    # Before the weights are read
+    check_arguments_for_mixture(training, sources["data"])
+    choose_best_metric(training, {source.name: source for source in sources["evaluation"]} or None)
     return Recipe(model, training, **sources, text=text)
 
 
@@ -97,10 +104,26 @@ def make_recipe_parser(**kwargs: Any) -> ArgumentParser:
     return parser
 
 
-def _make_sources(kind: str, mapping: dict[str, Any], root: str | None) -> list[DataSource]:
+def _check_sources(mappings: dict[str, Any]) -> None:
+    """Raise an error with all that is wrong with the sources of a recipe."""
+    errors: list[Exception] = []
+    if not mappings["data"]:
+        errors = [ValueError("The recipe has no `data`, so there is nothing to train on. Name at least one source.")]
+    for kind in ("data", "evaluation"):
+        for name in mappings[kind]:
+            try:
+                _make_sources(kind, mappings[kind], None, only=name)
+            except ValueError as error:
+                errors.append(error)
+    raise_together(errors)
+
+
+def _make_sources(kind: str, mapping: dict[str, Any], root: str | None, only: str | None = None) -> list[DataSource]:
     known = [f.name for f in fields(DataSource) if f.name != "name"]
     sources = []
     for name, values in mapping.items():
+        if only not in (None, name):
+            continue
         shown = show(name)[1:-1]
         if not isinstance(values, dict):
             raise ValueError(

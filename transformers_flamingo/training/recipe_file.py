@@ -44,10 +44,29 @@ def show(value: Any) -> str:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return a sentence with the known names nearest to an unknown one, or with all of them."""
+    """Return a sentence with the known names nearest to an unknown one, or with all of them if they are not too many."""
     known = sorted(set(known))
     close = difflib.get_close_matches(name[:100], known, n=3)
-    return f" Did you mean {' or '.join(map(repr, close))}?" if close else f" Available: {', '.join(known)}."
+    if close:
+        return f" Did you mean {' or '.join(map(repr, close))}?"
+    # The fields of `TrainingArguments` would hide all other errors
+    return f" Available: {', '.join(known)}." if len(known) < 60 else " The help of the command lists all names."
+
+
+def raise_together(errors: Sequence[Exception]) -> None:
+    """
+    Raise an error, or several as one that has all their messages. Nothing happens if there is none.
+
+    Args:
+        errors (`list[Exception]`): The errors. A single one is raised as it is.
+    """
+    parts = {str(part): part for error in errors for part in getattr(error, "parts", [error])}  # none twice
+    if len(parts) == 1:
+        raise next(iter(parts.values()))
+    if parts:
+        together = ValueError(f"{len(parts)} errors. " + " ".join(f"({i}) {text}" for i, text in enumerate(parts, 1)))
+        together.parts = list(parts.values())
+        raise together
 
 
 class _Loader(yaml.SafeLoader):
@@ -281,7 +300,21 @@ def read_recipe_file(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
         raise ValueError(
             f"{name} is the last of more than {_MAX_BASES} recipes, each the `base` of another. Merge some of them."
         )
-    return merge(read_recipe_file(base_path, above), values)
+    return merge(replace_model(read_recipe_file(base_path, above), values), values)
+
+
+def replace_model(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return `base` without the model that `changes` replace by one of the other kind: a saved Flamingo replaces two backbones, what
+    is built of them, and the other way round. So `model: DIRECTORY` is enough to train a saved model by any recipe.
+    """
+    if changes.get("model") is not None:
+        replaced = ("vision", "text", "model_config", "text_from_scratch")
+    elif changes.get("vision") is not None or changes.get("text") is not None:
+        replaced = ("model",)
+    else:
+        return base
+    return {name: value for name, value in base.items() if name not in replaced}
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

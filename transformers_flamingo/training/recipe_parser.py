@@ -18,7 +18,17 @@ from omegaconf.errors import OmegaConfBaseException
 from transformers import HfArgumentParser
 
 from ..utils.redaction import explain, is_secret_name, one_line, redact_values
-from .recipe_file import MAX_BYTES, REFERENCE, check_values, merge, parse_yaml, show, suggest
+from .recipe_file import (
+    MAX_BYTES,
+    REFERENCE,
+    check_values,
+    merge,
+    parse_yaml,
+    raise_together,
+    replace_model,
+    show,
+    suggest,
+)
 
 
 _SECRETS_NOTE = (
@@ -85,7 +95,11 @@ def _allow_null_and_references(convert: Callable[[str], Any]) -> Callable[[str],
 
 
 def parse_values(
-    values: dict[str, Any], arguments: Sequence[str], kinds: Sequence[type], mapping_names: Sequence[str]
+    values: dict[str, Any],
+    arguments: Sequence[str],
+    kinds: Sequence[type],
+    mapping_names: Sequence[str],
+    check: Callable[[dict[str, dict[str, Any]]], object] | None = None,
 ) -> tuple[list[Any], dict[str, dict[str, Any]], str]:
     """
     Make the dataclasses of a recipe, with all changes of the command line.
@@ -97,42 +111,60 @@ def parse_values(
             a value.
         kinds (`Sequence[type]`): The dataclasses.
         mapping_names (`Sequence[str]`): The fields of the recipe that map names to values.
+        check (`Callable`, *optional*): Gets the mappings, and raises a `ValueError` if one is wrong.
 
     Returns:
         `tuple`: an instance of each dataclass, the mappings, and all of the recipe as YAML, to run it again, without secrets.
 
     Raises:
-        ValueError: a name is unknown, or a value does not fit. The message says which.
+        ValueError: a name is unknown, or a value does not fit. The message says which, and has all that was found.
     """
     check_values(values, "The recipe")
     known = {*mapping_names, *(f.name for kind in kinds for f in fields(kind) if f.init)}
-    for name in values:
-        if name not in known:
-            raise ValueError(f"A recipe has no {show(name)}.{suggest(name, known)}")
+    unknown = [name for name in values if name not in known]
+    errors: list[Exception] = [ValueError(f"A recipe has no {show(name)}.{suggest(name, known)}") for name in unknown]
+    values = {name: value for name, value in values.items() if name not in unknown}
     given, rest = RecipeParser(kinds, mapping_names).parse_given(arguments)
-    values = {**values, **given}
+    values = {**replace_model(values, given), **given}
     values |= {name: _parse_mapping(name, values.get(name)) for name in mapping_names}
-    for change in _parse_changes(rest, mapping_names, known):
+    for change in _parse_changes(rest, mapping_names, known, errors):
         values = merge(values, change)
     values = {name: v for name, v in values.items() if v is not None and (v or name not in mapping_names)}
 
-    _check_references(values)
-    typed = _resolve(values, {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()})
-    parts = []
-    for kind in kinds:
-        missing = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING and f.name not in typed]
-        if missing:
-            raise ValueError(f"The recipe has no `{'`, `'.join(missing)}`. Add it, or give `--{missing[0]}`.")
+    try:
+        _check_references(values)
+        typed = _resolve(values, {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()})
+    except ValueError as error:
+        raise_together([*errors, error])
+    mappings = {name: typed.get(name, {}) for name in mapping_names}
+    parts = _make_parts(kinds, typed, errors)
+    if check is not None:
         try:
-            parts.append(kind(**{f.name: typed[f.name] for f in fields(kind) if f.name in typed}))
-        except (ImportError, OSError, ValueError):
-            raise
-        except Exception as error:  # `TrainingArguments` raises others for values that it does not expect
-            raise ValueError(f"The values of the recipe do not fit: {explain(error)}") from error
+            check(mappings)
+        except ValueError as error:
+            errors.append(error)
+    raise_together(errors)
     public = {name: value for name, value in redact_values(values).items() if value is not None}
     note = "" if public == values else _SECRETS_NOTE
     text = note + yaml.safe_dump(public, sort_keys=False)
-    return parts, {name: typed.get(name, {}) for name in mapping_names}, text
+    return parts, mappings, text
+
+
+def _make_parts(kinds: Sequence[type], values: dict[str, Any], errors: list[Exception]) -> list[Any]:
+    """Make an instance of each dataclass. What is wrong is added to `errors`, so that the others are still checked."""
+    parts = []
+    for kind in kinds:
+        missing = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING and f.name not in values]
+        if missing:
+            errors.append(ValueError(f"The recipe has no `{'`, `'.join(missing)}`. Add it, or give `--{missing[0]}`."))
+            continue
+        try:
+            parts.append(kind(**{f.name: values[f.name] for f in fields(kind) if f.name in values}))
+        except (ImportError, OSError, ValueError) as error:
+            errors.append(error)
+        except Exception as error:  # `TrainingArguments` raises others for values that it does not expect
+            errors.append(ValueError(f"The values of the recipe do not fit: {explain(error)}"))
+    return parts
 
 
 def _parse_mapping(name: str, value: Any) -> dict[str, Any] | None:
@@ -145,9 +177,9 @@ def _parse_mapping(name: str, value: Any) -> dict[str, Any] | None:
 
 
 def _parse_changes(
-    arguments: Sequence[str], mapping_names: Sequence[str], known: Iterable[str]
+    arguments: Sequence[str], mapping_names: Sequence[str], known: Iterable[str], errors: list[Exception]
 ) -> Iterator[dict[str, Any]]:
-    """Convert `--data.NAME.FIELD VALUE` to `{"data": {NAME: {FIELD: VALUE}}}`."""
+    """Convert `--data.NAME.FIELD VALUE` to `{"data": {NAME: {FIELD: VALUE}}}`, and add unknown options to `errors`."""
     waiting = list(reversed(arguments))
     while waiting:
         argument = waiting.pop()
@@ -157,7 +189,10 @@ def _parse_changes(
         if not option.startswith("--"):
             raise ValueError(f"{show(argument)} on the command line belongs to no option. Options are --NAME VALUE.")
         if name not in mapping_names:
-            raise ValueError(f"There is no option {show(option)[1:-1]}.{suggest(name, known)}")
+            errors.append(ValueError(f"There is no option {show(option)[1:-1]}.{suggest(name, known)}"))
+            while waiting and not equals and not waiting[-1].startswith("--"):
+                waiting.pop()  # its values
+            continue
         if len(path) >= 10 or not all(path):
             raise ValueError(f"{show(option)[1:-1]} is not --NAME.FIELD with a name in each place.")
         if not equals and not waiting:

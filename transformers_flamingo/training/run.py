@@ -50,8 +50,9 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
     Raises:
         ValueError: the output directory has checkpoints, but the recipe does not say whether to resume from them; or the
             training failed, with a loss or weights of NaN. In that case nothing is saved or published, and checkpoints stay.
-        OSError: another training writes to the output directory, the disk is full, or the Hub cannot be reached. In the
-            last case the model is saved.
+        TrainingInterrupted: Ctrl-C or SIGTERM stopped the training. It has saved a checkpoint.
+        OSError: another training writes to the output directory, the disk is full or has too little space for what will be
+            saved, or the Hub cannot be reached. In the last case the model is saved.
     """
     # The first process locks for all: the others wait for it
     with lock_output(recipe.training.output_dir) if recipe.training.process_index == 0 else nullcontext():
@@ -81,9 +82,11 @@ def _run(recipe: Recipe) -> dict[str, Any]:
     except RuntimeError as error:
         if "to be installed" not in str(error):
             raise
+        extra = ' (pip install "transformers-flamingo[tensorboard]")' if "tensorboard" in args.report_to else ""
         raise ValueError(
-            f"`report_to` is {args.report_to}: {explain(error)} Install it, or set `report_to: none`."
+            f"`report_to` is {args.report_to}: {explain(error)} Install it{extra}, or set `report_to: none`."
         ) from error
+    trainer.stop_on_signals()
     directory = Path(args.output_dir)
     if trainer.is_world_process_zero():
         write_text(directory / RECIPE_NAME, recipe.text)
@@ -103,6 +106,10 @@ def _run(recipe: Recipe) -> dict[str, Any]:
 
 
 def _last_scores(trainer: FlamingoTrainer) -> dict[str, float]:
+    """Return the scores of the model that is saved."""
+    state = trainer.state
+    if trainer.args.load_best_model_at_end and state.best_global_step not in (None, state.global_step):
+        return trainer.evaluate()  # the last evaluation was that of another model
     # The last step was not evaluated if `eval_steps` does not divide `max_steps`
     last = [entry for entry in trainer.state.log_history if entry.get("step") == trainer.state.global_step]
     scores = {name: value for entry in last for name, value in entry.items() if name.startswith("eval_")}
@@ -112,13 +119,24 @@ def _last_scores(trainer: FlamingoTrainer) -> dict[str, float]:
 def _find_checkpoint(resume: str | bool | None, output_dir: str) -> str | bool | None:
     resume = {"true": True, "false": None, "": None}.get(str(resume).lower(), resume)
     if resume == "auto":
-        return call_on_main_process(lambda: get_last_checkpoint(output_dir))
+        return call_on_main_process(lambda: _find_last_checkpoint(output_dir))
     if resume is None and any(Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
         raise ValueError(
             f"{output_dir!r} has checkpoints of another run, which would be overwritten. To resume that run, give "
             "`--resume_from_checkpoint auto`. Otherwise give another `--output_dir`, or delete them."
         )
     return resume
+
+
+def _find_last_checkpoint(output_dir: str) -> str | None:
+    checkpoint = get_last_checkpoint(output_dir)
+    if checkpoint is None:
+        logger.warning(
+            f"`resume_from_checkpoint` is auto, and {output_dir!r} has no complete checkpoint: the training starts at step 0."
+        )
+    else:
+        logger.warning(f"The training resumes from {checkpoint}.")
+    return checkpoint
 
 
 def _write_report(directory: Path, metrics: dict[str, Any]) -> None:

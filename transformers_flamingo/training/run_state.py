@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 
 from ..saving_flamingo import write_json
 from .arguments import FlamingoTrainingArguments
@@ -38,13 +39,14 @@ class DataPosition:
         setup (`dict`): Everything that the position depends on: in other data it would be another place.
         micro_batch (`int`): Number of the next micro-batch.
         streams (`dict`): For each streamed source (its index as a string) the states of its shards, by their number.
-        skipped (`dict`): For each source the number of rows that this process has skipped.
+        skipped (`dict`):
+            For each source the bad rows that this process has skipped: their numbers, or for a stream how many they are.
     """
 
     setup: dict[str, Any]
     micro_batch: int = 0
     streams: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    skipped: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, list[int] | int] = field(default_factory=dict)
 
     @classmethod
     def at_start(
@@ -76,21 +78,43 @@ class DataPosition:
             setup["dataloader_num_workers"] = args.dataloader_num_workers
         return cls(setup)
 
-    def advance(self, batches: Sequence[MixtureBatch], sources: Sequence[str]) -> None:
+    def advance(self, batches: Sequence[MixtureBatch], sources: Sequence[str]) -> list[tuple[str, str]]:
         """
         Move behind the next micro-batches.
 
         Args:
             batches (`list[MixtureBatch]`): The micro-batches.
             sources (`list[str]`): Names of the sources.
+
+        Returns:
+            `list[tuple[str, str]]`: The source of each row that was skipped for the first time, and what is wrong with it. A
+            row is read again in each pass, and as a replacement of others.
         """
         self.micro_batch += len(batches)
+        messages = []
         for batch in batches:
             name = sources[batch.source]
-            self.skipped[name] = self.skipped.get(name, 0) + len(batch.skipped)
+            for row, is_new, message in batch.skipped:
+                if row is None:
+                    self.skipped[name] = self.skipped.get(name, 0) + is_new
+                elif is_new := row not in self.skipped.setdefault(name, []):
+                    self.skipped[name].append(row)
+                if is_new:
+                    messages.append((name, message))
             if batch.stream is not None:
                 shard, state = batch.stream
                 self.streams.setdefault(str(batch.source), {})[str(shard)] = state
+        return messages
+
+    def count_skipped(self) -> dict[str, int]:
+        """Count the different rows that any process has skipped, by source. Every process calls this."""
+        of_all = gather_object([self.skipped])
+        counts = {}
+        for name in {name for of_one in of_all for name in of_one}:
+            given = [of_one[name] for of_one in of_all if name in of_one]
+            is_counted = isinstance(given[0], int)  # the processes share a stream without overlap
+            counts[name] = sum(given) if is_counted else len({row for rows in given for row in rows})
+        return counts
 
     def check_is_of(self, current: "DataPosition", checkpoint: Path) -> None:
         """

@@ -2,6 +2,7 @@
 """Statistics that a training logs: between two log steps, and over the whole run."""
 
 import math
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -23,6 +24,18 @@ def count_rows(inputs: dict[str, Any]) -> int:
 def _float_dtype(device: torch.device) -> torch.dtype:
     """Return the largest floating-point type of a device."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    """Return the most bytes that a GPU had in use, or without one this process; `None` where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type != "cpu" or sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 2**10
 
 
 def from_json(value: float | None) -> float:
@@ -148,24 +161,22 @@ class LogAccumulator:
         Compute the entries of a log step, over all processes, and reset the counts. Every process calls this.
 
         Args:
-            skipped (`dict`): For each source the rows that this process has skipped in the whole run.
+            skipped (`dict`): For each source the number of rows that were skipped in the whole run, by any process.
 
         Returns:
             `dict`: `loss/<source>` and `skipped/<source>` where there is something to report, `tokens_per_second`,
-            `images_per_second`, and on a GPU `peak_memory_gb`.
+            `images_per_second` and `peak_memory_gb`.
         """
         device = accelerator.device
-        counts = [self.tokens, self.images, *(skipped.get(name, 0) for name in self.sources)]
-        sums = torch.tensor([*counts, *map(float, self.losses)], dtype=_float_dtype(device))
-        sums = accelerator.reduce(sums.to(device), reduction="sum").tolist()
-        (tokens, images), skipped_rows, losses = sums[:2], sums[2 : len(counts)], sums[len(counts) :]
+        sums = torch.tensor([self.tokens, self.images, *map(float, self.losses)], dtype=_float_dtype(device))
+        tokens, images, *losses = accelerator.reduce(sums.to(device), reduction="sum").tolist()
         seconds = max(time.perf_counter() - self.start, 1e-9)
         steps = self.steps.tolist()
         entries = {f"loss/{name}": losses[i] / steps[i] for i, name in enumerate(self.sources) if steps[i]}
-        entries |= {f"skipped/{name}": int(skipped_rows[i]) for i, name in enumerate(self.sources) if skipped_rows[i]}
+        entries |= {f"skipped/{name}": skipped[name] for name in self.sources if skipped.get(name)}
         entries |= {"tokens_per_second": tokens / seconds, "images_per_second": images / seconds}
-        if device.type == "cuda":
-            entries["peak_memory_gb"] = torch.cuda.max_memory_allocated(device) / 2**30
+        if (peak := _peak_memory(device)) is not None:
+            entries["peak_memory_gb"] = peak / 2**30
         self.reset()
         return entries
 

@@ -25,12 +25,20 @@ from ..quantization_flamingo import keep_gradients
 from .adapters import without_adapters
 from .arguments import FlamingoTrainingArguments
 from .calibration import calibrate, calibration_batches
-from .callbacks import EpochCallback, ResumeCallback, close_progress_bars, gate_values
+from .callbacks import (
+    EarlyStopping,
+    EpochCallback,
+    ResumeCallback,
+    close_progress_bars,
+    gate_values,
+    summarize_printed_logs,
+)
 from .checkpointing import lock_output
 from .checkpointing_mixin import CheckpointingMixin
 from .checks import check_arguments_for_mixture, check_arguments_without_mixture, choose_best_metric
 from .held_out_evaluation import GenerationEvalMixin
 from .image_use_mixin import ImageUseMixin
+from .interruption import InterruptionMixin
 from .micro_batch import MixtureBatch
 from .mixture import DataMixture
 from .optimization import parameter_groups
@@ -45,7 +53,9 @@ from .text_checks import check_held_out_texts, check_texts
 logger = logging.get_logger(__name__)
 
 
-class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, PublishingMixin, Trainer):
+class FlamingoTrainer(
+    CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, PublishingMixin, InterruptionMixin, Trainer
+):
     """
     `Trainer` for a [`FlamingoModel`]. It takes the arguments of `Trainer`, with [`FlamingoTrainingArguments`].
 
@@ -61,15 +71,16 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
     sample of the training images ([`~FlamingoModel.calibrate_features`]).
 
     **Logs** have, in addition to the stock entries, `loss/<source>` (the mean loss of a token, without lambda),
-    `tokens_per_second` and `images_per_second` over all processes, `peak_memory_gb` of the GPU of the process that logs,
-    `gate/attn/<layer>` and `gate/ffn/<layer>` (tanh of the gates; layers of the language model), and, if there are any,
-    `skipped/<source>`, the number of bad rows skipped so far over all processes. Every `image_use_steps` there are
+    `tokens_per_second` and `images_per_second` over all processes, `peak_memory_gb` of the process that logs (of its GPU, or
+    without one of its memory), `gate/attn/<layer>` and `gate/ffn/<layer>` (tanh of the gates; layers of the language model;
+    printed as their mean and range), and, if there are any, `skipped/<source>`, the number of different bad rows skipped so far
+    over all processes. Every `image_use_steps` there are
     `image_use/loss/<source>`, the loss of the tokens of a training batch that see an image, `image_use/loss_other_images/<source>`,
     the same with the images of other rows (without a mixture, both without `/<source>`), and `branch/attn/<layer>` and
     `branch/ffn/<layer>`, the size of what a gated block adds to the hidden states, relative to these. With a mixture, `epoch`
     is the number of passes over its only source, and is missing if there are several sources or the length is unknown.
-    `learning_rate` is that of all parameters except the gates. In the summary at the end, `train_loss` is the mean over all steps of the run,
-    including those before it was resumed; speeds are those of this call of `train`. There is no `total_flos`.
+    `learning_rate` is that of all parameters except the gates. In the summary at the end, `train_loss` is the mean over all steps
+    of the run, also before it was resumed; speeds are those of this call of `train`. There is no `total_flos`.
 
     **Images that are not used.** When, after the warm-up and a quarter of the run (at most 500 steps), the loss is the same
     with other images, the trainer warns in words, and again at the end, in the card and in the report of a recipe.
@@ -135,6 +146,9 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
         keep_gradients(self.model)  # through its evaluations
         self._reset_run()
         self.add_callback(ResumeCallback(self._resume_log))
+        summarize_printed_logs(self)
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStopping(args.early_stopping_patience, args.early_stopping_threshold))
         if self.mixture is not None:
             self.add_callback(EpochCallback(self._count_epochs))
 
@@ -286,9 +300,8 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
             source = self.mixture.sources[batch.source]
             statistics.rows += source.batch_size
             num_tokens[batch.source] += batch.inputs["labels"][:, 1:].ne(-100).sum()
-            for message in batch.skipped:
-                logger.warning(f"Skipped in data source {source.name!r}: {message}")
-        self._run_state.position.advance(batches, log.sources)
+        for name, message in self._run_state.position.advance(batches, log.sources):
+            logger.warning(f"Skipped in data source {name!r}: {message}")
         log.count([batch.inputs for batch in batches])
         log.steps += num_tokens > 0
         num_tokens = self.accelerator.reduce(num_tokens.to(device), reduction="sum")
@@ -366,7 +379,7 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
         run = self._run_state
         is_step = "loss" in logs  # the logs of an evaluation and of the summary at the end have other names
         if is_step:
-            logs.update(run.log.pop(self.accelerator, run.position.skipped if run.position else {}))
+            logs.update(run.log.pop(self.accelerator, run.position.count_skipped() if run.position else {}))
             model = self._unwrapped()
             for kind, values in gate_values(model).items():
                 layers = model.config.cross_attention_layer_indices
@@ -425,6 +438,7 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
         with lock_output(self.args.output_dir) if self.is_world_process_zero() else nullcontext():
             checkpoint = self._find_checkpoint(resume_from_checkpoint)
             if self.mixture is not None:
+                self._check_space(self.args.max_steps, checkpoint)
                 check_texts(self.mixture, self.args, self.args.max_steps, self._steps_per_source)
                 if self.args.should_log:
                     check_held_out_texts(self.eval_dataset)
@@ -453,6 +467,7 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
         max_steps = others[-1]
         if self.mixture is None:  # whose number of steps was not known before
             self._check_schedule(args, max_steps, self._unwrapped(), (self.optimizer,))
+            self._check_space(max_steps, None)
         # Resumed from the checkpoint of its last step, the stock loop would take one step more
         return (0 if self._run_state.steps_before >= max_steps else num_train_epochs, *others)
 

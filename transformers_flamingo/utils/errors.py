@@ -132,6 +132,9 @@ def _message(error: BaseException) -> str | None:
 def _say(error: BaseException) -> str:
     """Return the message of an error. Where the message alone says too little, the name of the type comes first."""
     text = str(error)
+    # `torch` puts the traceback of a worker into the message. Its last part is the message of the worker's error
+    if (found := re.match(r"Caught (\w+) in DataLoader worker process \d+\.\n", text)) is not None:
+        text = re.split(rf"\n(?:[\w.]+\.)?{found[1]}: ", text)[-1].strip()
     if isinstance(error, KeyError | EOFError | MemoryError) or not text:
         return f"{type(error).__name__}: {text}" if text else f"{type(error).__name__}"
     return text

@@ -3,6 +3,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoProcessor
@@ -11,7 +12,14 @@ from transformers.utils import logging
 from ..configuration_flamingo import FlamingoConfig
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from .partial_models import add_part, find_partial, name_base, read_base
+from .plugins import TEXT_BACKBONES, VISION_BACKBONES, plugin_path
+from .redaction import explain
 from .weight_files import check_folder, check_weight_map, check_weights_file, read_json
+
+
+#: Options of the language model's `from_pretrained` that say which files it reads. The tokenizer is in them too.
+TOKENIZER_OPTIONS = ("text_gguf_file", "text_revision", "text_subfolder")
 
 
 def load_flamingo(
@@ -20,7 +28,8 @@ def load_flamingo(
     """
     Load a saved Flamingo and its processor.
 
-    `from_pretrained` only warns about weights that are missing and initializes them randomly. Here they are an error.
+    `from_pretrained` only warns about weights that are missing and initializes them randomly. Here they are an error. A folder
+    with adapters, or with the trained parameters alone, is loaded into the model that it belongs to.
 
     Args:
         name_or_path (`str` or `os.PathLike`): Folder or Hub name.
@@ -32,6 +41,11 @@ def load_flamingo(
         ValueError: a file is damaged, the model is not a Flamingo, or its weights do not fit its configuration.
     """
     name = os.fspath(name_or_path)
+    if device is None:
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    if find_partial(name) is not None:
+        model, processor = load_partial(name, dtype)
+        return model.to(device), processor
     _check_flamingo_folder(name)
     config = _read_config(name)
     processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
@@ -47,9 +61,61 @@ def load_flamingo(
     _check_settings(name, model, processor)
     if getattr(model, "is_quantized", False):  # quantized weights cannot be moved; they were loaded onto their device
         return model, processor
-    if device is None:
-        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     return model.to(device), processor
+
+
+def load_partial(
+    folder: str, dtype: str | torch.dtype = "auto", base: dict[str, str] | None = None
+) -> tuple[FlamingoModel, FlamingoProcessor]:
+    """
+    Load the model that a folder has a part of, on the CPU: its base with the trained parameters in it, or with its adapters merged.
+
+    Args:
+        folder (`str`): The folder.
+        dtype (`str` or `torch.dtype`, *optional*, defaults to `"auto"`): Dtype of the parameters; `"auto"` is that of the base.
+        base (`dict`, *optional*): `model`, or `vision` and `text`, if the base is no longer where the folder says.
+
+    Raises:
+        FileNotFoundError: the folder does not say what it belongs to.
+        ValueError: the base cannot be loaded, or the part does not fit it.
+    """
+    check_name(folder)
+    record = read_base(folder) if base is None else {**_settings(folder), **base}
+    try:
+        model, processor = _load_base(folder, record, dtype)
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{folder!r} has only {find_partial(folder)}. The model that they belong to, {name_base(record)}, cannot be loaded "
+            f"({explain(error).rstrip('.')}). If it was moved: flamingo merge {folder} NEW_FOLDER --base MODEL, or --vision and "
+            "--text for two backbones."
+        ) from error
+    if (Path(folder) / "processor_config.json").is_file():  # that of `PeftModel.save_pretrained` has none
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    return add_part(model, folder, name_base(record)), processor
+
+
+def _settings(folder: str) -> dict[str, Any]:
+    """Return the part of `base_model.json` that stays true when the base was moved."""
+    try:
+        return {name: value for name, value in read_base(folder).items() if name in ("config", "options")}
+    except FileNotFoundError:
+        return {}
+
+
+def _load_base(
+    folder: str, record: dict[str, Any], dtype: str | torch.dtype
+) -> tuple[FlamingoModel, FlamingoProcessor]:
+    if "model" in record:
+        if os.path.realpath(record["model"]) == os.path.realpath(folder):
+            raise ValueError("it would be its own base")
+        return load_flamingo(record["model"], dtype, "cpu")
+    vision, text = plugin_path(VISION_BACKBONES, record["vision"]), plugin_path(TEXT_BACKBONES, record["text"])
+    check_name(vision)
+    check_name(text)
+    options = {**record.get("config", {}), **record.get("options", {})} | ({} if dtype == "auto" else {"dtype": dtype})
+    model = FlamingoModel.from_vision_text_pretrained(vision, text, **options)
+    of_files = {name: options[name] for name in TOKENIZER_OPTIONS if name in options}
+    return model, FlamingoProcessor.from_vision_text_pretrained(vision, text, **of_files)
 
 
 def check_name(name: str) -> None:
@@ -77,11 +143,6 @@ def _check_flamingo_folder(name: str) -> None:
     """Check that the files of a local model are readable, and that they are a complete model."""
     path = Path(name)
     check_name(name)
-    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
-        raise ValueError(
-            f"{name!r} has only adapters. Load them with `peft.PeftModel.from_pretrained` on the model they were trained on, "
-            "merge them, and save the merged model."
-        )
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise FileNotFoundError(
