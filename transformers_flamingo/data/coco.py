@@ -40,7 +40,8 @@ def read_karpathy_image(image: dict[str, Any]) -> CaptionedImage:
         KeyError: it lacks a field.
     """
     number = image["cocoid"] if "cocoid" in image else image["imgid"]
-    file_name = os.path.join(image.get("filepath", FLICKR_FOLDER), image["filename"])
+    folder = image["filepath"] if "cocoid" in image else image.get("filepath", FLICKR_FOLDER)
+    file_name = os.path.join(folder, image["filename"])
     return CaptionedImage(number, file_name, [sentence["raw"] for sentence in image["sentences"]])
 
 

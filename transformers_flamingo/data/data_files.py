@@ -142,7 +142,7 @@ def _list_files(fs: fsspec.AbstractFileSystem, path: str, root: str) -> tuple[li
     for pattern in patterns:
         files = [pattern] if len(patterns) > 1 and fs.exists(pattern) else fs.glob(_escape_folders(fs, pattern))
         missing += [] if files else [pattern]
-        found += [file for file in files if not fs.isdir(file)]
+        found += files
     if found and missing:
         raise FileNotFoundError(
             f"{path!r} stands for {len(patterns)} names, and there is no file for {len(missing)} of them, such as {missing[0]!r}. Fetch "
@@ -223,12 +223,31 @@ def _refuse_several_splits(path: str, labels: dict[str, str]) -> None:
     raise SeveralSplitsError(
         f"{path!r} leads to files of several splits ({', '.join(shown)}). Read as one source, held-out rows would be "
         "among the others. Choose with `split`, such as `split: train`, or name several: `split: "
-        f"{'+'.join(sorted(examples))}`. Or give a narrower path."
+        f"{'+'.join(sorted(examples))}`. Or give a narrower path.",
+        {} if frozenset() in groups else _words_of_splits(labels),
     )
 
 
+def _words_of_splits(labels: dict[str, str]) -> dict[str, list[str]]:
+    words: dict[str, set[str]] = {}
+    for label in labels.values():
+        for name, of_name in find_splits(label).items():
+            if of_name:
+                words.setdefault(name, set()).update(of_name)
+    return {name: sorted(of_name) for name, of_name in words.items()}
+
+
 class SeveralSplitsError(ValueError):
-    """Files of several splits, of which none was chosen."""
+    """
+    Files or rows of several splits, of which none was chosen.
+
+    Attributes:
+        words (`dict[str, list[str]]`): For each of train, validation and test the words that choose it; empty if some files are of none.
+    """
+
+    def __init__(self, message: str, words: dict[str, list[str]]):
+        super().__init__(message)
+        self.words = words
 
 
 @lru_cache(4096)

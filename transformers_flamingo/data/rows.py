@@ -205,13 +205,13 @@ def _json_list(file: str, make_records: Callable[[Any, str], Iterable[Any]] | No
     if make_records is not None:
         records = make_records(records, file)
     elif not isinstance(records, list):
-        raise ValueError(f"it holds a {type(records).__name__}{_show_keys(records)} instead of a list of records")
+        raise ValueError(f"it holds a {type(records).__name__} instead of a list of records{_show_keys(records)}")
     for number, item in enumerate(records):
         yield {JSON: json.dumps(item), ERROR: None, FILE: file, ROW: number}
 
 
 def _show_keys(content: Any) -> str:
-    return f" of {', '.join(map(repr, list(content)[:6]))}" if isinstance(content, dict) and content else ""
+    return f": it has {', '.join(map(repr, list(content)[:6]))}" if isinstance(content, dict) and content else ""
 
 
 def _table(source: BinaryIO, file: str) -> tuple[list[str], Any]:

@@ -73,24 +73,26 @@ class CocoCaptions(Reader):
         ]
 
     def find(self, path: str, split: str | None = None) -> list[str]:
-        """Find the files as [`Reader.find`] does. `split` is not part of the name of Karpathy's."""
-        return self._find_karpathy(path) or super().find(path, split)
-
-    def load(self, path: str, *, split: str | None = None, streaming: bool = False) -> Dataset | IterableDataset:
         """
-        Open the files as [`Reader.load`] does, or the rows of a split in Karpathy's.
+        Find the files as [`Reader.find`] does. In Karpathy's, `split` chooses rows.
 
         Raises:
-            ValueError: no split of Karpathy's file is chosen.
+            SeveralSplitsError: no split of Karpathy's file is chosen.
         """
+        files = self._find_karpathy(path)
+        if files and split is None:
+            raise SeveralSplitsError(
+                f"{files[0]!r} has the splits train, restval, val and test in one file. Read as one source, held-out rows would be among the "
+                "others. Choose with `split`, such as `split: train` or `split: train+restval`.",
+                {"train": ["train", "restval"], "validation": ["val"], "test": ["test"]},
+            )
+        return files or super().find(path, split)
+
+    def load(self, path: str, *, split: str | None = None, streaming: bool = False) -> Dataset | IterableDataset:
+        """Open the files as [`Reader.load`] does, or the rows of a split in Karpathy's."""
         rows = super().load(path, split=split, streaming=streaming)
         if not self._find_karpathy(path):
             return rows
-        if split is None:
-            raise SeveralSplitsError(
-                f"{path!r} has the splits train, val, test and restval (or some of them) in one file. Read as one source, held-out rows "
-                "would be among the others. Choose with `split`, such as `split: train` or `split: train+restval`."
-            )
         return rows.filter(partial(_is_of_split, names=split.split("+")))
 
     @staticmethod
