@@ -13,6 +13,7 @@ from .data_files import SeveralSplitsError, kind_of, suffix_of
 from .errors import BadSampleError
 from .folders import BESIDE, class_folders
 from .formats import FORMATS
+from .formats.image_classes import NoClassesError
 from .reader import Column, Reader
 from .rows import read_rows
 
@@ -95,11 +96,13 @@ def detect_format(path: str, split: str | None = None) -> Detection:
     if fitting:
         reasons = " and ".join(f"{look.name!r} ({_explain(look)})" for look in fitting)
         raise UnknownLayoutError(f"{path!r} could be {reasons}. Choose with `--format`, or `format` in a recipe.")
-    for kind in (SeveralSplitsError, Exception):
-        errors = [look.error for look in looks if isinstance(look.error, kind)]
-        if errors and (kind is SeveralSplitsError or not any(look.rows for look in looks)):
-            # Of images without texts, that of the format for them says the most
-            raise next((error for error in errors if "folder for each class" in str(error)), errors[0])
+    errors = [look.error for look in looks if look.error is not None]
+    for kind in (SeveralSplitsError, NoClassesError):
+        for error in errors:
+            if isinstance(error, kind):
+                raise error
+    if not any(look.rows for look in looks):
+        raise errors[0]
     raise UnknownLayoutError(_describe_unknown(path, looks))
 
 

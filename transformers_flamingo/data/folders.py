@@ -115,17 +115,25 @@ def find_unread(found: Collection[str], media: Collection[str]) -> list[str]:
     return unread
 
 
+def names_beside(file: str) -> list[str]:
+    """Return the paths that the texts beside an image may have."""
+    stem = os.path.splitext(file)[0]
+    return [f"{stem}.{ending}" for suffix in BESIDE for ending in (suffix, suffix.upper())]
+
+
 def read_beside(file: str) -> Iterator[dict[str, Any]]:
     """Yield the only row of an image or video: its path, the texts beside it, and the name of its folder."""
     row: dict[str, Any] = {"file_name": os.path.basename(file) if "://" in file else file, ERROR: None}
+    names = iter(names_beside(file))
     for suffix in BESIDE:
-        row[suffix], error = _read_text(os.path.splitext(file)[0], suffix)
+        row[suffix], error = _read_text([next(names), next(names)])
         row[ERROR] = row[ERROR] or error
     yield {**row, FOLDER: os.path.basename(os.path.dirname(file)), FILE: file, ROW: None}
 
 
-def _read_text(stem: str, suffix: str) -> tuple[str | None, str | None]:
-    for name in (f"{stem}.{suffix}", f"{stem}.{suffix.upper()}"):
+def _read_text(names: list[str]) -> tuple[str | None, str | None]:
+    """Return the text of the first file that exists, and the error of one that cannot be read."""
+    for name in names:
         try:
             if "://" not in name:
                 data = read_regular_file(name, _MAX_TEXT_BYTES)

@@ -23,7 +23,6 @@ import csv
 import glob
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from typing import Any, BinaryIO
@@ -34,7 +33,7 @@ from datasets.fingerprint import Hasher
 
 from .columns import ERROR, FILE, JSON, ROW, TAR_FILE, TAR_KEY
 from .data_files import kind_of, open_file, stamp, suffix_of
-from .folders import BESIDE, FOLDER, read_beside
+from .folders import BESIDE, FOLDER, names_beside, read_beside
 from .utf8 import decode_utf8, is_utf8
 from .webdataset import tar_samples
 
@@ -108,7 +107,7 @@ def load_rows(
     if members is not None:
         features = {**members, TAR_KEY: Value("string"), TAR_FILE: Value("string")}
     elif kind == "media":
-        stamps += [stamp(f"{os.path.splitext(file)[0]}.{suffix}") for file in files for suffix in BESIDE]
+        stamps += [stamp(name) for file in files for name in names_beside(file)]
         features = {**dict.fromkeys(("file_name", *BESIDE, FOLDER), Value("string")), **place}
     elif kind == "csv":
         columns = tuple(dict.fromkeys(name for file in files for name in _header(file)))

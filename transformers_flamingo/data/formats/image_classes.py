@@ -13,6 +13,10 @@ from ..folders import FOLDER, class_folders
 from ..reader import Column, Reader
 
 
+class NoClassesError(ValueError):
+    """Images of which nothing says what is in them: their folders are no classes."""
+
+
 @dataclass(frozen=True)
 class ImageClasses(Reader):
     """
@@ -56,14 +60,14 @@ class ImageClasses(Reader):
         Find the files as [`Reader.find`] does. Images are in an order that mixes their classes.
 
         Raises:
-            ValueError: the folders of the images cannot be classes, because there is only one, or they are splits.
+            NoClassesError: the folders of the images cannot be classes, because there is only one, or they are splits.
         """
         files = super().find(path, split)
         if kind_of(files[0]) != "media":
             return files
         classes = class_folders(files)
         if len(classes) < 2 or all(any(find_splits(name).values()) for name in classes):
-            raise ValueError(
+            raise NoClassesError(
                 f"{path!r} leads to {len(files)} images in {'the folder' if len(classes) == 1 else 'folders named'} "
                 f"{', '.join(map(repr, sorted(classes)[:5]))}, and not in a folder for each class, so nothing says what is in an image. Move "
                 "the images of each class into a folder with its name, or give each image a text: `a.txt` beside `a.jpg`, or a `metadata.csv` "

@@ -63,10 +63,11 @@ class ImageTextPairs(Reader):
                 f"{row_location(row)}: it has an image in {' and in '.join(map(repr, given))}. Remove one."
             )
         image = self.require_image(row, "image", "file_name", *given)
-        if row.get("txt") is None and isinstance(beside, str):
+        has_text = any(row.get(name) is not None for name in (*_CAPTIONS, "txt"))
+        if not has_text and isinstance(beside, str):
             record = parse_record({JSON: beside, **{name: row[name] for name in ORIGIN if name in row}})
             row = {**row, **{name: record.get(name) for name in _CAPTIONS}}
-        elif row.get("txt") is None and row.get(FILE) is not None and "txt" in row:
+        elif not has_text and row.get(FILE) is not None and "txt" in row:
             raise BadSampleError(
                 f"{row_location(row)}: there is no text beside it, a file of the same name that ends with .txt. Add it, or remove the image."
             )
