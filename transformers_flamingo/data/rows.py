@@ -99,9 +99,10 @@ def load_rows(
         ValueError: a file cannot be read to its end, or there is no row.
     """
     kind = kind_of(files[0])
-    stamps = [stamp(file) for file in (*files, *(companions or []))]
+    stamps = [stamp(file) for file in files]
     if kind in ("parquet", "arrow"):
         return [_load_columns(file, kind, Hasher.hash(of_file)) for file, of_file in zip(files, stamps, strict=True)]
+    stamps += [stamp(file) for file in companions or []]
     place = {FILE: Value("string"), ROW: Value("int64")}
     columns: tuple[str, ...] = ()
     if members is not None:
