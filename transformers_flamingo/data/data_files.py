@@ -179,8 +179,8 @@ def _raise_no_files(path: str, found: list[str], split: str | None) -> NoReturn:
 def _warn_of_unread(path: str, found: list[str], files: list[str]) -> None:
     unread = find_unread(found, files)
     if unread:
-        logger.warning(
-            f"{path!r} has {len(unread)} files that are neither images nor texts of one, and are not read, such as {unread[0]!r}."
+        logger.warning_once(  # several formats may look at one folder
+            f"{path!r} has {len(unread)} other files that are not read, such as {unread[0]!r}."
         )
 
 

@@ -61,7 +61,7 @@ class FiftyOne(Reader):
         }
         unlabeled = sorted(paths.keys() - content["labels"].keys())
         if unlabeled:
-            logger.warning(
+            logger.warning_once(
                 f"{folder!r} has {len(unlabeled)} images without a class in {file!r}, such as {unlabeled[0]!r}."
             )
         classes, records = content.get("classes"), []
