@@ -1,6 +1,9 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """The chat templates of language models around Flamingo's images, with exact strings."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from chat_templates import CHATML, ENDS, INSTRUCT, TEMPLATES, WITH_BOS, instruct_processor, instruct_tokenizer
@@ -138,6 +141,30 @@ def test_several_templates_of_a_language_model(tmp_path):
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_end_of_a_turn(name):
     assert instruct_processor(TEMPLATES[name]).end_of_turn_token == ENDS[name]
+
+
+def test_what_a_template_writes_around_an_answer_is_found_once(monkeypatch):
+    processor = instruct_processor(CHATML)
+    twin = pickle.loads(pickle.dumps(processor))
+    calls, render = [], type(processor.tokenizer).apply_chat_template
+    monkeypatch.setattr(
+        type(processor.tokenizer),
+        "apply_chat_template",
+        lambda *args, **kwargs: calls.append(1) or render(*args, **kwargs),
+    )
+    saved = processor.to_dict()
+    assert [processor.end_of_turn_token, processor.end_of_turn_token] == ["<|im_end|>"] * 2
+    assert len(calls) == 3
+    assert processor.to_dict() == saved
+    for kind in (twin, pickle.loads(pickle.dumps(processor)), copy.deepcopy(processor)):
+        assert kind.end_of_turn_token == "<|im_end|>"
+    # Another template, and another token that it writes
+    processor.chat_template = "{% for m in messages %}{{ m['content'] }}{{ eos_token }}{% endfor %}"
+    assert processor.end_of_turn_token == "</s>"
+    processor.tokenizer.eos_token = "<|eot|>"
+    assert processor.end_of_turn_token == "<|eot|>"
+    processor.set_chat_template("text")
+    assert processor.end_of_turn_token == "<|im_end|>"
 
 
 def test_a_template_without_an_end_of_turn():

@@ -45,6 +45,27 @@ def test_mean_is_by_position_and_scale_by_channel():
     assert_close(model.resampler.standardization.scale, (features - mean).square().mean(dim=(0, 1)).sqrt())
 
 
+def test_each_latent_loses_its_mean_over_the_images():
+    model, pixels = tiny_flamingo(gates=0.0), random_images(6, 2)
+    model.calibrate_features(pixels, standardize_latents=False)
+    plain = model.get_image_features(pixels).pooler_output.flatten(0, 1)
+    assert not model.config.resampler_standardizes_latents
+    model.calibrate_features(pixels)
+    assert model.config.resampler_standardizes_latents
+    latents = model.get_image_features(pixels).pooler_output.flatten(0, 1)
+    mean = plain.mean(dim=0)
+    assert_close(latents, (plain - mean) / (plain - mean).square().mean(dim=(0, 1)).sqrt())
+    # What is the same for all images no longer makes most of the difference between latents
+    assert far(plain.mean(dim=0)[0], plain.mean(dim=0)[1])
+    assert_close(latents.mean(dim=0), torch.zeros_like(mean))
+
+
+def test_a_resampler_without_learned_latents_returns_them_as_they_are():
+    model = tiny_flamingo(gates=0.0, resampler_type="mlp")
+    model.calibrate_features(random_images(6, 2))
+    assert not model.config.resampler_standardizes_latents and model.feature_statistics["latent_mean"] is None
+
+
 def test_pixels_features_and_videos_are_treated_alike():
     pixels = random_images(4, 2, 3)  # videos of 3 frames
     first, second, third = (tiny_flamingo(gates=0.0) for _ in range(3))

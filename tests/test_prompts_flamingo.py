@@ -100,7 +100,7 @@ def test_few_shot_prompt_refuses_what_would_shift_the_images(processor):
         ([{"role": "system", "content": "Be brief."}, user(A, "Hi.")], "Be brief.\n<image>Hi."),
         ([{"role": "user", "content": "a dog"}, {"role": "assistant", "content": "yes"}], f"a dog yes{EOC}"),
         ([user([A, B], "What?"), assistant("a")], f"<image>What? a{EOC}"),
-        ([{"role": "user", "content": None}, assistant("a")], f"a{EOC}"),
+        ([{"role": "user", "content": ""}, assistant("a")], f"a{EOC}"),
     ],
 )
 def test_chat_template(processor, chat, expected):
@@ -175,7 +175,7 @@ def test_chat_errors(processor):
     for chat in ([], None, "a", 3, {"role": "user"}):
         with pytest.raises(ValueError, match=r"`conversation` is .* It must be a list of messages"):
             apply(chat)
-    with pytest.raises(Exception, match=r"content of type text, image and video, not table"):
+    with pytest.raises(ValueError, match=r"Message 0 asks for table, but Flamingo reads text, images and videos only"):
         apply([{"role": "user", "content": [{"type": "table", "table": 3}]}])
     with pytest.raises(ValueError, match=r"Sample 0 has 2 `<image>` in its text but 1 images"):
         apply([user(A, "an <image>")])

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, ResNetConfig, ResNetModel, TimmWrapper
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
 from vision_encoders import CONFIGS, PAGE, judge, make_flamingo, model_types, small_config
 
-from transformers_flamingo import FlamingoModel, image_features_flamingo
+from transformers_flamingo import FlamingoModel, image_features_flamingo, vision_encoders_flamingo
 from transformers_flamingo.vision_encoders_flamingo import (
     check_vision_model,
     find_image_size,
@@ -160,10 +160,10 @@ def test_statistics_are_those_of_the_layers():
     model = tiny_flamingo(vision_feature_layer=[0, -2], gates=0.0)
     images = random_images(6, 1)
     model.calibrate_features(images)
-    mean, scale = model.feature_statistics
+    statistics = model.feature_statistics
     features = model.get_image_features(images).last_hidden_state[:, 0]
-    assert mean.shape == (4, 48) and scale.shape == (48,)
-    assert_close(mean, features.mean(dim=0))
+    assert statistics["mean"].shape == (4, 48) and statistics["scale"].shape == (48,)
+    assert_close(statistics["mean"], features.mean(dim=0))
 
 
 def test_layers_that_do_not_exist():
@@ -184,7 +184,7 @@ def test_layers_that_do_not_exist():
         model.get_image_features(torch.randn(1, 1, 3, 64, 64))
 
 
-def test_stages_have_widths_of_their_own(tmp_path):
+def test_stages_have_widths_of_their_own(tmp_path, monkeypatch):
     vision = ResNetConfig(**{**CONFIGS["resnet"], "hidden_sizes": [8, 12], "downsample_in_first_stage": True})
     with pytest.raises(
         StrictDataclassClassValidationError, match=r"does not tell that of `vision_feature_layer` \[-2\]"
@@ -204,10 +204,16 @@ def test_stages_have_widths_of_their_own(tmp_path):
     # Joined with a language model, the width is that of the encoder itself
     encoder.save_pretrained(tmp_path / "vision")
     model.language_model.save_pretrained(tmp_path / "text")
+    runs, run_on_meta = [], vision_encoders_flamingo._run_on_meta
+    monkeypatch.setattr(vision_encoders_flamingo, "_PROBED", {})
+    monkeypatch.setattr(
+        vision_encoders_flamingo, "_run_on_meta", lambda *args: runs.append(args) or run_on_meta(*args)
+    )
     joined = FlamingoModel.from_vision_text_pretrained(
         str(tmp_path / "vision"), str(tmp_path / "text"), vision_feature_layer=-2, resampler_num_layers=1
     )
     assert joined.config.vision_hidden_size == 8
+    assert len(runs) == 1, "its width and the check are of the same run"
 
 
 @pytest.mark.parametrize("vision", ["clip", "siglip", "vit"])

@@ -24,11 +24,14 @@ from .modeling_flamingo import FlamingoModel
 from .processing_flamingo import FlamingoProcessor
 
 
-def _make_card(model: FlamingoModel) -> ModelCard:
-    """Make the card of a model that `push_to_hub` publishes."""
+def _make_card(model: FlamingoModel, repo_id: str) -> ModelCard:
+    """Make the card of a model that `push_to_hub` publishes in a repository."""
     from .cards.model_card import FlamingoModelCardData  # the templates are read when they are needed
+    from .cards.origins import find_name
 
-    return FlamingoModelCardData.from_model(model).to_model_card()
+    own_name = find_name(model.config.name_or_path)
+    base_model = [own_name] if own_name and own_name != repo_id else []
+    return FlamingoModelCardData.from_model(model, base_model=base_model).to_model_card()
 
 
 FlamingoModel.make_card = _make_card

@@ -11,6 +11,7 @@ The file travels with a checkpoint as remote code: it stays flat and imports not
 
 import json
 import re
+import weakref
 from typing import Any, NamedTuple
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -19,10 +20,16 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 #: The names under which a processor takes the templates
 CHAT_TEMPLATES = ("text", "few_shot")
 
+# Which token ends an answer and what comes before it, found in each tokenizer for the template that it was last asked about. Not an
+# attribute, which would be copied and saved with the processor.
+_ASSISTANT_TURNS: weakref.WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Any, "AssistantTurn"]] = (
+    weakref.WeakKeyDictionary()
+)
+
 # Images before the text that asks about them, because a token sees only images before it. A turn of the user that begins with an
 # image is in Flamingo's order already, so `[image, "a cat.", image, "a dog."]` stays as it is. A space takes the place of an image
-# between two words.
-_CONTENT_MACRO = """\
+# between two words. Training data is put in this order by the same macro (`data/conversations.py`).
+CONTENT_MACRO = """\
 {%- macro flamingo_content(message) -%}
     {%- set content = message['content'] -%}
     {%- set asked = images_first is defined and images_first is not none -%}
@@ -92,7 +99,7 @@ _TEXT_TEMPLATE_END = "{%- set messages = flamingo.messages %}\n"
 def make_few_shot_template(image_token: str, end_of_chunk_token: str) -> str:
     """Return the chat template of few-shot prompts for these tokens, which need not be those of the tokenizer's variables."""
     tokens = {"image_token": image_token, "end_of_chunk_token": end_of_chunk_token}
-    return _FEW_SHOT_COMMENT + _set_tokens(tokens) + _CONTENT_MACRO + _FEW_SHOT_TEMPLATE
+    return _FEW_SHOT_COMMENT + _set_tokens(tokens) + CONTENT_MACRO + _FEW_SHOT_TEMPLATE
 
 
 def make_text_template(own: str, image_token: str) -> str:
@@ -105,12 +112,17 @@ def make_text_template(own: str, image_token: str) -> str:
     """
     own = own.partition(_TEXT_TEMPLATE_END)[2] if is_text_template(own) else own
     tokens = _set_tokens({"image_token": image_token})
-    return _TEXT_COMMENT + tokens + _CONTENT_MACRO + _TEXT_TEMPLATE + _TEXT_TEMPLATE_END + own
+    return _TEXT_COMMENT + tokens + CONTENT_MACRO + _TEXT_TEMPLATE + _TEXT_TEMPLATE_END + own
 
 
 def is_text_template(template: Any) -> bool:
     """Tell whether a chat template is one that [`make_text_template`] made."""
     return isinstance(template, str) and template.startswith(_TEXT_COMMENT)
+
+
+def is_flamingo_template(template: Any) -> bool:
+    """Tell whether a chat template is one of Flamingo's two, and not one of a user."""
+    return is_text_template(template) or (isinstance(template, str) and template.startswith(_FEW_SHOT_COMMENT))
 
 
 def is_template_name(template: Any) -> bool:
@@ -174,6 +186,8 @@ def find_assistant_turn(tokenizer: PreTrainedTokenizerBase, template: str) -> As
     """
     Find what a chat template writes around an answer.
 
+    The template is rendered once, until another one is asked about or the tokenizer gets other tokens.
+
     Args:
         tokenizer ([`PreTrainedTokenizerBase`]): The tokenizer, whose tokens the template may write.
         template (`str`): The chat template.
@@ -181,8 +195,16 @@ def find_assistant_turn(tokenizer: PreTrainedTokenizerBase, template: str) -> As
     Raises:
         `jinja2.TemplateError`: the template does not accept a question and an answer.
     """
+    asked = template, len(tokenizer), tokenizer.special_tokens_map
+    known = _ASSISTANT_TURNS.get(tokenizer)
+    if known is None or known[0] != asked:
+        known = _ASSISTANT_TURNS[tokenizer] = asked, _render_assistant_turn(tokenizer, template)
+    return known[1]
+
+
+def _render_assistant_turn(tokenizer: PreTrainedTokenizerBase, template: str) -> AssistantTurn:
     chat = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
-    if not is_text_template(template) and not template.startswith(_FEW_SHOT_COMMENT):
+    if not is_flamingo_template(template):
         chat = [{"role": "user", "content": "a"}]  # any template takes a text
 
     def render(messages: list[dict[str, Any]], **kwargs: Any) -> str:

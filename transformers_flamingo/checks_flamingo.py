@@ -71,6 +71,17 @@ def check_labels(
     _check_ids(name, labels, vocab_size, ignore_index)
 
 
+def check_supervision(has_targets: bool, ignore_index: int) -> None:
+    """Check that labels have something to predict: the mean loss of no token is NaN, in all models of transformers."""
+    if not has_targets:
+        raise ValueError(
+            f"The labels supervise no token: after the shift by one, all are {ignore_index}, so the loss would be the mean of nothing, "
+            "NaN. The first token of a text is never predicted, so a text of one token has nothing to learn either. Remove such "
+            "samples, or raise the length at which texts are cut. If the batch is one of several whose losses are added, give the "
+            "number of all their targets as `num_items_in_batch`, as `Trainer` does."
+        )
+
+
 def check_whole_numbers(name: str, values: torch.Tensor) -> None:
     """Check that ids or indices are integers: torch would fail without their name, or cut fractions off."""
     if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:

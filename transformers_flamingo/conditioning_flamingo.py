@@ -9,6 +9,7 @@ behind.
 """
 
 import functools
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -143,6 +144,23 @@ def _apply_gated_block(layer_index: int, layer: nn.Module, args: tuple, kwargs: 
             hidden_states, context.latents, output_attentions=True, **keywords
         )
     return (hidden_states, *args), kwargs
+
+
+@torch.no_grad()
+def passes_keywords(language_model: PreTrainedModel) -> bool:
+    """
+    Tell whether a language model passes keywords on to its decoder layers, as it must in a graph, which has no context variable.
+
+    Args:
+        language_model (`PreTrainedModel`): The language model of a Flamingo, which has the hooks. It reads one token.
+    """
+    parameters = inspect.signature(type(language_model).forward).parameters.values()
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return False
+    context = FlamingoContext(blocks={}, latents=None, layout=None, cache_layers={})
+    token = torch.zeros(1, 1, dtype=torch.long, device=language_model.get_input_embeddings().weight.device)
+    language_model(input_ids=token, use_cache=False, **{CONTEXT_KEYWORD: context})
+    return len(context.applied) > 0
 
 
 def register_block_hooks(language_model: PreTrainedModel) -> None:

@@ -185,6 +185,8 @@ class FlamingoConfig(PreTrainedConfig):
         resampler_feature_positions (`int`, *optional*, defaults to 0):
             Number of positions for which the resampler has a mean of the vision features, which it takes away. 0 means that
             features stay as they are. Set by [`FlamingoModel.calibrate_features`].
+        resampler_standardizes_latents (`bool`, *optional*, defaults to `False`):
+            Whether the resampler has a mean of its latents, which it takes away. Set by [`FlamingoModel.calibrate_features`].
         vision_feature_layer (`int` or `list[int]`, *optional*):
             Layer of the vision encoder whose hidden states are the features, as in Llava: -1 is the last layer, -2 the one
             before it, and 0 the embeddings. Several are concatenated along the channels, so that the resampler and `Dv` are
@@ -258,6 +260,7 @@ class FlamingoConfig(PreTrainedConfig):
     resampler_activation: str = "gelu"
     resampler_num_frames: int = 8
     resampler_feature_positions: int = 0
+    resampler_standardizes_latents: bool = False
     vision_feature_layer: int | list[int] | tuple[int, ...] | None = None
     vision_feature_select_strategy: Literal["default", "full"] = "default"
     image_token_id: int | None = None

@@ -1,6 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Standardization of vision features: take away what all images have in common.
+Standardization of vision features and latents: take away what all images have in common.
 
 The features of different images share a large part: the same mean at each position and channel. The layer norm of the
 resampler keeps it, and what differs between images is small next to it. With few images, a small encoder, or a domain that
@@ -13,7 +13,12 @@ are standardized by statistics of the training images before they are resampled:
 [`~FlamingoModel.calibrate_features`], and saved with the resampler. Where nothing was estimated, as in converted
 checkpoints, features stay as they are.
 
-Shapes: `B` batch, `N` images or videos per sample, `F` frames, `P` patches, `G` positions of the statistics, `Dv` vision width.
+The same happens behind a resampler that has learned latents. What it returns for a latent begins as that latent, the same for all
+images, and a new model would learn from that part first (`docs/real-pictures-log.md`). So each latent loses its mean over the
+training images, as it is before the first step, too.
+
+Shapes: `B` batch, `N` images or videos per sample, `F` frames, `P` patches, `G` positions of the statistics, `L` latents, `Dv`
+vision width.
 """
 
 import math
@@ -34,6 +39,9 @@ logger = logging.get_logger(__name__)
 # A channel that is (almost) the same in all images would be scaled up to nothing but noise, so the scale of a channel is at
 # least this share of the scale of all channels together.
 MIN_RELATIVE_SCALE = 0.01
+# Images by which latents are standardized: their features are kept until those of the features are known.
+MAX_IMAGES_FOR_LATENTS = 128
+STATISTICS = ("mean", "scale", "latent_mean", "latent_scale")
 
 
 class CalibrationError(ValueError):
@@ -42,22 +50,27 @@ class CalibrationError(ValueError):
 
 class FlamingoFeatureStandardization(nn.Module):
     """
-    Subtract the mean of the training images from features, and divide by their scale.
+    Subtract the mean of the training images from features and from latents, and divide by their scale.
 
     Args:
-        config ([`FlamingoConfig`]): `resampler_feature_positions` is `G`; 0 stands for none.
+        config ([`FlamingoConfig`]): `resampler_feature_positions` is `G`; 0 stands for none. `resampler_standardizes_latents`
+            says whether there are statistics of latents.
 
     Attributes:
         mean (`torch.FloatTensor` of shape `(G, Dv)`, *optional*): Mean over the images. `None` leaves features as they are.
         scale (`torch.FloatTensor` of shape `(Dv,)`, *optional*): Standard deviation over images and positions, around `mean`.
+        latent_mean (`torch.FloatTensor` of shape `(L, Dv)`, *optional*): Likewise of the latents that the resampler returns.
+        latent_scale (`torch.FloatTensor` of shape `(Dv,)`, *optional*): Their standard deviation, around `latent_mean`.
     """
 
     def __init__(self, config: FlamingoConfig):
         super().__init__()
-        self.register_buffer("mean", None)
-        self.register_buffer("scale", None)
+        for name in STATISTICS:
+            self.register_buffer(name, None)
         if config.resampler_feature_positions > 0:
-            self.allocate(torch.Size([config.resampler_feature_positions, config.vision_hidden_size]))
+            self.allocate("mean", torch.Size([config.resampler_feature_positions, config.vision_hidden_size]))
+        if config.resampler_standardizes_latents:
+            self.allocate("latent_mean", torch.Size([config.resampler_num_latents, config.vision_hidden_size]))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Standardize features `(M, F, P, Dv)`, in float32 at least: the common part may be a hundred times the rest."""
@@ -66,10 +79,16 @@ class FlamingoFeatureStandardization(nn.Module):
         mean = resize_positions(self.mean.float(), features.shape[-2])
         return (features.float() - mean) / self.scale.float()
 
-    def allocate(self, mean_shape: torch.Size, device: torch.device | str | None = None) -> None:
-        """Make room for a mean of shape `(G, Dv)` and its scale."""
-        self.mean = torch.empty(mean_shape, dtype=torch.float32, device=device)
-        self.scale = torch.empty(mean_shape[-1], dtype=torch.float32, device=device)
+    def standardize_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """Standardize latents `(M, L, Dv)`, in float32 at least."""
+        if self.latent_mean is None:
+            return latents
+        return ((latents.float() - self.latent_mean.float()) / self.latent_scale.float()).to(latents.dtype)
+
+    def allocate(self, name: str, shape: torch.Size, device: torch.device | str | None = None) -> None:
+        """Make room for a mean, `"mean"` or `"latent_mean"`, of the given shape, and for its scale."""
+        setattr(self, name, torch.empty(shape, dtype=torch.float32, device=device))
+        setattr(self, name.replace("mean", "scale"), torch.empty(shape[-1], dtype=torch.float32, device=device))
 
 
 def prepare_for_loading(model: nn.Module, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
@@ -83,12 +102,13 @@ def prepare_for_loading(model: nn.Module, state_dict: dict[str, torch.Tensor], p
         if not isinstance(module, FlamingoFeatureStandardization):
             continue
         bare_path = re.sub(r"\b(original_module|modules_to_save\.[^.]+)\.", "", path)
-        for name in ("mean", "scale"):
+        for name in STATISTICS:
             if f"{prefix}{bare_path}.{name}" in state_dict:
                 state_dict.setdefault(f"{prefix}{path}.{name}", state_dict[f"{prefix}{bare_path}.{name}"])
-        saved = state_dict.get(f"{prefix}{path}.mean")
-        if saved is not None and (module.mean is None or module.mean.shape != saved.shape):
-            module.allocate(saved.shape, saved.device if module.mean is None else module.mean.device)
+        for name in ("mean", "latent_mean"):
+            mean, saved = getattr(module, name), state_dict.get(f"{prefix}{path}.{name}")
+            if saved is not None and (mean is None or mean.shape != saved.shape):
+                module.allocate(name, saved.shape, saved.device if mean is None else mean.device)
 
 
 def resize_positions(mean: torch.Tensor, num_positions: int) -> torch.Tensor:
@@ -169,9 +189,15 @@ class FlamingoFeatureStandardizationMixin:
     """The standardization of a [`FlamingoModel`]: `calibrate_features` and what it needs."""
 
     @torch.no_grad()
-    def calibrate_features(self, batches: Iterable[Mapping[str, Any]] | torch.Tensor, max_images: int = 2048) -> int:
+    def calibrate_features(
+        self,
+        batches: Iterable[Mapping[str, Any]] | torch.Tensor,
+        max_images: int = 2048,
+        standardize_latents: bool = True,
+    ) -> int:
         """
-        Estimate the statistics that vision features are standardized by, from training images.
+        Estimate the statistics that vision features are standardized by, from training images, and those of the latents that
+        the resampler makes of the first 128 images.
 
         Call it once, before the training of a new model. [`FlamingoTrainer`] does it itself. The statistics are buffers of
         the resampler, are saved with it, and stay as they are.
@@ -188,6 +214,8 @@ class FlamingoFeatureStandardizationMixin:
                 skipped.
             max_images (`int`, *optional*, defaults to 2048):
                 Number of images and frames after which the rest is not read. It should be a random sample of the images.
+            standardize_latents (`bool`, *optional*, defaults to `True`):
+                Whether latents are standardized too, where the resampler has learned ones.
 
         Returns:
             `int`: The number of images and frames that were used.
@@ -205,7 +233,7 @@ class FlamingoFeatureStandardizationMixin:
                 "The features of a model are being calibrated that already uses its images. Its resampler was trained on "
                 "features as they were, so it will see others. Call `calibrate_features` before the training."
             )
-        statistics = FeatureStatistics()
+        statistics, kept, num_kept = FeatureStatistics(), [], 0
         for batch in batches:
             if not isinstance(batch, Mapping):
                 raise ValueError(
@@ -215,10 +243,29 @@ class FlamingoFeatureStandardizationMixin:
             features = self._select_real_features(batch)
             if features is not None:
                 statistics.add(features)
+                kept.append(features[: MAX_IMAGES_FOR_LATENTS - num_kept])
+                num_kept += len(kept[-1])
             if statistics.num_images >= max_images:
                 break
-        self.set_feature_statistics(*statistics.compute())
+        mean, scale = statistics.compute()
+        before = self.feature_statistics
+        self.set_feature_statistics({"mean": mean, "scale": scale})
+        if standardize_latents and self.resampler.latents is not None:
+            try:
+                self._standardize_latents_of(kept)
+            except CalibrationError:
+                self.set_feature_statistics(before)
+                raise
         return statistics.num_images
+
+    def _standardize_latents_of(self, images: list[torch.Tensor]) -> None:
+        """Add the statistics of the latents of images or frames, given as features `(E, P, Dv)`, to those of the features."""
+        statistics = FeatureStatistics()
+        for features in images:
+            if len(features):
+                statistics.add(self.resampler(features[:, None]))  # (E, P, Dv) -> (E, L, Dv)
+        mean, scale = statistics.compute()
+        self.set_feature_statistics({**self.feature_statistics, "latent_mean": mean, "latent_scale": scale})
 
     def ignores_images(self) -> bool:
         """Return whether no image can change what the model computes: a gate or last projection of each branch is 0."""
@@ -252,23 +299,26 @@ class FlamingoFeatureStandardizationMixin:
         return features.flatten(0, 2) if mask is None else features[mask]
 
     @property
-    def feature_statistics(self) -> tuple[torch.FloatTensor | None, torch.FloatTensor | None]:
-        """Return the mean `(G, Dv)` and the scale `(Dv,)` of the vision features, or `None` twice without statistics."""
-        *_, module = self._standardizations()  # of PEFT's two copies, the one that is used
-        return module.mean, module.scale
-
-    def set_feature_statistics(self, mean: torch.Tensor | None, scale: torch.Tensor | None) -> None:
+    def feature_statistics(self) -> dict[str, torch.FloatTensor | None]:
         """
-        Set the statistics that vision features are standardized by, or leave features as they are.
+        Return what vision features and latents are standardized by: `mean` `(G, Dv)` and `scale` `(Dv,)` of features,
+        `latent_mean` `(L, Dv)` and `latent_scale` `(Dv,)` of latents, `None` where there is none.
+        """
+        *_, module = self._standardizations()  # of PEFT's two copies, the one that is used
+        return {name: getattr(module, name) for name in STATISTICS}
+
+    def set_feature_statistics(self, statistics: Mapping[str, torch.Tensor | None]) -> None:
+        """
+        Set the statistics that vision features and latents are standardized by, or leave them as they are.
 
         Args:
-            mean (`torch.Tensor` of shape `(G, Dv)`, *optional*): The mean of each position and channel.
-            scale (`torch.Tensor` of shape `(Dv,)`, *optional*): The scale of each channel.
+            statistics (`Mapping[str, torch.Tensor]`): As in `feature_statistics`. What is missing or `None` is not standardized.
         """
         device = self.resampler.norm.weight.device
         for module in self._standardizations():
-            module.mean = None if mean is None else mean.to(device, copy=True)
-            module.scale = None if scale is None else scale.to(device, copy=True)
+            for name in STATISTICS:
+                value = statistics.get(name)
+                setattr(module, name, None if value is None else value.to(device, copy=True))
         self.update_feature_config()
 
     def _standardizations(self) -> list[FlamingoFeatureStandardization]:
@@ -276,6 +326,7 @@ class FlamingoFeatureStandardizationMixin:
         return [m for m in self.resampler.modules() if isinstance(m, FlamingoFeatureStandardization)]
 
     def update_feature_config(self) -> None:
-        """Write the number of positions of the statistics to the config, which a file of the model is loaded by."""
-        mean, _ = self.feature_statistics
-        self.config.resampler_feature_positions = 0 if mean is None else len(mean)
+        """Write which statistics there are to the config, which a file of the model is loaded by."""
+        statistics = self.feature_statistics
+        self.config.resampler_feature_positions = 0 if statistics["mean"] is None else len(statistics["mean"])
+        self.config.resampler_standardizes_latents = statistics["latent_mean"] is not None

@@ -278,7 +278,7 @@ class FlamingoPerceiverResampler(nn.Module):
             if output_attentions:
                 latents, weights = latents
                 attentions.append(weights)
-        latents = self.norm(latents[:, -self.num_latents :])
+        latents = self.standardization.standardize_latents(self.norm(latents[:, -self.num_latents :]))
         return (latents, tuple(attentions)) if output_attentions else latents
 
     def _pool(self, features: torch.Tensor, frame_mask: torch.BoolTensor | None) -> torch.Tensor:

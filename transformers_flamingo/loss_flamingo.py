@@ -18,7 +18,12 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
+from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.utils import ModelOutput
+
+from .checks_flamingo import check_labels, check_supervision, check_tensors
+from .image_features_flamingo import FlamingoImageFeatures
+from .outputs_flamingo import FlamingoInputs
 
 
 # Number of tokens whose logits are in memory at once. Fewer save little memory next to the activations, and do fewer
@@ -182,7 +187,7 @@ def chunked_loss(
         targets (`torch.Tensor` of shape `(M,)`): The ids to predict.
         parameters (`Iterable[nn.Parameter]`): The parameters that `sum_loss` uses.
         num_targets (`torch.Tensor` or `int`, *optional*):
-            Divisor of the sum; by default `M`. Without a target the mean is NaN, as in the stock loss, and its gradient 0.
+            Divisor of the sum; by default `M`. With 0 the loss is NaN, as the stock one, and its gradient 0.
 
     Returns:
         A scalar.
@@ -215,7 +220,103 @@ class WithZeroGradients(torch.autograd.Function):
 
 
 class FlamingoLossMixin:
-    """The loss of a [`FlamingoModel`] in training."""
+    """The loss of a [`FlamingoModel`]."""
+
+    def _forward_with_loss(
+        self,
+        inputs: FlamingoInputs,
+        labels: torch.LongTensor | None,
+        logits_to_keep: int | torch.Tensor,
+        skip_logits: bool | None,
+        **kwargs,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, ModelOutput, FlamingoImageFeatures | None]:
+        """
+        Run the language model on text and images, and compute the loss. Arguments are those of [`FlamingoModel.forward`].
+
+        Returns:
+            Loss, logits, the outputs of the language model or of its body, and the latents of the images of this call.
+        """
+        keeps_all = isinstance(logits_to_keep, int) and logits_to_keep == 0
+        self._check_skip_logits(skip_logits, labels, logits_to_keep)
+        if skip_logits is None:
+            # A graph of static shapes cannot pick positions.
+            skip_logits = self.training and labels is not None and keeps_all and not torch.compiler.is_compiling()
+        loss = logits = None
+        if labels is not None:
+            self._check_labels(labels, inputs, keeps_all, **kwargs)
+        if skip_logits:
+            loss, outputs, image_features = self._forward_supervised(inputs, labels, **kwargs)
+        else:
+            outputs, image_features = self._forward_backbone(
+                self.language_model, inputs, logits_to_keep=logits_to_keep, **kwargs
+            )
+            logits = outputs.logits
+            if labels is not None:
+                loss = self.loss_function(logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs)
+        if self.training and image_features is None and torch.is_grad_enabled():
+            loss, logits = self._with_zero_gradients(loss, logits)
+        return loss, logits, outputs, image_features
+
+    @staticmethod
+    def _check_skip_logits(
+        skip_logits: bool | None, labels: torch.LongTensor | None, logits_to_keep: int | torch.Tensor
+    ) -> None:
+        if skip_logits and labels is None:
+            raise ValueError(
+                "`skip_logits=True` returns the loss only, but there are no `labels` to compute it from. Pass `labels`, or "
+                "omit `skip_logits`."
+            )
+        if skip_logits and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+            raise ValueError(
+                f"`skip_logits=True` and `logits_to_keep={logits_to_keep}` contradict each other. Omit one of them."
+            )
+
+    def _check_labels(
+        self,
+        labels: torch.LongTensor,
+        inputs: FlamingoInputs,
+        keeps_all: bool,
+        shift_labels: torch.LongTensor | None = None,
+        ignore_index: int = -100,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **_: Any,
+    ) -> None:
+        """Check shape and ids of the labels, and that they supervise a token."""
+        check_tensors(labels=labels)
+        # With fewer logits the labels are those of the kept ones.
+        text = inputs.inputs_embeds if inputs.input_ids is None else inputs.input_ids
+        shape = text.shape[:2] if keeps_all and text is not None else labels.shape
+        for name, given in (("labels", labels), ("shift_labels", shift_labels)):
+            if given is not None:
+                check_labels(given, shape, self.config.text_config.vocab_size, ignore_index, name)
+        targets = labels[..., 1:] if shift_labels is None else shift_labels
+        # Elsewhere the comparison would wait for the device. A number of items from outside is for several batches, of which
+        # one may have none.
+        if num_items_in_batch is None and targets.device.type == "cpu" and not torch.compiler.is_compiling():
+            check_supervision(bool((targets != ignore_index).any()), ignore_index)
+
+    def _forward_supervised(
+        self,
+        inputs: FlamingoInputs,
+        labels: torch.LongTensor,
+        shift_labels: torch.LongTensor | None = None,
+        ignore_index: int = -100,
+        **kwargs,
+    ) -> tuple[torch.Tensor, ModelOutput, FlamingoImageFeatures | None]:
+        """Run the language model, and compute the loss from logits at supervised positions only."""
+        if shift_labels is None:
+            shift_labels = nn.functional.pad(labels[..., 1:], (0, 1), value=ignore_index)
+        supervised = shift_labels != ignore_index  # (B, T)
+        # A custom loss need not be a sum over tokens, so it gets all supervised logits at once.
+        head = extract_lm_head(self.language_model) if self.loss_function is ForCausalLMLoss else None
+        if head is None:
+            outputs, image_features = self._forward_backbone(
+                self.language_model, inputs, logits_to_keep=supervised, **kwargs
+            )
+        else:
+            outputs, image_features = self._forward_backbone(self.language_model.base_model, inputs, **kwargs)
+        loss = self._supervised_loss(outputs, head, supervised, shift_labels, ignore_index=ignore_index, **kwargs)
+        return loss, outputs, image_features
 
     def _supervised_loss(
         self,
@@ -240,6 +341,8 @@ class FlamingoLossMixin:
             ignore_index (`int`, *optional*, defaults to -100), kwargs: Arguments of the loss function.
         """
         targets = shift_labels[supervised]  # (M,)
+        if num_items_in_batch is None:
+            check_supervision(len(targets) > 0, ignore_index)
         compute_loss = functools.partial(
             self.loss_function,
             labels=None,

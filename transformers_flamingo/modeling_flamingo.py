@@ -20,6 +20,7 @@ hold no per-call state.
 | `generate()`                                   | `generation_flamingo.py`    |
 | what it looked at                              | `attention_maps_flamingo.py`|
 | the loss at supervised positions               | `loss_flamingo.py`          |
+| arguments and outputs of a forward pass        | `outputs_flamingo.py`       |
 | what `freeze_backbones()` leaves trainable     | `token_rows_flamingo.py`    |
 | training beside a quantized language model     | `quantization_flamingo.py`  |
 | padding among the images, without a mask       | `padding_flamingo.py`       |
@@ -41,7 +42,6 @@ from transformers import (
     initialization as init,
 )
 from transformers.cache_utils import Cache
-from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.masking_utils import create_causal_mask
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
@@ -49,7 +49,6 @@ from transformers.utils.deprecation import deprecate_kwarg
 
 from .attention_maps_flamingo import SEEN, add_seen
 from .checks_flamingo import (
-    check_labels,
     check_mask,
     check_mask_shape,
     check_padding_side,
@@ -81,8 +80,9 @@ from .language_models_flamingo import (
     replace_decoder,
 )
 from .layers_flamingo import FlamingoGatedCrossAttentionBlock, FlamingoPerceiverResampler
-from .loss_flamingo import FlamingoLossMixin, extract_lm_head
+from .loss_flamingo import FlamingoLossMixin
 from .mpt_flamingo import add_mpt_qk_norm, check_mpt_qk_norm
+from .outputs_flamingo import FlamingoInputs, FlamingoOutput
 from .pretrained_flamingo import FlamingoPretrainedMixin
 from .token_rows_flamingo import FlamingoFreezingMixin, TokenRows
 from .visibility_flamingo import (
@@ -97,58 +97,6 @@ from .vision_encoders_flamingo import build_vision_model, check_vision_model
 
 # The private names of transformers that this file overrides. CONTRIBUTING.md says what each is for.
 require_private_names(PreTrainedModel, _can_compile_fullgraph=None, _init_weights=("module",))
-
-
-@dataclass
-class FlamingoInputs:
-    """Text and images of one forward pass. The fields are the arguments of [`FlamingoModel.forward`] with these names."""
-
-    input_ids: torch.LongTensor | None = None
-    attention_mask: torch.Tensor | None = None
-    pixel_values: torch.FloatTensor | None = None
-    frame_attention_mask: torch.Tensor | None = None
-    cache: Cache | None = None
-    inputs_embeds: torch.FloatTensor | None = None
-    position_ids: torch.LongTensor | None = None
-    mm_encoder_outputs: dict[str, Any] | None = None
-    use_cache: bool | None = None
-    media_index: torch.LongTensor | None = None
-    interpolate_pos_encoding: bool | None = None
-    output_cross_attentions: bool | None = None
-
-
-@dataclass
-class FlamingoOutput(ModelOutput):
-    """
-    Output of [`FlamingoModel.forward`].
-
-    Args:
-        loss (`torch.FloatTensor`, *optional*): Next-token loss, if `labels` were given.
-        logits (`torch.FloatTensor` of shape `(B, T, V)`, *optional*):
-            Scores of the next token; fewer with `logits_to_keep`, none with `skip_logits`.
-        cache (`Cache`, *optional*):
-            The language model's cache. One [`MediaCacheLayer`] for each gated block follows its own layers.
-        hidden_states, attentions (`tuple`, *optional*): Those of the language model.
-        image_hidden_states (`torch.FloatTensor` of shape `(B, N, L, Dv)`, *optional*): The latents of the images.
-        cross_attentions (`tuple`, *optional*):
-            Where each token looked in each gated block, if asked for: `(B, heads, T, L)`, the weights of the latents of the one
-            image that the token sees, 0 if it sees none.
-        resampler_attentions (`tuple`, *optional*): Where the latents looked, as in [`FlamingoImageFeatures`].
-        patch_grid (`torch.LongTensor` of shape `(B, N, 3)`, *optional*): Frames, rows and columns of the patches.
-        media_index (`torch.LongTensor` of shape `(B, T)`, *optional*):
-            Which image of this call that is, from 1. 0: the one in the cache, or none.
-    """
-
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    cache: Cache | None = None
-    hidden_states: tuple[torch.FloatTensor] | None = None
-    attentions: tuple[torch.FloatTensor] | None = None
-    image_hidden_states: torch.FloatTensor | None = None
-    cross_attentions: tuple[torch.FloatTensor] | None = None
-    resampler_attentions: tuple[torch.FloatTensor] | None = None
-    patch_grid: torch.LongTensor | None = None
-    media_index: torch.LongTensor | None = None
 
 
 @dataclass(frozen=True)
@@ -424,21 +372,8 @@ class FlamingoModel(
 
         Raises:
             ValueError: the number of markers differs from the number of images, `media_index` names an image that is
-                not there, a shape is wrong, or packed documents are to be cached.
+                not there, a shape is wrong, no token is supervised, or packed documents are to be cached.
         """
-        if skip_logits and labels is None:
-            raise ValueError(
-                "`skip_logits=True` returns the loss only, but there are no `labels` to compute it from. Pass `labels`, or "
-                "omit `skip_logits`."
-            )
-        keeps_all = isinstance(logits_to_keep, int) and logits_to_keep == 0
-        if skip_logits and not keeps_all:
-            raise ValueError(
-                f"`skip_logits=True` and `logits_to_keep={logits_to_keep}` contradict each other. Omit one of them."
-            )
-        if skip_logits is None:
-            # A graph of static shapes cannot pick positions.
-            skip_logits = self.training and labels is not None and keeps_all and not torch.compiler.is_compiling()
         inputs = FlamingoInputs(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -453,36 +388,9 @@ class FlamingoModel(
             interpolate_pos_encoding=interpolate_pos_encoding,
             output_cross_attentions=output_cross_attentions,
         )
-        if labels is not None:
-            check_tensors(labels=labels)
-            # With fewer logits the labels are those of the kept ones.
-            shape = (inputs_embeds if input_ids is None else input_ids).shape[:2] if keeps_all else labels.shape
-            for name, given in (("labels", labels), ("shift_labels", kwargs.get("shift_labels"))):
-                if given is not None:
-                    ignore_index = kwargs.get("ignore_index", -100)
-                    check_labels(given, shape, self.config.text_config.vocab_size, ignore_index, name)
-        supervised = head = None
-        if skip_logits:
-            shift_labels, ignore_index = kwargs.get("shift_labels"), kwargs.get("ignore_index", -100)
-            if shift_labels is None:
-                shift_labels = nn.functional.pad(labels[..., 1:], (0, 1), value=ignore_index)
-            supervised = shift_labels != ignore_index  # (B, T)
-            # A custom loss need not be a sum over tokens, so it gets all supervised logits at once.
-            head = extract_lm_head(self.language_model) if self.loss_function is ForCausalLMLoss else None
-        if head is not None:
-            outputs, image_features = self._forward_backbone(self.language_model.base_model, inputs, **kwargs)
-        else:
-            kept = logits_to_keep if supervised is None else supervised
-            outputs, image_features = self._forward_backbone(
-                self.language_model, inputs, logits_to_keep=kept, **kwargs
-            )
-        loss, logits = None, None if skip_logits else outputs.logits
-        if skip_logits:
-            loss = self._supervised_loss(outputs, head, supervised, **{**kwargs, "shift_labels": shift_labels})
-        elif labels is not None:
-            loss = self.loss_function(logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs)
-        if self.training and image_features is None and torch.is_grad_enabled():
-            loss, logits = self._with_zero_gradients(loss, logits)
+        loss, logits, outputs, image_features = self._forward_with_loss(
+            inputs, labels, logits_to_keep, skip_logits, **kwargs
+        )
         return FlamingoOutput(
             loss=loss,
             logits=logits,

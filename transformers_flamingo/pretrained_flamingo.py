@@ -13,11 +13,12 @@ from typing import Any, Self
 import torch
 from huggingface_hub import ModelCard, create_repo
 from huggingface_hub.errors import EntryNotFoundError
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import logging
 from transformers.utils.quantization_config import GgufConfig, QuantizationConfigMixin
 
+from .backbone_files_flamingo import FILE_ARGUMENTS, check_kind, read_backbone_config
 from .chat_templates_flamingo import find_end_of_turn
 from .configuration_flamingo import FlamingoConfig, as_layer_list, find_width
 from .language_models_flamingo import check_text_config, take_language_model
@@ -41,9 +42,6 @@ _UNQUANTIZED_MODULES = [
 ]
 # In each card that transformers makes from its template, in which nothing is filled in.
 _STOCK_CARD = "This model card has been automatically generated."
-# Arguments of `from_pretrained` that say where the files of a model are. The configuration and the tokenizer need them too.
-_FILE_ARGUMENTS = ("cache_dir", "force_download", "gguf_file", "local_files_only", "revision", "subfolder", "token")
-_FILE_ARGUMENTS = (*_FILE_ARGUMENTS, "trust_remote_code")
 # Attributes that hold this list in the quantization configs of different libraries.
 _SKIP_LISTS = ("llm_int8_skip_modules", "modules_to_not_convert")
 
@@ -80,8 +78,6 @@ def _load_backbone(auto_class: type, name_or_path: str | os.PathLike, kwargs: di
 
 def _load_language_model(name_or_path: str | os.PathLike, kwargs: dict[str, Any]) -> PreTrainedModel:
     """Load a causal language model: a plain one, or the one inside a multimodal model; as ordinary weights from a GGUF file."""
-    if "config" not in kwargs:
-        check_text_config(AutoConfig.from_pretrained(name_or_path, **_file_arguments(kwargs)))
     if kwargs.get("gguf_file") is not None:
         # Otherwise the model says that it is quantized, whether it is or not, and cannot be saved
         kwargs = {"quantization_config": GgufConfig(dequantize=True), **kwargs}
@@ -96,9 +92,44 @@ def _load_language_model(name_or_path: str | os.PathLike, kwargs: dict[str, Any]
     return language_model
 
 
+def split_backbone_arguments(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """
+    Split arguments into fields of [`FlamingoConfig`] and those of the vision encoder and of the language model.
+
+    The latter begin with `vision_` and `text_`, and are returned without it.
+    """
+    names, of_backbones = {f.name for f in fields(FlamingoConfig)}, {"vision": {}, "text": {}}
+    rest = {}
+    for key, value in kwargs.items():
+        role, _, name = key.partition("_")
+        target = of_backbones[role] if role in of_backbones and name and key not in names else None
+        if target is None:
+            rest[key] = value
+        else:
+            target[name] = value
+    return rest, of_backbones["vision"], of_backbones["text"]
+
+
+def join_configs(vision_model: PreTrainedModel | None, text_config: PreTrainedConfig, **kwargs) -> FlamingoConfig:
+    """
+    Join the configurations of two backbones. The width of the vision features is that of the vision encoder.
+
+    Args:
+        vision_model (`PreTrainedModel`, *optional*): The vision encoder, which may be on the device `meta`.
+        text_config (`PreTrainedConfig`): Of the language model.
+        kwargs: Other fields of [`FlamingoConfig`].
+    """
+    vision_config = None if vision_model is None else vision_model.config
+    if vision_model is not None and kwargs.get("vision_hidden_size") is None:
+        layers = as_layer_list(kwargs.get("vision_feature_layer"))
+        # By default, what the configuration says, so that it is checked against the encoder
+        kwargs["vision_hidden_size"] = find_width(vision_config, layers) or measure_width(vision_model, layers)
+    return FlamingoConfig.from_vision_text_configs(vision_config, text_config, **kwargs)
+
+
 def _file_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of `from_pretrained` that say where files are."""
-    return {name: kwargs[name] for name in _FILE_ARGUMENTS if name in kwargs}
+    return {name: kwargs[name] for name in FILE_ARGUMENTS if name in kwargs}
 
 
 def _special_token_ids(
@@ -146,11 +177,11 @@ class FlamingoPretrainedMixin:
     and `push_to_hub`.
 
     Attributes:
-        make_card (`Callable[[FlamingoModel], ModelCard]`, *optional*):
-            Makes the card that is published with a model. The package sets it; code that travels with a checkpoint has none.
+        make_card (`Callable[[FlamingoModel, str], ModelCard]`, *optional*):
+            Makes the card that is published with a model in a repository of this name. The package sets it; code that travels with a checkpoint has none.
     """
 
-    make_card: Callable[[PreTrainedModel], ModelCard] | None = None
+    make_card: Callable[[PreTrainedModel, str], ModelCard] | None = None
 
     @classmethod
     def from_pretrained(cls, *args, quantization_config: QuantizationConfigMixin | dict | None = None, **kwargs):
@@ -241,7 +272,7 @@ class FlamingoPretrainedMixin:
                 return
         except EntryNotFoundError:
             pass
-        self.make_card().push_to_hub(repo_id, token=token, commit_message="Upload the model card")
+        self.make_card(repo_id).push_to_hub(repo_id, token=token, commit_message="Upload the model card")
 
     @classmethod
     def from_vision_text_pretrained(
@@ -280,30 +311,27 @@ class FlamingoPretrainedMixin:
         Raises:
             ValueError: a backbone does not fit.
         """
-        config_fields = {f.name for f in fields(FlamingoConfig)}
         dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
-        backbone_kwargs = {"vision_": {}, "text_": {}}
-        for key in list(kwargs):
-            for prefix, target in backbone_kwargs.items():
-                if key.startswith(prefix) and key not in config_fields:
-                    target[key.removeprefix(prefix)] = kwargs.pop(key)
-        for target in backbone_kwargs.values():
+        kwargs, of_vision, of_text = split_backbone_arguments(kwargs)
+        for target in (of_vision, of_text):
             if dtype is not None:
                 target.setdefault("dtype", dtype)
 
-        vision_model, vision_config = None, None
+        text_files = _file_arguments(of_text)
+        if "config" not in of_text:  # before the weights of the vision encoder are read
+            text_config = read_backbone_config(text_model_name_or_path, "text", text_files)
+            check_text_config(text_config)
+            check_kind(text_model_name_or_path, "text", text_config)
+        vision_model = None
         if vision_model_name_or_path is not None:
-            vision_files = _file_arguments(backbone_kwargs["vision_"])
-            vision_config = AutoConfig.from_pretrained(vision_model_name_or_path, **vision_files)
+            vision_files = _file_arguments(of_vision)
+            vision_config = read_backbone_config(vision_model_name_or_path, "vision", vision_files)
+            check_kind(vision_model_name_or_path, "vision", vision_config)
             vision_config = getattr(vision_config, "vision_config", vision_config)
-            vision_model = _load_backbone(
-                AutoModel, vision_model_name_or_path, {"config": vision_config, **backbone_kwargs["vision_"]}
-            )
-            vision_config = vision_model.config
+            vision_model = _load_backbone(AutoModel, vision_model_name_or_path, {"config": vision_config, **of_vision})
 
-        language_model = _load_language_model(text_model_name_or_path, backbone_kwargs["text_"])
+        language_model = _load_language_model(text_model_name_or_path, of_text)
         text_config = language_model.config
-        text_files = _file_arguments(backbone_kwargs["text_"])
         token_ids, end_of_turn_id = _special_token_ids(
             text_model_name_or_path, text_config.vocab_size, kwargs, text_files
         )
@@ -313,11 +341,7 @@ class FlamingoPretrainedMixin:
         if num_rows > language_model.get_input_embeddings().weight.shape[0]:
             language_model.resize_token_embeddings(num_rows)
 
-        if vision_model is not None and kwargs.get("vision_hidden_size") is None:
-            layers = as_layer_list(kwargs.get("vision_feature_layer"))
-            # By default, what the configuration says, so that it is checked against the encoder
-            kwargs["vision_hidden_size"] = find_width(vision_config, layers) or measure_width(vision_model, layers)
-        config = FlamingoConfig.from_vision_text_configs(vision_config, text_config, **kwargs)
+        config = join_configs(vision_model, text_config, **kwargs)
         model = cls(config, vision_model=vision_model, language_model=language_model)
         for part in model.children():
             if part is not language_model:

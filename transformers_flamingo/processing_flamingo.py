@@ -21,9 +21,11 @@ from transformers.image_utils import ImageInput
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.video_utils import VideoInput
 
+from .backbone_files_flamingo import check_files, explain_missing_part
 from .chat_templates_flamingo import (
     choose_chat_template,
     find_end_of_turn,
+    is_flamingo_template,
     is_template_name,
     is_text_template,
     make_few_shot_template,
@@ -32,6 +34,7 @@ from .client_errors_flamingo import blames_the_client
 from .compatibility_flamingo import require_private_names
 from .images_flamingo import check_bit_depth
 from .media_flamingo import is_single_image, nest_media
+from .messages_flamingo import check_conversations, check_images_first
 from .pixels_flamingo import check_image_settings, has_padded_frames, make_pixels
 from .prompts_flamingo import FewShotPromptMixin, collect_media
 from .tokenizers_flamingo import add_flamingo_tokens, load_tokenizer
@@ -175,14 +178,27 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
                 starts with `vision_` or `text_` goes to that side, without the prefix (`vision_revision="main"`,
                 `text_gguf_file="model.gguf"`); any other
                 (`token`, `cache_dir`, `local_files_only`, ...) goes to both.
+
+        Raises:
+            `FileNotFoundError`: there is no such folder.
+            `ValueError`: the names are swapped or of other models, or a GGUF file is not named.
         """
         # Not `image_token_is_text`, which only the conversion of flamingo-mini checkpoints sets
         names = ("chat_template", "image_token", "end_of_chunk_token", "bit_depth")
         processor_kwargs = {name: kwargs.pop(name) for name in names if name in kwargs}
         vision = {k.removeprefix("vision_"): v for k, v in kwargs.items() if not k.startswith("text_")}
         text = {k.removeprefix("text_"): v for k, v in kwargs.items() if not k.startswith("vision_")}
-        image_processor = AutoImageProcessor.from_pretrained(vision_name_or_path, **vision)
-        return cls(image_processor, load_tokenizer(text_name_or_path, **text), **processor_kwargs)
+        check_files(vision_name_or_path, "vision", vision.get("gguf_file"))
+        check_files(text_name_or_path, "text", text.get("gguf_file"))
+        try:
+            image_processor = AutoImageProcessor.from_pretrained(vision_name_or_path, **vision)
+        except (OSError, ValueError) as error:
+            raise explain_missing_part(vision_name_or_path, "vision", vision, error) from error
+        try:
+            tokenizer = load_tokenizer(text_name_or_path, **text)
+        except (OSError, ValueError) as error:
+            raise explain_missing_part(text_name_or_path, "text", text, error) from error
+        return cls(image_processor, tokenizer, **processor_kwargs)
 
     def __call__(
         self,
@@ -274,16 +290,11 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
                 `return_tensors` and `processor_kwargs`, and variables of the template, such as `images_first`.
 
         Raises:
-            `ValueError`: `conversation` is not a list of messages, `processor_kwargs` is not a dict, or the tokenizer has no
-                template of a language model.
+            `ValueError`: `conversation` is not a list of messages, a message has no role or content, `processor_kwargs` is not a
+                dict, `images_first` is no truth value, or the tokenizer has no template of a language model.
         """
         if kwargs.get("processor_kwargs") is not None:
             _check_is_dict(kwargs["processor_kwargs"], "processor_kwargs")
-        if conversation is None or isinstance(conversation, str | bytes | int | float | dict) or not len(conversation):
-            raise ValueError(
-                f"`conversation` is {conversation!r:.200}. It must be a list of messages such as "
-                '`{"role": "user", "content": "..."}`, or a list of such lists.'
-            )
         own = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}
         if is_template_name(chat_template) and chat_template not in own:
             chat_template = choose_chat_template(
@@ -291,9 +302,12 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
             )
             if isinstance(chat_template, dict):
                 chat_template = chat_template["default"]
+        used = own.get(chat_template or "default", chat_template)
+        check_conversations(conversation, is_flamingo_template(used))
+        check_images_first(kwargs.get("images_first"))
         # As `apply_chat_template` of the tokenizer, whose template writes all special tokens of a chat. The stock method of
         # processors adds the tokenizer's own to a chat that does not begin with one.
-        if kwargs.get("tokenize") and is_text_template(own.get(chat_template or "default", chat_template)):
+        if kwargs.get("tokenize") and is_text_template(used):
             given = dict(kwargs.get("processor_kwargs") or {})
             if not any("add_special_tokens" in names for names in (kwargs, given, given.get("text_kwargs", {}))):
                 kwargs["processor_kwargs"] = {**given, "add_special_tokens": False}

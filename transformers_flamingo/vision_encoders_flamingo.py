@@ -41,8 +41,9 @@ _PACKING_INPUTS = (
     "spatial_shapes",
 )
 _USE_ANOTHER = "Use an encoder that takes images alone (CLIP, SigLIP, DINOv2, ...)."
-# Encoders with the features that were found right in this process.
-_CHECKED: set[tuple[type, str, str]] = set()
+# What encoders returned for blank images in this process, by class and configuration. A process may build many models of one kind,
+# each in less time than this takes, and a new model asks for its width before it is built. On "meta" it takes no memory.
+_PROBED: dict[tuple[type, str, bool], Mapping[str, Any] | None] = {}
 
 
 def build_vision_model(vision_config: PreTrainedConfig) -> PreTrainedModel:
@@ -76,14 +77,6 @@ def check_vision_model(vision_model: PreTrainedModel | None, config: FlamingoCon
     if reason := _find_unusable_input(vision_model):
         raise ValueError(f"The vision encoder is a {type(vision_model).__name__}, which does not fit: {reason}")
     layers = config.vision_feature_layers
-    # A process may build many models of one kind, each in less time than the check takes
-    kind = (
-        type(vision_model),
-        vision_model.config.to_json_string(),
-        repr((layers, config.vision_feature_select_strategy, config.vision_hidden_size)),
-    )
-    if kind in _CHECKED:
-        return
     num_queries = getattr(vision_model.config, "num_queries", None)
     if num_queries and layers is None and config.vision_feature_select_strategy == "default":
         raise ValueError(
@@ -94,7 +87,6 @@ def check_vision_model(vision_model: PreTrainedModel | None, config: FlamingoCon
     outputs = probe_vision_model(vision_model, layers is not None)
     if outputs is not None:
         select_features(vision_model, outputs, config, 2, find_image_size(vision_model.config))
-    _CHECKED.add(kind)
 
 
 def _find_unusable_input(vision_model: PreTrainedModel) -> str | None:
@@ -154,18 +146,26 @@ def find_image_size(config: Any) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-@torch.no_grad()
 def probe_vision_model(vision_model: PreTrainedModel, with_hidden_states: bool = False) -> Mapping[str, Any] | None:
     """
     Return what a vision encoder returns for two blank images, as shapes alone, on the device `meta`.
 
-    Nothing is computed, so it takes a fraction of a second for any size. Returns `None` if the encoder cannot run there, for example
-    because it reads values of tensors, or is quantized or on several devices; then its first image will show.
+    Nothing is computed, so it takes a fraction of a second for any size, and is done once for encoders of one class and configuration.
+    Returns `None` if the encoder cannot run there, for example because it reads values of tensors, or is quantized or on several
+    devices; then its first image will show.
     """
-    config = vision_model.config
     # Hooks of accelerate and layers of quantizers would do something with the weights
     if getattr(vision_model, "is_quantized", False) or hasattr(vision_model, "hf_device_map"):
         return None
+    kind = type(vision_model), vision_model.config.to_json_string(), with_hidden_states
+    if kind not in _PROBED:
+        _PROBED[kind] = _run_on_meta(vision_model, with_hidden_states)
+    return _PROBED[kind]
+
+
+@torch.no_grad()
+def _run_on_meta(vision_model: PreTrainedModel, with_hidden_states: bool) -> Mapping[str, Any] | None:
+    config = vision_model.config
     channels = getattr(config, "num_channels", None) or getattr(config, "in_chans", None) or 3
     modes = [(module, module.training) for module in vision_model.modules()]
     try:

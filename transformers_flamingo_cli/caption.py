@@ -2,6 +2,7 @@
 """`flamingo caption`: print a caption for each image, and draw what the model looked at."""
 
 import argparse
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +25,10 @@ class CaptionArguments:
         max_new_tokens (`int`, *optional*, defaults to 32): Maximum number of tokens of a caption.
         num_beams (`int`, *optional*, defaults to 1): Beams of beam search.
         show_attention (`bool`, *optional*, defaults to `False`): Whether to draw what the model looked at for each word.
-        attention_dir (`str`, *optional*, defaults to `"."`): Folder of these drawings.
+        attention_dir (`str`, *optional*): Folder of these drawings, by default the current one.
 
     Raises:
-        ValueError: a number is below 1.
+        ValueError: a number is below 1, or there is a folder for drawings, and nothing is drawn.
     """
 
     images: list[str]
@@ -41,11 +42,18 @@ class CaptionArguments:
             "help": "Draw for each word where in the image the model looked, and write it as NAME.attention.png."
         },
     )
-    attention_dir: str = field(default=".", metadata={"help": "Directory of these drawings."})
+    attention_dir: str | None = field(
+        default=None, metadata={"help": "Directory of these drawings (default: the current one)."}
+    )
 
     def __post_init__(self):
         check_range(self, "max_new_tokens", 1)
         check_range(self, "num_beams", 1)
+        if self.attention_dir is not None and not self.show_attention:
+            raise ValueError(
+                f"`--attention-dir` is {self.attention_dir!r}, but nothing is drawn without `--show-attention`. Give it too, or remove "
+                "the folder."
+            )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +78,9 @@ def run(arguments: argparse.Namespace) -> None:
     missing = [path for path in options.images if not Path(path).is_file() and "://" not in path]
     if missing:
         raise FileNotFoundError(f"No such image: {', '.join(missing)}. Nothing was captioned. Check the paths.")
+    drawings = name_drawings(options.images, Path(options.attention_dir or "."))
+    if options.show_attention:
+        _make_folder(drawings[0].parent)
     model, processor = load_flamingo(options.model)
     marker = processor.image_token
     # What the user typed is text, even a marker in it
@@ -77,7 +88,6 @@ def run(arguments: argparse.Namespace) -> None:
     prompt = encode_literal(processor, marker + options.prompt, typed, [])
     check_answer_length(model, prompt["input_ids"].shape[1], options.max_new_tokens)
     asked = {"output_cross_attentions": True, "return_dict_in_generate": True} if options.show_attention else {}
-    drawings = name_drawings(options.images, Path(options.attention_dir))
     for path, drawing in zip(options.images, drawings, strict=True):
         inputs = encode_literal(processor, marker + options.prompt, typed, [path])
         inputs = inputs.to(model.device, model.dtype)
@@ -91,6 +101,20 @@ def run(arguments: argparse.Namespace) -> None:
             words = find_word_attention(processor, generated, num_tokens)
             draw_attention_sheet(drawing, image_in_view(processor, inputs), words)
             print(f"    looked at: {drawing}", flush=True)
+
+
+def _make_folder(directory: Path) -> None:
+    """Make the folder of the drawings before anything is captioned, and check that files can be written there."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"`--attention-dir` is {str(directory)!r}, which cannot be a folder ({error.strerror}). Nothing was captioned. Give another."
+        ) from error
+    if not os.access(directory, os.W_OK):
+        raise PermissionError(
+            f"`--attention-dir` is {str(directory)!r}, where no file can be written. Give another folder."
+        )
 
 
 def name_drawings(images: list[str], directory: Path) -> list[Path]:

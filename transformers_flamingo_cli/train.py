@@ -4,6 +4,7 @@
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .parsing import Parser, add_recipe
@@ -49,6 +50,8 @@ def add_arguments(parser: Parser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the recipe, or check it."""
     from transformers_flamingo.training import run_recipe
+    from transformers_flamingo.training.held_out_evaluation import SAMPLES_NAME
+    from transformers_flamingo.training.run import REPORT_NAME
 
     if arguments.dry_run:
         from transformers_flamingo.training import check_recipe
@@ -63,7 +66,8 @@ def run(arguments: argparse.Namespace) -> None:
     metrics = run_recipe(recipe)
     if metrics["image_use"]["is_used"] is not False:  # which is a warning
         print(metrics["image_use"]["text"])
-    print(f"{recipe.training.output_dir}: the model, its card, samples.jsonl and report/")
+    samples = f", {SAMPLES_NAME}" if (Path(recipe.training.output_dir) / SAMPLES_NAME).exists() else ""
+    print(f"{recipe.training.output_dir}: the model, its card{samples} and {REPORT_NAME}/")
 
 
 def _read_recipe(arguments: argparse.Namespace, first: Sequence[str] = ()) -> "Recipe":

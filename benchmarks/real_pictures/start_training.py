@@ -208,6 +208,7 @@ def train_arm(
     start: str,
     features: str,
     latents: float,
+    resampler: float,
     seed: int,
 ) -> dict[str, Any]:
     """
@@ -218,7 +219,7 @@ def train_arm(
     Args:
         material ([`Material`]): What it is trained on.
         setting ([`Setting`]): How long, and with which blocks.
-        language_model, start, features, latents, seed: Fields of an arm.
+        language_model, start, features, latents, resampler, seed: Fields of an arm.
 
     Returns:
         `dict`: For `NUM_MEASURED` rows of the training houses and of the unseen house the loss with their own images and with
@@ -233,15 +234,20 @@ def train_arm(
     model.resampler.latents.data *= latents / DRAWN_LATENTS
     model.to(device)
     transform = TRANSFORMS.get(features, lambda shape: nn.Identity())(shape[1:]).to(device)
-    if features == "standardized":
+    if features in ("standardized", "both standardized"):
         raw = nn.Identity()
-        batches = torch.randperm(shape[0]).split(BATCH_SIZE)
-        model.calibrate_features(material.train.inputs(index, raw) for index in batches)
+        batches = (material.train.inputs(index, raw) for index in torch.randperm(shape[0]).split(BATCH_SIZE))
+        model.calibrate_features(batches, standardize_latents=features.startswith("both"))
     model.freeze_backbones()
     if language_model == "trained":
         model.unfreeze_backbones(vision_model=False, language_model=True)
     multiplier = GATE_MULTIPLIER if start.endswith("x20") else 1.0
-    groups = parameter_groups(model, setting.learning_rate, gate_learning_rate_multiplier=multiplier)
+    groups = parameter_groups(
+        model,
+        setting.learning_rate,
+        gate_learning_rate_multiplier=multiplier,
+        resampler_learning_rate_multiplier=resampler,
+    )
     if parameters := list(transform.parameters()):
         groups.append({"params": parameters, "lr": setting.learning_rate, "weight_decay": 0.0})
     before = _measure(model, transform, material.train)["own"]

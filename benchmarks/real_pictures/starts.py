@@ -1,7 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Compare how a new Flamingo starts: with closed gates or with last projections of 0, on features as they are or standardized, and with
-large or small latents.
+Compare how a new Flamingo starts: with closed gates or with last projections of 0, on features as they are or standardized, with
+large, small or standardized latents, and with a resampler that learns as fast as the rest or slowly.
 
     python benchmarks/real_pictures/prepare.py real-pictures --views 8
     python benchmarks/real_pictures/starts.py real-pictures --only setting=miniature images=300
@@ -33,24 +33,37 @@ BLOCK = "starts"
 
 STARTS = ("gates", "projections", "gates x20")
 FEATURES = ("raw", "standardized")
+# Features and latents
+BOTH = "both standardized"
 # Without statistics of the training images: experiments of `start_training.TRANSFORMS`, in one setting
 EXPERIMENTS = ("minus batch mean", "minus image mean", "minus learned")
 LANGUAGE_MODELS = ("frozen", "trained")
 SEEDS = (0, 1, 2)
-# Standard deviations of the resampler's latents at the start: that of OpenFlamingo and flamingo-mini, and a small one
-PEERS_LATENTS, SMALL_LATENTS = 1.0, 0.02
+# Standard deviations of the resampler's latents at the start: that of OpenFlamingo and flamingo-mini, that of the class, and a small one
+PEERS_LATENTS, DRAWN_LATENTS, SMALL_LATENTS = 1.0, 0.3, 0.02
+# Learning rate multipliers of the resampler
+FAST, SLOW = 1.0, 0.1
 _SETTINGS = tuple(product(("miniature", "own_tower", "smollm2"), (300, 3000)))
 GROUPS = (
-    *((*group, STARTS, FEATURES, PEERS_LATENTS) for group in _SETTINGS),
-    ("miniature", 300, STARTS[:2], EXPERIMENTS, PEERS_LATENTS),
-    *((*group, STARTS, FEATURES[1:], SMALL_LATENTS) for group in _SETTINGS),
+    *((*group, STARTS, FEATURES, PEERS_LATENTS, FAST) for group in _SETTINGS),
+    ("miniature", 300, STARTS[:2], EXPERIMENTS, PEERS_LATENTS, FAST),
+    *((*group, STARTS, FEATURES[1:], SMALL_LATENTS, FAST) for group in _SETTINGS),
+    *(
+        (*group, STARTS, (FEATURES[1], BOTH), DRAWN_LATENTS, rate)
+        for group in _SETTINGS
+        if group[1] == 300
+        for rate in (FAST, SLOW)
+    ),
 )
 COMPARISONS = (
     ("start", "gates", "projections"),
     ("start", "gates", "gates x20"),
     ("start", "gates x20", "projections"),
     *(("features", "raw", other) for other in (*FEATURES[1:], *EXPERIMENTS)),
+    ("features", "standardized", BOTH),
     ("latents", PEERS_LATENTS, SMALL_LATENTS),
+    ("latents", PEERS_LATENTS, DRAWN_LATENTS),
+    ("resampler", FAST, SLOW),
 )
 
 
@@ -64,8 +77,9 @@ class Arm:
         images (`int`): Number of training images.
         language_model (`str`): `"frozen"` or `"trained"`.
         start (`str`): One of `STARTS`.
-        features (`str`): One of `FEATURES` or `EXPERIMENTS`.
+        features (`str`): One of `FEATURES` or `EXPERIMENTS`, or `BOTH`.
         latents (`float`): Standard deviation of the resampler's latents at the start.
+        resampler (`float`): Learning rate multiplier of the resampler.
         seed (`int`): Of the new parts and of the order of the rows.
     """
 
@@ -75,6 +89,7 @@ class Arm:
     start: str
     features: str
     latents: float
+    resampler: float
     seed: int
 
     @classmethod
@@ -88,9 +103,9 @@ Line = dict[str, Any]
 
 def all_arms() -> Iterator[Arm]:
     """Yield all arms in the order in which they run: in each group the first seed first."""
-    for setting, images, starts, features, latents in GROUPS:
+    for setting, images, starts, features, latents, resampler in GROUPS:
         for seed, language_model, feature, start in product(SEEDS, LANGUAGE_MODELS, features, starts):
-            yield Arm(setting, images, language_model, start, feature, latents, seed)
+            yield Arm(setting, images, language_model, start, feature, latents, resampler, seed)
 
 
 def select_arms(filters: Sequence[str]) -> list[Arm]:
@@ -155,7 +170,7 @@ def read_lines(path: Path) -> list[Line]:
         except KeyError as error:
             raise ValueError(
                 f"Line {number} of {path} is not the result of an arm: it has no {error}. Add what it was, or delete the line, and "
-                f"its arm runs again. (Lines of before `latents` was a field had latents of {PEERS_LATENTS}.)"
+                f"its arm runs again. (Lines of before `resampler` was a field had {FAST}.)"
             ) from error
         if arm in lines:
             raise ValueError(f"Line {number} of {path} repeats an arm: {arm}. Delete one of the two lines.")
@@ -188,9 +203,9 @@ def format_losses(lines: Sequence[Line]) -> str:
     by_arm: dict[tuple, list[Line]] = {}
     for arm in all_arms():
         found = [line for line in lines if Arm.of_line(line) == arm]
-        key = (arm.setting, arm.images, arm.language_model, arm.start, arm.features, arm.latents)
+        key = (arm.setting, arm.images, arm.language_model, arm.start, arm.features, arm.latents, arm.resampler)
         by_arm.setdefault(key, []).extend(found)
-    header = ["setting", "images", "language model", "start", "features", "latents", "seeds", "before"]
+    header = ["setting", "images", "language model", "start", "features", "latents", "resampler", "seeds", "before"]
     header += ["train: own image", "another", "difference", "unseen house: own image", "another", "difference"]
     rows = []
     for key, found in by_arm.items():
@@ -209,15 +224,14 @@ def format_losses(lines: Sequence[Line]) -> str:
 def format_comparisons(lines: Sequence[Line]) -> str:
     """Format, for pairs of arms that differ in one field, how often the second has the lower loss with its own images."""
     results = {Arm.of_line(line): line for line in lines}
-    header = ["setting", "images", "language model", "latents", "features, start or latents", "better than", "pairs"]
+    header = ["setting", "images", "language model", "latents", "resampler", "this", "better than", "pairs"]
     header += ["train: lower in", "mean change", "unseen house: lower in", "mean change"]
     rows = []
-    groups = dict.fromkeys((arm.setting, arm.images, arm.language_model, arm.latents) for arm in all_arms())
+    groups = dict.fromkeys(map(_group_of, all_arms()))
     for group, (name, first, second) in product(groups, COMPARISONS):
         pairs = []
         for arm, line in results.items():
-            found = (arm.setting, arm.images, arm.language_model, arm.latents)
-            if found == group and getattr(arm, name) == second:
+            if _group_of(arm) == group and getattr(arm, name) == second:
                 other = results.get(Arm(**{**asdict(arm), name: first}))
                 pairs += [] if other is None else [(other, line)]
         if not pairs:
@@ -228,6 +242,10 @@ def format_comparisons(lines: Sequence[Line]) -> str:
             cells += [str(sum(change < 0 for change in changes)), f"{_mean(changes):+.2f}"]
         rows.append(cells)
     return _markdown(header, rows)
+
+
+def _group_of(arm: Arm) -> tuple:
+    return arm.setting, arm.images, arm.language_model, arm.latents, arm.resampler
 
 
 def _mean(values: Sequence[float]) -> float:

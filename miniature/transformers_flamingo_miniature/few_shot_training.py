@@ -196,7 +196,9 @@ def train_few_shot(
         )
     )
     if standardizes:
-        model.calibrate_features([{"mm_encoder_outputs": {"image": {"last_hidden_state": features[:, None]}}}])
+        # Latents that are standardized too were not tried with these stages
+        batches = [{"mm_encoder_outputs": {"image": {"last_hidden_state": features[:, None]}}}]
+        model.calibrate_features(batches, standardize_latents=False)
     rng = np.random.default_rng(seed)
     history = []
     for name, stage in STAGES.items():

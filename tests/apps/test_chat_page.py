@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """The page of the chat in a real browser (chromium or chrome, driven by playwright)."""
 
+import asyncio
 import base64
 import os
 import re
@@ -80,9 +81,19 @@ def gate(chat) -> Gate:
 
 @pytest.fixture(scope="module")
 def address(chat, gate, images):
-    page = build_page(chat, "tiny", images)
-    yield serve_page(page, "127.0.0.1", None, blocks=False).rstrip("/")
+    loops, new_event_loop = [], asyncio.new_event_loop
+    with pytest.MonkeyPatch.context() as patch:
+        # Gradio makes an event loop for each of its locks, and closes none: their sockets would be found by the garbage
+        # collector, in some later test
+        patch.setattr(asyncio, "new_event_loop", lambda: loops.append(new_event_loop()) or loops[-1])
+        page = build_page(chat, "tiny", images)
+        url = serve_page(page, "127.0.0.1", None, blocks=False)
+    yield url.rstrip("/")
     page.close()
+    asyncio.set_event_loop(None)
+    for loop in loops:
+        if not loop.is_running():
+            loop.close()
 
 
 @pytest.fixture(scope="module")

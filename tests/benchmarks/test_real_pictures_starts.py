@@ -31,11 +31,17 @@ def result(own: float, other: float, before: float = 2.0) -> dict:
 
 def test_every_arm_is_there_once_and_the_first_seed_comes_first(scripts):
     arms = list(scripts.starts.all_arms())
-    # Six settings of 3 starts x 2 features x 2 language models x 3 seeds, the experiments: 2 x 3 x 2 x 3, and small latents
-    assert len(arms) == len(set(arms)) == 6 * 36 + 36 + 6 * 18
+    # Six settings of 3 starts x 2 features x 2 language models x 3 seeds, the experiments: 2 x 3 x 2 x 3, small latents, and
+    # with 300 images two rates of the resampler x two features
+    assert len(arms) == len(set(arms)) == 6 * 36 + 36 + 6 * 18 + 3 * 72
     assert {arm.seed for arm in arms[:12]} == {0} and {arm.setting for arm in arms[:72]} == {"miniature"}
     assert {arm.setting for arm in arms} == set(scripts.start_training.SETTINGS)
-    assert {arm.features for arm in arms} == {"raw", "standardized", *scripts.start_training.TRANSFORMS}
+    assert {arm.features for arm in arms} == {
+        "raw",
+        "standardized",
+        scripts.starts.BOTH,
+        *scripts.start_training.TRANSFORMS,
+    }
 
 
 def test_arms_are_selected_by_their_fields(scripts):
@@ -43,8 +49,8 @@ def test_arms_are_selected_by_their_fields(scripts):
     (arm,) = select(
         ["setting=smollm2", "images=300", "seed=0", "language_model=frozen", "features=raw", "start=gates"]
     )
-    assert arm == scripts.starts.Arm("smollm2", 300, "frozen", "gates", "raw", 1.0, 0)
-    assert len(select(["setting=own_tower,smollm2", "seed=1,2"])) == 2 * 2 * 36
+    assert arm == scripts.starts.Arm("smollm2", 300, "frozen", "gates", "raw", 1.0, 1.0, 0)
+    assert len(select(["setting=own_tower,smollm2", "seed=1,2"])) == 2 * 2 * (36 + 24)
     assert len(select(["setting=smollm2", "latents=0.02"])) == 2 * 18
     with pytest.raises(ValueError, match="`--only color=red` names no field of an arm. Fields are features, images"):
         select(["color=red"])
@@ -55,7 +61,7 @@ def test_arms_are_selected_by_their_fields(scripts):
 def test_processes_share_the_arms(scripts):
     arms = list(scripts.starts.all_arms())
     parts = [scripts.starts.take_part(arms, f"{index}/4") for index in range(4)]
-    assert [len(part) for part in parts] == [90] * 4 and set().union(*parts) == set(arms)
+    assert [len(part) for part in parts] == [144] * 4 and set().union(*parts) == set(arms)
     for wrong in ("4/4", "1", "a/b", "0/0"):
         with pytest.raises(ValueError, match=rf"`--part {wrong}` is not I/N with I from 0 to N - 1"):
             scripts.starts.take_part(arms, wrong)
@@ -78,8 +84,8 @@ def test_what_is_in_the_file_does_not_run_again(scripts, tmp_path, monkeypatch):
     options = [str(tmp_path), "--results", str(path), "--only", "setting=miniature", "images=300", "seed=0"]
     monkeypatch.setattr("sys.argv", ["starts.py", *options, "features=raw", "start=gates"])
     starts.main()
-    fields = {"language_model": "trained", "start": "gates", "features": "raw", "latents": 1.0, "seed": 0}
-    assert ran == [(("miniature", 300), fields)]
+    fields = {"language_model": "trained", "start": "gates", "features": "raw", "latents": 1.0, "resampler": 1.0}
+    assert ran == [(("miniature", 300), {**fields, "seed": 0})]
     starts.main()
     assert len(ran) == 1 and starts.missing_arms(arms, starts.read_lines(path)) == []
     assert starts.read_lines(path)[1] == {**asdict(arms[1]), **result(1.0, 1.5)}
@@ -116,7 +122,7 @@ def test_a_folder_that_was_not_prepared_is_an_error_and_is_not_made(scripts, tmp
 
 def test_tables_of_given_lines(scripts, tmp_path, monkeypatch):
     starts = scripts.starts
-    gates = starts.Arm("miniature", 300, "frozen", "gates", "raw", 1.0, 0)
+    gates = starts.Arm("miniature", 300, "frozen", "gates", "raw", 1.0, 1.0, 0)
     projections = replace(gates, start="projections")
     measured = {
         gates: result(1.5, 1.75),
@@ -126,6 +132,8 @@ def test_tables_of_given_lines(scripts, tmp_path, monkeypatch):
         replace(projections, seed=2): result(0.5, 2.0),  # has no arm to be compared with
         replace(gates, features="standardized"): result(1.5, 1.5),
         replace(gates, features="standardized", latents=0.02): result(1.25, 1.75),
+        replace(gates, features="both standardized", latents=0.3): result(1.25, 1.5),
+        replace(gates, features="both standardized", latents=0.3, resampler=0.1): result(1.0, 2.0),
     }
     path, page = tmp_path / "lines.jsonl", tmp_path / "page.md"
     for arm, values in measured.items():
@@ -135,21 +143,24 @@ def test_tables_of_given_lines(scripts, tmp_path, monkeypatch):
     starts.main()
     assert page.read_text() == (
         "before\n<!-- real-pictures starts -->\n"
-        "| setting | images | language model | start | features | latents | seeds | before | train: own image | another | difference "
+        "| setting | images | language model | start | features | latents | resampler | seeds | before | train: own image | another | difference "
         "| unseen house: own image | another | difference |\n"
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
-        "| miniature | 300 | frozen | gates | raw | 1.0 | 2 | 2.00 | 1.25 | 1.88 | 0.62 (0.25 to 1.00) "
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        "| miniature | 300 | frozen | gates | raw | 1.0 | 1.0 | 2 | 2.00 | 1.25 | 1.88 | 0.62 (0.25 to 1.00) "
         "| 1.75 | 2.38 | 0.62 (0.25 to 1.00) |\n"
-        "| miniature | 300 | frozen | projections | raw | 1.0 | 3 | 2.00 | 0.96 | 2.08 | 1.12 (0.88 to 1.50) "
+        "| miniature | 300 | frozen | projections | raw | 1.0 | 1.0 | 3 | 2.00 | 0.96 | 2.08 | 1.12 (0.88 to 1.50) "
         "| 1.46 | 2.58 | 1.12 (0.88 to 1.50) |\n"
-        "| miniature | 300 | frozen | gates | standardized | 1.0 | 1 | 2.00 | 1.50 | 1.50 | 0.00 | 2.00 | 2.00 | 0.00 |\n"
-        "| miniature | 300 | frozen | gates | standardized | 0.02 | 1 | 2.00 | 1.25 | 1.75 | 0.50 | 1.75 | 2.25 | 0.50 |\n\n"
-        "| setting | images | language model | latents | features, start or latents | better than | pairs | train: lower in | mean change "
+        "| miniature | 300 | frozen | gates | standardized | 1.0 | 1.0 | 1 | 2.00 | 1.50 | 1.50 | 0.00 | 2.00 | 2.00 | 0.00 |\n"
+        "| miniature | 300 | frozen | gates | standardized | 0.02 | 1.0 | 1 | 2.00 | 1.25 | 1.75 | 0.50 | 1.75 | 2.25 | 0.50 |\n"
+        "| miniature | 300 | frozen | gates | both standardized | 0.3 | 1.0 | 1 | 2.00 | 1.25 | 1.50 | 0.25 | 1.75 | 2.00 | 0.25 |\n"
+        "| miniature | 300 | frozen | gates | both standardized | 0.3 | 0.1 | 1 | 2.00 | 1.00 | 2.00 | 1.00 | 1.50 | 2.50 | 1.00 |\n\n"
+        "| setting | images | language model | latents | resampler | this | better than | pairs | train: lower in | mean change "
         "| unseen house: lower in | mean change |\n"
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
-        "| miniature | 300 | frozen | 1.0 | projections | gates | 2 | 1 | -0.06 | 1 | -0.06 |\n"
-        "| miniature | 300 | frozen | 1.0 | standardized | raw | 1 | 0 | +0.00 | 0 | +0.00 |\n"
-        "| miniature | 300 | frozen | 0.02 | 0.02 | 1.0 | 1 | 1 | -0.25 | 1 | -0.25 |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        "| miniature | 300 | frozen | 1.0 | 1.0 | projections | gates | 2 | 1 | -0.06 | 1 | -0.06 |\n"
+        "| miniature | 300 | frozen | 1.0 | 1.0 | standardized | raw | 1 | 0 | +0.00 | 0 | +0.00 |\n"
+        "| miniature | 300 | frozen | 0.02 | 1.0 | 0.02 | 1.0 | 1 | 1 | -0.25 | 1 | -0.25 |\n"
+        "| miniature | 300 | frozen | 0.3 | 0.1 | 0.1 | 1.0 | 1 | 1 | -0.25 | 1 | -0.25 |\n"
         "<!-- end -->\nafter\n"
     )
 
@@ -184,8 +195,9 @@ def test_every_arm_begins_as_its_language_model_and_trains(scripts, material):
         alone = material.language_model(**texts).loss.item()
     weights = {name: tensor.clone() for name, tensor in material.language_model.state_dict().items()}
     for start in scripts.starts.STARTS:
-        for features in (*scripts.starts.FEATURES, *scripts.starts.EXPERIMENTS):
-            options = {"language_model": "trained", "start": start, "features": features, "latents": 0.02, "seed": 0}
+        for features in (*scripts.starts.FEATURES, *scripts.starts.EXPERIMENTS, scripts.starts.BOTH):
+            options = {"language_model": "trained", "start": start, "features": features, "latents": 0.02}
+            options |= {"resampler": 0.1, "seed": 0}
             measured = training.train_arm(material, setting, **options)
             assert measured["before"] == pytest.approx(alone, abs=1e-4)
             assert measured["train"] == measured["unseen"] and measured["train"]["own"] < alone

@@ -139,3 +139,9 @@ def test_a_run_is_drawn_from_its_log(tmp_path):
     (tmp_path / "bare").mkdir()
     plot_run(tmp_path / "bare", [{"step": 1, "loss": 1.0}])
     assert [path.name for path in (tmp_path / "bare").iterdir()] == ["loss.png"]
+
+
+def test_a_run_that_ends_before_its_first_log_has_no_curves(tmp_path, recwarn):
+    plot_run(tmp_path, [{"step": 2, "train_loss": 1.0, "train_runtime": 0.1}])
+    assert not list(tmp_path.iterdir())
+    assert not recwarn.list

@@ -71,6 +71,24 @@ def test_caption_with_a_missing_model_is_a_message(tmp_path, capsys):
     assert "nothing" in capsys.readouterr().err
 
 
+def test_a_folder_of_drawings_that_is_of_no_use_is_refused_before_captioning(model_directory, tmp_path, capsys):
+    image = tmp_path / "red.png"
+    Image.new("RGB", (12, 9), "red").save(image)
+    command = ["caption", str(image), "--model", str(model_directory)]
+    with pytest.raises(SystemExit):
+        main([*command, "--attention-dir", str(tmp_path / "new")])
+    assert "nothing is drawn without `--show-attention`" in capsys.readouterr().err
+    for path, message in (
+        (image, "cannot be a folder (File exists). Nothing was captioned"),
+        (image / "below", "cannot be a folder (Not a directory)"),
+    ):
+        assert main([*command, "--show-attention", "--attention-dir", str(path)]) == 1
+        captured = capsys.readouterr()
+        assert message in captured.err
+        assert not captured.out
+    assert not (tmp_path / "new").exists()
+
+
 def test_what_the_model_looked_at_is_drawn_beside_the_caption(model_directory, tmp_path, capsys):
     paths = []
     for folder in ("a", "b"):

@@ -12,6 +12,7 @@ from runs import png
 
 from transformers_flamingo import FlamingoModel
 from transformers_flamingo_cli import main
+from transformers_flamingo_miniature import text_backbone_path, vision_backbone_path
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,33 @@ def test_everything_that_is_wrong_is_said_at_once(recipe, tmp_path, capsys):
     assert len(errors) == len(expected)
     assert "3 of its 3 different images are in data.mine too" in captured.out
     assert captured.err.splitlines()[-1] == "flamingo check: 'recipe.yaml' has 6 errors, listed above."
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vision_feature_layer": 9}, r"`vision_feature_layer` is \[9\], but CLIPVisionModel has hidden states"),
+        (
+            {"vision_hidden_size": 7},
+            "`model_config` has a value that does not fit: .*vision encoder's features have width",
+        ),
+        ({"cross_attention_layers": [99]}, r"`model_config` has .*`cross_attention_layers` is \[99\]"),
+        ({"resampler_num_latents": "many"}, "`model_config` has .*resampler_num_latents"),
+    ],
+    ids=str,
+)
+def test_parts_that_do_not_fit(recipe, changes, message, capsys):
+    assert main(["check", recipe(model_config=changes)]) == 1
+    (error,) = lines_of(capsys, "error")
+    assert re.search(message, error), error
+
+
+def test_swapped_backbones(recipe, capsys):
+    vision, text = str(vision_backbone_path()), str(text_backbone_path())
+    assert main(["check", recipe(vision=text, text=vision)]) == 1
+    assert "reads text and no pixels, so it cannot be the vision encoder" in capsys.readouterr().err
+    assert main(["train", recipe(vision=text, text=vision)]) == 1
+    assert "reads text and no pixels, so it cannot be the vision encoder" in capsys.readouterr().err
 
 
 def test_arguments_that_a_mixture_refuses_and_an_unknown_number_of_steps(recipe, tmp_path, capsys):

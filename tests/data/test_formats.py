@@ -353,7 +353,7 @@ ASKS, ANSWERS = {"role": "user", "content": "What?"}, {"role": "assistant", "con
         ("llava", {"conversations": [{"from": "user", "value": "a"}]}, "needs 'from'"),
         ("llava", {"conversations": [USER, {**GPT, "value": ""}]}, "a message of the assistant"),
         ("messages", {"messages": [{**ASKS, "content": [{"type": "image"}]}, ANSWERS]}, "1 parts .* and 0 images"),
-        ("messages", {"messages": [{**ASKS, "content": [{"type": "audio"}]}]}, "a part of type 'audio'"),
+        ("messages", {"messages": [{**ASKS, "content": [{"type": "audio"}]}]}, "Message 0 asks for audio"),
         ("messages", {"messages": [ASKS, {**ANSWERS, "content": []}]}, "a message of the assistant"),
         ("video_text_pairs", {"file_name": "none.mp4", "text": "a"}, "the video '.*none.mp4' cannot be read"),
     ],

@@ -40,9 +40,11 @@ def logits(model, processor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SMOKE_RECIPES.glob("*.yaml")))
-def test_a_smoke_recipe_trains_evaluates_and_saves(name, data, tmp_path):
+def test_a_smoke_recipe_trains_evaluates_and_saves(name, data, tmp_path, capsys):
     flamingo_train(SMOKE_RECIPES / f"{name}.yaml", data, tmp_path)
     recipe = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    samples = ", samples.jsonl" if "evaluation" in recipe else ""
+    assert f"{tmp_path}: the model, its card{samples} and report/" in capsys.readouterr().out
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert any(f"loss/{source}" in entry for entry in metrics["log"] for source in recipe["data"])
     for source in recipe.get("evaluation", {}):

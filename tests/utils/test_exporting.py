@@ -7,6 +7,7 @@ from factory import open_gates, prompt, random_images, tiny_flamingo
 from transformers import StaticCache
 from transformers.exporters import DynamoConfig, DynamoExporter, ExportedModel, OnnxConfig, OnnxExporter
 
+from transformers_flamingo.conditioning_flamingo import passes_keywords
 from transformers_flamingo.image_features_flamingo import FlamingoImageFeatures, real_images_first
 from transformers_flamingo.utils.exporting import export_for_generation
 
@@ -75,6 +76,27 @@ def test_what_is_missing_or_too_long_is_an_error():
         export_for_generation(None, model, {"input_ids": prompt("ab")}, DynamoConfig(), max_cache_len=8)
     with pytest.raises(ValueError, match="`max_cache_len` is 3, but the prompt has 3 tokens"):
         export_for_generation(None, model, inputs, DynamoConfig(), max_cache_len=3)
+
+
+def test_a_cache_that_is_longer_than_the_positions_is_an_error():
+    inputs = {"input_ids": prompt("aIb"), "pixel_values": random_images(1, 1)}
+    model = tiny_flamingo("gpt2")
+    with pytest.raises(
+        ValueError, match=f"`max_cache_len` is 999, but .* positions for {model.max_text_length} tokens"
+    ):
+        export_for_generation(None, model, inputs, DynamoConfig(), max_cache_len=999)
+
+
+@pytest.mark.parametrize("text", ["mpt", "bloom", "falcon", "gpt_neo"])
+def test_a_language_model_that_drops_keywords_is_an_error(text):
+    inputs = {"input_ids": prompt("aIb"), "pixel_values": random_images(1, 1)}
+    with pytest.raises(ValueError, match="ForCausalLM cannot be exported with images: it drops keywords"):
+        export_for_generation(None, tiny_flamingo(text), inputs, DynamoConfig(), max_cache_len=8)
+
+
+@pytest.mark.parametrize("text", ["gpt2", "opt", "llama", "gptj"])
+def test_language_models_that_pass_keywords_on(text):
+    assert passes_keywords(tiny_flamingo(text).language_model)
 
 
 @pytest.mark.parametrize("wanted", ["111", "011", "101", "0110", "000", "100101"])

@@ -10,12 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
 from ..modeling_flamingo import FlamingoModel
 from ..saving_flamingo import write_text
 from ..utils.redaction import redact
+from .origins import find_name, find_origins, is_hub_name, public_name
 from .rendering import TEMPLATES, render_card
 
 
@@ -31,11 +30,17 @@ class FlamingoModelCardData:
         num_trainable (`int`): Number of parameters that require a gradient.
         architecture (`dict[str, Any]`): Sizes and settings by name.
         backbones (`list[dict]`):
-            For each: `part`, `type`, `layers`, `width`, and its `name` on the Hub, or `local_name`, that of its folder.
+            For each: `part`, `type`, `layers`, `width`, and its `name` on the Hub, or `local_name`, that of its folder, with
+            `origins`, the names on the Hub of what that folder says it was made from.
         versions (`dict[str, str]`): Versions of the libraries.
         model_name (`str`, *optional*): Heading of the card.
         source (`str`, *optional*): What the model was converted from: "the OpenFlamingo checkpoint ...".
         license, language (`str`, *optional*): Metadata for the Hub.
+        tags (`list[str]`, *optional*): Further tags for the Hub.
+        base_model (`list[str]`, *optional*):
+            Names on the Hub of the models that this one was made from; by default those of the backbones.
+        datasets (`list[str]`, *optional*):
+            Names on the Hub of the datasets, in addition to the names in `data_mixture` that are `OWNER/NAME`.
         data_mixture (`list[dict]`, *optional*): The datasets it was trained on, each with `name` and whatever else is known.
         hyperparameters (`dict[str, Any]`, *optional*): Hyperparameters of the training.
         scores (`list[dict]`, *optional*):
@@ -55,7 +60,10 @@ class FlamingoModelCardData:
     model_name: str | None = None
     source: str | None = None
     license: str | None = None
-    language: str | None = None
+    language: str | list[str] | None = None
+    tags: Sequence[str] = ()
+    base_model: Sequence[str] = ()
+    datasets: Sequence[str] = ()
     data_mixture: Sequence[dict[str, Any]] = ()
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     scores: Sequence[dict[str, Any]] = ()
@@ -110,11 +118,15 @@ class FlamingoModelCardData:
             "token ids": f"{config.image_token_id} of an image, {config.end_of_chunk_token_id} of the end of a chunk",
             "dtype": str(model.dtype).removeprefix("torch."),
         }
+        backbones = [_backbone(name, *given) for name, given in configs.items() if given[0] is not None]
+        # A saved model forgets the names of local backbones, but the card next to it may know their origins
+        if not facts.get("base_model") and not _base_models(backbones) and os.path.isdir(config.name_or_path or ""):
+            facts["base_model"] = find_origins(config.name_or_path)
         return cls(
             parameters={name: _count(part) for name, part in parts.items() if part is not None},
             num_trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
             architecture=architecture,
-            backbones=[_backbone(name, *given) for name, given in configs.items() if given[0] is not None],
+            backbones=backbones,
             versions=package_versions("torch", "transformers", "transformers-flamingo", "huggingface_hub"),
             **facts,
         )
@@ -138,15 +150,15 @@ class FlamingoModelCardData:
         data = ModelCardData(
             library_name="transformers",
             pipeline_tag="image-text-to-text",
-            tags=["flamingo", "vision-language", "few-shot"],
+            tags=_distinct(["flamingo", "vision-language", "few-shot", *self.tags]),
             license=self.license,
             language=self.language,
-            base_model=[backbone["name"] for backbone in self.backbones if "name" in backbone] or None,
-            datasets=[s["name"] for s in self.data_mixture if "/" in s["name"] and _is_hub_name(s["name"])] or None,
+            base_model=_distinct(self.base_model or _base_models(self.backbones)) or None,
+            datasets=_distinct([*filter(_is_owned, (s["name"] for s in self.data_mixture)), *self.datasets]) or None,
             model_name=(self.model_name or "Flamingo") if results else None,
             eval_results=results or None,
         )
-        mixture = [source | {"name": _public_name(source["name"])} for source in self.data_mixture]
+        mixture = [source | {"name": public_name(source["name"])} for source in self.data_mixture]
         table = _score_table(self.scores)
         body = render_card(TEMPLATES / "flamingo.md", card=self, mixture=mixture, table=table)
         return ModelCard(redact(f"---\n{data.to_yaml()}\n---\n\n{body}"))
@@ -160,28 +172,33 @@ def _count(module: Any) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _is_hub_name(name: Any) -> bool:
-    """Check that this can be the name of a repository, `OWNER/NAME` or `NAME`, and is not a local path."""
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return not os.path.exists(name)
+def _is_owned(name: str) -> bool:
+    """Check that a name of a dataset is `OWNER/NAME`: a name without an owner is more likely one of the user's own."""
+    return "/" in name and is_hub_name(name)
 
 
-def _public_name(name: str) -> str:
-    """Return a Hub name as it is, and the last part of a local path: cards do not leak where it is on this machine."""
-    return name if _is_hub_name(name) else os.path.basename(os.path.normpath(name))
+def _distinct(names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _base_models(backbones: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the names on the Hub of backbones, or of what these were made from."""
+    return [
+        name
+        for backbone in backbones
+        for name in ([backbone["name"]] if "name" in backbone else backbone.get("origins", ()))
+    ]
 
 
 def _backbone(part: str, config: Any, name: str | None) -> dict[str, Any]:
     result = {"part": part, "type": config.model_type, "layers": config.num_hidden_layers}
     result["width"] = getattr(config, "hidden_size", "")
     name = name or getattr(config, "name_or_path", None)
-    if name and _is_hub_name(name):
-        result["name"] = name
+    if hub_name := find_name(name):
+        result["name"] = hub_name
     elif name:
-        result["local_name"] = os.path.basename(os.path.normpath(name))
+        result["local_name"] = public_name(name)
+        result["origins"] = find_origins(name)
     return result
 
 

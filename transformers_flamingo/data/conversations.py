@@ -5,16 +5,19 @@ The text of a sample is exactly what `processor.apply_chat_template` renders, up
 supervised from the end of the generation prompt to the token that ends the turn, at which generation stops.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import jinja2
 
-from ..chat_templates_flamingo import find_assistant_turn, find_end, is_text_template
+from ..chat_templates_flamingo import CONTENT_MACRO, find_assistant_turn, find_end, is_text_template
 from ..processing_flamingo import FlamingoProcessor
 from .documents import Chunk, Piece, Turn
 from .errors import BadSampleError
+
+
+_CONTENT_MACRO = jinja2.Template(CONTENT_MACRO)
 
 
 def messages_to_document(
@@ -92,9 +95,8 @@ def render_conversation(
     """
     messages = _messages_of(document)
     answers = [message["content"][0]["text"] for message in messages if message["role"] == "assistant"]
-    # A character of Unicode's private use area in place of each answer, to find it in the text
-    used = set().union(*(turn.text for chunk in document for turn in chunk.turns))
-    cover = next(chr(code) for code in range(0xE000, 0xF900) if chr(code) not in used)
+    # In place of each answer, to find it in the text
+    cover = _find_unused_character(turn.text for chunk in document for turn in chunk.turns)
     covered = [
         {**message, "content": [{"type": "text", "text": cover}]} if message["role"] == "assistant" else message
         for message in messages
@@ -130,19 +132,23 @@ def render_conversation(
 
 
 def _order_parts(parts: list[Any], images_first: bool | None) -> list[Any]:
-    """Put the images of a message first, as the chat templates do: by default those of a message that begins with a text."""
-    if not (bool(parts) and isinstance(parts[0], str) if images_first is None else images_first):
+    """Put the parts of a message of the user in the order in which the chat templates write them, by their own macro."""
+    texts = [part for part in parts if isinstance(part, str)]
+    if len(texts) == len(parts):
         return parts
-    texts, is_open = [], False
-    for part in parts:
-        if isinstance(part, str):
-            text = "".join(texts)
-            is_seam = is_open and part and not (text[-1].isspace() or part[0].isspace())
-            texts.append(" " * bool(is_seam) + part)
-            is_open = False
-        else:
-            is_open = any(texts)
-    return [part for part in parts if not isinstance(part, str)] + texts
+    marker = _find_unused_character(texts)
+    content = [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in parts]
+    module = _CONTENT_MACRO.make_module({"images_first": images_first, "image_token": marker})
+    first, *rest = module.flamingo_content({"role": "user", "content": content}).split(marker)
+    items = (part for part in parts if not isinstance(part, str))
+    ordered = [first, *(part for item, text in zip(items, rest, strict=True) for part in (item, text))]
+    return [part for part in ordered if not isinstance(part, str) or part]
+
+
+def _find_unused_character(texts: Iterable[str]) -> str:
+    """Return a character of Unicode's private use area that is not in the texts, to put in place of something in them."""
+    used = set().union(*texts)
+    return next(chr(code) for code in range(0xE000, 0xF900) if chr(code) not in used)
 
 
 def _messages_of(document: list[Chunk]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from transformers.data.data_collator import DataCollatorMixin
 
 from ..processing_flamingo import FlamingoProcessor
 from .packing import pack
+from .samples import adds_special_tokens
 
 
 @dataclass
@@ -105,8 +106,8 @@ class FlamingoDataCollator(DataCollatorMixin):
         texts, spans = zip(*(self._text(row, index) for index, row in enumerate(rows)), strict=True)
         images = [self._images(row, index) for index, row in enumerate(rows)]
         features = self._features(rows, any(images))
-        adds_special_tokens = {row.get("add_special_tokens") in (None, True) for row in rows}
-        if len(adds_special_tokens) > 1:
+        has_special_tokens = {adds_special_tokens(row) for row in rows}
+        if len(has_special_tokens) > 1:
             raise ValueError(
                 "Some rows of the batch have `add_special_tokens=False` and others not, and the tokenizer adds its special tokens "
                 "to all texts or to none. Put them into batches of their own, or write the special tokens into the texts."
@@ -118,7 +119,7 @@ class FlamingoDataCollator(DataCollatorMixin):
             padding_side="right",
             truncation=self.max_length is not None,
             max_length=self.max_length,
-            add_special_tokens=adds_special_tokens.pop(),
+            add_special_tokens=has_special_tokens.pop(),
             return_offsets_mapping=True,
             return_frame_attention_mask=True,  # a compiled model needs it
             return_tensors="pt",

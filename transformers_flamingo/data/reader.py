@@ -3,7 +3,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple
 
 from datasets import Dataset, IterableDataset, concatenate_datasets
@@ -51,6 +51,13 @@ class Reader:
 
     media_root: str | None = None
     allow_remote: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self):
+        """Check that switches are truth values: the text "false" would be true, and allow what was forbidden."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.type in (bool, bool | None) and not isinstance(value, f.type):
+                raise ValueError(f"`{f.name}` is {value!r}. It must be true or false, without quotation marks.")
 
     #: The members of a sample of a `.tar`, by suffix, with their features. Empty if the format has no such form.
     tar_members: ClassVar[dict[str, Any]] = {}

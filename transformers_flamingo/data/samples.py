@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Turn documents into samples for the collator: the text rules of the paper, and cutting to a budget."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -78,17 +79,14 @@ def document_to_sample(
     spaces = rng.random(len(document)) < leading_space_probability
 
     is_rendered = any(chunk.turns for chunk in document) and not processor.has_few_shot_template
-    adds_special_tokens = True
+    needs_special_tokens = True
     if is_rendered:
-        pieces, adds_special_tokens = render_conversation(document, processor, location)
+        pieces, needs_special_tokens = render_conversation(document, processor, location)
     else:
-        pieces, seen = [], not has_media
-        for chunk, space in zip(document, spaces, strict=True):
-            seen = seen or chunk.item is not None
-            pieces.append(_make_piece(chunk, space, seen, processor))
+        pieces = _make_pieces(document, spaces, processor)
     pieces = _drop_unsupervised_end(pieces)
     budget = max_length
-    if max_length is not None and adds_special_tokens:
+    if max_length is not None and needs_special_tokens:
         budget = max(0, max_length - processor.tokenizer.num_special_tokens_to_add())
     kept = _fit(pieces, processor, budget, max_images)
     if not kept:
@@ -96,40 +94,38 @@ def document_to_sample(
             f"{location}: nothing to learn from in {len(document)} chunks within {max_length=} and {max_images=}. There is "
             "no text, or what comes before the first text does not fit. Remove the row, or raise the budgets."
         )
-
-    text = "".join(piece.text for piece in kept)
-    starts = np.cumsum([0, *(len(piece.text) for piece in kept)]).tolist()
-    supervised = [
-        (start + piece.supervised_from, start + len(piece.text))
-        for start, piece in zip(starts, kept, strict=False)
-        if piece.is_supervised
-    ]
+    text, supervised = _join(kept)
     if append_eos and not is_rendered and kept[-1] is pieces[-1]:
-        eos = processor.tokenizer.eos_token
-        if eos is None:
-            raise ValueError(
-                "`append_eos` is set, but the tokenizer has no `eos_token`. Set one, or omit `append_eos`."
-            )
-        if budget is None or len(_token_starts(text + eos, processor)) <= budget:
-            supervised.append((len(text), len(text) + len(eos)))
-            text += eos
+        text, supervised = _append_eos(text, supervised, processor, budget)
     # After an image or another text, something is always predicted
-    if (
-        kept[0].item is None
-        and len(supervised) == 1
-        and not _is_predicted(text, supervised[0], processor, adds_special_tokens)
-    ):
+    is_first = kept[0].item is None and len(supervised) == 1
+    if is_first and not _is_predicted(text, supervised[0], processor, needs_special_tokens):
         raise BadSampleError(
             f"{location}: nothing to learn from: only the first token of {text!r} is supervised (within {max_length=}), "
             "and nothing comes before it to predict it from. Remove the row, or raise the budget."
         )
-    media = [piece.item for piece in kept if piece.item is not None]
     sample: dict[str, Any] = {"text": text, "supervised": supervised}
-    if not adds_special_tokens:
+    if not needs_special_tokens:
         sample["add_special_tokens"] = False
+    media = [piece.item for piece in kept if piece.item is not None]
     if media and all(isinstance(item, torch.Tensor) for item in media):
         return {**sample, "image_features": media}
     return {**sample, "images": [load_media(item, location) for item in media]}
+
+
+def adds_special_tokens(sample: Mapping[str, Any]) -> bool:
+    """Tell whether the tokenizer adds its special tokens to the text of a sample, or a chat template wrote all of them."""
+    # `datasets` fills the column with `None` in rows that do not have it
+    return sample.get("add_special_tokens") in (None, True)
+
+
+def _make_pieces(document: list[Chunk], spaces: Iterable[bool], processor: FlamingoProcessor) -> list[Piece]:
+    """Make a piece of each chunk of a few-shot prompt or of a web page."""
+    pieces, seen = [], all(chunk.item is None for chunk in document)
+    for chunk, space in zip(document, spaces, strict=True):
+        seen = seen or chunk.item is not None
+        pieces.append(_make_piece(chunk, space, seen, processor))
+    return pieces
 
 
 def _make_piece(chunk: Chunk, space: bool, sees_image: bool, processor: FlamingoProcessor) -> Piece:
@@ -145,6 +141,29 @@ def _make_piece(chunk: Chunk, space: bool, sees_image: bool, processor: Flamingo
     else:
         supervised_from = len(marker)  # the leading space is part of the text
     return Piece(text, supervised_from, chunk.item, not sees_image and not chunk.prompt)
+
+
+def _join(pieces: list[Piece]) -> tuple[str, list[tuple[int, int]]]:
+    """Join pieces to a text, and return which parts of it are supervised."""
+    starts = np.cumsum([0, *(len(piece.text) for piece in pieces)]).tolist()
+    supervised = [
+        (start + piece.supervised_from, start + len(piece.text))
+        for start, piece in zip(starts, pieces, strict=False)
+        if piece.is_supervised
+    ]
+    return "".join(piece.text for piece in pieces), supervised
+
+
+def _append_eos(
+    text: str, supervised: list[tuple[int, int]], processor: FlamingoProcessor, budget: int | None
+) -> tuple[str, list[tuple[int, int]]]:
+    """Append the end-of-sequence token to a text, supervised, if it fits."""
+    eos = processor.tokenizer.eos_token
+    if eos is None:
+        raise ValueError("`append_eos` is set, but the tokenizer has no `eos_token`. Set one, or omit `append_eos`.")
+    if budget is not None and len(_token_starts(text + eos, processor)) > budget:
+        return text, supervised
+    return text + eos, [*supervised, (len(text), len(text) + len(eos))]
 
 
 def _see_next_image(document: list[Chunk], location: str) -> list[Chunk]:

@@ -252,6 +252,10 @@ class DataSource:
         unknown = [name for name in self.options if name not in known]
         if unknown:
             self._raise("options", f"Of these, {self.format!r} has no {unknown}. Its options are {known}.")
+        try:
+            _ = self.reader
+        except ValueError as error:
+            self._raise("options", str(error))
 
     def _raise(self, name: str, reason: str) -> None:
         value = show(redact_values(getattr(self, name)))
@@ -367,6 +371,8 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
             `gradient_accumulation_steps`), as in the paper. `"round_robin"`: each step takes its micro-batches from one
             source, and the steps take turns.
         gate_learning_rate_multiplier (`float`, *optional*, defaults to 1): Learning rate multiplier for the gates.
+        resampler_learning_rate_multiplier (`float`, *optional*, defaults to 1):
+            Learning rate multiplier for the resampler. .1 makes a new model look at its images much sooner.
         calibrate_features (`bool`, *optional*):
             Whether to standardize the vision features by statistics of the training images, estimated before the first step.
             By default a model that ignores its images does so, because it is new. A trained one keeps its features.
@@ -408,6 +414,9 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
     )
     gate_learning_rate_multiplier: float = field(
         default=1.0, metadata={"help": "Learning rate multiplier for the gates."}
+    )
+    resampler_learning_rate_multiplier: float = field(
+        default=1.0, metadata={"help": "Learning rate multiplier for the resampler (0.1: a new model looks sooner)."}
     )
     calibrate_features: bool | None = field(
         default=None,
@@ -481,4 +490,9 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
             raise ValueError(
                 f"`gate_learning_rate_multiplier` is {self.gate_learning_rate_multiplier}. At 0 or below, gates "
                 "that start closed stay closed, and the images are never used. Give a number above 0."
+            )
+        if not 0 < self.resampler_learning_rate_multiplier < math.inf:
+            raise ValueError(
+                f"`resampler_learning_rate_multiplier` is {self.resampler_learning_rate_multiplier}, but it must be a number above 0. To "
+                "keep the resampler as it is, freeze it (`model.resampler.requires_grad_(False)`)."
             )

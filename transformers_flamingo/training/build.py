@@ -1,20 +1,31 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Build the model that a recipe trains."""
 
-from dataclasses import fields
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, BitsAndBytesConfig, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
-from ..configuration_flamingo import FlamingoConfig
+from ..backbone_files_flamingo import check_kind
 from ..modeling_flamingo import FlamingoModel
+from ..pretrained_flamingo import join_configs, split_backbone_arguments
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.loading import check_name, check_weights
 from ..utils.plugins import TEXT_BACKBONES, VISION_BACKBONES, plugin_path
 from ..utils.redaction import explain
+from ..vision_encoders_flamingo import build_vision_model, check_vision_model
 from .adapters import lora_config
 from .arguments import ModelArguments
 from .checkpointing import TRAINABLE_NAME
@@ -88,13 +99,65 @@ def read_text_config(arguments: ModelArguments) -> PreTrainedConfig:
     """
     if arguments.model is not None:
         return AutoConfig.from_pretrained(arguments.model).get_text_config()
-    known = {f.name for f in fields(FlamingoConfig)}
-    changes = {
-        name.removeprefix("text_"): value
-        for name, value in (arguments.model_config or {}).items()
-        if name.startswith("text_") and name not in known
-    }
+    changes = _text_changes(arguments)
     return AutoConfig.from_pretrained(find_backbone(arguments.text, "text"), **changes).get_text_config()
+
+
+def _text_changes(arguments: ModelArguments) -> dict[str, Any]:
+    return split_backbone_arguments(arguments.model_config or {})[2]
+
+
+def check_model(arguments: ModelArguments, processor: FlamingoProcessor) -> None:
+    """
+    Check that the parts of a recipe's model fit: its backbones, and the fields of its configuration. No weights are read.
+
+    The vision encoder is built on the device `meta`, to know what its layers return.
+
+    Args:
+        arguments ([`ModelArguments`]): The model of the recipe.
+        processor ([`FlamingoProcessor`]): Its processor.
+
+    Raises:
+        ValueError: a backbone is of the wrong kind, or a field does not fit.
+    """
+    if arguments.model is not None:
+        config = AutoConfig.from_pretrained(arguments.model)
+        vision_model = _build_without_weights(config.vision_config)
+    else:
+        fields_of_config, of_vision, _ = split_backbone_arguments(arguments.model_config or {})
+        vision, text = find_backbone(arguments.vision, "vision"), find_backbone(arguments.text, "text")
+        check_kind(text, "text", AutoConfig.from_pretrained(text, **_text_changes(arguments)))
+        text_config = copy.deepcopy(read_text_config(arguments))
+        text_config.vocab_size = max(text_config.vocab_size, len(processor.tokenizer))
+        vision_config = AutoConfig.from_pretrained(vision, **of_vision)
+        check_kind(vision, "vision", vision_config)
+        vision_config = getattr(vision_config, "vision_config", vision_config)
+        vision_model = _build_without_weights(vision_config)
+        with _explaining_fields():
+            config = join_configs(
+                vision_model,
+                text_config,
+                image_token_id=processor.image_token_id,
+                end_of_chunk_token_id=processor.end_of_chunk_token_id,
+                **{name: value for name, value in fields_of_config.items() if not name.endswith("_token_id")},
+            )
+    check_vision_model(vision_model, config)
+
+
+def _build_without_weights(vision_config: PreTrainedConfig | None) -> PreTrainedModel | None:
+    if vision_config is None:
+        return None
+    with torch.device("meta"):
+        return build_vision_model(vision_config)
+
+
+@contextmanager
+def _explaining_fields() -> Iterator[None]:
+    """Name `model_config` in errors about the fields in it."""
+    try:
+        yield
+    except StrictDataclassError as error:
+        raise ValueError(f"`model_config` has a value that does not fit: {explain(error)}") from error
 
 
 def find_backbone(name: str, kind: Literal["vision", "text"]) -> str:
@@ -145,9 +208,8 @@ def _join_backbones(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoP
     if arguments.quantization is not None:
         options["text_quantization_config"] = _make_quantization_config(arguments.quantization)
     try:
-        model = FlamingoModel.from_vision_text_pretrained(vision, text, **options)
-    except StrictDataclassError as error:
-        raise ValueError(f"`model_config` has a value that does not fit: {explain(error)}") from error
+        with _explaining_fields():
+            model = FlamingoModel.from_vision_text_pretrained(vision, text, **options)
     except (
         AttributeError,
         TypeError,

@@ -2,13 +2,14 @@
 """Generate the card of a trained model from a record of its training."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ..cards.model_card import FlamingoModelCardData
+from ..cards.origins import find_cached_name, find_name
 from .adapters import without_adapters
 from .arguments import DataSource, FlamingoTrainingArguments
 from .held_out import SCORES
@@ -37,28 +38,41 @@ class TrainingRecord:
         args ([`FlamingoTrainingArguments`]): The arguments of the trainer.
         steps (`int`): Number of optimizer steps.
         sources (`Sequence[DataSource]`, *optional*): The sources of the mixture. Empty for another dataset.
+        datasets (`Sequence[str]`, *optional*): Names of datasets on the Hub.
+        dataset_rows (`Sequence[dict]`, *optional*): Further rows of the table of sources, each with a `name`.
         log_history (`Sequence[dict]`, *optional*): What the trainer logged.
         image_use (`dict`, *optional*): What [`~FlamingoTrainer.image_use_summary`] returns.
+        facts (`dict`, *optional*): Other fields of [`FlamingoModelCardData`], such as `license`. Empty ones are not used.
     """
 
     model: nn.Module
     args: FlamingoTrainingArguments
     steps: int
     sources: Sequence[DataSource] = ()
+    datasets: Sequence[str] = ()
+    dataset_rows: Sequence[dict[str, Any]] = ()
     log_history: Sequence[Mapping[str, Any]] = ()
     image_use: Mapping[str, Any] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def training_card(record: TrainingRecord) -> FlamingoModelCardData:
     """Collect the facts of a card: the model, its data mixture, its hyperparameters and its last evaluation."""
     is_adapter = hasattr(record.model, "get_base_model")
+    model = without_adapters(record.model)
+    given = {name: value for name, value in record.facts.items() if value}
+    if own_name := find_name(model.config.name_or_path):
+        given.setdefault("base_model", [own_name])  # what was trained further is this Flamingo, not its backbones
+    cached = [name for source in record.sources if (name := find_cached_name(source.path))]
     return FlamingoModelCardData.from_model(
-        without_adapters(record.model),
-        data_mixture=[_describe_source(source) for source in record.sources],
+        model,
+        data_mixture=[*map(_describe_source, record.sources), *record.dataset_rows],
+        datasets=[*record.datasets, *cached],
         hyperparameters=_hyperparameters(record),
         scores=_scores(record.log_history),
         image_use=record.image_use,
         notes=[_TRAINABLE_NOTE] if record.args.save_trainable_only else [_ADAPTER_NOTE] if is_adapter else (),
+        **given,
     )
 
 
@@ -83,6 +97,7 @@ def _hyperparameters(record: TrainingRecord) -> dict[str, Any]:
         "steps": record.steps,
         "learning rate": args.learning_rate,
         "learning rate of the gates": args.learning_rate * args.gate_learning_rate_multiplier,
+        "learning rate of the resampler": args.learning_rate * args.resampler_learning_rate_multiplier,
         "schedule": getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type),
         "warmup": args.warmup_steps,
         "optimizer": getattr(args.optim, "value", args.optim),

@@ -18,6 +18,7 @@ from torch import nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
+from ..feature_standardization_flamingo import STATISTICS
 from ..saving_flamingo import remove_leftovers, sync_folder, write_json
 from ..utils.folders import lock_folder
 from ..utils.names import summarize_names
@@ -30,8 +31,8 @@ TRAINABLE_NAME = "trainable.safetensors"
 # `Trainer.push_to_hub` does not publish names with an underscore
 LOCK_NAME = "_training.lock"
 
-# Ends of the names of buffers that belong to what was trained: the statistics of the vision features
-_STATISTICS = ("standardization.mean", "standardization.scale")
+# Ends of the names of buffers that belong to what was trained: the statistics of features and latents
+_STATISTICS = tuple(f"standardization.{name}" for name in STATISTICS)
 
 
 @contextmanager
@@ -219,6 +220,6 @@ def load_trainable(model: nn.Module, directory: str | os.PathLike) -> None:
         # A model that was moved refreshes its token rows at the next forward, which would undo the loading
         if hasattr(module, "refresh_token_rows"):
             module.refresh_token_rows()
-            module.set_feature_statistics(given.get("mean"), given.get("scale"))
+            module.set_feature_statistics(given)
     for name, parameter in parameters.items():
         parameter.copy_(tensors[name])

@@ -11,6 +11,7 @@ from transformers.utils import logging
 from ..data import BadSampleError, Chunk, blank_image, document_to_sample, row_location
 from ..data.data_collator import FlamingoDataCollator
 from ..data.documents import draw_texts
+from ..data.samples import adds_special_tokens
 from ..evaluation.metrics import exact_match, word_f1
 from ..processing_flamingo import FlamingoProcessor
 from .arguments import DataSource
@@ -115,7 +116,7 @@ class GenerationEvalDataset(torch.utils.data.Dataset):
         reference = sample["text"][start:end]
         for token in (self.processor.end_of_chunk_token, self.processor.end_of_turn_token):
             reference = reference.removesuffix(token or "")
-        return EvalPrompt(prompt, sample["images"], reference.strip(), sample.get("add_special_tokens", True))
+        return EvalPrompt(prompt, sample["images"], reference.strip(), adds_special_tokens(sample))
 
 
 def refuse_stream(source: DataSource) -> None:

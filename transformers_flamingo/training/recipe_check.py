@@ -12,7 +12,7 @@ from ..processing_flamingo import FlamingoProcessor
 from ..utils.names import count_of
 from ..utils.redaction import redact
 from .arguments import DataSource, FlamingoTrainingArguments
-from .build import build_processor, read_text_config
+from .build import build_processor, check_model, read_text_config
 from .checks import check_arguments_for_mixture, choose_best_metric
 from .recipe import Recipe
 from .schedule_checks import check_schedule, count_epoch_steps, describe_many_answers, find_doubts
@@ -84,7 +84,8 @@ class DataCheck:
 
 def check_recipe(recipe: Recipe, *, max_rows: int | None = None) -> DataCheck:
     """
-    Read all data of a recipe with its processor, and check its schedule. No weights are read and nothing is trained.
+    Read all data of a recipe with its processor, and check its schedule and the parts of its model. No weights are read and nothing
+    is trained.
 
     Args:
         recipe ([`Recipe`]): The recipe.
@@ -98,12 +99,15 @@ def check_recipe(recipe: Recipe, *, max_rows: int | None = None) -> DataCheck:
     """
     processor = build_processor(recipe.model)
     positions = getattr(read_text_config(recipe.model), "max_position_embeddings", None)
+    findings = DataCheck([])
+    with _noting(findings):
+        check_model(recipe.model, processor)
     sources = [
         check_source(source.limit_length(positions), processor, is_held_out=is_held_out, max_rows=max_rows)
         for is_held_out, of_kind in ((False, recipe.data), (True, recipe.evaluation))
         for source in of_kind
     ]
-    check = DataCheck(sources, skips_bad_rows=recipe.training.skip_bad_samples)
+    check = DataCheck(sources, findings.errors, skips_bad_rows=recipe.training.skip_bad_samples)
     _judge_sources(check)
     trained = [source for source in sources if not source.is_held_out]
     has_gates = (recipe.model.model_config or {}).get("cross_attention_gating") != "none"

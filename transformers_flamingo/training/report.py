@@ -12,8 +12,8 @@ from .held_out import SCORES
 
 def plot_run(directory: str | Path, log: Sequence[Mapping[str, Any]]) -> None:
     """
-    Draw what [`FlamingoTrainer`] logged: `loss.png`, and where there is something to show `image_use.png`, `gates.png`,
-    `branches.png` and `scores.png`.
+    Draw what [`FlamingoTrainer`] logged, where there is something to show: `loss.png`, `image_use.png`, `gates.png`, `branches.png`
+    and `scores.png`.
 
     Args:
         directory (`str`): Where to.
@@ -32,7 +32,8 @@ def plot_run(directory: str | Path, log: Sequence[Mapping[str, Any]]) -> None:
 
     training = named("loss/") or {"training": curves["loss"]}
     held_out = {name.removesuffix("_").replace("_blind", ", blind"): c for name, c in named("eval_", "loss").items()}
-    plot_losses(directory / "loss.png", training, held_out)
+    if held_out or any(training.values()):  # a short run may end before its first log
+        plot_losses(directory / "loss.png", {name: curve for name, curve in training.items() if curve}, held_out)
 
     swapped = {"other": named("image_use/loss_other_images"), "blank": named("image_use/loss_blank_images")}
     if swapped["other"] or swapped["blank"]:

@@ -34,7 +34,7 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
     - the model with its processor and a generated card (only adapters with `lora_rank`, only the trained parameters with
       `save_trainable_only`), and `checkpoint-*` folders according to `save_strategy`;
     - `recipe.yaml`, to run the recipe again;
-    - `samples.jsonl`, some generated texts of each evaluation;
+    - `samples.jsonl`, some generated texts of each evaluation, if there is any;
     - `report/`: `metrics.json` and, if matplotlib is installed, curves of losses, of the loss with other images, of gates and
       branches, and of scores.
 

@@ -18,6 +18,7 @@ from ..cards.contact_sheet import Tile, image_of_pixels
 from ..data import BadSampleError, Chunk, row_location
 from ..data.data_collator import FlamingoDataCollator
 from ..data.detection import look_at
+from ..data.samples import adds_special_tokens
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.redaction import explain, one_line, redact
 from ..visibility_flamingo import compute_media_index, find_markers
@@ -190,8 +191,7 @@ class SourceCheck:
             return
         whole = self._make_sample(self._whole_source, without_media(document), location)
         self.truncated += whole["text"] != sample["text"]
-        add_special_tokens = whole.get("add_special_tokens", True)
-        encoded = self.processor.tokenizer(whole["text"], add_special_tokens=add_special_tokens, verbose=False)
+        encoded = self.processor.tokenizer(whole["text"], add_special_tokens=adds_special_tokens(whole), verbose=False)
         self.longest = max(self.longest, len(encoded["input_ids"]))
 
     def _count_repetitions(self, document: list[Chunk], sample: dict[str, Any], location: str) -> None:

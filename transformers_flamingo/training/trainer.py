@@ -26,7 +26,6 @@ from .adapters import without_adapters
 from .arguments import FlamingoTrainingArguments
 from .calibration import calibrate, calibration_batches
 from .callbacks import EpochCallback, ResumeCallback, close_progress_bars, gate_values
-from .card import TrainingRecord, write_training_card
 from .checkpointing import lock_output
 from .checkpointing_mixin import CheckpointingMixin
 from .checks import check_arguments_for_mixture, check_arguments_without_mixture, choose_best_metric
@@ -259,10 +258,10 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
         )
         with self.accelerator.autocast():
             calibrate(model, batches, self.args.calibrate_features)
-        mean, scale = model.feature_statistics
-        if mean is not None:
+        statistics = {name: value for name, value in model.feature_statistics.items() if value is not None}
+        if statistics:
             # The sums of two processes may differ in their last bits
-            model.set_feature_statistics(*broadcast([mean, scale]))
+            model.set_feature_statistics(broadcast(statistics))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -332,6 +331,7 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
                 self.args.learning_rate,
                 self.args.weight_decay,
                 self.args.gate_learning_rate_multiplier,
+                self.args.resampler_learning_rate_multiplier,
             )
             self.optimizer = optimizer_cls(groups, **kwargs)
         return self.optimizer
@@ -400,19 +400,6 @@ class FlamingoTrainer(CheckpointingMixin, GenerationEvalMixin, ImageUseMixin, Pu
         instead of for its patches, and frozen parts as trained parts.
         """
         return 0
-
-    def create_model_card(self, *args, **kwargs) -> None:
-        """Write a generated card with the facts about the model, its data, hyperparameters and last evaluation."""
-        if self.is_world_process_zero():
-            record = TrainingRecord(
-                model=self.accelerator.unwrap_model(self.model, keep_torch_compile=False),
-                args=self.args,
-                steps=self.state.global_step,
-                sources=() if self.mixture is None else self.mixture.sources,
-                log_history=self.state.log_history,
-                image_use=self.image_use_summary(),
-            )
-            write_training_card(record, self.args.output_dir)
 
     # The run.
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from ..data.samples import adds_special_tokens
 from ..processing_flamingo import FlamingoProcessor
 
 
@@ -61,7 +62,7 @@ class UnknownWords:
             return
         offsets = self.processor.tokenizer(
             text,
-            add_special_tokens=sample.get("add_special_tokens", True),
+            add_special_tokens=adds_special_tokens(sample),
             return_offsets_mapping=True,
             verbose=False,
         )["offset_mapping"]

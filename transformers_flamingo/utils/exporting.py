@@ -16,6 +16,7 @@ from transformers.exporters import ExportedModel, HfExporter
 from transformers.exporters.configs import ExportConfigMixin
 from transformers.exporters.utils import decompose_prefill_decode
 
+from ..conditioning_flamingo import passes_keywords
 from ..image_features_flamingo import FlamingoImageFeatures
 from ..modeling_flamingo import FlamingoModel
 
@@ -76,7 +77,8 @@ def export_for_generation(
         `transformers.exporters.ExportedModel`: it is saved and loaded as any other, and `components[name]` is a graph.
 
     Raises:
-        ValueError: there are no pixels, or they do not fit into the cache.
+        ValueError: there are no pixels, the prompt does not fit into the cache, the cache is longer than the language model has
+            positions, or the language model cannot be exported with images.
     """
     pixel_values, input_ids = inputs.get("pixel_values"), inputs.get("input_ids")
     if pixel_values is None or input_ids is None:
@@ -84,10 +86,20 @@ def export_for_generation(
             "`inputs` needs `input_ids` and `pixel_values`: the graphs are traced with them. Give what the processor returns for a "
             f"prompt with an image. Got {sorted(inputs)}."
         )
+    if not passes_keywords(model.language_model):
+        raise ValueError(
+            f"{type(model.language_model).__name__} cannot be exported with images: it drops keywords before it calls its layers, and "
+            "nothing else brings images to them in a graph. Use a language model that passes them on (GPT-2, OPT, Llama, Qwen, ...)."
+        )
     if max_cache_len <= input_ids.shape[1]:
         raise ValueError(
             f"`max_cache_len` is {max_cache_len}, but the prompt has {input_ids.shape[1]} tokens, and at least one more is "
             "generated. Raise it to the longest prompt and answer."
+        )
+    if model.max_text_length is not None and max_cache_len > model.max_text_length:
+        raise ValueError(
+            f"`max_cache_len` is {max_cache_len}, but the language model has positions for {model.max_text_length} tokens, and a graph "
+            "does not say that there are no more. Lower it."
         )
     generation_config = generation_config or model.generation_config
     capture = GenerationConfig(**{**generation_config.to_diff_dict(), "cache_implementation": "static"})

@@ -50,6 +50,7 @@ class ImageClasses(Reader):
     )
 
     def __post_init__(self):
+        super().__post_init__()
         if "{class}" not in self.template:
             raise ValueError(
                 f"`template` is {self.template!r}, without {{class}}, so all texts would be the same. Add {{class}}."

@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ...messages_flamingo import check_messages
 from ..columns import parse_record, require_list, row_location
 from ..conversations import messages_to_document
 from ..documents import Chunk
@@ -74,6 +75,10 @@ def read_messages(reader: Reader, row: dict[str, Any], messages: list[dict[str, 
     else:
         images = [] if row.get("image") is None else [row["image"]]
     images = [reader.resolve_path(image, row) for image in images]
+    try:
+        check_messages(messages)
+    except ValueError as error:
+        raise BadSampleError(f"{row_location(row)}: {error} Fix the row, or remove it.") from error
     read = [(message["role"], _parts(reader, message, row)) for message in messages]
     unknown = sorted({role for role, _ in read} - {"system", "user", "assistant"})
     if unknown:
@@ -102,8 +107,6 @@ def _parts(reader: Reader, message: dict[str, Any], row: dict[str, Any]) -> list
     parts = []
     for part in content:
         if part["type"] == "text":
-            if not isinstance(part["text"], str):
-                raise BadSampleError(f"{row_location(row)}: a part of type text without a text.")
             parts.append(part["text"])
         elif part["type"] in ("image", "image_url"):
             image = next((part[key] for key in _IMAGE_KEYS if part.get(key) is not None), None)

@@ -40,6 +40,7 @@ class QuestionAnswering(Reader):
     )
 
     def __post_init__(self):
+        super().__post_init__()
         if "{question}" not in self.template:
             raise ValueError(
                 f"`template` is {self.template!r}, without {{question}}, so no prompt would have its question. Add {{question}}."
