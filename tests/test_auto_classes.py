@@ -18,12 +18,13 @@ from transformers import (
     AutoModel,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
+    AutoModelForSequenceClassification,
     AutoProcessor,
     AutoTokenizer,
     pipeline,
 )
 
-from transformers_flamingo import FlamingoConfig, FlamingoModel, FlamingoProcessor
+from transformers_flamingo import FlamingoConfig, FlamingoForSequenceClassification, FlamingoModel, FlamingoProcessor
 
 
 RED, BLUE = (Image.new("RGB", (20, 10), color) for color in ((200, 0, 0), (0, 0, 200)))
@@ -43,6 +44,7 @@ def test_auto_classes_return_classes_of_this_package_without_asking_for_trust(sa
         model, info = auto_class.from_pretrained(saved, output_loading_info=True)
         assert type(model) is FlamingoModel
         assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert type(AutoModelForSequenceClassification.from_pretrained(saved)) is FlamingoForSequenceClassification
     assert type(AutoProcessor.from_pretrained(saved)) is FlamingoProcessor
     assert AutoTokenizer.from_pretrained(saved).convert_tokens_to_ids("<image>") == 98
     pixels = AutoImageProcessor.from_pretrained(saved)(RED, return_tensors="pt")["pixel_values"]
@@ -110,6 +112,7 @@ def test_code_travels_with_the_checkpoint(saved):
         "AutoModel",
         "AutoModelForImageTextToText",
         "AutoModelForMultimodalLM",
+        "AutoModelForSequenceClassification",
     }
     processor_map = json.loads((saved / "processor_config.json").read_text())["auto_map"]
     assert processor_map == {"AutoProcessor": "processing_flamingo.FlamingoProcessor"}
@@ -130,6 +133,7 @@ def test_without_the_package_the_traveling_code_does_the_same(saved, tmp_path):
         import torch
         from PIL import Image
         from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor, pipeline
+        from transformers import AutoModelForSequenceClassification
 
         source, target = sys.argv[1:]
         trust = {"trust_remote_code": True}
@@ -143,6 +147,12 @@ def test_without_the_package_the_traveling_code_does_the_same(saved, tmp_path):
             results.append(captioner(images=red, text="<image> w5", max_new_tokens=4)[0]["generated_text"])
             model.save_pretrained(target)
             processor.save_pretrained(target)
+        classifier = AutoModelForSequenceClassification.from_pretrained(source, num_labels=3, **trust)
+        classifier.save_pretrained(target + "-classifier")
+        again = AutoModelForSequenceClassification.from_pretrained(target + "-classifier", **trust)
+        inputs = processor(images=red, text="<image> w5", return_tensors="pt")
+        assert torch.equal(classifier(**inputs).logits, again(**inputs).logits) and again.config.num_labels == 3
+        assert type(AutoModel.from_pretrained(target + "-classifier", **trust)).__name__ == "FlamingoModel"
         print(json.dumps(results))
         """
     )

@@ -67,4 +67,4 @@ def test_examples_run(path, monkeypatch):
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4

@@ -14,13 +14,14 @@ from transformers import (
     AutoModel,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
+    AutoModelForSequenceClassification,
     AutoProcessor,
 )
 
 from .attention_maps_flamingo import attention_maps
 from .configuration_flamingo import FlamingoConfig
 from .image_processing_flamingo import FlamingoImageProcessor
-from .modeling_flamingo import FlamingoModel
+from .modeling_flamingo import FlamingoForSequenceClassification, FlamingoModel
 from .processing_flamingo import FlamingoProcessor
 
 
@@ -40,7 +41,15 @@ AutoConfig.register(FlamingoConfig.model_type, FlamingoConfig)
 AutoModel.register(FlamingoConfig, FlamingoModel)
 AutoModelForImageTextToText.register(FlamingoConfig, FlamingoModel)
 AutoModelForMultimodalLM.register(FlamingoConfig, FlamingoModel)
+AutoModelForSequenceClassification.register(FlamingoConfig, FlamingoForSequenceClassification)
 AutoImageProcessor.register(FlamingoConfig, image_processor_classes={"pil": FlamingoImageProcessor})
 AutoProcessor.register(FlamingoConfig, FlamingoProcessor)
 
-__all__ = ["FlamingoConfig", "FlamingoImageProcessor", "FlamingoModel", "FlamingoProcessor", "attention_maps"]
+__all__ = [
+    "FlamingoConfig",
+    "FlamingoForSequenceClassification",
+    "FlamingoImageProcessor",
+    "FlamingoModel",
+    "FlamingoProcessor",
+    "attention_maps",
+]

@@ -326,6 +326,7 @@ class FlamingoConfig(PreTrainedConfig):
             "AutoModel": "modeling_flamingo.FlamingoModel",
             "AutoModelForImageTextToText": "modeling_flamingo.FlamingoModel",
             "AutoModelForMultimodalLM": "modeling_flamingo.FlamingoModel",
+            "AutoModelForSequenceClassification": "modeling_flamingo.FlamingoForSequenceClassification",
         }
 
     @classmethod

@@ -20,6 +20,7 @@ hold no per-call state.
 | `generate()`                                   | `generation_flamingo.py`    |
 | what it looked at                              | `attention_maps_flamingo.py`|
 | the loss at supervised positions               | `loss_flamingo.py`          |
+| the head of a classifier or reward model       | `sequence_classification_flamingo.py`|
 | arguments and outputs of a forward pass        | `outputs_flamingo.py`       |
 | what `freeze_backbones()` leaves trainable     | `token_rows_flamingo.py`    |
 | training beside a quantized language model     | `quantization_flamingo.py`  |
@@ -66,10 +67,7 @@ from .feature_standardization_flamingo import (
     prepare_for_loading,
 )
 from .generation_flamingo import FlamingoGenerationMixin
-from .image_features_flamingo import (
-    FlamingoImageFeatures,
-    FlamingoImageFeaturesMixin,
-)
+from .image_features_flamingo import FlamingoImageFeatures, FlamingoImageFeaturesMixin
 from .language_models_flamingo import (
     build_language_model,
     check_language_model,
@@ -84,6 +82,7 @@ from .loss_flamingo import FlamingoLossMixin
 from .mpt_flamingo import add_mpt_qk_norm, check_mpt_qk_norm
 from .outputs_flamingo import FlamingoInputs, FlamingoOutput
 from .pretrained_flamingo import FlamingoPretrainedMixin
+from .sequence_classification_flamingo import FlamingoSequenceClassificationMixin
 from .token_rows_flamingo import FlamingoFreezingMixin, TokenRows
 from .visibility_flamingo import (
     check_image_counts,
@@ -102,18 +101,19 @@ require_private_names(PreTrainedModel, _can_compile_fullgraph=None, _init_weight
 @dataclass(frozen=True)
 class FlamingoBody:
     """
-    A [`FlamingoModel`] without the head of its language model: its `base_model`.
+    A Flamingo without a head: its `base_model`.
 
-    It is called as the model is, except for `labels` and `logits_to_keep`, and returns the language model's
-    `last_hidden_state` `(B, T, D)`, from which the head makes logits. Trainers that fuse head and loss call it (TRL's
-    `SFTTrainer`). They read the head's weight themselves, so after `freeze_backbones()` the output rows of the new tokens
-    get no gradient there.
+    It is called as [`FlamingoModel`] is, except for `labels` and `logits_to_keep`, and returns the language model's
+    `last_hidden_state` `(B, T, D)`, from which a head makes logits, and `image_hidden_states`. Trainers that fuse head and loss
+    call it (TRL's `SFTTrainer`). They read the head's weight themselves, so after `freeze_backbones()` the output rows of the
+    new tokens get no gradient there.
 
     Args:
-        model (`FlamingoModel`): The whole model. The body has no modules of its own, so parameters keep their names.
+        model (`FlamingoPreTrainedModel`):
+            The whole model. The body has no modules of its own, so parameters keep their names.
     """
 
-    model: "FlamingoModel"
+    model: "FlamingoPreTrainedModel"
     _tp_plan = _pp_plan = None
 
     @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
@@ -122,7 +122,13 @@ class FlamingoBody:
         """Run the language model's body on text and images."""
         names = {f.name for f in fields(FlamingoInputs)} & kwargs.keys()
         inputs = FlamingoInputs(input_ids=input_ids, **{name: kwargs.pop(name) for name in names})
-        return self.model._forward_backbone(self.model.language_model.base_model, inputs, **kwargs)[0]
+        outputs, image_features = self.model._forward_backbone(self.model.language_model.base_model, inputs, **kwargs)
+        states = outputs.last_hidden_state
+        if self.model.training and image_features is None and torch.is_grad_enabled():
+            outputs["last_hidden_state"] = self.model._with_zero_gradients(None, states)[1]
+        if image_features is not None:
+            outputs["image_hidden_states"] = image_features.pooler_output
+        return outputs
 
     @property
     def get_image_features(self) -> Callable[..., FlamingoImageFeatures]:
@@ -130,18 +136,16 @@ class FlamingoBody:
         return self.model.get_image_features
 
 
-class FlamingoModel(
+class FlamingoPreTrainedModel(
     FlamingoFreezingMixin,
     FlamingoFeatureStandardizationMixin,
     FlamingoImageFeaturesMixin,
     FlamingoLossMixin,
     FlamingoPretrainedMixin,
-    FlamingoGenerationMixin,
     PreTrainedModel,
 ):
     """
-    Flamingo: a vision encoder and a causal language model joined by a Perceiver resampler and gated cross-attention
-    (Alayrac et al. 2022). The language-model head is included, and `generate()` is the stock one.
+    What a Flamingo is made of, and how its body runs: the base of [`FlamingoModel`] and [`FlamingoForSequenceClassification`].
 
     The backbones are stock transformers models: their parameters keep their own names under `vision_model.` and
     `language_model.`. The new parts are `resampler` and `gated_cross_attention`, one block for each decoder layer in
@@ -216,12 +220,8 @@ class FlamingoModel(
         self._counts_padding = counts_padding(language_model, self.max_text_length)
         self._accepts_kwargs = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
-        # transformers derives it from the class name otherwise, and "FlamingoModel" does not name a loss.
-        self.loss_type = "ForCausalLM"
         self._can_compile_fullgraph = language_model._can_compile_fullgraph
-        self._set_default_generation_config()
         self.register_load_state_dict_pre_hook(prepare_for_loading)
-        self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -298,108 +298,6 @@ class FlamingoModel(
         config = self.language_model.config
         layer_types = getattr(config, "layer_types", None) or ["full_attention"]
         return getattr(config, "sliding_window", None) is None and set(layer_types) == {"full_attention"}
-
-    # `past_key_values` is the name that transformers itself had until 5.24, and accepts until 5.40.
-    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        pixel_values: torch.FloatTensor | None = None,
-        frame_attention_mask: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
-        cache: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        position_ids: torch.LongTensor | None = None,
-        mm_encoder_outputs: dict[str, Any] | None = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
-        media_index: torch.LongTensor | None = None,
-        skip_logits: bool | None = None,
-        interpolate_pos_encoding: bool | None = None,
-        output_cross_attentions: bool | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> FlamingoOutput:
-        """
-        Run the language model on text and images.
-
-        Args:
-            input_ids (`torch.LongTensor` of shape `(B, T)`, *optional*):
-                The text, with one `<image>` for each image or video of the sample, in their order.
-            attention_mask (`torch.Tensor` of shape `(B, T)`, or with a cache `(B, past + T)`, *optional*):
-                1 at text, 0 at padding. With padding on the left, positions are counted from the first real token,
-                as `generate()` does.
-            pixel_values (`torch.FloatTensor` of shape `(B, N, C, H, W)` or `(B, N, F, C, H, W)`, *optional*):
-                Images, or videos. With a cache, only those marked in the new text.
-            frame_attention_mask (`torch.Tensor` of shape `(B, N)` or `(B, N, F)`, *optional*):
-                1 where there is a real image or frame. By default images of zeros alone that follow those that a sample
-                marks are padding, as [`FlamingoProcessor`] pads, and all frames are real. A compiled model needs the mask.
-            labels (`torch.LongTensor` of shape `(B, T)`, *optional*):
-                Ids to predict. They are shifted inside, and -100 is not supervised. In training mode logits are made at
-                supervised positions only, a few at a time, and are not returned: see `skip_logits`.
-            cache (`Cache`, *optional*):
-                The cache that an earlier call returned. It holds the text so far and the last image.
-            inputs_embeds (`torch.FloatTensor` of shape `(B, T, D)`, *optional*):
-                Embeddings instead of `input_ids`. `<image>` is recognized by its embedding.
-            position_ids (`torch.LongTensor` of shape `(B, T)`, *optional*):
-                Positions in the text. Where they restart, without `attention_mask` and cache, another document begins, which
-                sees neither text nor images of the one before it. Each padding token has position 0.
-                `training.check_packing` tells whether the language model keeps documents apart.
-            mm_encoder_outputs (`dict`, *optional*):
-                `{"image": ...}` instead of `pixel_values`: the output of [`~FlamingoModel.get_image_features`], or a
-                dict with `pooler_output`, the latents `(B, N, L, Dv)`, or with `last_hidden_state`, precomputed features
-                `(B, N, P, Dv)` or `(B, N, F, P, Dv)`.
-            use_cache (`bool`, *optional*): Whether to return a cache.
-            logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
-                Number of last positions to compute logits at (0: all), or a tensor of positions.
-            media_index (`torch.LongTensor` of shape `(B, T)`, *optional*):
-                The image of this call that each token sees, from 1. With 0, a token sees the image in the cache, or none. A
-                later token sees the image of the last token, and `generate()` takes the argument for the prompt. By default
-                it is derived from the `<image>` tokens and the documents in `position_ids`, and the number of `<image>`
-                tokens is checked against the number of images.
-            skip_logits (`bool`, *optional*):
-                Whether to return the loss without logits. The default is True in training mode if there are `labels` (and no
-                `logits_to_keep`).
-            interpolate_pos_encoding (`bool`, *optional*):
-                As in [`~FlamingoModel.get_image_features`], for images of another size than that of the vision encoder.
-            output_cross_attentions (`bool`, *optional*):
-                Whether to return where the tokens and the latents looked, from which [`attention_maps`] makes maps of the images.
-                The default is `output_attentions`, which also asks the language model for its attentions.
-
-        Returns:
-            [`FlamingoOutput`]
-
-        Raises:
-            ValueError: the number of markers differs from the number of images, `media_index` names an image that is
-                not there, a shape is wrong, no token is supervised, or packed documents are to be cached.
-        """
-        inputs = FlamingoInputs(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            pixel_values=pixel_values,
-            frame_attention_mask=frame_attention_mask,
-            cache=cache,
-            inputs_embeds=inputs_embeds,
-            position_ids=position_ids,
-            mm_encoder_outputs=mm_encoder_outputs,
-            use_cache=use_cache,
-            media_index=media_index,
-            interpolate_pos_encoding=interpolate_pos_encoding,
-            output_cross_attentions=output_cross_attentions,
-        )
-        loss, logits, outputs, image_features = self._forward_with_loss(
-            inputs, labels, logits_to_keep, skip_logits, **kwargs
-        )
-        return FlamingoOutput(
-            loss=loss,
-            logits=logits,
-            cache=outputs.cache,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            image_hidden_states=None if image_features is None else image_features.pooler_output,
-            **{name: outputs.get(name) for name in SEEN},
-        )
 
     def _forward_backbone(
         self, language_model: nn.Module, inputs: FlamingoInputs, **kwargs
@@ -523,6 +421,138 @@ class FlamingoModel(
         return find_markers(input_ids, inputs_embeds, attention_mask, marker_ids, self.get_input_embeddings())
 
 
-FlamingoModel.register_for_auto_class("AutoModelForImageTextToText")
+class FlamingoModel(FlamingoGenerationMixin, FlamingoPreTrainedModel):
+    """
+    Flamingo: a vision encoder and a causal language model joined by a Perceiver resampler and gated cross-attention
+    (Alayrac et al. 2022). The language-model head is included, and `generate()` is the stock one.
 
-__all__ = ["FlamingoModel"]
+    Arguments, attributes and errors are those of [`FlamingoPreTrainedModel`].
+    """
+
+    def __init__(
+        self,
+        config: FlamingoConfig,
+        vision_model: PreTrainedModel | None = None,
+        language_model: PreTrainedModel | None = None,
+    ):
+        super().__init__(config, vision_model, language_model)
+        # transformers derives it from the class name otherwise, and "FlamingoModel" does not name a loss.
+        self.loss_type = "ForCausalLM"
+        self._set_default_generation_config()
+        self.post_init()
+
+    # `past_key_values` is the name that transformers itself had until 5.24, and accepts until 5.40.
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        frame_attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        cache: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        mm_encoder_outputs: dict[str, Any] | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        media_index: torch.LongTensor | None = None,
+        skip_logits: bool | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        output_cross_attentions: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> FlamingoOutput:
+        """
+        Run the language model on text and images.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(B, T)`, *optional*):
+                The text, with one `<image>` for each image or video of the sample, in their order.
+            attention_mask (`torch.Tensor` of shape `(B, T)`, or with a cache `(B, past + T)`, *optional*):
+                1 at text, 0 at padding. With padding on the left, positions are counted from the first real token,
+                as `generate()` does.
+            pixel_values (`torch.FloatTensor` of shape `(B, N, C, H, W)` or `(B, N, F, C, H, W)`, *optional*):
+                Images, or videos. With a cache, only those marked in the new text.
+            frame_attention_mask (`torch.Tensor` of shape `(B, N)` or `(B, N, F)`, *optional*):
+                1 where there is a real image or frame. By default images of zeros alone that follow those that a sample
+                marks are padding, as [`FlamingoProcessor`] pads, and all frames are real. A compiled model needs the mask.
+            labels (`torch.LongTensor` of shape `(B, T)`, *optional*):
+                Ids to predict. They are shifted inside, and -100 is not supervised. In training mode logits are made at
+                supervised positions only, a few at a time, and are not returned: see `skip_logits`.
+            cache (`Cache`, *optional*):
+                The cache that an earlier call returned. It holds the text so far and the last image.
+            inputs_embeds (`torch.FloatTensor` of shape `(B, T, D)`, *optional*):
+                Embeddings instead of `input_ids`. `<image>` is recognized by its embedding.
+            position_ids (`torch.LongTensor` of shape `(B, T)`, *optional*):
+                Positions in the text. Where they restart, without `attention_mask` and cache, another document begins, which
+                sees neither text nor images of the one before it. Each padding token has position 0.
+                `training.check_packing` tells whether the language model keeps documents apart.
+            mm_encoder_outputs (`dict`, *optional*):
+                `{"image": ...}` instead of `pixel_values`: the output of [`~FlamingoModel.get_image_features`], or a
+                dict with `pooler_output`, the latents `(B, N, L, Dv)`, or with `last_hidden_state`, precomputed features
+                `(B, N, P, Dv)` or `(B, N, F, P, Dv)`.
+            use_cache (`bool`, *optional*): Whether to return a cache.
+            logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
+                Number of last positions to compute logits at (0: all), or a tensor of positions.
+            media_index (`torch.LongTensor` of shape `(B, T)`, *optional*):
+                The image of this call that each token sees, from 1. With 0, a token sees the image in the cache, or none. A
+                later token sees the image of the last token, and `generate()` takes the argument for the prompt. By default
+                it is derived from the `<image>` tokens and the documents in `position_ids`, and the number of `<image>`
+                tokens is checked against the number of images.
+            skip_logits (`bool`, *optional*):
+                Whether to return the loss without logits. The default is True in training mode if there are `labels` (and no
+                `logits_to_keep`).
+            interpolate_pos_encoding (`bool`, *optional*):
+                As in [`~FlamingoModel.get_image_features`], for images of another size than that of the vision encoder.
+            output_cross_attentions (`bool`, *optional*):
+                Whether to return where the tokens and the latents looked, from which [`attention_maps`] makes maps of the images.
+                The default is `output_attentions`, which also asks the language model for its attentions.
+
+        Returns:
+            [`FlamingoOutput`]
+
+        Raises:
+            ValueError: the number of markers differs from the number of images, `media_index` names an image that is
+                not there, a shape is wrong, no token is supervised, or packed documents are to be cached.
+        """
+        inputs = FlamingoInputs(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            frame_attention_mask=frame_attention_mask,
+            cache=cache,
+            inputs_embeds=inputs_embeds,
+            position_ids=position_ids,
+            mm_encoder_outputs=mm_encoder_outputs,
+            use_cache=use_cache,
+            media_index=media_index,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            output_cross_attentions=output_cross_attentions,
+        )
+        loss, logits, outputs, image_features = self._forward_with_loss(
+            inputs, labels, logits_to_keep, skip_logits, **kwargs
+        )
+        return FlamingoOutput(
+            loss=loss,
+            logits=logits,
+            cache=outputs.cache,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=None if image_features is None else image_features.pooler_output,
+            **{name: outputs.get(name) for name in SEEN},
+        )
+
+
+class FlamingoForSequenceClassification(FlamingoSequenceClassificationMixin, FlamingoPreTrainedModel):
+    """
+    A Flamingo that gives scores to a text with its images: a classifier, a regression, or a reward model with one label.
+
+    See [`FlamingoSequenceClassificationMixin`]. Arguments, attributes and errors are those of [`FlamingoPreTrainedModel`].
+    """
+
+
+FlamingoModel.register_for_auto_class("AutoModelForImageTextToText")
+FlamingoForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
+
+__all__ = ["FlamingoForSequenceClassification", "FlamingoModel"]

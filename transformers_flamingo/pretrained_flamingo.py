@@ -37,6 +37,7 @@ _UNQUANTIZED_MODULES = [
     "vision_model",
     "resampler",
     "gated_cross_attention",
+    "score",
     r"language_model\.[^.]+(\.weight|\.bias)?$",
     r"language_model\.(lm_head|cls|generator_predictions)",
 ]
@@ -349,7 +350,7 @@ class FlamingoPretrainedMixin:
         if getattr(language_model, "hf_quantizer", None) is not None:
             model._adopt_quantization()
         # Not every instruct model names the end of its turns in its generation config
-        if end_of_turn_id not in (None, *model.generation_config.eos_token_id):
+        if model.can_generate() and end_of_turn_id not in (None, *model.generation_config.eos_token_id):
             model.generation_config.eos_token_id.append(end_of_turn_id)
         return model.eval()
 

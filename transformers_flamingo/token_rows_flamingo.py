@@ -129,6 +129,8 @@ class FlamingoFreezingMixin:
 
     input_token_rows: TokenRows | None
     output_token_rows: TokenRows | None
+    # Whether the head of the language model is used. A classifier has another.
+    uses_lm_head = True
 
     def train(self, mode: bool = True):
         """
@@ -221,16 +223,23 @@ class FlamingoFreezingMixin:
         return sorted(token_ids - set(self.config.image_token_ids or ()))
 
     @property
+    def trained_head(self) -> nn.Module | None:
+        """Return the head of which rows are trained: none if it is not used, unless it is the input embedding too."""
+        return self.get_output_embeddings() if self.uses_lm_head or self.config.tie_word_embeddings else None
+
+    @property
     def head_token_rows(self) -> TokenRows | None:
         """Return the trained rows of the output embedding: those of the input embedding where the two are tied."""
         return self.input_token_rows if self.output_token_rows is None else self.output_token_rows
 
     def _add_token_rows(self) -> None:
-        embedding, head = self.get_input_embeddings(), self.get_output_embeddings()
+        embedding, head = self.get_input_embeddings(), self.trained_head
         self.input_token_rows = TokenRows(embedding.weight, self.trained_token_ids)
+        self.input_token_rows.hook(embedding, train_input_rows)
+        if head is None:
+            return
         if head.weight is not embedding.weight:
             self.output_token_rows = TokenRows(head.weight, self.trained_token_ids)
-        self.input_token_rows.hook(embedding, train_input_rows)
         self.head_token_rows.hook(head, train_output_rows)
 
     def _remove_token_rows(self) -> None:
@@ -287,10 +296,9 @@ class FlamingoFreezingMixin:
         merged = dict(state_dict)
         names = {module: name for name, module in self.named_modules()}
         head_rows = "input_token_rows" if self.output_token_rows is None else "output_token_rows"
-        for module, rows_name in (
-            (self.get_input_embeddings(), "input_token_rows"),
-            (self.get_output_embeddings(), head_rows),
-        ):
+        for module, rows_name in ((self.get_input_embeddings(), "input_token_rows"), (self.trained_head, head_rows)):
+            if module is None:
+                continue
             rows, key = getattr(self, rows_name), f"{names[module]}.weight"
             for token_id in [] if rows is None else rows.token_ids:
                 row = state_dict.get(f"{rows_name}.token_{token_id}")

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Train with TRL's trainers and their own collators, on images and messages: SFT, DPO, KTO, GRPO and RLOO, with and without LoRA."""
+"""Train with TRL's trainers, on images and messages: SFT, DPO, KTO, GRPO and RLOO, with and without LoRA, and reward models."""
 
 import pytest
 import torch
@@ -7,7 +7,13 @@ from datasets import Dataset
 from factory import END_OF_CHUNK
 from flamingos import count_encoded_frames
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForSequenceClassification,
+    AutoProcessor,
+    LlavaProcessor,
+)
 
 from transformers_flamingo.training import lora_config
 
@@ -210,6 +216,80 @@ def test_kto(saved, images, tmp_path):
     trainer = trl.KTOTrainer(model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=processor)
     trainer.train()
     assert len(logged(trainer, "loss")) == 2
+
+
+# Reward models.
+
+
+def load_scores(saved):
+    return AutoModelForSequenceClassification.from_pretrained(saved, num_labels=1), AutoProcessor.from_pretrained(
+        saved
+    )
+
+
+def pair_rows(images: list) -> list[dict]:
+    return [
+        {"images": [image], "chosen": f"<image>w8 {chosen}", "rejected": f"<image>w8 {rejected}"}
+        for image, chosen, rejected in zip(images, WORDS, WORDS[::-1], strict=True)
+    ]
+
+
+def make_reward_trainer(model, processing_class, rows, directory, **kwargs):
+    names = ("data_collator", "peft_config")
+    given = {name: kwargs.pop(name) for name in names if name in kwargs}
+    arguments = trl.RewardConfig(str(directory), **{**SETTINGS, **kwargs})
+    dataset = Dataset.from_list(rows)
+    return trl.RewardTrainer(model, arguments, train_dataset=dataset, processing_class=processing_class, **given)
+
+
+def test_a_reward_model_of_texts_is_made_from_the_directory(saved, tmp_path):
+    rows = [{"chosen": f"w5 {WORDS[0]}", "rejected": f"w6 w7 {WORDS[1]}"}] * 2
+    trainer = make_reward_trainer(str(saved), None, rows, tmp_path, max_steps=4)
+    assert type(trainer.model).__name__ == "FlamingoForSequenceClassification"
+    trainer.train()
+    assert logged(trainer, "loss")[-1] < logged(trainer, "loss")[0]
+    assert logged(trainer, "accuracy")[-1] == 1
+
+
+@pytest.mark.parametrize("stock", [True, False], ids=["stock", "flamingo"])
+def test_trl_takes_no_processor_for_rewards(stock, saved, images, tmp_path):
+    """Of no model. When it does, the documentation of the collator goes."""
+    model, processor = load_scores(saved)
+    if stock:
+        processor = LlavaProcessor(processor.image_processor, processor.tokenizer)
+    with pytest.raises(AttributeError, match="has no attribute 'pad_token'"):
+        make_reward_trainer(model, processor, pair_rows(images), tmp_path)
+
+
+def test_the_collator_of_rewards_has_no_images(saved, images, tmp_path):
+    model, processor = load_scores(saved)
+    trainer = make_reward_trainer(model, processor.tokenizer, pair_rows(images), tmp_path, max_steps=1)
+    assert set(next(iter(trainer.get_train_dataloader()))) == {"input_ids", "attention_mask"}
+    with pytest.raises(ValueError, match="1 markers, 0 images"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("adapted", [False, True], ids=["full", "lora"])
+def test_a_reward_model_of_images_with_a_collator(adapted, saved, images, tmp_path):
+    """As `docs/clients.md` has it."""
+    model, processor = load_scores(saved)
+
+    def collate(rows: list[dict]) -> dict[str, torch.Tensor]:
+        texts = [row[side] for side in ("chosen", "rejected") for row in rows]
+        return processor(images=[row["images"] for row in rows] * 2, text=texts, padding=True, return_tensors="pt")
+
+    config = lora_config(model, r=4, task_type="SEQ_CLS") if adapted else None
+    settings = {"max_length": None, "remove_unused_columns": False, "max_steps": 20, "learning_rate": 3e-3}
+    trainer = make_reward_trainer(
+        model, processor.tokenizer, pair_rows(images), tmp_path, data_collator=collate, peft_config=config, **settings
+    )
+    trainer.train()
+    losses = logged(trainer, "loss")
+    assert losses[0] == pytest.approx(0.6931, abs=0.02)
+    assert losses[-1] < losses[0] - 0.1
+    # TRL has put `<eos>` after the texts of its dataset
+    scores = [model.eval()(**collate([row])).logits.flatten().tolist() for row in trainer.train_dataset]
+    assert all(chosen > rejected for chosen, rejected in scores)
 
 
 # Rewards.

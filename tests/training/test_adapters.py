@@ -6,7 +6,17 @@ import sys
 
 import pytest
 import torch
-from factory import END_OF_CHUNK, IMAGE, VOCAB_SIZE, open_gates, prompt, random_images, tiny_flamingo, tiny_processor
+from factory import (
+    END_OF_CHUNK,
+    IMAGE,
+    VOCAB_SIZE,
+    open_gates,
+    prompt,
+    random_images,
+    tiny_config,
+    tiny_flamingo,
+    tiny_processor,
+)
 from peft import AutoPeftModel, PeftModel, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file
@@ -22,7 +32,7 @@ from transformers import (
 )
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from transformers_flamingo import FlamingoConfig, FlamingoModel, pretrained_flamingo
+from transformers_flamingo import FlamingoConfig, FlamingoForSequenceClassification, FlamingoModel, pretrained_flamingo
 from transformers_flamingo.training import FlamingoDataCollator, GateHistoryCallback, lora_config, parameter_groups
 
 
@@ -277,6 +287,30 @@ def test_a_head_with_a_bias_keeps_it(caplog):
         config = lora_config(model)
     assert config.trainable_token_indices == {"language_model.transformer.wte": NEW_ROWS}
     torch.testing.assert_close(logits(get_peft_model(model, config)), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("task_type", [None, "SEQ_CLS"])
+def test_a_classifier_trains_its_scores_and_no_head_of_the_language_model(task_type, tmp_path):
+    def classifier() -> FlamingoForSequenceClassification:
+        torch.manual_seed(0)
+        config = tiny_config("llama", text_kwargs={"tie_word_embeddings": False}, num_labels=3)
+        return open_gates(FlamingoForSequenceClassification(config))
+
+    model = classifier()
+    adapted = get_peft_model(model, lora_config(model, r=4, task_type=task_type))
+    assert model.score.modules_to_save["default"].weight.requires_grad
+    assert not any("lm_head" in name for name, p in model.named_parameters() if p.requires_grad)
+    optimizer = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], lr=1.0)
+    inputs = {"input_ids": prompt("aIb", "Icd"), "pixel_values": random_images(2, 1)}
+    adapted(**inputs, labels=torch.tensor([0, 2])).loss.backward()
+    assert all(p.grad is not None for p in adapted.parameters() if p.requires_grad)
+    optimizer.step()
+    adapted.eval().save_pretrained(tmp_path)
+    with torch.no_grad():
+        expected = adapted(**inputs).logits
+        again = PeftModel.from_pretrained(classifier(), tmp_path).eval()
+        assert torch.equal(again(**inputs).logits, expected)
+        torch.testing.assert_close(again.merge_and_unload()(**inputs).logits, expected)
 
 
 def test_freeze_backbones_and_adapters_exclude_each_other():

@@ -7,7 +7,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
-from ..modeling_flamingo import FlamingoModel
+from ..modeling_flamingo import FlamingoForSequenceClassification, FlamingoPreTrainedModel
 
 
 logger = logging.get_logger(__name__)
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 
-def lora_config(model: FlamingoModel, **kwargs) -> "LoraConfig":
+def lora_config(model: FlamingoPreTrainedModel, **kwargs) -> "LoraConfig":
     """
     Make a `peft.LoraConfig` for `get_peft_model`: it trains what [`~FlamingoModel.freeze_backbones`] leaves trainable, and
     LoRA on the language model.
@@ -24,15 +24,16 @@ def lora_config(model: FlamingoModel, **kwargs) -> "LoraConfig":
     | part of the model                                          | what is trained                              |
     |------------------------------------------------------------|----------------------------------------------|
     | linear layers of the language model, except the head       | LoRA                                         |
-    | resampler, gated blocks                                    | in full                                      |
+    | resampler, gated blocks, `score` of a classifier           | in full                                      |
     | rows of `<image>` and `<|endofchunk|>` of the embedding,   | in full                                      |
-    | and of the head if it is a separate matrix without bias    |                                              |
+    | and of the head if it is used and a separate matrix        |                                              |
+    | without bias                                               |                                              |
     | everything else                                            | nothing                                      |
 
     Do not call `freeze_backbones` in addition: PEFT freezes the model itself and trains the rows as its own parameters.
 
     Args:
-        model ([`FlamingoModel`]): The model, quantized or not.
+        model ([`FlamingoModel`] or [`FlamingoForSequenceClassification`]): The model, quantized or not.
         kwargs:
             Fields of `LoraConfig`, such as `r` and `lora_alpha`. They override the fields chosen here: `target_modules`
             takes names in the language model (`["q_proj", "v_proj"]`), and reaches the other parts only with
@@ -43,7 +44,7 @@ def lora_config(model: FlamingoModel, **kwargs) -> "LoraConfig":
 
     Raises:
         ImportError: peft is not installed.
-        ValueError: the model was frozen by `freeze_backbones`, or is not a [`FlamingoModel`].
+        ValueError: the model was frozen by `freeze_backbones`, or is not a Flamingo.
 
     Example:
 
@@ -55,7 +56,7 @@ def lora_config(model: FlamingoModel, **kwargs) -> "LoraConfig":
         from peft import LoraConfig
     except ImportError as error:
         raise ImportError("Adapters need PEFT: `pip install transformers-flamingo[train]`.") from error
-    if not isinstance(model, FlamingoModel):
+    if not isinstance(model, FlamingoPreTrainedModel):
         raise ValueError(
             f"`lora_config` got a {type(model).__name__}, but the names in a config are those of the whole `FlamingoModel`. "
             "Pass that model, before `get_peft_model` changes it."
@@ -67,9 +68,9 @@ def lora_config(model: FlamingoModel, **kwargs) -> "LoraConfig":
             "`unfreeze_backbones()` first."
         )
     names = {module: name for name, module in model.named_modules()}
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    embedding, head = model.get_input_embeddings(), model.trained_head
     token_rows = {names[embedding]: model.trained_token_ids}
-    if head.weight is not embedding.weight:
+    if head is not None and head.weight is not embedding.weight:
         if getattr(head, "bias", None) is None:
             token_rows[names[head]] = model.trained_token_ids
         else:
@@ -84,6 +85,7 @@ def lora_config(model: FlamingoModel, **kwargs) -> "LoraConfig":
         "modules_to_save": [
             "resampler",
             *(f"gated_cross_attention.{index}" for index in range(len(model.gated_cross_attention))),
+            *(["score"] if isinstance(model, FlamingoForSequenceClassification) else []),
         ],
         "trainable_token_indices": token_rows,
         # GPT-2 keeps its matrices transposed. PEFT would detect that too, with a warning in each run
