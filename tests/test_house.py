@@ -262,6 +262,7 @@ def test_spelling_is_american():
         if name.startswith("tests/golden"):
             continue  # files of others
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            line = line.replace("was_cancelled", "")  # a field of the files of Label Studio
             words = [*BRITISH.findall(line), *(word for word in ENDING.findall(line) if not WITH_S.match(word))]
             wrong += [f"{name}:{number}: {word}" for word in words]
     assert not wrong, "\n".join(wrong)

@@ -52,7 +52,7 @@ class CheckArguments:
         default=None, metadata={"help": "Instead of both: name or directory of a saved Flamingo."}
     )
     format: str | None = field(
-        default=None, metadata={"help": "Of data without a recipe: layout of the files (default: image_text_pairs)."}
+        default=None, metadata={"help": "Of data without a recipe: layout of the files (default: it is found out)."}
     )
     split: str | None = field(
         default=None, metadata={"help": "Of data without a recipe: read only files with this word in their name."}
@@ -149,13 +149,18 @@ def _check_recipe(options: CheckArguments, overrides: list[str]) -> "DataCheck":
 
 
 def _check_data(options: CheckArguments) -> "DataCheck":
+    from transformers_flamingo.data import detect_format
     from transformers_flamingo.training import DataSource, check_data
 
     fields = {name: getattr(options, name) for name in _OF_DATA if getattr(options, name) is not None}
     if "options" in fields:
         fields["options"] = _parse_options(fields["options"])
     name = Path(options.source).stem
-    fields = {"format": "image_text_pairs", **fields, "path": options.source}
+    if options.format is None:
+        found = detect_format(options.source, options.split)
+        print(found.describe(), flush=True)
+        fields["format"] = found.format
+    fields["path"] = options.source
     source = DataSource(name=name if re.fullmatch(r"[\w-]+", name) else "files", **fields)
     processor, positions = _read_model(options)
     return check_data(source.limit_length(positions), processor, max_rows=options.max_rows)

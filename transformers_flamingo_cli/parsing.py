@@ -4,7 +4,7 @@
 import argparse
 import copy
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 
@@ -18,9 +18,20 @@ class Parser(argparse.ArgumentParser):
     Attributes:
         more_help (`Callable[[], str]`, *optional*):
             Returns what follows the help. It is called for `--help` only, so it may import what is slow.
+        recipe_for_data (`str`, *optional*): The recipe of a command line that gives `--data` and begins with an option.
     """
 
     more_help: Callable[[], str] | None = None
+    recipe_for_data: str | None = None
+
+    def parse_known_args(
+        self, args: Sequence[str], namespace: argparse.Namespace | None = None
+    ) -> tuple[Any, list[str]]:
+        """Parse the arguments, of which the first is the recipe. `argparse` would take the value of any field for it."""
+        has_data = any(arg == "--data" or arg.startswith("--data=") for arg in args)
+        if self.recipe_for_data is not None and has_data and args[0].startswith("-"):
+            args = [self.recipe_for_data, *args]
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Write one line and exit with code 2."""

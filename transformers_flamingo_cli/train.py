@@ -4,9 +4,15 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .parsing import Parser, add_recipe
+
+
+if TYPE_CHECKING:
+    from transformers_flamingo.training import Recipe
 
 
 HELP = "Train a Flamingo model from a recipe. Any recipe field can be overridden on the command line."
@@ -28,6 +34,18 @@ def add_arguments(parser: Parser) -> None:
     """Add the recipe, whose fields are options that `read_recipe` parses, and `--dry_run`."""
     add_recipe(parser, _list_fields, _list_common_fields)
     parser.allow_abbrev = False  # a field of a recipe may begin with the name of the option
+    parser.recipe_for_data = "caption"
+    parser.usage = "%(prog)s [-h] [RECIPE] [--data PATH] [--NAME VALUE ...]"
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="Train on a file, a folder or a pattern, whose format is found out and said. RECIPE is `caption` if it is not given.",
+    )
+    parser.add_argument(
+        "--evaluation",
+        metavar="PATH",
+        help="Held-out data for `--data PATH` (default: its validation or test split, if it has splits; null for none).",
+    )
     parser.add_argument(
         "--dry_run",
         "--dry-run",
@@ -38,7 +56,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the recipe, or check it."""
-    from transformers_flamingo.training import read_recipe, run_recipe
+    from transformers_flamingo.training import run_recipe
     from transformers_flamingo.training.held_out_evaluation import SAMPLES_NAME
     from transformers_flamingo.training.run import REPORT_NAME
 
@@ -47,16 +65,15 @@ def run(arguments: argparse.Namespace) -> None:
 
         from .check import CPU, CheckArguments, report
 
-        recipe = read_recipe(arguments.recipe, [CPU, *arguments.overrides])
+        recipe = _read_recipe(arguments, [CPU])
         if recipe.training.process_index == 0:  # once, if several processes were started
             report(check_recipe(recipe), CheckArguments(source=arguments.recipe))
         return
     # All processes of a machine read the same recipe, and would say the same of it
-    is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
-        recipe = read_recipe(arguments.recipe, arguments.overrides)
+        recipe = _read_recipe(arguments)
     except (OSError, ValueError):
-        if is_first_here:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
             raise
         sys.exit(1)
     metrics = run_recipe(recipe)
@@ -66,3 +83,21 @@ def run(arguments: argparse.Namespace) -> None:
         print(metrics["image_use"]["text"])
     samples = f", {SAMPLES_NAME}" if (Path(recipe.training.output_dir) / SAMPLES_NAME).exists() else ""
     print(f"{recipe.training.output_dir}: the model, its card{samples} and {REPORT_NAME}/")
+
+
+def _read_recipe(arguments: argparse.Namespace, first: Sequence[str] = ()) -> "Recipe":
+    """Read the recipe, with the data of `--data PATH` if it is given."""
+    from transformers_flamingo.training import fill_recipe, parse_recipe, read_recipe
+
+    overrides = [*first, *arguments.overrides]
+    # A mapping of sources is a field of the recipe, as all others
+    is_path = arguments.data is not None and arguments.data != "null" and not arguments.data.startswith("{")
+    if is_path:
+        values, lines = fill_recipe(arguments.data, arguments.recipe, arguments.evaluation)
+        if os.environ.get("RANK", "0") == "0":
+            print("\n".join(lines), flush=True)
+        return parse_recipe(values, overrides)
+    for name in ("data", "evaluation"):
+        if getattr(arguments, name) is not None:
+            overrides.append(f"--{name}={getattr(arguments, name)}")
+    return read_recipe(arguments.recipe, overrides)

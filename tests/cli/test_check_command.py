@@ -213,13 +213,41 @@ def test_the_prompt_of_the_options(tmp_path, capsys):
     assert "no       3       '<image> what?'" in capsys.readouterr().out
 
 
-def test_another_format_is_suggested(tmp_path, capsys):
+def test_the_format_is_found_out(tmp_path, capsys):
     (tmp_path / "0.png").write_bytes(png(0))
     turns = [{"from": "human", "value": "<image>what?"}, {"from": "gpt", "value": "a circle"}]
     (tmp_path / "talk.json").write_text(json.dumps([{"image": "0.png", "conversations": turns}]))
-    assert main(["check", "talk.json", "--text", "miniature"]) == 1
+    assert main(["check", "talk.json", "--text", "miniature"]) == 0
+    assert "talk.json: took it for llava: 'talk.json', with 'conversations' and 'image'\n" in capsys.readouterr().out
+    assert main(["check", "talk.json", "--text", "miniature", "--format", "image_text_pairs"]) == 1
     assert "Give `--format llava`" in capsys.readouterr().out
-    assert main(["check", "talk.json", "--text", "miniature", "--format", "llava"]) == 0
+    (tmp_path / "talk.json").write_text(json.dumps([{"image": "0.png", "alt": "a circle"}]))
+    assert main(["check", "talk.json", "--text", "miniature"]) == 1
+    assert "The nearest format is 'image_text_pairs': it has 'image', and lacks 'text'" in capsys.readouterr().err
+
+
+def test_train_on_a_path(tmp_path, recipe, capsys):
+    write_pairs(tmp_path / "mine" / "train", ["a red circle", "a blue square"] * 20)
+    write_pairs(tmp_path / "mine" / "validation", ["a red circle"])
+    changes = ["--max_steps", "40", "--dry_run"]
+    name = recipe(data={"x": {"format": "parts", "path": "gone", "batch_size": 2}}, evaluation={}, eval_strategy="no")
+    assert main(["train", name, "--data", "mine", *changes]) == 0
+    out = capsys.readouterr().out
+    assert "mine: took it for image_text_pairs: 'metadata.jsonl', with 'file_name' and 'text'\n" in out
+    assert "trained on: split 'train'; evaluated on: split 'validation'\n" in out
+    assert "data.x (image_text_pairs, mine)" in out and "evaluation.x (image_text_pairs, mine)" in out
+    assert main(["train", name, "--data", "mine/train", "--evaluation", "mine/validation", *changes]) == 0
+    assert main(["train", name, "--data", "gone", *changes]) == 1
+    assert "'gone' leads to no file" in capsys.readouterr().err
+    # Without a recipe, the shipped one is filled in, whatever the order of the options
+    assert main(["train", "--data", "mine/train", "--text", "./gone", "--dry_run"]) == 1
+    captured = capsys.readouterr()
+    assert "no held-out data, so nothing is evaluated: give --evaluation PATH" in captured.out
+    assert "There is no folder './gone'" in captured.err
+    # A mapping is a field of the recipe, as before
+    sources = json.dumps({"y": {"format": "image_text_pairs", "path": "mine/train", "batch_size": 2}})
+    assert main(["train", name, "--data", sources, *changes]) == 0
+    assert "data.y (image_text_pairs, mine/train)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import torch
 from factory import IMAGE_SIZE
@@ -17,7 +18,14 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from transformers_flamingo import FlamingoProcessor
-from transformers_flamingo.data import BadSampleError, FlamingoDataCollator, Reader
+from transformers_flamingo.data import (
+    FORMATS,
+    BadSampleError,
+    FlamingoDataCollator,
+    Reader,
+    document_to_sample,
+    row_location,
+)
 
 
 both = pytest.mark.parametrize("streaming", [False, True])
@@ -70,6 +78,33 @@ def learned(row: dict, processor: FlamingoProcessor) -> list[str]:
     labels = FlamingoDataCollator(processor)([row])["labels"][0]
     runs = torch.tensor_split(labels, (labels.ne(-100).diff().nonzero().flatten() + 1).tolist())
     return [processor.decode(run) for run in runs if run[0] != -100]
+
+
+def first(name, path, streaming=False, split=None, **options):
+    """Return the reader of a format and the first row of its files."""
+    reader = FORMATS[name](**options)
+    row = next(iter(reader.load(str(path), split=split, streaming=streaming)))
+    return reader, row
+
+
+def sample(name, path, processor, streaming=False, split=None, **options):
+    """Return the text of the first row, the numbers of its images, and the texts that its labels teach."""
+    reader, row = first(name, path, streaming, split, **options)
+    row = document_to_sample(
+        reader.read(row), processor, np.random.default_rng(0), location=row_location(row), leading_space_probability=0
+    )
+    return row["text"], [number_of(image) for image in row["images"]], learned(row, processor)
+
+
+def write_png(path, number):
+    """Write a numbered image into a folder that may not exist yet."""
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_bytes(png(number))
+
+
+def embedded(number):
+    """Return a numbered image as a column of `datasets` has it."""
+    return {"bytes": png(number), "path": None}
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> None:

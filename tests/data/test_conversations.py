@@ -71,6 +71,17 @@ def test_the_model_is_asked_as_it_was_trained(name):
     assert learned[-1] == end
 
 
+@pytest.mark.parametrize("name", ["chatml", "instruct"])
+def test_answers_of_a_prompt_are_rendered_and_not_learned(name):
+    processor = instruct_processor(TEMPLATES[name])
+    row = {"images": [numbered_image(i) for i in range(3)], "prompt": MESSAGES[:3], "completion": MESSAGES[3:4]}
+    document = FORMATS["prompt_completion"]().read(row)
+    made = document_to_sample(document, processor, np.random.default_rng(0), location="row 3")
+    whole = sample(processor, MESSAGES)
+    assert made["text"] == whole["text"]
+    assert supervised(made) == supervised(whole)[1:]
+
+
 def test_a_system_turn_and_a_text_before_the_first_image():
     processor = instruct_processor(CHATML)
     chat = [SYSTEM, {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}, *MESSAGES[:2]]

@@ -6,37 +6,26 @@ from base64 import b64encode
 
 import numpy as np
 import pytest
-from data_factory import both, learned, number_of, numbered_image, png, video_file, write_jsonl, write_tar
+from data_factory import (
+    both,
+    embedded,
+    first,
+    learned,
+    number_of,
+    numbered_image,
+    png,
+    sample,
+    video_file,
+    write_jsonl,
+    write_png,
+    write_tar,
+)
 from datasets import Dataset, Features, Image, List, Value
 
 from transformers_flamingo.data import FORMATS, BadSampleError, Chunk, document_to_sample, row_location
 
 
 EOC = "<|endofchunk|>"
-
-
-def first(name, path, streaming=False, **options):
-    reader = FORMATS[name](**options)
-    row = next(iter(reader.load(str(path), streaming=streaming)))
-    return reader, row
-
-
-def sample(name, path, processor, streaming=False, **options):
-    """Return the text of the first row, the numbers of its images, and the texts that its labels teach."""
-    reader, row = first(name, path, streaming, **options)
-    row = document_to_sample(
-        reader.read(row), processor, np.random.default_rng(0), location=row_location(row), leading_space_probability=0
-    )
-    return row["text"], [number_of(image) for image in row["images"]], learned(row, processor)
-
-
-def write_png(path, number):
-    path.parent.mkdir(exist_ok=True, parents=True)
-    path.write_bytes(png(number))
-
-
-def embedded(number):
-    return {"bytes": png(number), "path": None}
 
 
 # Image-text pairs

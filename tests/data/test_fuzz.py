@@ -29,6 +29,12 @@ fuzz = settings(
 )
 PROCESSOR = bpe_processor()
 PIXELS = {"bytes": png(1), "path": None}
+IMAGE_FILE = os.path.join(tempfile.gettempdir(), f"flamingo-fuzz-{os.getpid()}.png")
+Path(IMAGE_FILE).write_bytes(png(1))
+CHAT = [
+    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what?"}]},
+    {"role": "assistant", "content": "a cat"},
+]
 ROWS = {
     "image_text_pairs": {"image": PIXELS, "text": "a cat"},
     "obelics": {"images": [PIXELS, None, PIXELS, None], "texts": [None, "a cat", None, "a dog"]},
@@ -59,7 +65,17 @@ ROWS = {
             {"role": "assistant", "content": "a cat"},
         ],
     },
-    "video_text_pairs": {"video": [PIXELS, PIXELS], "caption": "a cat"},
+    "prompt_completion": {"images": [PIXELS], "prompt": CHAT[:1], "completion": CHAT[1:]},
+    "cauldron": {"images": [PIXELS], "texts": [{"user": "what?", "assistant": "a cat", "source": "x"}]},
+    "video_text_pairs": {"video": [PIXELS, PIXELS], "captions": ["a cat", "a dog"]},
+    "image_classes": {"image": PIXELS, "label": "a_cat"},
+    "coco_captions": {"file_name": IMAGE_FILE, "captions": ["a cat", "a dog"]},
+    "vqav2": {"image": IMAGE_FILE, "question": "what?", "answers": ["a cat"]},
+    "label_studio": {
+        "data": {"image": IMAGE_FILE},
+        "annotations": [{"result": [{"from_name": "a", "type": "textarea", "value": {"text": ["a cat", "a dog"]}}]}],
+    },
+    "fiftyone": {"filepath": IMAGE_FILE, "label": {"_cls": "Classification", "label": "a cat"}},
 }
 NOTHINGS = [None, "", " ", b"", [], {}, (), [None], [[]], {"bytes": None, "path": None}, math.nan]
 NUMBERS = [math.inf, -1, 0, 1, 2**70, 1.5, True, np.float32(1), np.zeros((4, 4, 3))]
@@ -206,6 +222,7 @@ def test_files(kind, data):
 
 
 def teardown_module():
+    Path(IMAGE_FILE).unlink()
     if EXAMPLES > 100:
         for (name, result), count in sorted(counts.items()):
             print(f"{name:20} {result:12} {count}")

@@ -18,6 +18,7 @@ batch = FlamingoDataCollator(processor)(list(itertools.islice(samples, 8)))
 
 from .columns import row_location
 from .data_collator import FlamingoDataCollator
+from .detection import Detection, detect_format
 from .documents import Chunk, interleave
 from .encoding import encode_images
 from .errors import BadSampleError
@@ -35,6 +36,7 @@ __all__ = [
     "FORMATS",
     "BadSampleError",
     "Chunk",
+    "Detection",
     "EncodedDocuments",
     "EvenlySpaced",
     "FixedRate",
@@ -46,6 +48,7 @@ __all__ = [
     "check_packing",
     "decode_image",
     "decode_video",
+    "detect_format",
     "document_to_sample",
     "encode_documents",
     "encode_images",

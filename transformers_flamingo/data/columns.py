@@ -14,11 +14,15 @@ TAR_KEY, TAR_FILE = "__key__", "__url__"
 #: The columns that [`row_location`] reads.
 ORIGIN = (FILE, ROW, TAR_FILE, TAR_KEY)
 
+# Where a record in a list of captions has its text
+_TEXT_KEYS = ("raw", "caption", "text")
+
 
 def row_location(row: dict[str, Any]) -> str:
     """Return the file and the index of a row, with which error messages begin."""
     if row.get(FILE) is not None:
-        return f"{row[FILE]}, row {row.get(ROW)}"
+        # A file that is a row itself, as an image is, has no number
+        return f"{row[FILE]}, row {row[ROW]}" if row.get(ROW) is not None else row[FILE]
     if row.get(TAR_FILE) is not None:
         return f"{row[TAR_FILE]}, sample {row.get(TAR_KEY)!r}"
     return "A row of unknown origin"
@@ -105,3 +109,31 @@ def require_list(row: dict[str, Any], *names: str) -> list[Any]:
             "the row, or remove it."
         )
     return values
+
+
+def require_texts(row: dict[str, Any], *names: str) -> list[str]:
+    """
+    Return the texts in the first of the columns `names` that has a value: one text, or a list of texts or of records with one.
+
+    Empty texts of a list do not count.
+
+    Raises:
+        BadSampleError: there is no value, or none of it is a text.
+    """
+    values = require_column(row, *names)
+    if isinstance(values, dict):  # how `datasets` may store a list of dicts
+        values = next((values[key] for key in _TEXT_KEYS if key in values), values)
+    if not isinstance(values, list | tuple):
+        return [require_text(row, *names)]
+    texts = [
+        next((value[key] for key in _TEXT_KEYS if key in value), None) if isinstance(value, dict) else value
+        for value in values
+    ]
+    wrong = [value for value, text in zip(values, texts, strict=True) if not isinstance(text, str)]
+    texts = [text.strip() for text in texts if isinstance(text, str) and text.strip()]
+    if wrong or not texts:
+        found = f"one of the texts is {wrong[0]!r}" if wrong else "there is no text"
+        raise BadSampleError(
+            f"{row_location(row)}: {found} in {' or '.join(map(repr, names))}. Fix the row, or remove it."
+        )
+    return texts

@@ -21,7 +21,7 @@ _CONTENT_MACRO = jinja2.Template(CONTENT_MACRO)
 
 
 def messages_to_document(
-    messages: list[tuple[str, list[Any]]], location: str, *, images_first: bool | None = None
+    messages: list[tuple[str, list[Any]]], location: str, *, images_first: bool | None = None, num_given: int = 0
 ) -> list[Chunk]:
     """
     Turn messages into a document.
@@ -35,19 +35,24 @@ def messages_to_document(
         location (`str`): File and row, for error messages.
         images_first (`bool`, *optional*): Whether the images of a message of the user come first. By default those of messages that
             begin with a text, as in [`~FlamingoProcessor.apply_chat_template`].
+        num_given (`int`, *optional*, defaults to 0): How many of the first messages are given and not learned, those of the assistant
+            included.
 
     Raises:
         BadSampleError: a message of the assistant is empty, or has anything but text.
     """
     document, chunk = [], Chunk("")
     last = ""  # last part of the previous message, "" after an answer
-    for role, parts in messages:
+    for number, (role, parts) in enumerate(messages):
         if role == "assistant":
             answer = "".join(part for part in parts if isinstance(part, str))
             if not all(isinstance(part, str) for part in parts) or not answer.strip():
                 raise BadSampleError(
                     f"{location}: a message of the assistant is {parts!r} instead of a text. Fix the row, or remove it."
                 )
+            if number < num_given:
+                parts = [answer]
+        if role == "assistant" and number >= num_given:
             gap = " " * (isinstance(last, str) and last != "" and not last[-1].isspace() and not answer[0].isspace())
             document.append(replace(chunk, text=gap + answer, turns=(*chunk.turns, Turn(role, answer))))
             chunk, last = Chunk(""), ""
@@ -116,7 +121,10 @@ def render_conversation(
         )
     for shown in (answers, [answer.strip() for answer in answers]):  # many templates strip the texts
         if len(around) == len(shown) + 1 and text == _join(around, shown):
-            return _cut(around, shown, header, document, processor), processor.adds_special_tokens(text)
+            # An answer that is given has its text in a turn of its own
+            turns = [turn for chunk in document for turn in chunk.turns if turn.role == "assistant"]
+            learned = [turn.text != "" for turn in turns]
+            return _cut(around, shown, learned, header, document, processor), processor.adds_special_tokens(text)
     raise BadSampleError(
         f"{location}: the chat template changes the answers or leaves some out, so it is unknown what is to be learned. Remove the "
         "row, or train with another `chat_template`."
@@ -162,14 +170,19 @@ def _join(around: Sequence[str], answers: Sequence[str]) -> str:
 
 
 def _cut(
-    around: Sequence[str], answers: Sequence[str], header: str, document: list[Chunk], processor: FlamingoProcessor
+    around: Sequence[str],
+    answers: Sequence[str],
+    learned: Sequence[bool],
+    header: str,
+    document: list[Chunk],
+    processor: FlamingoProcessor,
 ) -> list[Piece]:
-    """Cut a text before each marker and after each answer."""
+    """Cut a text before each marker and after each answer, of which those that are `learned` are supervised."""
     items = iter([chunk.item for chunk in document if chunk.item is not None])
     has_media = any(chunk.item is not None for chunk in document)
     pieces: list[Piece] = []
     before, seen = around[0], not has_media
-    for answer, after in zip(answers, around[1:], strict=True):
+    for answer, is_learned, after in zip(answers, learned, around[1:], strict=True):
         end = find_end(after, processor.tokenizer)
         if end is None:
             raise ValueError(
@@ -186,6 +199,6 @@ def _cut(
         length = after.index(end) + len(end)
         text = last + answer + after[:length]
         # A byte-level tokenizer makes the space before a word part of its token
-        pieces.append(Piece(text, len(given.rstrip(" ")) if seen else len(text), item, False))
+        pieces.append(Piece(text, len(given.rstrip(" ")) if seen and is_learned else len(text), item, False))
         before = after[length:]
     return pieces

@@ -8,30 +8,40 @@ Data files: the files that a path leads to, their kinds and splits, and how they
 | `.csv`, `.tsv` | `"csv"` |
 | `.tar` | `"tar"` |
 | `.parquet` | `"parquet"` |
+| `.arrow`, as `Dataset.save_to_disk` writes them | `"arrow"` |
+| images and videos, each of them a row, where there is no table | `"media"` |
 
-All but `.parquet` may be compressed: `.gz`, `.bz2`, `.xz`, `.zst` (with the package `zstandard`), `.zip` around one file.
-[`rows`] reads them.
+All but the last three may be compressed: `.gz` (`.tgz`), `.bz2`, `.xz`, `.zst` (with the package `zstandard`), `.zip` around one
+file. [`rows`] reads them, and [`folders`] knows what the files of a folder are.
 """
 
+import glob
 import itertools
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from functools import lru_cache
+from typing import BinaryIO, NoReturn
 
 import fsspec
 from fsspec.core import url_to_fs
 from transformers.utils import logging
 
 from ..files_flamingo import special_kind
+from .folders import expand_braces, find_unread, saved_files, without_beside, without_logs
 
 
 logger = logging.get_logger(__name__)
 
-_KINDS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".tar": "tar"}
-_COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".zip": "zip"}
+#: Suffixes of the files that are read as images and as videos.
+IMAGE_SUFFIXES = ("jpg", "jpeg", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2", "ppm")
+VIDEO_SUFFIXES = ("mp4", "webm", "mkv", "mov", "avi")
+
+_TABLES = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".tar": "tar"}
+_KINDS = {**_TABLES, ".arrow": "arrow", **{f".{suffix}": "media" for suffix in IMAGE_SUFFIXES + VIDEO_SUFFIXES}}
+_COMPRESSIONS = {".gz": "gzip", ".tgz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".zip": "zip"}
 # The words that name the split of a file or folder: those of `datasets`, and those that benchmarks use
 _SPLITS = {
     "train": ("train", "training", "trainval"),
@@ -54,13 +64,26 @@ def suffix_of(file: str) -> str:
     stem, suffix = os.path.splitext(file.lower())
     if suffix not in _COMPRESSIONS:
         return suffix
-    inner = os.path.splitext(stem)[1]
-    return suffix if inner == ".parquet" else inner
+    inner = ".tar" if suffix == ".tgz" else os.path.splitext(stem)[1]
+    return inner if inner in _TABLES and inner != ".parquet" else suffix
 
 
-def find_files(path: str, split: str | None = None) -> list[str]:
+def find_files(
+    path: str,
+    split: str | None = None,
+    *,
+    media: Collection[str] = (),
+    names: str | None = None,
+) -> list[str]:
     """
     Find the data files that `path` leads to, sorted, as [`Reader.load`] takes them.
+
+    Args:
+        path (`str`): A file, a folder, or a pattern: `*`, `?` and `[0-9]`, and `{00000..00099}` and `{a,b}`, each file of which must
+            exist. What exists by its whole name is no pattern.
+        split (`str`, *optional*): As in [`Reader.load`].
+        media (`Collection[str]`, *optional*): Suffixes of images or videos that are rows themselves if there are no tables.
+        names (`str`, *optional*): Pattern of the names of tables that are read of a folder. By default all are.
 
     Raises:
         FileNotFoundError: there is no data file, or none of `split`.
@@ -72,24 +95,24 @@ def find_files(path: str, split: str | None = None) -> list[str]:
             "their folder. A compressed file is read as it is."
         )
     fs, root = url_to_fs(path)
-    is_folder = fs.isdir(root)
-    found = sorted(fs.find(root) if is_folder else fs.glob(root))
-    common = root if is_folder else os.path.dirname(re.split(r"[*?\[]", root)[0])
-    files = [file for file in found if kind_of(file) is not None]
+    found, common = _list_files(fs, path, root)
+    images = [file for file in found if file.lower().endswith(tuple(f".{suffix}" for suffix in media))]
+    tables = saved_files(fs, found)
+    if not tables:
+        tables = [file for file in found if kind_of(file) not in (None, "media")]
+        tables = without_beside(without_logs(tables), images)
+        if names is not None and found != [root]:
+            tables = [file for file in tables if re.search(names, os.path.basename(file))]
+    files = tables or images
+    # An image may be named as a split is, so of an image only the folders below `path` count
+    labels = {file: file.removeprefix(common) if tables else _folder_of(file, common) for file in files}
     if split is None:
-        _refuse_several_splits(path, files, common)
+        _refuse_several_splits(path, labels)
     else:
         word = re.compile("|".join(map(_as_word, split.split("+"))))
-        files = [file for file in files if word.search(file.removeprefix(common))]
+        files = [file for file in files if word.search(labels[file])]
     if not files:
-        of_split = "" if split is None else f" of split {split!r}"
-        kinds = ", ".join(_KINDS)
-        if not found:
-            raise FileNotFoundError(f"{path!r} leads to no file. Give a {kinds} file, a folder or a pattern.")
-        raise FileNotFoundError(
-            f"{path!r} leads to {len(found)} files, but none is a {kinds} file{of_split}. Check the path. (A folder of "
-            "images needs a table next to them, such as a `metadata.csv` with the columns `file_name` and `text`.)"
-        )
+        _raise_no_files(path, found, split)
     kinds = sorted({kind_of(file) for file in files})
     if len(kinds) > 1:
         raise ValueError(
@@ -97,11 +120,68 @@ def find_files(path: str, split: str | None = None) -> list[str]:
             "which of them are the data is unknown. Give a pattern such as 'folder/*.csv'."
         )
     _warn_of_missing_shards(path, files)
+    if kinds == ["media"]:
+        _warn_of_unread(
+            path, [file for file in found if split is None or word.search(_folder_of(file, common))], files
+        )
     if "file" not in fs.protocol:
         return [fs.unstrip_protocol(file) for file in files]
     for file in files:
         _check_regular(file)
     return files
+
+
+def _list_files(fs: fsspec.AbstractFileSystem, path: str, root: str) -> tuple[list[str], str]:
+    """Return the files that a path leads to, and the folder whose own name says nothing about them."""
+    if fs.isdir(root):
+        return sorted(fs.find(root)), root
+    if fs.exists(root):  # also with brackets in its name
+        return [root], os.path.dirname(root)
+    found, missing = [], []
+    patterns = expand_braces(root)
+    for pattern in patterns:
+        files = [pattern] if len(patterns) > 1 and fs.exists(pattern) else fs.glob(_escape_folders(fs, pattern))
+        missing += [] if files else [pattern]
+        found += files
+    if found and missing:
+        raise FileNotFoundError(
+            f"{path!r} stands for {len(patterns)} names, and there is no file for {len(missing)} of them, such as {missing[0]!r}. Fetch "
+            "them, or give a pattern without them."
+        )
+    return sorted(set(found)), os.path.dirname(re.split(r"[*?\[{]", root)[0])
+
+
+def _escape_folders(fs: fsspec.AbstractFileSystem, pattern: str) -> str:
+    """Escape the brackets of folders that exist: `data [1]/*.csv`."""
+    folder, parts = "", pattern.split("/")
+    while "[" in pattern and len(parts) > 1 and (not parts[0] or fs.isdir(f"{folder}{parts[0]}")):
+        folder += f"{parts.pop(0)}/"
+    return glob.escape(folder) + "/".join(parts)
+
+
+def _folder_of(file: str, common: str) -> str:
+    return os.path.dirname(file.removeprefix(common)) + "/"
+
+
+def _raise_no_files(path: str, found: list[str], split: str | None) -> NoReturn:
+    of_split = "" if split is None else f" of split {split!r}"
+    kinds = ", ".join((*_TABLES, ".arrow"))
+    if not found:
+        raise FileNotFoundError(f"{path!r} leads to no file. Give a {kinds} file, a folder or a pattern.")
+    endings = ", ".join(sorted({os.path.splitext(file)[1].lower() or "none" for file in found})[:8])
+    raise FileNotFoundError(
+        f"{path!r} leads to {len(found)} files, but none is a {kinds} file{of_split} that this format reads; their endings are {endings}. "
+        "Check the path. (A folder of images needs a table next to them, such as a `metadata.csv` with the columns `file_name` and "
+        "`text`, or a `.txt` beside each, or a folder for each class: docs/data-formats.md.)"
+    )
+
+
+def _warn_of_unread(path: str, found: list[str], files: list[str]) -> None:
+    unread = find_unread(found, files)
+    if unread:
+        logger.warning_once(  # several formats may look at one folder
+            f"{path!r} has {len(unread)} other files that are not read, such as {unread[0]!r}."
+        )
 
 
 def _warn_of_missing_shards(path: str, files: list[str]) -> None:
@@ -126,25 +206,54 @@ def _as_word(split: str) -> str:
     return f"(?<![{before}]){re.escape(split)}(?![{after}])"
 
 
-def _refuse_several_splits(path: str, files: list[str], common: str) -> None:
+def _refuse_several_splits(path: str, labels: dict[str, str]) -> None:
     """Raise if some files are held out by their names and others are not, or by other words."""
     examples: dict[str, str] = {}  # a file for each word
     groups: dict[frozenset[str], str] = {}
-    for file in files:
-        found = {name: pattern.findall(file.removeprefix(common)) for name, pattern in _SPLIT_WORDS.items()}
+    for file, label in labels.items():
+        found = find_splits(label)
         for word in itertools.chain.from_iterable(found.values()):
             examples.setdefault(word, file)
         groups.setdefault(frozenset(name for name, words in found.items() if words), file)
-    if len(groups) == 1 or groups.keys() <= {frozenset(), frozenset({"train"})}:
+    if len(groups) <= 1 or groups.keys() <= {frozenset(), frozenset({"train"})}:
         return
     shown = [f"{word!r} in {file!r}" for word, file in sorted(examples.items())]
     if frozenset() in groups:
         shown.append(f"no such word in {groups[frozenset()]!r}")
-    raise ValueError(
+    raise SeveralSplitsError(
         f"{path!r} leads to files of several splits ({', '.join(shown)}). Read as one source, held-out rows would be "
         "among the others. Choose with `split`, such as `split: train`, or name several: `split: "
-        f"{'+'.join(sorted(examples))}`. Or give a narrower path."
+        f"{'+'.join(sorted(examples))}`. Or give a narrower path.",
+        {} if frozenset() in groups else _words_of_splits(labels),
     )
+
+
+def _words_of_splits(labels: dict[str, str]) -> dict[str, list[str]]:
+    words: dict[str, set[str]] = {}
+    for label in labels.values():
+        for name, of_name in find_splits(label).items():
+            if of_name:
+                words.setdefault(name, set()).update(of_name)
+    return {name: sorted(of_name) for name, of_name in words.items()}
+
+
+class SeveralSplitsError(ValueError):
+    """
+    Files or rows of several splits, of which none was chosen.
+
+    Attributes:
+        words (`dict[str, list[str]]`): For each of train, validation and test the words that choose it; empty if some files are of none.
+    """
+
+    def __init__(self, message: str, words: dict[str, list[str]]):
+        super().__init__(message)
+        self.words = words
+
+
+@lru_cache(4096)
+def find_splits(label: str) -> dict[str, list[str]]:
+    """Return the words in the name of a file or folder that say to which split it belongs: train, validation or test."""
+    return {name: pattern.findall(label) for name, pattern in _SPLIT_WORDS.items()}
 
 
 def _check_regular(file: str) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
+
 
 class Turn(NamedTuple):
     """
@@ -66,12 +68,35 @@ class Chunk:
         turns (`tuple[Turn]`, *optional*, defaults to `()`):
             What the chunk holds of a conversation, for chat templates other than that of few-shot prompts, which `prompt` and
             `text` follow.
+        alternatives (`tuple[str]`, *optional*, defaults to `()`):
+            Other texts for the same image, such as further captions. Each time a sample is made, one of them or `text` is drawn.
     """
 
     text: str
     item: Any = None
     prompt: str = ""
     turns: tuple[Turn, ...] = ()
+    alternatives: tuple[str, ...] = ()
+
+
+def draw_texts(document: list[Chunk], rng: np.random.Generator | None) -> list[Chunk]:
+    """
+    Draw one text of each chunk that has `alternatives`.
+
+    Args:
+        document (`list[Chunk]`): The document.
+        rng (`numpy.random.Generator`, *optional*): Draws. Without it, the text is the first, `text`.
+    """
+    return [
+        replace(chunk, text=_draw((chunk.text, *chunk.alternatives), rng), alternatives=())
+        if chunk.alternatives
+        else chunk
+        for chunk in document
+    ]
+
+
+def _draw(texts: tuple[str, ...], rng: np.random.Generator | None) -> str:
+    return texts[0 if rng is None else int(rng.integers(len(texts)))]
 
 
 def interleave(parts: Iterable[Any], separator: str) -> list[Chunk]:

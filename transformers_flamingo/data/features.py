@@ -115,7 +115,7 @@ def encode_documents(
             Whether to store the error of a bad row, for [`EncodedDocuments`] to raise, instead of raising it now.
 
     Returns:
-        `datasets.Dataset` with the rows in their order: `text`, `prompt` and `turns` of each chunk, `has_item`, `error`, and
+        `datasets.Dataset` with the rows in their order: `text`, `prompt`, `turns` and `alternatives` of each chunk, `has_item`, `error`, and
         `image_features` and `num_frames` as in [`add_image_features`], but for files that an earlier row named: their
         features are those of the row `kept_in`, which is -1 for the row itself, from the frame `first_frame`.
 
@@ -147,6 +147,7 @@ def encode_documents(
             "text": [[chunk.text for chunk in document] for document in documents],
             "prompt": [[chunk.prompt for chunk in document] for document in documents],
             "turns": [[json.dumps(chunk.turns) for chunk in document] for document in documents],
+            "alternatives": [[list(chunk.alternatives) for chunk in document] for document in documents],
             "has_item": [[chunk.item is not None for chunk in document] for document in documents],
             "error": errors,
             **encoder.columns(media),
@@ -161,6 +162,7 @@ def encode_documents(
         "text": List(Value("string")),
         "prompt": List(Value("string")),
         "turns": List(Value("string")),
+        "alternatives": List(List(Value("string"))),
         "has_item": List(Value("bool")),
         "error": Value("string"),
         "kept_in": List(Value("int32")),
@@ -233,10 +235,16 @@ class EncodedDocuments(Reader):
         if row["error"] is not None:
             raise BadSampleError(row["error"])
         media = self._media(row)
-        columns = (row[name] for name in ("text", "prompt", "turns", "has_item"))
+        columns = (row[name] for name in ("text", "prompt", "turns", "alternatives", "has_item"))
         return [
-            Chunk(text, next(media) if has_item else None, prompt, tuple(Turn(*turn) for turn in json.loads(turns)))
-            for text, prompt, turns, has_item in zip(*columns, strict=True)
+            Chunk(
+                text,
+                next(media) if has_item else None,
+                prompt,
+                tuple(Turn(*turn) for turn in json.loads(turns)),
+                tuple(alternatives),
+            )
+            for text, prompt, turns, alternatives, has_item in zip(*columns, strict=True)
         ]
 
     def _media(self, row: dict[str, Any]) -> Iterator[torch.Tensor]:

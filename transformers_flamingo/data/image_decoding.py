@@ -4,15 +4,23 @@
 from typing import Any
 
 import PIL.Image
+from transformers.utils import logging
 
 from ..images_flamingo import error_words, load_pixels, open_bytes
 from .errors import BadSampleError
 from .media_files import open_item
 
 
+logger = logging.get_logger(__name__)
+
+_has_warned = False
+
+
 def decode_image(item: Any, location: str) -> PIL.Image.Image:
     """
     Open an image and read its pixels, which finds a truncated file.
+
+    Of an animation, the image is the first frame, and the first animation is said in a warning.
 
     Modes, transparency, bit depth and orientation are left to [`FlamingoProcessor`].
 
@@ -34,6 +42,8 @@ def decode_image(item: Any, location: str) -> PIL.Image.Image:
         check_pixels(image.width, image.height)
         load_pixels(image)
         check_pixels(image.width, image.height)  # some formats tell their true size only now
+        if getattr(image, "is_animated", False):
+            _warn_of_frames(location, name, image.n_frames)
     except Exception as error:  # each of Pillow's decoders raises its own types, struct.error and SyntaxError included
         raise BadSampleError(
             f"{location}: {name} cannot be decoded ({error_words(error)}). It is truncated, damaged, too large, or not an "
@@ -42,6 +52,16 @@ def decode_image(item: Any, location: str) -> PIL.Image.Image:
     if path:
         image.filename = path  # the processor names the image by it in its messages
     return image
+
+
+def _warn_of_frames(location: str, name: str, count: int) -> None:
+    global _has_warned
+    if not _has_warned:
+        _has_warned = True  # in each process
+        logger.warning(
+            f"{location}: {name} has {count} frames, and the first one is used, here and in other animations. The format `video_text_pairs` "
+            "reads all frames of GIF files."
+        )
 
 
 def check_pixels(width: int, height: int) -> None:

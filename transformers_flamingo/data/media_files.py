@@ -24,6 +24,12 @@ MAX_MEDIA_BYTES, MAX_REMOTE_BYTES = 2**35, 2**30
 REMOTE_SECONDS, REMOTE_ATTEMPTS = 60.0, 3
 #: Protocols of addresses, if a source allows them. Each reads one object of one server.
 REMOTE_PROTOCOLS = ("http", "https", "hf", "s3", "gs", "gcs", "az", "abfs", "abfss")
+#: What to do about a row that has the address of an image, and not the image.
+HOW_TO_FETCH = (
+    "Fetch the images first, for example with `img2dataset --url_list FILE --url_col COLUMN --caption_col COLUMN --output_format webdataset "
+    "--output_folder shards`, and train on 'shards/*.tar' (docs/data-formats.md). Or set `allow_remote: true` in the `options` of the source "
+    "to fetch each image whenever its row is read."
+)
 
 
 class MediaPath(str):
@@ -147,8 +153,8 @@ def _check_address(path: str, root: str | None) -> None:
         )
     if not getattr(path, "allow_remote", False):
         raise ValueError(
-            "it is an address, and the source does not allow those. Fetch the files, or set `allow_remote: true` in the "
-            "`options` of the source if you trust its rows"
+            "it is an address, and the source does not allow those. Fetch the files (docs/data-formats.md says how), or set "
+            "`allow_remote: true` in the `options` of the source if you trust its rows"
         )
     if root is not None and "://" in root:
         steps = path.removeprefix(root.rstrip("/") + "/").split("/")

@@ -2,17 +2,39 @@
 """The base class of the readers of formats, which make documents of rows, with errors that name file and row."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
-from .columns import ERROR, FILE, TAR_FILE, row_location
+from .columns import ERROR, FILE, TAR_FILE, require_column, row_location
 from .data_files import find_files, kind_of
 from .documents import Chunk
 from .errors import BadSampleError
-from .media_files import resolve_media_path
+from .media_files import HOW_TO_FETCH, resolve_media_path
 from .rows import load_rows, read_rows
+
+
+#: Columns in which published datasets have the addresses of their images. A path of a file may be in them, too.
+ADDRESSES = ("image_url", "url", "URL", "img_url")
+
+
+class Column(NamedTuple):
+    """
+    A column of a format, for the documentation and to find out which format a file has.
+
+    Args:
+        names (`tuple[str, ...]`): Its name, and other names that it may have.
+        holds (`str`): What it holds.
+        is_required (`bool`, *optional*, defaults to `True`): Whether each row has it.
+        members (`tuple[str, ...]`, *optional*, defaults to `()`): Suffixes of the members of a `.tar`, or of files, with the same.
+    """
+
+    names: tuple[str, ...]
+    holds: str
+    is_required: bool = True
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,14 +61,38 @@ class Reader:
 
     #: The members of a sample of a `.tar`, by suffix, with their features. Empty if the format has no such form.
     tar_members: ClassVar[dict[str, Any]] = {}
+    #: The columns of a row.
+    columns: ClassVar[tuple[Column, ...]] = ()
+    #: Suffixes of images or videos that are rows themselves where there is no table.
+    media: ClassVar[tuple[str, ...]] = ()
+    #: Pattern of the names of the tables of a folder that are read. All are if it is `None`.
+    table_names: ClassVar[str | None] = None
+    #: Makes the list of records of a `.json` file that holds something else, as [`rows.read_rows`] calls it.
+    make_records: ClassVar[Callable[[Any, str], list[Any]] | None] = None
+
+    def find(self, path: str, split: str | None = None) -> list[str]:
+        """
+        Find the files that [`load`] opens.
+
+        Args:
+            path, split: As there.
+
+        Raises:
+            FileNotFoundError, ValueError: as there.
+        """
+        return find_files(path, split, media=self.media, names=self.table_names)
+
+    def companions(self, files: list[str]) -> list[str]:
+        """Return other files that the rows of `files` are made of."""
+        return []
 
     def load(self, path: str, *, split: str | None = None, streaming: bool = False) -> Dataset | IterableDataset:
         """
         Open the files of a dataset.
 
         Args:
-            path (`str`): A file, a glob pattern or a folder, also of a remote file system
-                (`"hf://datasets/OWNER/NAME/data/*.parquet"`).
+            path (`str`): A file, a folder, or a pattern (`*.csv`, `{00000..00099}.tar`), also of a remote file system
+                (`"hf://datasets/OWNER/NAME/data/*.parquet"`), or a folder of `Dataset.save_to_disk`.
             split (`str`, *optional*): Take only files with this word in their name or in a folder below `path`: `"train"`
                 takes `train/metadata.csv`, `train-00000-of-00002.parquet` and `train2014.jsonl`, and
                 `"train+validation"` takes both. It is needed if the names say that some files are held out and others not.
@@ -61,16 +107,18 @@ class Reader:
             ValueError: the files are of a kind that this format does not have, of several kinds or of several splits, or
                 one is not a regular file or is damaged. A stream raises this when it reaches the damage.
         """
-        files = find_files(path, split)
+        files = self.find(path, split)
         members = self.tar_members if kind_of(files[0]) == "tar" else None
         if members == {}:
             raise ValueError(
                 f"{path!r} leads to {files[0]!r}, but {type(self).__name__} does not read .tar files. Its docstring lists "
                 "the files that it reads."
             )
+        make_records = type(self).make_records
         if streaming:
-            return IterableDataset.from_generator(read_rows, gen_kwargs={"files": files, "members": members})
-        return concatenate_datasets(load_rows(files, members))
+            arguments = {"files": files, "members": members, "make_records": make_records}
+            return IterableDataset.from_generator(read_rows, gen_kwargs=arguments)
+        return concatenate_datasets(load_rows(files, members, make_records, self.companions(files)))
 
     def read(self, row: dict[str, Any]) -> list[Chunk]:
         """
@@ -84,7 +132,7 @@ class Reader:
         try:
             document = self._document(row)
             for chunk in document:
-                (chunk.prompt + chunk.text).encode()
+                "".join((chunk.prompt, chunk.text, *chunk.alternatives)).encode()
         except BadSampleError:
             raise
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -97,6 +145,26 @@ class Reader:
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         """Turn a row into a document, for `read`. `read` turns what a malformed row raises into a `BadSampleError`."""
         raise NotImplementedError
+
+    def require_image(self, row: dict[str, Any], *names: str) -> Any:
+        """
+        Return the image in the first of the columns `names` that has a value, or the file that a column of addresses names.
+
+        Raises:
+            BadSampleError: there is no value, or it is a list, or an address that the source does not allow.
+        """
+        if all(row.get(name) is None for name in names):
+            names = (*names, *(name for name in ADDRESSES if row.get(name) is not None))
+        image = require_column(row, *names)
+        if isinstance(image, list | tuple):
+            raise BadSampleError(
+                f"{row_location(row)}: {len(image)} images with one text. Use the format `parts` or `messages` for such rows."
+            )
+        if isinstance(image, str) and "://" in image and not self.allow_remote and names[-1] in ADDRESSES:
+            raise BadSampleError(
+                f"{row_location(row)}: {names[-1]!r} is an address, {image!r:.200}, and the image was not fetched. {HOW_TO_FETCH}"
+            )
+        return self.resolve_path(image, row)
 
     def resolve_path(self, item: Any, row: dict[str, Any]) -> Any:
         """

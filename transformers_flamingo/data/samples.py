@@ -9,7 +9,7 @@ import torch
 
 from ..processing_flamingo import FlamingoProcessor
 from .conversations import render_conversation
-from .documents import Chunk, Piece
+from .documents import Chunk, Piece, draw_texts
 from .errors import BadSampleError
 from .media import load_media
 
@@ -45,7 +45,8 @@ def document_to_sample(
     Args:
         document (`list[Chunk]`): What [`Reader.read`] returned.
         processor ([`FlamingoProcessor`]): For its markers and, if `max_length` is given, its fast tokenizer.
-        rng (`numpy.random.Generator`): The only source of randomness. The draws do not depend on the budgets.
+        rng (`numpy.random.Generator`): The only source of randomness: spaces, moved texts, and which of several captions. The draws
+            do not depend on the budgets.
         location (`str`): File and row of the document, for error messages: [`row_location`] of its row.
         max_length (`int`, *optional*): Maximum number of tokens, including the special tokens that the tokenizer adds.
         max_images (`int`, *optional*): Maximum number of images and videos.
@@ -70,6 +71,7 @@ def document_to_sample(
         ValueError: `next_image_probability` is given for a document with prompts.
     """
     _refuse_special_tokens(document, processor, location)
+    document = draw_texts(document, rng)
     has_media = any(chunk.item is not None for chunk in document)
     moves = rng.random() < next_image_probability
     if moves and has_media:
@@ -252,6 +254,7 @@ def _refuse_special_tokens(document: list[Chunk], processor: FlamingoProcessor, 
         texts[-1] += chunk.prompt + chunk.text
         if chunk.text:
             texts.append("")
+        texts[:0] = chunk.alternatives
     for text in texts:
         found = sorted(token for token in reserved if token in text)
         if found:

@@ -88,7 +88,7 @@ class ContrastiveCollator:
     Args:
         reader ([`~data.Reader`]): Reads the rows.
         image_processor, tokenizer: Make the tensors.
-        max_length (`int`): Maximum number of tokens of a caption, including the end-of-sequence token.
+        max_length (`int`): Maximum number of tokens of a caption, including the end-of-sequence token. Of several captions, it is the first.
 
     Raises:
         BadSampleError: a row does not have exactly one image with a text, or cannot be read. The message names file and row.

@@ -10,6 +10,7 @@ from .arguments import DataSource, FlamingoTrainingArguments, ModelArguments
 from .build import build_model
 from .callbacks import GateHistoryCallback
 from .checkpointing import get_last_checkpoint
+from .found_data import fill_recipe
 from .held_out import GenerationEvalDataset
 from .image_use import ImageUseMeasurement, measure_image_use
 from .image_use_callback import ImageUseCallback
@@ -41,6 +42,7 @@ __all__ = [
     "check_data",
     "check_packing",
     "check_recipe",
+    "fill_recipe",
     "full_state_dict",
     "get_last_checkpoint",
     "load_trainable",

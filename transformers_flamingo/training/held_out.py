@@ -10,6 +10,7 @@ from transformers.utils import logging
 
 from ..data import BadSampleError, Chunk, blank_image, document_to_sample, row_location
 from ..data.data_collator import FlamingoDataCollator
+from ..data.documents import draw_texts
 from ..data.samples import adds_special_tokens
 from ..evaluation.metrics import exact_match, word_f1
 from ..processing_flamingo import FlamingoProcessor
@@ -145,7 +146,7 @@ def make_held_out_sample(
         BadSampleError: there is nothing to learn from it, or nothing to generate its last text from.
     """
     sample = document_to_sample(
-        document,
+        draw_texts(document, None),  # of several captions, always the first
         processor,
         np.random.default_rng(0),
         location=location,

@@ -226,7 +226,7 @@ def is_recipe(name: str) -> bool:
         return True
     if os.path.isfile(RECIPES / f"{name}.yaml") or name in plugins.find_plugins(plugins.RECIPES):
         return True
-    if os.path.exists(name) or "://" in name or re.search(r"[*?\[]", name):
+    if os.path.exists(name) or "://" in name or re.search(r"[*?\[{]", name):
         return False
     is_path = "/" in name or os.path.splitext(name)[1]
     hint = plugins.install_hint(plugins.RECIPES, name) or ("" if is_path else suggest(name, _recipe_names()))

@@ -15,8 +15,9 @@ from datasets import IterableDataset
 from tqdm.auto import tqdm
 
 from ..cards.contact_sheet import Tile, image_of_pixels
-from ..data import FORMATS, BadSampleError, Chunk, Reader, row_location
+from ..data import BadSampleError, Chunk, row_location
 from ..data.data_collator import FlamingoDataCollator
+from ..data.detection import look_at
 from ..data.samples import adds_special_tokens
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.redaction import explain, one_line, redact
@@ -270,24 +271,7 @@ def check_source(
 
 def readable_formats(source: DataSource) -> list[str]:
     """Return the formats that can read one of the first rows of a source."""
-    found = []
-    for name, kind in FORMATS.items():
-        try:
-            reader = kind()
-            rows = list(itertools.islice(reader.load(source.path, split=source.split, streaming=True), 20))
-        except Exception:  # whatever is raised by a format that has no such files
-            continue
-        if any(_can_read(reader, row) for row in rows):
-            found.append(name)
-    return found
-
-
-def _can_read(reader: Reader, row: dict[str, Any]) -> bool:
-    try:
-        reader.read(row)
-    except ValueError:
-        return False
-    return True
+    return [look.name for look in look_at(source.path, source.split) if look.fits]
 
 
 def _iterate(check: SourceCheck, max_rows: int | None) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from ..columns import parse_record, require_list, row_location
 from ..conversations import messages_to_document
 from ..documents import Chunk
 from ..errors import BadSampleError
-from ..reader import Reader
+from ..reader import Column, Reader
 
 
 _ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
@@ -33,6 +33,11 @@ class Llava(Reader):
     """
 
     images_first: bool | None = None
+
+    columns = (
+        Column(("conversations",), 'a list of `{"from": "human" or "gpt" or "system", "value": text}`'),
+        Column(("image", "images"), "a path, an embedded image, a list of either, or no value", is_required=False),
+    )
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = parse_record(row)

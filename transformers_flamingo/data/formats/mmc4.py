@@ -14,7 +14,7 @@ from transformers.utils import logging
 from ..columns import parse_record, require_list, row_location
 from ..documents import Chunk, interleave
 from ..errors import BadSampleError
-from ..reader import Reader
+from ..reader import Column, Reader
 
 
 logger = logging.get_logger(__name__)
@@ -48,6 +48,13 @@ class MMC4(Reader):
     min_similarity: float = 0.24
 
     tar_members = {"json": Value("string")}
+    columns = (
+        Column(("text_list",), "a list of sentences"),
+        Column(
+            ("image_info",),
+            "a list of records with `matched_text_index`, `matched_sim`, and `image_name` or `image_base64`",
+        ),
+    )
 
     def load(self, path: str, *, split: str | None = None, streaming: bool = False) -> Dataset | IterableDataset:
         """Open the files as [`Reader.load`] does, and skip the pages without an image to use."""

@@ -7,7 +7,7 @@ from typing import Any
 from ..columns import parse_record, require_list, row_location
 from ..documents import Chunk, interleave
 from ..errors import BadSampleError
-from ..reader import Reader
+from ..reader import Column, Reader
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,11 @@ class Obelics(Reader):
 
     Two texts with no image between them are joined by an empty line, as are paragraphs within one text.
     """
+
+    columns = (
+        Column(("images",), "a list of images, embedded or paths, `None` where there is a text"),
+        Column(("texts",), "a list of texts, `None` where there is an image"),
+    )
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = parse_record(row)

@@ -7,7 +7,7 @@ from typing import Any
 from ..columns import parse_record, require_list, row_location
 from ..documents import Chunk, interleave
 from ..errors import BadSampleError
-from ..reader import Reader
+from ..reader import Column, Reader
 from ..video_decoding import FixedRate, decode_video
 
 
@@ -32,6 +32,13 @@ class Parts(Reader):
 
     fps: float = 1.0
     max_frames: int = 8
+
+    columns = (
+        Column(
+            ("parts",),
+            'a list of `{"type": "text" or "image" or "video", ...}` with the text, image or video under the same name',
+        ),
+    )
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = parse_record(row)

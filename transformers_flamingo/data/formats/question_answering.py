@@ -8,7 +8,7 @@ from typing import Any
 from ..columns import parse_record, require_column, require_text, row_location
 from ..documents import Chunk
 from ..errors import BadSampleError
-from ..reader import Reader
+from ..reader import ADDRESSES, Column, Reader
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,15 @@ class QuestionAnswering(Reader):
     """
 
     template: str = "Question:{question} Short answer:"
+
+    columns = (
+        Column(
+            ("image", "file_name", *ADDRESSES),
+            "an embedded image, or the path of a file; an address only with `allow_remote`",
+        ),
+        Column(("question",), "a text"),
+        Column(("answers", "answer"), 'a list of texts, or of `{"answer": text}`; or one text'),
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -53,10 +62,5 @@ class QuestionAnswering(Reader):
         if not answers:
             raise BadSampleError(f"{row_location(row)}: no answer. Remove the row.")
         prompt = self.template.replace("{question}", require_text(row, "question"))
-        image = require_column(row, "image", "file_name")
-        if isinstance(image, list | tuple):
-            raise BadSampleError(
-                f"{row_location(row)}: {len(image)} images for one question. Use the format `parts` or `messages` for such rows."
-            )
-        image = self.resolve_path(image, row)
+        image = self.require_image(row, "image", "file_name")
         return [Chunk(Counter(answers).most_common(1)[0][0], image, prompt)]

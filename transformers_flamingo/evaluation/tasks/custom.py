@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from ...data import FORMATS, BadSampleError, Chunk, row_location
 from ...data.columns import parse_record, require_column
-from ...data.data_files import find_files
 from ..task import Example
 from .common import Captioning, Choice, OpenEnded
 
@@ -38,7 +37,8 @@ class _CustomTask:
     format = "image_text_pairs"
 
     def __post_init__(self):
-        queries, support = (find_files(*source) for source in self._sources)
+        reader = FORMATS[self.format](media_root=self.media_root)
+        queries, support = (reader.find(*source) for source in self._sources)
         both = sorted(set(queries) & set(support))
         if both:
             raise ValueError(
@@ -84,7 +84,7 @@ class CustomCaptioning(_CustomTask, Captioning):
     """
     Captioning of your own images, in files of the format `image_text_pairs`, scored by CIDEr times 100.
 
-    Rows with the path of the same image are its captions, and one query.
+    Rows with the path of the same image are its captions, and one query. So are the texts of a row with a list of captions.
 
     Args:
         prompt (`str`, *optional*, defaults to `"Output:"`): The text before the caption.
@@ -99,7 +99,7 @@ class CustomCaptioning(_CustomTask, Captioning):
         for number, _, chunk in self._documents(path, split):
             is_path = isinstance(chunk.item, dict) and chunk.item.get("bytes") is None
             key = f"path {chunk.item['path']}" if is_path else f"row {number}"
-            captions.setdefault(key, (chunk, []))[1].append(chunk.text)
+            captions.setdefault(key, (chunk, []))[1].extend((chunk.text, *chunk.alternatives))
         return [
             replace(self.caption_example(number, chunk.item, texts), prompt=self.prompt)
             for number, (chunk, texts) in enumerate(captions.values())

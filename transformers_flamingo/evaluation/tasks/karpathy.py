@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from ...data.coco import read_karpathy_image
 from ..task import Example
 from .common import Benchmark, Captioning
 
@@ -18,18 +19,12 @@ class _Karpathy(Captioning, Benchmark):
     def _images(self) -> list[dict]:
         return self.read_lists(self.files[0], "images")[0]
 
-    def _folder(self, image: dict) -> str:
-        raise NotImplementedError
-
     def _examples(self, split: str) -> list[Example]:
         def make(image: dict) -> Example | None:
             if image["split"] != split:
                 return None
-            return self.caption_example(
-                image["cocoid"] if "cocoid" in image else image["imgid"],
-                os.path.join(self.data, self._folder(image), image["filename"]),
-                [sentence["raw"] for sentence in image["sentences"]],
-            )
+            captioned = read_karpathy_image(image)
+            return self.caption_example(captioned.id, os.path.join(self.data, captioned.file_name), captioned.captions)
 
         return self.build(self.files[0], self._images, make)
 
@@ -54,9 +49,6 @@ class Coco(_Karpathy):
     files = ("dataset_coco.json",)
     split_sizes = {"test": 5000}
 
-    def _folder(self, image: dict) -> str:
-        return image["filepath"]
-
 
 @dataclass(frozen=True)
 class Flickr30k(_Karpathy):
@@ -69,6 +61,3 @@ class Flickr30k(_Karpathy):
     name = "flickr30k"
     files = ("dataset_flickr30k.json",)
     split_sizes = {"test": 1000}
-
-    def _folder(self, image: dict) -> str:
-        return "flickr30k-images"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from ...data.coco import image_file, read_vqa_answers
 from ..metrics import normalize_vqa_answer, vqa_accuracy
 from ..task import Example, Prediction
 from .common import Benchmark, QuestionAnswering
@@ -23,7 +24,7 @@ class _CocoVqa(QuestionAnswering, Benchmark):
         annotated = self.build(
             annotations_file,
             annotations,
-            lambda row: {row["question_id"]: [answer["answer"] for answer in row["answers"]]},
+            lambda row: dict([read_vqa_answers(row)]),
         )
         answers = {question_id: given for row in annotated for question_id, given in row.items()}
         missing = self.build(
@@ -39,7 +40,7 @@ class _CocoVqa(QuestionAnswering, Benchmark):
             questions,
             lambda row: self.question_example(
                 row["question_id"],
-                os.path.join(self.data, split, f"COCO_{split}_{row['image_id']:012d}.jpg"),
+                os.path.join(self.data, image_file(split, row["image_id"])),
                 row["question"],
                 answers[row["question_id"]],
             ),

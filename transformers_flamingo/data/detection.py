@@ -1,0 +1,202 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Find out which format files have, and say why; or what is missing to the nearest format."""
+
+import difflib
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .columns import JSON, parse_record
+from .data_files import SeveralSplitsError, kind_of, suffix_of
+from .errors import BadSampleError
+from .folders import BESIDE, class_folders
+from .formats import FORMATS
+from .formats.image_classes import NoClassesError
+from .reader import Column, Reader
+from .rows import read_rows
+
+
+# Rows that are looked at
+_NUM_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Detection:
+    """
+    The format of files, as [`detect_format`] found it.
+
+    Args:
+        format (`str`): A key of `FORMATS`.
+        path (`str`): The path that was looked at.
+        reason (`str`): What the files have in common with the format.
+    """
+
+    format: str
+    path: str
+    reason: str
+
+    def describe(self) -> str:
+        """Return a sentence for the user."""
+        return f"{self.path}: took it for {self.format}: {self.reason}"
+
+
+class UnknownLayoutError(ValueError):
+    """Files of no format, or of several."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a format makes of the files: the first rows, and whether it can read one of them, or the error."""
+
+    name: str
+    reader: Reader
+    files: list[str]
+    rows: list[dict[str, Any]]
+    fits: bool
+    error: Exception | None
+
+    def found(self, column: Column) -> list[str]:
+        """Return the names of a column that some row has."""
+        names = _names_of(self.rows)
+        return [name for name in (*column.names, *column.members) if name in names]
+
+    @property
+    def score(self) -> float:
+        """Return how near the files are to the format: the number of required columns that they have, or have with a similar name."""
+        names = _names_of(self.rows)
+        required = [column for column in self.reader.columns if column.is_required]
+        found = [1.0 if self.found(column) else 0.4 * bool(_similar(column, names)) for column in required]
+        return sum(found) / max(len(required), 1) + 0.01 * sum(map(bool, found))
+
+
+def detect_format(path: str, split: str | None = None) -> Detection:
+    """
+    Find out which format files have. The first rows of the first file are read, and no image is opened.
+
+    Args:
+        path, split: As in [`~data.Reader.load`].
+
+    Returns:
+        [`Detection`]: the format, and why.
+
+    Raises:
+        FileNotFoundError, ValueError: as [`~data.Reader.load`].
+        SeveralSplitsError: the files are of several splits, and none is chosen.
+        UnknownLayoutError: the rows have no format, or several. The message has the columns, and the nearest format.
+    """
+    looks = list(look_at(path, split))
+    fitting = [look for look in looks if look.fits]
+    if any(look.name == "image_text_pairs" and kind_of(look.files[0]) == "media" for look in fitting):
+        # A text beside an image says more than the name of its folder
+        fitting = [look for look in fitting if look.name != "image_classes"]
+    if len(fitting) == 1:
+        return Detection(fitting[0].name, path, _explain(fitting[0]))
+    if fitting:
+        reasons = " and ".join(f"{look.name!r} ({_explain(look)})" for look in fitting)
+        raise UnknownLayoutError(f"{path!r} could be {reasons}. Choose with `--format`, or `format` in a recipe.")
+    errors = [look.error for look in looks if look.error is not None]
+    for kind in (SeveralSplitsError, NoClassesError):
+        for error in errors:
+            if isinstance(error, kind):
+                raise error
+    if not any(look.rows for look in looks):
+        raise errors[0]
+    raise UnknownLayoutError(_describe_unknown(path, looks))
+
+
+def look_at(path: str, split: str | None) -> Iterator[_Look]:
+    """Let each format look at the first rows of files."""
+    seen: dict[tuple, tuple[list[dict[str, Any]], Exception | None]] = {}
+    for name, kind in FORMATS.items():
+        reader = kind()
+        try:
+            files = reader.find(path, split)
+        except (OSError, ValueError) as error:
+            yield _Look(name, reader, [], [], False, error)
+            continue
+        is_tar = kind_of(files[0]) == "tar"
+        if (is_tar and not reader.tar_members) or (reader.make_records and suffix_of(files[0]) != ".json"):
+            continue
+        members = reader.tar_members if is_tar else None
+        key = (files[0], tuple(members or ()), kind.make_records)
+        if key not in seen:
+            seen[key] = _read_first(files[0], members, kind.make_records)
+        rows, error = seen[key]
+        bad = error
+        fits = False
+        for row in rows:
+            try:
+                reader.read(row)
+                fits = True
+                break
+            except BadSampleError as bad_row:
+                bad = bad or bad_row
+        yield _Look(name, reader, files, rows, fits, bad)
+
+
+def _read_first(file: str, members: Any, make_records: Any) -> tuple[list[dict[str, Any]], Exception | None]:
+    try:
+        return list(itertools.islice(read_rows([file], members, make_records=make_records), _NUM_ROWS)), None
+    except ValueError as error:
+        return [], error
+
+
+def _explain(look: _Look) -> str:
+    file, kind = os.path.basename(look.files[0]), kind_of(look.files[0])
+    more = f" and {len(look.files) - 1:,} more" if len(look.files) > 1 else ""
+    if kind == "media" and look.name == "image_classes":
+        classes = sorted(class_folders(look.files))
+        shown = ", ".join(map(repr, classes[:3])) + ", ..." * (len(classes) > 3)
+        return f"{len(look.files):,} images in {len(classes)} folders, whose names are the classes ({shown})"
+    if kind == "media":
+        ending = next(name for name in BESIDE if any(row[name] for row in look.rows))
+        return f"{len(look.files):,} files such as {file!r}, with a text beside each (.{ending})"
+    names = [next(iter(look.found(column)), None) for column in look.reader.columns]
+    listed = " and ".join(repr(name) for name in names if name is not None)
+    if look.reader.make_records is not None:
+        listed = " and ".join(map(repr, look.reader.columns[0].names))
+        return f"{file!r}{more}, with {listed} as published"
+    return f"{file!r}{more}, with {listed}"
+
+
+def _describe_unknown(path: str, looks: list[_Look]) -> str:
+    looks = [look for look in looks if look.rows]
+    best = max(looks, key=lambda look: look.score)
+    names = _names_of(best.rows)
+    found = f"{path!r} has no known layout: {os.path.basename(best.files[0])!r} has {', '.join(map(repr, names)) or 'no values'}."
+    if best.score == 0:
+        return f"{found} Formats are {', '.join(FORMATS)}: docs/data-formats.md lists their columns."
+    missing = [column for column in best.reader.columns if column.is_required and not best.found(column)]
+    if not missing:
+        return f"{found} The nearest format is {best.name!r}, but none of the first rows can be read. {best.error}"
+    has = [repr(best.found(column)[0]) for column in best.reader.columns if best.found(column)]
+    lacks = []
+    for column in missing:
+        similar = _similar(column, names)
+        hint = f" (perhaps {similar[0]!r}: rename it)" if similar else ""
+        lacks.append(f"{' or '.join(map(repr, column.names[:3]))}, {column.holds}{hint}")
+    return (
+        f"{found} The nearest format is {best.name!r}: it has {' and '.join(has) or 'none of its columns'}, and lacks {'; and '.join(lacks)}. "
+        "docs/data-formats.md lists all columns."
+    )
+
+
+def _names_of(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the names of the columns that have a value in some row."""
+    names: dict[str, None] = {}
+    for row in rows:
+        try:
+            values = parse_record(row) if row.get(JSON) is not None else row
+        except BadSampleError:
+            continue
+        names |= dict.fromkeys(
+            name for name, value in values.items() if value is not None and not name.startswith("__")
+        )
+    return list(names)
+
+
+def _similar(column: Column, names: list[str]) -> list[str]:
+    lower = {name.lower(): name for name in names}
+    return [lower[match] for name in column.names for match in difflib.get_close_matches(name, lower, n=1, cutoff=0.7)]
