@@ -313,16 +313,15 @@ def test_a_block_of_a_page_is_replaced(real, tmp_path):
         real.score.update_docs(page, "b", "new")
 
 
-@pytest.mark.parametrize("name", ["captions", "own-tower", "questions", "few-shots"])
+@pytest.mark.parametrize("name", ["captions", "own-tower", "questions", "questions-text", "few-shots"])
 def test_the_page_has_the_tables_of_the_committed_scores(real, name):
     root = FOLDER.parents[1]
     page = (root / "docs" / "real-pictures.md").read_text(encoding="utf-8")
     record = json.loads((root / "benchmarks" / "results" / f"real-pictures-{name}.json").read_text(encoding="utf-8"))
     text = real.score.render_card(real.score.TEMPLATE, record=record).strip()
     assert f"<!-- real-pictures {name} -->\n{text}\n<!-- end -->" in page
-    assert (
-        record["command"].split()[2] == read_recipe(str(FOLDER / f"{name.replace('-', '_')}.yaml")).training.output_dir
-    )
+    recipe = FOLDER / f"{name.removesuffix('-text').replace('-', '_')}.yaml"
+    assert record["command"].split()[2] == read_recipe(str(recipe)).training.output_dir
 
 
 @pytest.mark.parametrize("name", ["captions", "own_tower", "questions"])
