@@ -359,6 +359,7 @@ def test_round_trip(tmp_path):
     processor = make_processor()
     saved = processor.save_pretrained(tmp_path / "one")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
+        "backbone_files_flamingo.py",
         "chat_template.jinja",
         "chat_templates_flamingo.py",
         "client_errors_flamingo.py",
@@ -366,6 +367,7 @@ def test_round_trip(tmp_path):
         "files_flamingo.py",
         "images_flamingo.py",
         "media_flamingo.py",
+        "messages_flamingo.py",
         "pixels_flamingo.py",
         "processing_flamingo.py",
         "processor_config.json",

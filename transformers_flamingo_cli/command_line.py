@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command is not None and not command.startswith("-"):
         close = difflib.get_close_matches(command, [*commands, *MINIATURE_COMMANDS], n=1)
         hint = f" Did you mean {close[0]!r}?" if close else f" Commands are {', '.join(commands)}."
-        print(f"flamingo: There is no command {command!r}.{hint}", file=sys.stderr)
+        print(f"flamingo: There is no command {command!r}.{hint} See `flamingo --help`.", file=sys.stderr)
         return 2
     parser = Parser(
         prog="flamingo",

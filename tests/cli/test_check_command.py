@@ -230,7 +230,12 @@ def test_train_on_a_path(tmp_path, recipe, capsys):
     write_pairs(tmp_path / "mine" / "train", ["a red circle", "a blue square"] * 20)
     write_pairs(tmp_path / "mine" / "validation", ["a red circle"])
     changes = ["--max_steps", "40", "--dry_run"]
-    name = recipe(data={"x": {"format": "parts", "path": "gone", "batch_size": 2}}, evaluation={}, eval_strategy="no")
+    name = recipe(
+        data={"x": {"format": "parts", "path": "gone", "batch_size": 2}},
+        evaluation={},
+        eval_strategy="steps",
+        eval_steps=20,
+    )
     assert main(["train", name, "--data", "mine", *changes]) == 0
     out = capsys.readouterr().out
     assert "mine: took it for image_text_pairs: 'metadata.jsonl', with 'file_name' and 'text'\n" in out

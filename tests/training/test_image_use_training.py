@@ -32,7 +32,7 @@ from transformers_flamingo.training.report import plot_run
 
 HELP = (
     "What helps: train longer; look at the data with `flamingo check` (do the images differ, and does the text depend on them?); "
-    "raise `learning_rate`; standardize the features (`calibrate_features`), unless the log says that it was done; if the gates stay "
+    "lower `resampler_learning_rate_multiplier` to 0.1; raise `learning_rate`; standardize the features (`calibrate_features`), unless the log says that it was done; if the gates stay "
     "near 0 (`gate/...` in the log), let them start open (`cross_attention_zero_init: projections`), or raise "
     "`gate_learning_rate_multiplier`."
 )

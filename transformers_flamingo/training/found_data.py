@@ -83,6 +83,11 @@ def fill_recipe(
             f"The recipe {str(recipe)!r} has several sources ({', '.join(map(repr, given))}), so `--data {path}` could be any. Give "
             f"`--data.NAME.path {path}` and `--data.NAME.format`."
         )
+    if values.get("eval_strategy") == "no":
+        if evaluation is None:
+            evaluation = "null"  # which the recipe asks for
+        elif evaluation != "null":
+            del values["eval_strategy"]
     source, held_out, lines = find_sources(path, evaluation)
     ((name, settings),) = given.items()
     trained = _fill(settings, source)

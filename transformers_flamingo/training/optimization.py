@@ -31,7 +31,7 @@ def parameter_groups(
         resampler_learning_rate_multiplier (`float`): Learning rate multiplier for the resampler.
 
     Returns:
-        `list[dict]`: The matrices of the gated blocks, the rest, the resampler, and the gates; empty groups are omitted. Pass them to
+        `list[dict]`: The matrices of the gated blocks, the rest, the resampler if it has another rate, and the gates; empty groups are omitted. Pass them to
         `Trainer(..., optimizers=(AdamW(parameter_groups(model, 1e-4)), None))`.
 
     Raises:
@@ -45,7 +45,7 @@ def parameter_groups(
             gates.append(parameter)
         elif "gated_cross_attention." in name and parameter.ndim == 2:
             matrices.append(parameter)
-        elif "resampler." in name:
+        elif "resampler." in name and resampler_learning_rate_multiplier != 1:
             resampler.append(parameter)
         else:
             rest.append(parameter)

@@ -28,7 +28,6 @@ from typing import Any
 import yaml
 
 from .arguments import DataArguments, DataSource, FlamingoTrainingArguments, ModelArguments
-from .checks import check_arguments_for_mixture, choose_best_metric
 from .recipe_file import raise_together, read_recipe_file, show, suggest
 from .recipe_parser import RecipeParser, parse_values
 
@@ -80,9 +79,6 @@ def parse_recipe(values: dict[str, Any], arguments: Sequence[str] = ()) -> Recip
     # Not the default, which leaves one evaluation at the end
     if yaml.safe_load(text).get("eval_strategy") == "no":
         sources["evaluation"] = []
-    # Before the weights are read
-    check_arguments_for_mixture(training, sources["data"])
-    choose_best_metric(training, {source.name: source for source in sources["evaluation"]} or None)
     return Recipe(model, training, **sources, text=text)
 
 

@@ -14,6 +14,7 @@ from ..utils.folders import call_on_main_process
 from ..utils.redaction import explain
 from .build import build_model
 from .checkpointing import get_last_checkpoint, lock_output
+from .checks import check_arguments_for_mixture, choose_best_metric
 from .held_out import GenerationEvalDataset
 from .held_out_evaluation import SAMPLES_NAME
 from .mixture import DataMixture
@@ -61,6 +62,9 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
 
 def _run(recipe: Recipe) -> dict[str, Any]:
     args = recipe.training
+    # Before the weights are read. `check_recipe` lists what these find next to all else
+    check_arguments_for_mixture(args, recipe.data)
+    choose_best_metric(args, {source.name: source for source in recipe.evaluation} or None)
     checkpoint = _find_checkpoint(args.resume_from_checkpoint, args.output_dir)
     set_seed(args.seed)
     model, processor = build_model(recipe.model)
