@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=_split_option,
         metavar="FIELD=VALUE",
-        help="Other fields of the tasks, such as split=test.",
+        help="Other fields of the tasks, such as queries_split=validation or support_data=FOLDER.",
     )
     add_fields(parser, EvaluationConfig, exclude=["blind"])
     parser.add_argument(

@@ -3,6 +3,7 @@
 
 import argparse
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from .parsing import UsageError, add_fields, read_fields
@@ -70,6 +71,8 @@ def run(arguments: argparse.Namespace) -> None:
     check_name(options.source)
     content = find_partial(options.source)
     if content is None:
+        if not Path(options.source).is_dir():
+            raise FileNotFoundError(f"There is no folder {options.source!r}. Give the folder that a training saved.")
         raise UsageError(
             f"{options.source!r} has neither adapters nor trained parameters alone, so there is nothing to merge: a complete "
             "model is loaded as it is"

@@ -109,6 +109,7 @@ def test_merged_it_is_a_complete_model(saved, tmp_path, capsys):
     assert "a complete Flamingo" in capsys.readouterr().out
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "whole")
     torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-5)
+    assert model.config.use_cache and model.generation_config.use_cache is not False  # as it is off in a training
     AutoProcessor.from_pretrained(tmp_path / "whole")
     assert "flamingo merge" in (tmp_path / "whole" / "README.md").read_text()
     with pytest.raises(SystemExit):

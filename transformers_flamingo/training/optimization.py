@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Parameter groups for the optimizer of a Flamingo model."""
 
+import math
 from typing import Any
 
 from ..modeling_flamingo import FlamingoModel
@@ -35,8 +36,16 @@ def parameter_groups(
         `Trainer(..., optimizers=(AdamW(parameter_groups(model, 1e-4)), None))`.
 
     Raises:
-        ValueError: no parameter requires a gradient.
+        ValueError: no parameter requires a gradient, or a multiplier is below 0.
     """
+    for name, value in (
+        ("gate_learning_rate_multiplier", gate_learning_rate_multiplier),
+        ("resampler_learning_rate_multiplier", resampler_learning_rate_multiplier),
+    ):
+        if not 0 <= value < math.inf:  # AdamW checks the rates of no group
+            raise ValueError(
+                f"`{name}` is {value}, so its parameters would climb the loss or become NaN. Give a number above 0."
+            )
     gates, matrices, resampler, rest = [], [], [], []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

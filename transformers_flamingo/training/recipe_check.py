@@ -133,6 +133,8 @@ def check_data(source: DataSource, processor: FlamingoProcessor, *, max_rows: in
     check = DataCheck([checked])
     _judge_sources(check)
     formats = readable_formats(source) if checked.rows and not checked.good else []
+    # Rows of its own format whose images are missing are bad rows too
+    formats = [] if source.format in formats else formats
     if formats:
         check.warnings.append(
             f"No row has the format {source.format!r}, but some of the first ones have {' and '.join(map(repr, formats))}. Give "

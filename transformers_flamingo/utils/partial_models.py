@@ -71,7 +71,8 @@ def describe_base(model: nn.Module) -> dict[str, Any]:
         configs = {"vision": config.vision_config, "text": config.text_config}
         record = {part: getattr(of_part, "name_or_path", None) for part, of_part in configs.items()}
     values = config.to_dict()
-    known = [f.name for f in fields(FlamingoConfig) if f.name not in ("vision_config", "text_config")]
+    # `Trainer` turns `use_cache` off for the training. A base that is built with it would generate without a cache
+    known = [f.name for f in fields(FlamingoConfig) if f.name not in ("vision_config", "text_config", "use_cache")]
     record = {name: _absolute(value) for name, value in record.items() if value}
     return {**record, "config": {name: values[name] for name in known if values.get(name) is not None}}
 
