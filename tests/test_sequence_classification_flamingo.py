@@ -141,9 +141,13 @@ def test_the_loss_is_that_of_the_problem(num_labels, labels, problem, expected):
         (3, torch.ones(2, 3).long(), None, "single_label_classification with 3 labels needs whole numbers of shape"),
         (3, torch.ones(2), "single_label_classification", "type torch.float32 and shape .*needs whole numbers"),
         (3, torch.ones(2), None, r"multi_label_classification with 3 labels needs numbers of shape \(2, 3\)"),
+        (3, torch.tensor([0, 3]), None, r"`labels` are \[0, 3\], but classes are 0 to 2, or -100"),
+        (3, torch.tensor([-1, 0]), None, r"`labels` are \[-1, 0\], but classes are 0 to 2"),
+        (3, torch.tensor([-100, -100]), None, "one at least must be known"),
+        (1, torch.tensor([1.0, float("nan")]), None, "NaN or infinite"),
     ],
 )
-def test_labels_that_torch_would_broadcast_are_refused(num_labels, labels, problem, message):
+def test_labels_that_do_not_fit_are_refused(num_labels, labels, problem, message):
     with pytest.raises(ValueError, match=message):
         tiny_classifier(num_labels=num_labels, problem_type=problem)(**LOGITS, labels=labels)
 

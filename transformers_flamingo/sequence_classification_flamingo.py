@@ -102,7 +102,7 @@ def check_class_labels(labels: torch.Tensor, num_samples: int, config: PreTraine
         The labels, as floats where the loss needs floats.
 
     Raises:
-        ValueError: the shape or the type is another.
+        ValueError: the shape, the type or a value is another.
     """
     check_tensors(labels=labels)
     num_labels, problem = config.num_labels, config.problem_type
@@ -121,7 +121,21 @@ def check_class_labels(labels: torch.Tensor, num_samples: int, config: PreTraine
             f"of shape {' or '.join(map(str, sorted(shapes)))}. Fix the labels, `config.problem_type` (regression, "
             "single_label_classification or multi_label_classification) or `config.num_labels`."
         )
-    return labels if is_single or labels.is_floating_point() else labels.float()
+    if is_single:
+        labels = labels.long()
+        outside = ((labels < 0) | (labels >= num_labels)) & (labels != -100)
+        if outside.any() or (labels == -100).all():
+            raise ValueError(
+                f"`labels` are {labels.flatten().tolist()}, but classes are 0 to {num_labels - 1}, or -100 where none is known, and one at "
+                "least must be known. Fix the labels or `config.num_labels`."
+            )
+        return labels
+    labels = labels if labels.is_floating_point() else labels.float()
+    if not labels.isfinite().all():
+        raise ValueError(
+            f"`labels` are {labels.tolist()}. Labels that are NaN or infinite make such a loss: fix them."
+        )
+    return labels
 
 
 class FlamingoSequenceClassificationMixin:

@@ -196,6 +196,18 @@ def test_folders_of_classes(tmp_path, streaming, processor):
         FORMATS["image_classes"](template="a cat")
 
 
+def test_what_systems_leave_is_no_class_and_a_stray_image_is_an_error(tmp_path):
+    for name in ("cat/1.png", "dog/2.png", ".ipynb_checkpoints/3.png", "__MACOSX/cat/._1.png", "cat/._1.png"):
+        write_png(tmp_path / name, 1)
+    rows = FORMATS["image_classes"]()
+    assert sorted(rows.read(row)[0].text for row in rows.load(str(tmp_path))) == ["cat", "dog"]
+    write_png(tmp_path / "4.png", 1)
+    with pytest.raises(
+        ValueError, match=r"1 images beside folders of images, such as '.*4\.png', so whether '.*' is a class"
+    ):
+        rows.load(str(tmp_path))
+
+
 def test_folders_of_splits_are_no_classes(tmp_path):
     write_png(tmp_path / "train" / "1.png", 1)
     write_png(tmp_path / "training" / "2.png", 2)

@@ -217,6 +217,11 @@ def test_a_saved_model_replaces_the_backbones_of_a_recipe(tmp_path):
         None,
     )
     assert recipe.model.lora_rank == 16
+    # Those of a new model; unless they are given
+    assert recipe.training.resampler_learning_rate_multiplier == 1
+    assert read_recipe("caption", ["--use_cpu"]).training.resampler_learning_rate_multiplier == 0.1
+    given = ["--use_cpu", "--model", "saved", "--resampler_learning_rate_multiplier", "0.5"]
+    assert read_recipe("caption", given).training.resampler_learning_rate_multiplier == 0.5
     (tmp_path / "r.yaml").write_text("base: caption\nmodel: saved\nuse_cpu: true")
     assert read_recipe(tmp_path / "r.yaml").model == ModelArguments(model="saved")
     back = read_recipe(tmp_path / "r.yaml", ["--vision", "a", "--text", "b"])

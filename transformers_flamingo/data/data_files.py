@@ -68,6 +68,10 @@ def suffix_of(file: str) -> str:
     return inner if inner in _TABLES and inner != ".parquet" else suffix
 
 
+# What systems and editors leave in folders: .ipynb_checkpoints, __MACOSX, ._1.jpg. `datasets` does not read it either.
+_HIDDEN = re.compile(r"(^|/)(\.|__)")
+
+
 def find_files(
     path: str,
     split: str | None = None,
@@ -79,7 +83,7 @@ def find_files(
     Find the data files that `path` leads to, sorted, as [`Reader.load`] takes them.
 
     Args:
-        path (`str`): A file, a folder, or a pattern: `*`, `?` and `[0-9]`, and `{00000..00099}` and `{a,b}`, each file of which must
+        path (`str`): A file, a folder (without names below it that begin with `.` or `__`), or a pattern: `*`, `?` and `[0-9]`, and `{00000..00099}` and `{a,b}`, each file of which must
             exist. What exists by its whole name is no pattern.
         split (`str`, *optional*): As in [`Reader.load`].
         media (`Collection[str]`, *optional*): Suffixes of images or videos that are rows themselves if there are no tables.
@@ -134,7 +138,7 @@ def find_files(
 def _list_files(fs: fsspec.AbstractFileSystem, path: str, root: str) -> tuple[list[str], str]:
     """Return the files that a path leads to, and the folder whose own name says nothing about them."""
     if fs.isdir(root):
-        return sorted(fs.find(root)), root
+        return sorted(file for file in fs.find(root) if not _HIDDEN.search(file.removeprefix(root))), root
     if fs.exists(root):  # also with brackets in its name
         return [root], os.path.dirname(root)
     found, missing = [], []

@@ -306,10 +306,12 @@ def read_recipe_file(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
 def replace_model(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """
     Return `base` without the model that `changes` replace by one of the other kind: a saved Flamingo replaces two backbones, what
-    is built of them, and the other way round. So `model: DIRECTORY` is enough to train a saved model by any recipe.
+    is built of them, and the rates of new parts; and the other way round. So `model: DIRECTORY` is enough to train a saved model by any recipe.
     """
     if changes.get("model") is not None:
+        # The multipliers are for parts that are new
         replaced = ("vision", "text", "model_config", "text_from_scratch")
+        replaced += ("gate_learning_rate_multiplier", "resampler_learning_rate_multiplier")
     elif changes.get("vision") is not None or changes.get("text") is not None:
         replaced = ("model",)
     else:

@@ -64,6 +64,7 @@ def describe_base(model: nn.Module) -> dict[str, Any]:
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = inner.config
+    inner.update_feature_config()  # a resumed training has loaded statistics
     record = getattr(inner, "base_record", None)
     if record is None and config.name_or_path:
         record = {"model": config.name_or_path}

@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Images of classes, whose names are their texts."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -73,6 +74,13 @@ class ImageClasses(Reader):
                 f"{', '.join(map(repr, sorted(classes)[:5]))}, and not in a folder for each class, so nothing says what is in an image. Move "
                 "the images of each class into a folder with its name, or give each image a text: `a.txt` beside `a.jpg`, or a `metadata.csv` "
                 "with the columns `file_name` and `text` (format `image_text_pairs`)."
+            )
+        folders = {os.path.dirname(file) for file in files}
+        if outer := sorted(folder for folder in folders if any(other.startswith(f"{folder}/") for other in folders)):
+            stray = sorted(file for file in files if os.path.dirname(file) == outer[0])
+            raise NoClassesError(
+                f"{path!r} has {len(stray)} images beside folders of images, such as {stray[0]!r}, so whether {os.path.basename(outer[0])!r} is a "
+                "class is unknown. Move them into the folder of their class, or away."
             )
         # A stream reads the files in their order, and batches of one class would teach to say that class
         return sorted(files, key=lambda file: blake2b(file.encode(errors="surrogateescape"), digest_size=8).digest())
