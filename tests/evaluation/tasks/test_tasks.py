@@ -372,6 +372,10 @@ def test_custom_data(pairs):
         ValueError, match="train/metadata.jsonl, row 2 is of class 'cat', which is not one of `classes`"
     ):
         make_task("classification", pairs, {"classes": "[dog]", "support_split": "train"}).queries()
+    with pytest.raises(
+        FileNotFoundError, match="of split 'gone'.*If yours have other names, give `--option queries_split="
+    ):
+        make_task("captioning", pairs, {"queries_split": "gone"})
 
 
 def test_custom_queries_and_demonstrations_in_two_files(tmp_path):

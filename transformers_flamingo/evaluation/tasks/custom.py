@@ -38,7 +38,16 @@ class _CustomTask:
 
     def __post_init__(self):
         reader = FORMATS[self.format](media_root=self.media_root)
-        queries, support = (reader.find(*source) for source in self._sources)
+        try:
+            queries, support = (reader.find(*source) for source in self._sources)
+        except FileNotFoundError as error:
+            if self.support_data is not None:
+                raise
+            raise FileNotFoundError(
+                f"{error} Queries are read of the split {self.queries_split!r} of `data`, and demonstrations of {self.support_split!r}. If yours "
+                "have other names, give `--option queries_split=validation` and the like, or demonstrations of their own by `--option "
+                "support_data=PATH`."
+            ) from error
         both = sorted(set(queries) & set(support))
         if both:
             raise ValueError(
