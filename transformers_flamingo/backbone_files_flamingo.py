@@ -48,6 +48,12 @@ def read_backbone_config(
     return AutoConfig.from_pretrained(name_or_path, **file_arguments)
 
 
+def is_missing_path(name: str) -> bool:
+    """Return whether a name is a path that does not exist: it cannot be a Hub name, which has one slash at most."""
+    path = Path(name)
+    return not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1)
+
+
 def check_files(name_or_path: str | os.PathLike, role: Literal["vision", "text"], gguf_file: str | None) -> None:
     """
     Check that the folder of a backbone exists, and has the files that are read. Nothing is checked for a Hub name.
@@ -67,8 +73,7 @@ def check_files(name_or_path: str | os.PathLike, role: Literal["vision", "text"]
             f"{name!r} is a file. Give its folder, {str(path.parent)!r}, and `text_gguf_file={path.name!r}`."
         )
     if not path.is_dir():
-        # What cannot be a Hub name
-        if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
+        if is_missing_path(name):
             raise FileNotFoundError(
                 f"There is no folder {name!r}, which should be that of the {_ROLES[role]}. Check the path."
             )

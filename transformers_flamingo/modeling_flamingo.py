@@ -145,7 +145,7 @@ class FlamingoPreTrainedModel(
     PreTrainedModel,
 ):
     """
-    What a Flamingo is made of, and how its body runs: the base of [`FlamingoModel`] and [`FlamingoForSequenceClassification`].
+    Join the parts of a Flamingo and run its body: the base of [`FlamingoModel`] and [`FlamingoForSequenceClassification`].
 
     The backbones are stock transformers models: their parameters keep their own names under `vision_model.` and
     `language_model.`. The new parts are `resampler` and `gated_cross_attention`, one block for each decoder layer in

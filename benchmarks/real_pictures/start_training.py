@@ -20,6 +20,7 @@ import torch
 from neighbors import pixel_batches
 from pictures import read_rows
 from prepare import make_parser, prepare
+from starts import BOTH, DRAWN_LATENTS
 from torch import nn
 from transformers import (
     AutoImageProcessor,
@@ -41,8 +42,6 @@ NUM_MEASURED = 96
 BATCH_SIZE = 16
 WARMUP_STEPS = 20
 GATE_MULTIPLIER = 20.0
-# The standard deviation with which the class draws latents
-DRAWN_LATENTS = 0.3
 # With fewer steps or a lower rate the logits stay so flat that no arm differs much from another
 TEXT_STEPS, TEXT_LEARNING_RATE = 1500, 3e-3
 TOWER_STEPS, TOWER_WARMUP_STEPS, TOWER_BATCH_SIZE = 200, 20, 64
@@ -234,10 +233,10 @@ def train_arm(
     model.resampler.latents.data *= latents / DRAWN_LATENTS
     model.to(device)
     transform = TRANSFORMS.get(features, lambda shape: nn.Identity())(shape[1:]).to(device)
-    if features in ("standardized", "both standardized"):
+    if features in ("standardized", BOTH):
         raw = nn.Identity()
         batches = (material.train.inputs(index, raw) for index in torch.randperm(shape[0]).split(BATCH_SIZE))
-        model.calibrate_features(batches, standardize_latents=features.startswith("both"))
+        model.calibrate_features(batches, standardize_latents=features == BOTH)
     model.freeze_backbones()
     if language_model == "trained":
         model.unfreeze_backbones(vision_model=False, language_model=True)

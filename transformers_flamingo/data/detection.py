@@ -48,7 +48,7 @@ class UnknownLayoutError(ValueError):
 
 @dataclass(frozen=True)
 class _Look:
-    """What a format makes of the files: the first rows, and whether it can read one of them, or the error."""
+    """Hold what a format makes of the files: the first rows, and whether it can read one of them, or the error."""
 
     name: str
     reader: Reader

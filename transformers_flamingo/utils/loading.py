@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoProcessor
 from transformers.utils import logging
 
+from ..backbone_files_flamingo import is_missing_path
 from ..configuration_flamingo import FlamingoConfig
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
@@ -130,7 +131,7 @@ def check_name(name: str) -> None:
     path = Path(name)
     if path.is_file():
         raise NotADirectoryError(f"{name!r} is a file. Pass the folder that a model was saved into.")
-    if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
+    if is_missing_path(name):
         raise FileNotFoundError(f"There is no folder {name!r}. Pass a folder with a saved model, or its Hub name.")
     check_folder(name)
     for file in sorted(path.glob("*config.json")):
