@@ -2,10 +2,9 @@
 """Settings of a few-shot evaluation. `flamingo evaluate --help` is made from the fields and their `help`."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import get_args
 
-
-Selection = Literal["random", "fixed", "rices"]
+from ..few_shot.demonstrations import Selection
 
 
 @dataclass(kw_only=True)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+from ...few_shot.examples import Example, GenerationSettings
 from ..metrics import cider_d, open_ended_match, vqa_accuracy
-from ..task import Example, GenerationSettings, Prediction, Task
+from ..task import Prediction, Task
 
 
 T = TypeVar("T")

@@ -12,8 +12,8 @@ from ..data.encoding import encode_images
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.loading import check_name
-from .engine import media_of
-from .task import Example
+from .examples import Example
+from .prompts import media_of
 
 
 class ImageEmbedder:

@@ -1,19 +1,18 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Choose the demonstrations for a query, and build the prompt from both."""
+"""Choose the demonstrations for a query."""
 
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import permutations, zip_longest
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 
-from ..processing_flamingo import FlamingoProcessor
-from .config import Selection
-from .engine import Prompt, media_of
-from .task import Example, Task
+from .examples import Example
 
+
+Selection = Literal["random", "fixed", "rices"]
 
 # Returns vectors of unit length, (len(examples), width), for examples of the split "support" or "query"
 Embed = Callable[[Sequence[Example], str], np.ndarray]
@@ -110,38 +109,6 @@ def _take_in_turn(groups: Sequence[np.ndarray], count: int) -> list[int]:
     """Return the first `count` of the first members of all groups, then their second members, and so on."""
     rounds = zip_longest(*(group.tolist() for group in groups))
     return [index for members in rounds for index in members if index is not None][:count]
-
-
-def build_prompt(
-    task: Task,
-    processor: FlamingoProcessor,
-    query: Example,
-    demonstrations: Sequence[Example],
-    *,
-    text_only: bool = False,
-) -> Prompt:
-    """
-    Build the few-shot prompt for a query (paper, section 2.5).
-
-        <image>{prompt}{answer}<|endofchunk|>{separator} ... <image>{prompt}
-
-    Args:
-        task ([`Task`]): Has the separator.
-        processor ([`FlamingoProcessor`]): Has the special tokens.
-        query ([`Example`]): The example to answer.
-        demonstrations (`Sequence[Example]`): The examples before it.
-        text_only (`bool`, *optional*, defaults to `False`):
-            Whether demonstrations are shown without their images and `<image>` tokens. This is the "0-shot" prompt of the paper
-            and of OpenFlamingo, which shows the form of an answer.
-    """
-    shots, media = [], []
-    for shown in demonstrations:
-        items = [] if text_only else media_of(shown, "support")
-        shots.append((len(items), shown.prompt + shown.answer))
-        media += items
-    query_media = media_of(query, "query")
-    texts = processor.few_shot_text(shots, (len(query_media), query.prompt), task.demonstration_separator)
-    return Prompt(*texts, tuple(media), tuple(query_media))
 
 
 def permute_demonstrations(demonstrations: Sequence[Example], count: int, seed: int) -> list[list[Example]]:
