@@ -114,6 +114,7 @@ def test_demonstrations_that_were_prepared_are_those_found_one_by_one():
 
     queries = [example(number) for number in range(95, 130, 3)]
     alone, together = (Demonstrations(SUPPORT, selection="rices", embed=uneven) for _ in range(2))
+    assert alone.choose_many(queries, 4) == [alone.choose(query, 4) for query in queries]
     together.prepare(queries, 8)
     for query in queries:
         expected = alone.choose(query, 8)

@@ -104,6 +104,13 @@ class Demonstrations:
             rows, _ = self.index.search(new, count)
             self._nearest.update(zip([query.id for query in new], rows.astype(np.int32), strict=True))
 
+    def choose_many(self, queries: Sequence[Example], count: int) -> list[list[Example]]:
+        """Return what [`~Demonstrations.choose`] does for each of many queries, which are searched for at once and not remembered."""
+        if self.index is None or self.balanced or not queries or count > len(self.pool):
+            return [self.choose(query, count) for query in queries]
+        rows, _ = self.index.search(queries, count, keeps=False)
+        return [[self.pool[i] for i in nearest[::-1]] for nearest in rows]
+
     def choose(self, query: Example, count: int) -> list[Example]:
         """
         Return `count` demonstrations for a query, in the order in which they are shown.

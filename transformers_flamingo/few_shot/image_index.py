@@ -204,13 +204,24 @@ class ImageIndex:
         Raises:
             ValueError: there are fewer examples, or an example or a query has no image.
         """
+        asked = self._index_queries(queries, kind, keeps)
+        found, values = self.search_vectors(np.concatenate(list(asked.vectors())), count)
+        image_of = asked._images[0]
+        return found[image_of], values[image_of]
+
+    def search_vectors(self, vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Find the examples whose images are nearest to `vectors` of unit length, `(Q, width)`. See [`~ImageIndex.search`].
+
+        Raises:
+            ValueError: there are fewer examples.
+        """
         if count > len(self.examples):
             raise ValueError(f"The {count} nearest of {len(self.examples)} examples are asked for. Ask for fewer.")
-        asked = self._index_queries(queries, kind, keeps)
-        images, similarities = self._nearest(np.concatenate(list(asked.vectors())), min(count, self.num_images))
+        images, similarities = self._nearest(vectors, min(count, self.num_images))
         order, starts = self._rows_by_image
-        found = np.empty((asked.num_images, count), dtype=np.int64)
-        values = np.empty((asked.num_images, count), dtype=np.float32)
+        found = np.empty((len(vectors), count), dtype=np.int64)
+        values = np.empty((len(vectors), count), dtype=np.float32)
         for row, (nearest, near) in enumerate(zip(images, similarities, strict=True)):
             filled = 0
             for image, value in zip(nearest.tolist(), near, strict=True):
@@ -222,8 +233,7 @@ class ImageIndex:
                 filled += len(members)
                 if filled == count:
                     break
-        image_of = asked._images[0]
-        return found[image_of], values[image_of]
+        return found, values
 
     def similarities(self, query: Example, kind: str = "query") -> np.ndarray:
         """Return the cosine similarity of the image of a query to that of each example."""
