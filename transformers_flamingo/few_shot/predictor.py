@@ -31,7 +31,7 @@ from .inputs import (
     iterate_rows,
     path_of,
 )
-from .prompts import MediaItem, Prompt, build_prompt
+from .prompts import MediaItem, Prompt, build_prompt, media_of
 from .retrieval import ImageEmbedder
 from .templates import QUESTION, TEMPLATES
 
@@ -44,6 +44,8 @@ _REFUSED_ARGUMENTS = ("max_new_tokens", "num_beams", "length_penalty", "do_sampl
 # Batches that are read together, so that prompts of similar length can be computed together
 _GROUP = 4
 _MAX_THREADS = 8
+# Encoded demonstrations that are kept, of a large pool
+_MAX_KEPT = 8192
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,9 @@ class FewShotPredictor:
             Whether candidates are ranked by the mean log-likelihood of their tokens. With `False` it is the sum, so that the probabilities
             are those of the model, given that one of the candidates follows; long candidates are then less likely.
         clip (`str`, *optional*): Name or folder of a CLIP or SigLIP that compares images for `"rices"`. By default the model's own encoder.
+        index_dir (`str`, *optional*): Folder that keeps the embeddings of the demonstrations' images, which `"rices"` compares with: they are
+            computed once for each image, encoder and preprocessing. See [`ImageIndex`].
+        faiss (`str`, *optional*): Search by an index of faiss, such as `"HNSW32"`, for very large pools. By default the search is exact.
         seed (`int`, *optional*, defaults to 0): Seed of random sets.
         on_error (`str`, *optional*, defaults to `"raise"`):
             What happens to an image that cannot be read, a question that does not fit, or a model that gives NaN for it. `"raise"`: an
@@ -142,6 +147,8 @@ class FewShotPredictor:
         generate_kwargs: dict[str, Any] | None = None,
         length_normalized: bool = True,
         clip: str | None = None,
+        index_dir: str | os.PathLike | None = None,
+        faiss: str | None = None,
         seed: int = 0,
         on_error: OnError = "raise",
     ):
@@ -155,6 +162,11 @@ class FewShotPredictor:
         self.separator = template.separator if separator is None else separator
         self.length_normalized, self.on_error = length_normalized, on_error
         self._cut = template.cut
+        if selection != "rices" and (clip, index_dir, faiss) != (None, None, None):
+            raise ValueError(
+                f"`clip`, `index_dir` and `faiss` compare images, and with `selection={selection!r}` none are. Use `selection='rices'`, or "
+                "omit them."
+            )
         if task == "answer" and QUESTION not in self.prompt:
             raise ValueError(f"`prompt` is {self.prompt!r}, without {QUESTION}, so no prompt would have its question.")
         given = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "length_penalty": length_penalty}
@@ -162,13 +174,12 @@ class FewShotPredictor:
         self.generation = replace(template.generation, **given, extra=_check_arguments(generate_kwargs or {}))
         self.demonstrations = [self._as_demonstration(number, shown) for number, shown in enumerate(demonstrations)]
         self.candidates = self._check_candidates(candidates)
-        self.engine = self._make_engine(selection)
         self.top_k = self._check_top_k(top_k, selection)
+        self.engine = self._make_engine(selection)
         self._embedder = (
             ImageEmbedder(model, processor, clip=clip, batch_size=batch_size) if selection == "rices" else None
         )
         self._vectors: dict[Any, np.ndarray] = {}  # of the images of the group that is computed
-        self._asked: Sequence[Any] = ()
         self._num_groups = 0
         # A smaller `top_k` of fixed demonstrations is drawn here; all of them are shown as they are
         self.pool = Demonstrations(
@@ -177,13 +188,18 @@ class FewShotPredictor:
             support_size=None,
             seed=seed,
             balanced=task == "classify" and selection != "rices" and self.top_k > 0,
-            embed=self._embed if selection == "rices" else None,
+            embed=self._embedder,
+            index_dir=index_dir,
+            faiss=faiss,
         )
         self._lengths = PromptLengths(model, processor, self.separator, self._answer_length())
         shortest = Example("query", [None], self.prompt.replace(QUESTION, ""))
         is_pool = selection != "fixed"
         self._lengths.check_demonstrations(
-            self.demonstrations if is_pool else self._choose(shortest), shortest, is_pool=is_pool, count=self.top_k
+            self.demonstrations if is_pool else self._choose([shortest], [])[0],
+            shortest,
+            is_pool=is_pool,
+            count=self.top_k,
         )
 
     @classmethod
@@ -266,13 +282,16 @@ class FewShotPredictor:
             )
             problems.append(own)
         good = [i for i, problem in enumerate(problems) if problem is None]
-        shown = {i: self._choose(group.queries[i], group.keys[i]) for i in good}
+        chosen = self._choose([group.queries[i] for i in good], [group.keys[i] for i in good])
+        shown = dict(zip(good, chosen, strict=True))
         too_long = self._lengths.find_too_long([group.queries[i] for i in good], [shown[i] for i in good])
         for i, problem in zip(good, too_long, strict=True):
             if problem is not None:
                 problems[i] = ValueError(f"{group.queries[i].id}: {problem}")
         self._raise_first(problems)
         good = [i for i in good if problems[i] is None]
+        # Apart, because a demonstration that cannot be read is no fault of a query
+        self.engine.encode([item for i in good for example in shown[i] for item in media_of(example, "support")])
         prompts = [self._build_prompt(group.queries[i], shown[i], group.keys[i]) for i in good]
         predictions = [FewShotPrediction(None, error=None if p is None else str(p)) for p in problems]
         for i, answer in zip(good, self._compute(prompts), strict=True):
@@ -345,15 +364,15 @@ class FewShotPredictor:
                 if problem is not None:
                     raise problem
 
-    def _choose(self, query: Example, keys: Sequence[Any] = ()) -> list[Example]:
+    def _choose(self, queries: Sequence[Example], keys: Sequence[Sequence[Any]]) -> list[list[Example]]:
+        """Choose the demonstrations of queries whose images are encoded."""
         if self.pool.selection == "fixed" and self.top_k == len(self.demonstrations):
-            return self.demonstrations  # in the order of the caller
-        self._asked = keys
-        return self.pool.choose(query, self.top_k)
-
-    def _embed(self, examples: Sequence[Example], kind: str) -> np.ndarray:
-        """Return vectors of the pool, or that of the query which is asked, for [`Demonstrations`]."""
-        return self._embedder(examples, kind) if kind == "support" else self._vectors[self._asked[0]][None]
+            return [self.demonstrations] * len(queries)  # in the order of the caller
+        if self.pool.index is None or not queries:
+            return self.pool.choose_many(queries, self.top_k)
+        vectors = np.stack([self._vectors[own[0]] for own in keys])
+        nearest, _ = self.pool.index.search_vectors(vectors, self.top_k)
+        return [[self.pool.pool[row] for row in reversed(rows)] for rows in nearest]
 
     def _build_prompt(self, query: Example, shown: Sequence[Example], keys: Sequence[Any]) -> Prompt:
         prompt = build_prompt(self.processor, query, shown, separator=self.separator)
@@ -441,8 +460,9 @@ class FewShotPredictor:
         return max(map(len, ids)) - 1
 
     def _make_engine(self, selection: str) -> FewShotEngine:
-        # Queries come once, so only the demonstrations are worth keeping, and a group with its successor
-        kept = min(len(self.demonstrations), 8192) + 2 * _GROUP * self.batch_size
+        # Queries come once, so only the demonstrations are worth keeping, and what one group needs
+        group = _GROUP * self.batch_size
+        kept = min(len(self.demonstrations), max(_MAX_KEPT, group * self.top_k)) + 2 * group
         return FewShotEngine(
             self.model,
             self.processor,
