@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import PIL.Image
 
@@ -14,8 +14,14 @@ from ..data import VideoSegment, load_media
 from ..data.media_files import MediaPath
 from ..images_flamingo import find_bit_depth, open_image, read_image, to_rgb_8_bit
 from ..media_flamingo import is_array
+from ..processing_flamingo import FlamingoProcessor
+from ..utils.literal_text import special_token_spans
 from .examples import Example
 from .prompts import MediaItem
+
+
+# Arguments of `generate()` that have a parameter of their own here, or that give several answers or random ones
+_REFUSED_ARGUMENTS = ("max_new_tokens", "num_beams", "length_penalty", "do_sample", "num_return_sequences")
 
 
 class Row(NamedTuple):
@@ -167,3 +173,58 @@ def check_iterable(images: Any) -> None:
             f"The images are a {type(images).__name__}. Give an image (a path, an address, a PIL image, an array, bytes), or a list, an "
             "iterator or a dataset of them."
         )
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """
+    Check a value of which there are few.
+
+    Args:
+        name (`str`): Name of the argument.
+        value: Its value.
+        choices: A `Literal`.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if value not in get_args(choices):
+        raise ValueError(f"`{name}` is {value!r}. It can be {', '.join(map(repr, get_args(choices)))}.")
+
+
+def check_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    """
+    Check arguments of `generate()` that a caller gives, and return a copy.
+
+    Raises:
+        ValueError: one has a parameter of its own, or makes answers random.
+    """
+    refused = [name for name in _REFUSED_ARGUMENTS if name in arguments]
+    if refused:
+        raise ValueError(
+            f"`generate_kwargs` has {', '.join(map(repr, refused))}. `max_new_tokens`, `num_beams` and `length_penalty` are arguments of the "
+            "predictor, and a prediction is one text that does not depend on chance."
+        )
+    return dict(arguments)
+
+
+def check_text(processor: FlamingoProcessor, text: Any, name: str) -> None:
+    """
+    Check a text of a caller.
+
+    Raises:
+        ValueError: it is not a text, is empty, or has a special token.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"{name} is {text!r}, but it must be a text that is not empty.")
+    spans = special_token_spans(processor, text)
+    if spans:
+        token = text[slice(*spans[0])]
+        raise ValueError(
+            f"{name} is {text!r:.200}. It has {token!r}, which would be read as a special token: a marker without an image, or the end of a "
+            "text that continues. Remove it."
+        )
+
+
+def describe(value: Any) -> str:
+    """Describe a value of a wrong type, for a message."""
+    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, list | tuple) else "")

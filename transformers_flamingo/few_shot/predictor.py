@@ -4,9 +4,9 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -15,17 +15,23 @@ from tqdm.auto import tqdm
 from ..data.media_files import check_media_file
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
-from ..utils.literal_text import special_token_spans
+from ..saving_flamingo import json_value
+from ..utils.fingerprint import fingerprint, fingerprint_weights
 from ..utils.loading import load_flamingo
 from .demonstrations import Demonstrations, Selection
 from .engine import FewShotEngine
 from .examples import Example
 from .fitting import PromptLengths
+from .image_index import media_identity
 from .inputs import (
     DecodedQueries,
     as_media,
     as_row,
+    check_arguments,
+    check_choice,
     check_iterable,
+    check_text,
+    describe,
     is_many,
     is_single,
     iterate_rows,
@@ -36,11 +42,12 @@ from .retrieval import ImageEmbedder
 from .templates import QUESTION, TEMPLATES
 
 
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
 FewShotTask = Literal["caption", "answer", "classify"]
 OnError = Literal["raise", "skip"]
 
-# Arguments of `generate()` that have a parameter of their own here, or that give several answers or random ones
-_REFUSED_ARGUMENTS = ("max_new_tokens", "num_beams", "length_penalty", "do_sample", "num_return_sequences")
 # Batches that are read together, so that prompts of similar length can be computed together
 _GROUP = 4
 _MAX_THREADS = 8
@@ -152,15 +159,15 @@ class FewShotPredictor:
         seed: int = 0,
         on_error: OnError = "raise",
     ):
-        _check_choice("task", task, FewShotTask)
-        _check_choice("on_error", on_error, OnError)
+        check_choice("task", task, FewShotTask)
+        check_choice("on_error", on_error, OnError)
         if batch_size < 1:
             raise ValueError(f"`batch_size` is {batch_size}, but it must be at least 1.")
         template = TEMPLATES[task]
         self.model, self.processor, self.task, self.batch_size = model, processor, task, batch_size
         self.prompt = template.prompt if prompt is None else prompt
         self.separator = template.separator if separator is None else separator
-        self.length_normalized, self.on_error = length_normalized, on_error
+        self.length_normalized, self.on_error, self.faiss = length_normalized, on_error, faiss
         self._cut = template.cut
         if selection != "rices" and (clip, index_dir, faiss) != (None, None, None):
             raise ValueError(
@@ -171,7 +178,7 @@ class FewShotPredictor:
             raise ValueError(f"`prompt` is {self.prompt!r}, without {QUESTION}, so no prompt would have its question.")
         given = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "length_penalty": length_penalty}
         given = {name: value for name, value in given.items() if value is not None}
-        self.generation = replace(template.generation, **given, extra=_check_arguments(generate_kwargs or {}))
+        self.generation = replace(template.generation, **given, extra=check_arguments(generate_kwargs or {}))
         self.demonstrations = [self._as_demonstration(number, shown) for number, shown in enumerate(demonstrations)]
         self.candidates = self._check_candidates(candidates)
         self.top_k = self._check_top_k(top_k, selection)
@@ -251,6 +258,37 @@ class FewShotPredictor:
         predictions = _with_progress(predictions, total, self.task) if show_progress_bar else predictions
         return list(predictions) if is_many(images) else predictions
 
+    def settings(self) -> dict[str, Any]:
+        """Return what predictions depend on, as values that JSON can express: settings, and fingerprints of model and demonstrations."""
+        shown = (repr((d.prompt, d.answer, [media_identity(item) for item in d.media])) for d in self.demonstrations)
+        return {
+            "weights": fingerprint_weights(self.model.state_dict()),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "task": self.task,
+            "prompt": self.prompt,
+            "separator": self.separator,
+            "candidates": self.candidates,
+            "length_normalized": self.length_normalized,
+            "generation": None if self.candidates is not None else json_value(asdict(self.generation)),
+            "demonstrations": fingerprint(shown),
+            "num_demonstrations": len(self.demonstrations),
+            "selection": self.pool.selection,
+            "top_k": self.top_k,
+            "seed": self.pool.seed,
+            "embedder": None if self._embedder is None else self._embedder.fingerprint,
+            "faiss": self.faiss,
+        }
+
+    def build_index(self, state: "PartialState | None" = None) -> None:
+        """
+        Embed the images of the demonstrations that `"rices"` compares with, which otherwise happens at the first prediction.
+
+        Args:
+            state (`PartialState`, *optional*): Processes that share the work, if there is an `index_dir`.
+        """
+        if self.pool.index is not None and self.top_k:
+            self.pool.index.build(state)
+
     def predict_examples(self, queries: Iterable[Example | ValueError]) -> Iterator[FewShotPrediction]:
         """
         Predict the answers to examples with a prompt, one after the other.
@@ -298,6 +336,14 @@ class FewShotPredictor:
             indices = tuple(int(example.id) for example in shown[i])
             predictions[i] = replace(answer, demonstrations=indices if answer.error is None else ())
         return predictions
+
+    def _find_token(self, query: Example) -> ValueError | None:
+        """Return the error of a question with a special token."""
+        try:
+            check_text(self.processor, query.prompt or "-", f"{query.id}: the text")
+        except ValueError as error:
+            return error
+        return None
 
     def _encode(self, group: DecodedQueries) -> dict[Any, ValueError]:
         """Encode the images of a group, each batch when it is decoded, and return the errors of those that cannot be."""
@@ -368,7 +414,7 @@ class FewShotPredictor:
         """Choose the demonstrations of queries whose images are encoded."""
         if self.pool.selection == "fixed" and self.top_k == len(self.demonstrations):
             return [self.demonstrations] * len(queries)  # in the order of the caller
-        if self.pool.index is None or not queries:
+        if self.pool.index is None or not queries or not self.top_k:
             return self.pool.choose_many(queries, self.top_k)
         vectors = np.stack([self._vectors[own[0]] for own in keys])
         nearest, _ = self.pool.index.search_vectors(vectors, self.top_k)
@@ -388,7 +434,9 @@ class FewShotPredictor:
             name = path_of(item) or name  # so that the random choice for a file is the same in any call
             prompt = self.prompt
             if self.task == "answer":
-                prompt = self.prompt.replace(QUESTION, _check_text(self.processor, question, f"{name}: the question"))
+                if not isinstance(question, str) or not question.strip():
+                    raise ValueError(f"{name}: the question is {question!r}, but it must be a text that is not empty.")
+                prompt = self.prompt.replace(QUESTION, question)
             return Example(name, [item], prompt)
         except ValueError as error:
             return error
@@ -398,10 +446,10 @@ class FewShotPredictor:
         size, form = (3, "(image, question, answer)") if self.task == "answer" else (2, "(image, text)")
         name = f"demonstration {number}"
         if not isinstance(shown, list | tuple) or len(shown) != size:
-            raise ValueError(f"{name} is {_describe(shown)}, but with `task={self.task!r}` it must be {form}.")
+            raise ValueError(f"{name} is {describe(shown)}, but with `task={self.task!r}` it must be {form}.")
         image, *texts = shown
         for text in texts:
-            _check_text(self.processor, text, f"{name}: the text")
+            check_text(self.processor, text, f"{name}: the text")
         item = None if image is None else as_media(image, name)
         path = path_of(item)
         if path is not None:
@@ -427,7 +475,7 @@ class FewShotPredictor:
         if isinstance(candidates, str) or not candidates:
             raise ValueError(f"`candidates` is {candidates!r}, but it must be a list of texts.")
         for candidate in candidates:
-            _check_text(self.processor, candidate, "A candidate")
+            check_text(self.processor, candidate, "A candidate")
         repeated = sorted({candidate for candidate in candidates if list(candidates).count(candidate) > 1})
         if repeated:
             raise ValueError(
@@ -478,45 +526,6 @@ class FewShotPredictor:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.engine = self._make_engine(self.pool.selection)
-
-
-def _check_choice(name: str, value: Any, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise ValueError(f"`{name}` is {value!r}. It can be {', '.join(map(repr, get_args(choices)))}.")
-
-
-def _check_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Check arguments of `generate()` that a caller gives."""
-    refused = [name for name in _REFUSED_ARGUMENTS if name in arguments]
-    if refused:
-        raise ValueError(
-            f"`generate_kwargs` has {', '.join(map(repr, refused))}. `max_new_tokens`, `num_beams` and `length_penalty` are arguments of the "
-            "predictor, and a prediction is one text that does not depend on chance."
-        )
-    return dict(arguments)
-
-
-def _check_text(processor: FlamingoProcessor, text: Any, name: str) -> str:
-    """
-    Check a text of a caller.
-
-    Raises:
-        ValueError: it is not a text, is empty, or has a special token.
-    """
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"{name} is {text!r}, but it must be a text that is not empty.")
-    spans = special_token_spans(processor, text)
-    if spans:
-        token = text[slice(*spans[0])]
-        raise ValueError(
-            f"{name} is {text!r:.200}. It has {token!r}, which would be read as a special token: a marker without an image, or the end of a "
-            "text that continues. Remove it."
-        )
-    return text
-
-
-def _describe(value: Any) -> str:
-    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, list | tuple) else "")
 
 
 def _with_progress(
