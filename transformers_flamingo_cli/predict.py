@@ -229,19 +229,19 @@ def _read_shots(options: PredictArguments, is_main: bool) -> tuple[str, list[tup
 
 
 def _report(out: str, summary: dict[str, Any]) -> None:
+    from transformers_flamingo.utils.names import count_of
+
     rows, errors = summary["rows"], summary["errors"]
     if summary["resumed"] == rows and rows:
         print(f"{out}: all {rows:,} rows were there already.", flush=True)
     else:
         resumed = f", {summary['resumed']:,} of them by earlier runs" if summary["resumed"] else ""
         print(
-            f"{out}: {rows:,} rows{resumed}; {summary['seconds']:.0f} s, {summary['images_per_second'] or 0:.1f} images/s",
+            f"{out}: {count_of(rows, 'row')}{resumed}; {summary['seconds']:.0f} s, {summary['images_per_second'] or 0:.1f} images/s",
             flush=True,
         )
     if errors:
-        print(
-            f"{errors:,} rows have no prediction: see the column `error`, such as: {summary['first_error']}",
-            flush=True,
-        )
+        has = "row has" if errors == 1 else "rows have"
+        print(f"{errors:,} {has} no prediction: see the column `error`, such as: {summary['first_error']}", flush=True)
     if rows and errors == rows:
         raise ValueError("No row could be predicted.")

@@ -190,9 +190,7 @@ def test_a_bad_image_is_an_error_or_is_skipped(parts, tmp_path):
     assert got[1].demonstrations == ()
 
     predictor = make(parts, ANSWERS, "answer", prompt="{question}", on_error="skip")
-    assert predictor(IMAGES[0], "w4 <image>").error.startswith(
-        "image 0: the question is 'w4 <image>'. It has '<image>'"
-    )
+    assert predictor(IMAGES[0], "w4 <image>").error.startswith("image 0: the text is 'w4 <image>'. It has '<image>'")
     too_long = predictor(IMAGES[:2], ["w4 " * 120, "w4"])
     assert "but the language model has 128 positions" in too_long[0].error and too_long[1].text is not None
 

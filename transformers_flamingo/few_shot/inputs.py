@@ -11,13 +11,14 @@ from typing import Any, NamedTuple, get_args
 import PIL.Image
 
 from ..data import VideoSegment, load_media
-from ..data.media_files import MediaPath
+from ..data.media_files import MediaPath, check_media_file
 from ..images_flamingo import find_bit_depth, open_image, read_image, to_rgb_8_bit
 from ..media_flamingo import is_array
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.literal_text import special_token_spans
 from .examples import Example
 from .prompts import MediaItem
+from .templates import QUESTION
 
 
 # Arguments of `generate()` that have a parameter of their own here, or that give several answers or random ones
@@ -228,3 +229,79 @@ def check_text(processor: FlamingoProcessor, text: Any, name: str) -> None:
 def describe(value: Any) -> str:
     """Describe a value of a wrong type, for a message."""
     return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, list | tuple) else "")
+
+
+def make_demonstration(processor: FlamingoProcessor, prompt: str, task: str, number: int, shown: Any) -> Example:
+    """
+    Make the example of a demonstration as a caller gives it.
+
+    Args:
+        processor ([`FlamingoProcessor`]): Has the special tokens.
+        prompt (`str`): The text before the answer.
+        task (`str`): A key of `TEMPLATES`.
+        number (`int`): Its number, which becomes its id.
+        shown: A pair or triple.
+
+    Raises:
+        ValueError: it has another form, a file cannot be read, or a text is empty or has a special token.
+    """
+    size, form = (3, "(image, question, answer)") if task == "answer" else (2, "(image, text)")
+    name = f"demonstration {number}"
+    if not isinstance(shown, list | tuple) or len(shown) != size:
+        raise ValueError(f"{name} is {describe(shown)}, but with `task={task!r}` it must be {form}.")
+    image, *texts = shown
+    for text in texts:
+        check_text(processor, text, f"{name}: the text")
+    item = None if image is None else as_media(image, name)
+    path = path_of(item)
+    if path is not None:
+        try:
+            check_media_file(item["path"] if isinstance(item, dict) else item)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{name}: {path!r} cannot be read ({error}). Nothing was computed.") from error
+    prompt = prompt.replace(QUESTION, texts[0]) if task == "answer" else prompt
+    media = [] if item is None else [item]
+    return Example(str(number), media, prompt, texts[-1], group=texts[-1] if task == "classify" else None)
+
+
+def find_candidates(
+    processor: FlamingoProcessor, task: str, candidates: Sequence[str] | None, demonstrations: Sequence[Example]
+) -> list[str] | None:
+    """
+    Return the candidates: those given, or the classes of the demonstrations. `None` if texts are generated.
+
+    Args:
+        processor ([`FlamingoProcessor`]): Has the special tokens.
+        task (`str`): A key of `TEMPLATES`.
+        candidates (`Sequence[str]`, *optional*): Those given.
+        demonstrations (`Sequence[Example]`): The demonstrations.
+
+    Raises:
+        ValueError: there are none, one is not a text or is given twice, or a demonstration is of another class.
+    """
+    if candidates is None:
+        if task != "classify":
+            return None
+        candidates = list(dict.fromkeys(shown.answer for shown in demonstrations))
+        if len(candidates) < 2:
+            raise ValueError(
+                f"The demonstrations have {len(candidates)} classes, so there is nothing to choose. Give demonstrations of two classes "
+                "or more, or `candidates`."
+            )
+    if isinstance(candidates, str) or not candidates:
+        raise ValueError(f"`candidates` is {candidates!r}, but it must be a list of texts.")
+    for candidate in candidates:
+        check_text(processor, candidate, "A candidate")
+    repeated = sorted({candidate for candidate in candidates if list(candidates).count(candidate) > 1})
+    if repeated:
+        raise ValueError(
+            f"The candidate {repeated[0]!r} is given twice, so its probability would be split. Remove one."
+        )
+    if task == "classify":
+        unknown = [shown.answer for shown in demonstrations if shown.answer not in set(candidates)]
+        if unknown:
+            raise ValueError(
+                f"A demonstration is of class {unknown[0]!r}, which is not one of the candidates: {list(candidates)[:10]}. Add it, or "
+                "remove the demonstration."
+            )
+    return list(candidates)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..data.media_files import check_media_file
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..saving_flamingo import json_value
@@ -31,10 +30,11 @@ from .inputs import (
     check_choice,
     check_iterable,
     check_text,
-    describe,
+    find_candidates,
     is_many,
     is_single,
     iterate_rows,
+    make_demonstration,
     path_of,
 )
 from .prompts import MediaItem, Prompt, build_prompt, media_of
@@ -179,8 +179,11 @@ class FewShotPredictor:
         given = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "length_penalty": length_penalty}
         given = {name: value for name, value in given.items() if value is not None}
         self.generation = replace(template.generation, **given, extra=check_arguments(generate_kwargs or {}))
-        self.demonstrations = [self._as_demonstration(number, shown) for number, shown in enumerate(demonstrations)]
-        self.candidates = self._check_candidates(candidates)
+        self.demonstrations = [
+            make_demonstration(processor, self.prompt, task, number, shown)
+            for number, shown in enumerate(demonstrations)
+        ]
+        self.candidates = find_candidates(processor, task, candidates, self.demonstrations)
         self.top_k = self._check_top_k(top_k, selection)
         self.engine = self._make_engine(selection)
         self._embedder = (
@@ -315,10 +318,8 @@ class FewShotPredictor:
         failed = self._encode(group)
         problems: list[ValueError | None] = []
         for query, keys in zip(group.queries, group.keys, strict=True):
-            own = (
-                query if isinstance(query, ValueError) else next((failed[key] for key in keys if key in failed), None)
-            )
-            problems.append(own)
+            own = query if isinstance(query, ValueError) else self._check_query(query)
+            problems.append(own or next((failed[key] for key in keys if key in failed), None))
         good = [i for i, problem in enumerate(problems) if problem is None]
         chosen = self._choose([group.queries[i] for i in good], [group.keys[i] for i in good])
         shown = dict(zip(good, chosen, strict=True))
@@ -337,8 +338,10 @@ class FewShotPredictor:
             predictions[i] = replace(answer, demonstrations=indices if answer.error is None else ())
         return predictions
 
-    def _find_token(self, query: Example) -> ValueError | None:
-        """Return the error of a question with a special token."""
+    def _check_query(self, query: Example) -> ValueError | None:
+        """Return the error of a query with a special token in its text, or without the image that others are compared with."""
+        if self._embedder is not None and not query.media:
+            return ValueError(f"{query.id}: it has no image to compare. Add one, or use another `selection`.")
         try:
             check_text(self.processor, query.prompt or "-", f"{query.id}: the text")
         except ValueError as error:
@@ -440,55 +443,6 @@ class FewShotPredictor:
             return Example(name, [item], prompt)
         except ValueError as error:
             return error
-
-    def _as_demonstration(self, number: int, shown: Any) -> Example:
-        """Make the example of a demonstration as a caller gives it."""
-        size, form = (3, "(image, question, answer)") if self.task == "answer" else (2, "(image, text)")
-        name = f"demonstration {number}"
-        if not isinstance(shown, list | tuple) or len(shown) != size:
-            raise ValueError(f"{name} is {describe(shown)}, but with `task={self.task!r}` it must be {form}.")
-        image, *texts = shown
-        for text in texts:
-            check_text(self.processor, text, f"{name}: the text")
-        item = None if image is None else as_media(image, name)
-        path = path_of(item)
-        if path is not None:
-            try:
-                check_media_file(item["path"] if isinstance(item, dict) else item)
-            except (OSError, ValueError) as error:
-                raise ValueError(f"{name}: {path!r} cannot be read ({error}). Nothing was computed.") from error
-        prompt = self.prompt.replace(QUESTION, texts[0]) if self.task == "answer" else self.prompt
-        media = [] if item is None else [item]
-        return Example(str(number), media, prompt, texts[-1], group=texts[-1] if self.task == "classify" else None)
-
-    def _check_candidates(self, candidates: Sequence[str] | None) -> list[str] | None:
-        """Return the candidates: those given, or the classes of the demonstrations."""
-        if candidates is None:
-            if self.task != "classify":
-                return None
-            candidates = list(dict.fromkeys(shown.answer for shown in self.demonstrations))
-            if len(candidates) < 2:
-                raise ValueError(
-                    f"The demonstrations have {len(candidates)} classes, so there is nothing to choose. Give demonstrations of two classes "
-                    "or more, or `candidates`."
-                )
-        if isinstance(candidates, str) or not candidates:
-            raise ValueError(f"`candidates` is {candidates!r}, but it must be a list of texts.")
-        for candidate in candidates:
-            check_text(self.processor, candidate, "A candidate")
-        repeated = sorted({candidate for candidate in candidates if list(candidates).count(candidate) > 1})
-        if repeated:
-            raise ValueError(
-                f"The candidate {repeated[0]!r} is given twice, so its probability would be split. Remove one."
-            )
-        if self.task == "classify":
-            unknown = [shown.answer for shown in self.demonstrations if shown.answer not in set(candidates)]
-            if unknown:
-                raise ValueError(
-                    f"A demonstration is of class {unknown[0]!r}, which is not one of the candidates: {list(candidates)[:10]}. Add it, or "
-                    "remove the demonstration."
-                )
-        return list(candidates)
 
     def _check_top_k(self, top_k: int | None, selection: str) -> int:
         available = len(self.demonstrations)
