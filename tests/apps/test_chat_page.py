@@ -295,7 +295,7 @@ def test_images_are_labeled_after_the_examples(visitor, chat, images, expect):
     predictor = FewShotPredictor(chat.model, chat.processor, examples, "classify")
     table = page.locator("#label-table")
     for name, prediction in zip(("red.png", "blue.png"), predictor(images), strict=True):
-        for cell in (name, prediction.text, str(round(prediction.score, 2))):
+        for cell in (name, prediction.text, str(round(prediction.score, 3))):
             expect(table).to_contain_text(cell)
 
 

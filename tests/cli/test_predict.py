@@ -90,7 +90,8 @@ def test_parquet_has_the_same_rows(folder, expected, capsys):
     assert "images: 13 files with images and no texts" in out and "out.parquet: 13 rows; " in out
     assert "1 row has no prediction: see the column `error`" in out
     rows = load_dataset("parquet", data_files=str(folder / "out.parquet"), split="train").to_list()
-    assert rows == [{**row, "probabilities": row["probabilities"] and row["probabilities"][:1]} for row in expected]
+    best = [{**row, "probabilities": row["probabilities"] and row["probabilities"][:1]} for row in expected]
+    assert rounded(rows) == rounded(best)
     info = json.loads((folder / "out.parquet.info.json").read_text())
     assert info["summary"]["rows"] == COUNT and info["summary"]["errors"] == 1
     assert not (folder / "out.parquet.parts").exists()
