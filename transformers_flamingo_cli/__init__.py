@@ -5,6 +5,7 @@ The `flamingo` command, one file per subcommand. Each is a thin function over wh
     flamingo demo                                     # train a small Flamingo, offline, in minutes
     flamingo demo --few-shot                          # a small Flamingo that learns new words from its prompt
     flamingo caption IMAGE... --model DIRECTORY       # caption images
+    flamingo predict IMAGES --model DIRECTORY --demonstrations SHOTS --out FILE   # label many images after a few examples
     flamingo chat DIRECTORY                           # chat about images with a model, in the browser
     flamingo convert open-flamingo CHECKPOINT DIRECTORY   # a checkpoint of OpenFlamingo or flamingo-mini
     flamingo check RECIPE_OR_DATA                     # what is in the data, and what is wrong, before a training

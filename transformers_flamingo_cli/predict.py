@@ -117,6 +117,10 @@ class PredictArguments:
         for name in ("batch_size", "max_new_tokens", "num_beams", "top_candidates"):
             check_range(self, name, 1)
         check_range(self, "shots", 0)
+        if self.question is not None and self.task not in (None, "answer"):
+            raise ValueError(
+                f"`--question` is {self.question!r}, but the task is {self.task!r}. Use `--task answer`, or omit it."
+            )
         if self.candidates is not None and self.candidates_file is not None:
             raise ValueError("`--candidates` and `--candidates_file` are both given. Give one of them.")
 
@@ -219,6 +223,7 @@ def _read_shots(options: PredictArguments, is_main: bool) -> tuple[str, list[tup
     read = read_demonstrations(
         options.demonstrations,
         options.task,
+        question=options.question,
         split=options.demonstrations_split,
         format=options.demonstrations_format,
         media_root=options.media_root,

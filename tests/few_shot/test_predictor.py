@@ -225,6 +225,7 @@ def test_classes_are_balanced_in_random_sets(parts):
 
 
 def test_no_demonstrations(parts):
+    assert make(parts, selection="rices", top_k=0)(IMAGES[0]) == make(parts, ())(IMAGES[0])
     got = make(parts, (), max_new_tokens=3, num_beams=1)(IMAGES[0])
     assert got.text == generate(parts, "<image>w11", IMAGES[:1], max_new_tokens=3, num_beams=1)
 

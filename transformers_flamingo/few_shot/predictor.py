@@ -417,7 +417,9 @@ class FewShotPredictor:
         """Choose the demonstrations of queries whose images are encoded."""
         if self.pool.selection == "fixed" and self.top_k == len(self.demonstrations):
             return [self.demonstrations] * len(queries)  # in the order of the caller
-        if self.pool.index is None or not queries or not self.top_k:
+        if not self.top_k:
+            return [[] for _ in queries]
+        if self.pool.index is None or not queries:
             return self.pool.choose_many(queries, self.top_k)
         vectors = np.stack([self._vectors[own[0]] for own in keys])
         nearest, _ = self.pool.index.search_vectors(vectors, self.top_k)

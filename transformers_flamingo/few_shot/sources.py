@@ -82,6 +82,7 @@ def read_demonstrations(
     path: str,
     task: str | None = None,
     *,
+    question: str | None = None,
     split: str | None = None,
     format: str | None = None,
     media_root: str | None = None,
@@ -93,6 +94,7 @@ def read_demonstrations(
         path, split: As in [`~data.Reader.load`].
         task (`str`, *optional*): The task. By default `"answer"` if the rows have questions, `"classify"` of images of classes, and otherwise
             `"caption"`.
+        question (`str`, *optional*): The question about all images. Demonstrations without questions are answers to it.
         format (`str`, *optional*): Name of the layout, if it is not found out by itself.
         media_root (`str`, *optional*): Folder that relative paths of images start from.
 
@@ -113,7 +115,9 @@ def read_demonstrations(
         for chunk in chunks:
             pairs.append((item, chunk.prompt.strip(), chunk.text.strip()))
             ids.append(location)
-    with_question = sum(bool(question) for _, question, _ in pairs)
+    if question is not None and not any(own for _, own, _ in pairs):
+        pairs = [(item, question, text) for item, _, text in pairs]
+    with_question = sum(bool(own) for _, own, _ in pairs)
     if task is None:
         task = "answer" if with_question else "classify" if format == "image_classes" else "caption"
     if task != "answer" and with_question:
@@ -122,7 +126,7 @@ def read_demonstrations(
             "task 'answer', or demonstrations without questions."
         )
     if task == "answer" and with_question < len(pairs):
-        missing = next(id for id, (_, question, _) in zip(ids, pairs, strict=True) if not question)
+        missing = next(id for id, (_, own, _) in zip(ids, pairs, strict=True) if not own)
         raise ValueError(
             f"{len(pairs) - with_question} of the {len(pairs)} demonstrations in {path!r} have no question, such as {missing}, and the task is "
             "'answer'. Add questions, or use the task 'caption' or 'classify'."
