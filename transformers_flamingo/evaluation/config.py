@@ -89,9 +89,7 @@ class EvaluationConfig:
         default=None,
         metadata={"help": "Numbers of demonstrations before a query; at 0 some are shown without their images."},
     )
-    seeds: list[int] | None = field(
-        default=None, metadata={"help": "Seeds. Each draws its own demonstrations."}
-    )
+    seeds: list[int] | None = field(default=None, metadata={"help": "Seeds. Each draws its own demonstrations."})
     selection: Selection = field(
         default="random",
         metadata={
