@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ...few_shot.examples import Example
 from ..metrics import roc_auc
-from ..task import Prediction, Task
+from ..task import Comparison, Prediction, Task
 from .common import Benchmark
 
 
@@ -30,6 +30,17 @@ class HatefulMemes(Benchmark, Task):
     split_sizes = {"dev_seen": 500, "dev_unseen": 540, "test_seen": 1000, "test_unseen": 2000}
     files = ("train.jsonl", "{split}.jsonl")
     metric = "ROC-AUC"
+    comparison = Comparison(
+        source="OpenFlamingo",
+        equal="prompt, the two candidates and their mean log-likelihood, ROC-AUC of “yes”, demonstrations of the training split",
+        differences=(
+            "demonstrations are class-balanced, there they are not: `--balanced false`, or `--protocol open_flamingo`",
+            "at 0 shots its code passes the images of the two text-only demonstrations to the model, so that the query shows another image: its 0-shot scores are of a fault",
+            "its published scores average 6 orders, by a setting that its code passes for ImageNet only: `--num_orders 6`",
+            "split: dev_seen, as in its script (`dev.json`); Flamingo's scores are of test_seen: `--option split=test_seen`",
+        ),
+        verdict="with care: at 4 and more shots, unbalanced and with 6 orders; no at 0 shots",
+    )
     generation = None
 
     def _examples(self, split: str) -> list[Example]:
