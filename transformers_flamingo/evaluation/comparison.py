@@ -42,6 +42,8 @@ def describe_differences(task: Task, protocol: Mapping[str, Any], scored: Mappin
         found.append(f"images compared by {encoder}, not by CLIP ViT-L/14 (`rices_clip`)")
     if protocol.get("rices_faiss"):
         found.append(f"nearest images found by {protocol['rices_faiss']} of faiss, which may be approximate")
-    if protocol["balanced"]:
-        found.append("class-balanced demonstrations (`balanced`)")
+    expected = {"balanced": False} | dict(task.comparison.settings)
+    found += [
+        f"`{name}` is {protocol[name]}, there {value}" for name, value in expected.items() if protocol[name] != value
+    ]
     return [*found, *task.comparison.differences]

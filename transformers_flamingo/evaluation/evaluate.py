@@ -68,7 +68,7 @@ def evaluate(
 
     Returns:
         `dict` with `task`, `split`, `metric`, `model`, `num_queries`, `num_available` (in the whole split), `is_subset`,
-        `protocol`, `differences` (why the scores are not those of the papers), `versions` and `results`. The latter is a list with an entry for each number of shots: `shots`, `mean`, `std`
+        `protocol`, `comparable` and `differences` (what is not as in the papers), `versions` and `results`. The latter is a list with an entry for each number of shots: `shots`, `mean`, `std`
         (over the seeds, of the population) and `scores` of each seed, and the same as `blind_mean`, `blind_std` and
         `blind_scores`.
 
@@ -113,6 +113,7 @@ def evaluate(
             "model": model_name,
             "weights": weights,
             "protocol": (protocol := _describe_protocol(task, config, pools, balanced, len(support))),
+            "comparable": None if task.comparison is None else task.comparison.verdict,
             "differences": describe_differences(task, protocol, described),
             "results": _run_all(task, engine, processor, pools, config, queries, directory, state),
             "versions": package_versions("torch", "transformers", "transformers-flamingo"),

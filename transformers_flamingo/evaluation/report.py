@@ -136,8 +136,12 @@ def plot_title(summary: dict[str, Any], has_published: bool) -> str:
         f"{describe_queries(summary)}{split}\n{summary['num_queries']:,} queries; seeds {', '.join(map(str, seeds))}; "
     )
     title += f"demonstrations {_demonstrations(summary['protocol'])}"
-    mark = _incomparable(summary)
-    return title + (f"\nnot comparable with the published scores: {mark}" if mark and has_published else "")
+    if not has_published:
+        return title
+    if mark := _incomparable(summary):
+        return f"{title}\nnot comparable with the published scores: {mark}"
+    verdict = summary.get("comparable") or "yes"
+    return title if verdict == "yes" else f"{title}\ncomparable with the published scores: {verdict}"
 
 
 def _incomparable(summary: dict[str, Any]) -> str:

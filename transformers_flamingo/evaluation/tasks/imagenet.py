@@ -62,10 +62,9 @@ class ImageNet(Choice, Benchmark):
         equal="prompt, mean log-likelihood of each name, top-1 accuracy, demonstrations of the training split",
         differences=(
             "class names: the first of each class; there those of open_clip, which are written for CLIP and all different: `--option names=FILE`",
-            "demonstrations are class-balanced, there they are not: `--balanced false`, or `--protocol open_flamingo`",
-            "one order of the demonstrations; there as an option, and in Flamingo's paper, 6: `--num_orders 6`",
             "its code fails on ImageNet as published, so that there are no scores of it",
         ),
+        settings={"balanced": False, "num_orders": 6},
         verdict="no: there are no scores to compare with",
     )
 

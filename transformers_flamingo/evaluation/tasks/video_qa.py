@@ -13,7 +13,12 @@ from .videos import VideoFiles
 
 @dataclass(frozen=True)
 class _VideoQa(OpenEnded, Benchmark):
-    """Questions about videos, in the JSON files that MSVD-QA and MSRVTT-QA share."""
+    """
+    Questions about videos, in the JSON files that MSVD-QA and MSRVTT-QA share.
+
+    Args:
+        num_frames (`int`, *optional*, defaults to 8): Frames of each video that are shown.
+    """
 
     num_frames: int = 8
 
@@ -67,9 +72,6 @@ class MsvdQa(_VideoQa):
         train_qa.json    test_qa.json    youtube_mapping.txt
         YouTubeClips/{YouTube id}_{start}_{end}.avi, a clip, or the whole YouTubeClips/{YouTube id}.mp4
             (or in videos/ or video/; any extension)
-
-    Args:
-        num_frames (`int`, *optional*, defaults to 8): Frames of each video that are shown.
     """
 
     name = "msvd_qa"
