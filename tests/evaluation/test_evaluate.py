@@ -297,6 +297,15 @@ def test_what_a_run_will_cost_is_said_first_and_its_time_after_the_first_batch(t
     assert "images to encode. 49 of them are answered already." in capsys.readouterr().err
 
 
+def test_a_limit_above_what_there_is_is_none(tmp_path):
+    options = {"shots": (1,), "seeds": (0,), "blind": False}
+    first = run_words(tmp_path, num_queries=7, support_size=12, num_orders=6, **options)
+    for values in ({"num_queries": -1, "support_size": -1}, {"num_queries": 1000, "support_size": 2048}):
+        assert run_words(tmp_path, **values, **options)["results"] == first["results"]
+    with pytest.raises(ValueError, match="other num_queries, queries, examples"):
+        run_words(tmp_path, num_queries=6, support_size=-1, **options)
+
+
 def test_fewer_queries(tmp_path):
     summary = run_words(tmp_path, num_queries=3, shots=(1,))
     assert summary["num_queries"] == 3

@@ -98,7 +98,11 @@ def evaluate(
     check_lengths(model, processor, task, queries, pools, config.shots)
     weights = fingerprint_weights(model.state_dict())
     settings = asdict(config) | {
+        # As they took effect: a limit above what there is is none
         "balanced": balanced,
+        "num_queries": ALL if is_whole else config.num_queries,
+        "support_size": config.support_size if 0 < config.support_size < len(support) else ALL,
+        "num_orders": config.num_orders if task.generation is None else 1,
         "task": task.describe(),
         "model": model_name,
         "weights": weights,

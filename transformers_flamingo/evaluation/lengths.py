@@ -104,8 +104,11 @@ class _Lengths:
     def _count(self, texts: Sequence[str]) -> list[int]:
         if not texts:
             return []
-        ids = self.processor.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-        return [len(text_ids) for text_ids in ids]
+        # The 1.3 million examples of ImageNet have 1,000 texts
+        distinct = list(dict.fromkeys(texts))
+        ids = self.processor.tokenizer(distinct, add_special_tokens=False, verbose=False)["input_ids"]
+        lengths = dict(zip(distinct, map(len, ids), strict=True))
+        return [lengths[text] for text in texts]
 
     def _budgets(self) -> list[int]:
         """Return the number of positions for the answer to each query. The last token of an answer is not fed to the model."""

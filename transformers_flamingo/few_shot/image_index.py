@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -319,4 +319,10 @@ def media_identity(item: Any) -> str:
         status = os.stat(text)
     except (OSError, ValueError):  # an address, or base64
         return text if len(text) < 1000 else hashlib.sha256(text.encode()).hexdigest()
-    return f"{os.path.realpath(text)} {status.st_size} {status.st_mtime_ns}"
+    folder, name = os.path.split(text)
+    return f"{_real_folder(folder)}/{name} {status.st_size} {status.st_mtime_ns}"
+
+
+@lru_cache(maxsize=4096)  # it looks at each folder above, for each of a million files
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
