@@ -292,11 +292,14 @@ class ImageIndex:
 def _largest(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the `count` largest values of each row and their columns, the largest first, of equal ones the first. All, if there are fewer."""
     count = min(count, values.shape[1])
-    least = values.topk(count, dim=1).values[:, -1:]
-    above, equal = values > least, values == least
-    # `topk` takes any of equal values
-    chosen = above | (equal & (equal.cumsum(dim=1) <= count - above.sum(dim=1, keepdim=True)))
-    columns = chosen.nonzero()[:, 1].view(len(values), count)
+    top = values.topk(min(count + 1, values.shape[1]), dim=1)
+    if top.values.shape[1] == count or bool((top.values[:, -2] > top.values[:, -1]).all()):
+        columns = top.indices[:, :count].sort(dim=1).values
+    else:  # `topk` takes any of equal values
+        least = top.values[:, count - 1 : count]
+        above, equal = values > least, values == least
+        chosen = above | (equal & (equal.cumsum(dim=1) <= count - above.sum(dim=1, keepdim=True)))
+        columns = chosen.nonzero()[:, 1].view(len(values), count)
     largest, order = values.gather(1, columns).sort(dim=1, descending=True, stable=True)
     return largest, columns.gather(1, order)
 
