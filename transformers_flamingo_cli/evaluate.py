@@ -200,13 +200,11 @@ def _split_option(text: str) -> tuple[str, str]:
 
 
 def _print_results(summary: dict[str, Any]) -> None:
-    from transformers_flamingo.evaluation.report import describe_queries
+    from transformers_flamingo.evaluation.report import describe_comparability, describe_queries
 
     for entry in summary["results"]:
         blind = f", blind {entry['blind_mean']:.1f}" if "blind_mean" in entry else ""
         score = f"{summary['metric']} {entry['mean']:.1f}{blind}"
         print(f"{describe_queries(summary)}, {entry['shots']} shots: {score}", flush=True)
-    if summary["comparable"] is not None:
-        print(f"{summary['task']}: may be compared with published scores: {summary['comparable']}", flush=True)
-        for difference in summary["differences"]:
-            print(f"  not as published: {difference}", flush=True)
+    if text := describe_comparability(summary):
+        print(text, flush=True)

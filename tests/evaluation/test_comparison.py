@@ -8,7 +8,7 @@ from evaluation_tasks import PAGE, START, make_sections
 
 from transformers_flamingo.evaluation.comparison import describe_differences
 from transformers_flamingo.evaluation.published import published_scores
-from transformers_flamingo.evaluation.report import plot_title
+from transformers_flamingo.evaluation.report import describe_comparability, plot_title
 from transformers_flamingo.evaluation.task_help import describe_task, task_fields, task_title
 from transformers_flamingo.evaluation.tasks import TASKS
 
@@ -124,3 +124,19 @@ def test_the_fields_of_a_task_are_described():
     assert "raw_videos/{training,validation}/{recipe}/{id}.mp4" in text
     assert "num_frames (default: 8): Frames of each segment that are shown." in text
     assert "compared with Flamingo: with care" in text
+
+
+def test_results_are_described_in_a_sentence():
+    summary = {
+        "task": "vqav2",
+        "comparable": "with care: another split",
+        "differences": ["split: x", "`balanced` is True"],
+    }
+    assert describe_comparability(summary) == (
+        "vqav2: comparable with published scores: with care: another split. Not as there: split: x; `balanced` is True."
+    )
+    assert describe_comparability({**summary, "comparable": "yes", "differences": []}) == (
+        "vqav2: comparable with published scores: yes."
+    )
+    assert describe_comparability({**summary, "comparable": None}) is None
+    assert describe_comparability({"task": "results of before"}) is None

@@ -29,7 +29,10 @@ def describe_task(kind: type[Task]) -> str:
 def describe_comparison(kind: type[Task]) -> list[str]:
     """List what is not as in the papers, and the settings that make a part of it equal."""
     settings = [f"`--{name} {str(value).lower()}`" for name, value in kind.comparison.settings.items()]
-    return [*kind.comparison.differences, *([f"by default; equal with {' and '.join(settings)}"] if settings else [])]
+    return [
+        *kind.comparison.differences,
+        *([f"the default settings; with {' and '.join(settings)} they are equal"] if settings else []),
+    ]
 
 
 def task_title(kind: type[Task]) -> str:

@@ -33,7 +33,7 @@ class Star(Choice, Benchmark):
         equal="the four choices ranked by likelihood, accuracy on the validation split",
         differences=(
             "frames of a video: 8, evenly spread over it or its part; the paper shows 30, at 3 per second: `--option num_frames=30`",
-            "the paper says nothing of the prompt",
+            "the prompt is ours",
         ),
         verdict="with care",
     )

@@ -37,7 +37,7 @@ class Vatex(Captioning, Benchmark):
         differences=(
             "frames of a video: 8, evenly spread over it or its part; the paper shows 30, at 3 per second: `--option num_frames=30`",
             "split: public test, of which not all videos are on the web any more; the paper says test",
-            "the paper says nothing of prompt and generation",
+            "prompt and generation are those of OpenFlamingo's tasks of this kind, not the paper's",
         ),
         verdict="with care: another split",
     )

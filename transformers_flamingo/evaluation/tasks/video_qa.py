@@ -31,7 +31,7 @@ class _VideoQa(OpenEnded, Benchmark):
         differences=(
             "frames of a video: 8, evenly spread over it or its part; the paper shows 30, at 3 per second: `--option num_frames=30`",
             "an answer is right if it is equal after the normalization of VQA",
-            "the paper says nothing of prompt and generation",
+            "prompt and generation are those of OpenFlamingo's tasks of this kind, not the paper's",
         ),
         verdict="with care",
     )

@@ -31,7 +31,7 @@ class VisDial(Benchmark, Task):
         equal="100 answers ranked for the rounds with dense annotations, NDCG on the validation split",
         differences=(
             "demonstrations are first rounds of training dialogs; the paper does not say which",
-            "the paper says nothing of the prompt",
+            "the prompt is ours",
         ),
         verdict="with care",
     )

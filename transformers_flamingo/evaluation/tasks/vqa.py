@@ -108,7 +108,7 @@ class OkVqa(_CocoVqa):
         equal="prompt, 3 beams, cut of the answer, first answer of a demonstration, VQA accuracy; 5 tokens; the model's answers are stemmed, and only they",
         differences=(
             "stems: each word that an annotator wrote has its stem of the files; there they are made by rules (a table of exceptions found in these "
-            "files, WordNet and a tagger of nltk, inflection), which agree with the files on such words and may differ on others",
+            "files, WordNet and a tagger of nltk, inflection), which were checked against the files and may differ on words that are not in them",
         ),
         verdict="yes",
     )

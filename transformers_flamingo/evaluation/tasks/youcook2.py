@@ -34,7 +34,7 @@ class YouCook2(Captioning, Benchmark):
         equal="CIDEr of the sentence of each segment on the validation split",
         differences=(
             "frames of a video: 8, evenly spread over it or its part; the paper shows 30, at 3 per second: `--option num_frames=30`",
-            "the paper says nothing of prompt and generation",
+            "prompt and generation are those of OpenFlamingo's tasks of this kind, not the paper's",
             "the videos are on YouTube, and each copy lacks others of them",
         ),
         verdict="with care: not all videos are left",
