@@ -94,8 +94,7 @@ def evaluate(
     balanced = _is_balanced(task, support, config)
     pools = _draw_pools(task, model, processor, support, config, balanced)
     check_media(task, chain(queries, *(pool.pool for pool in pools.values())))
-    _find_nearest(task, queries, pools, config, state)
-    check_lengths(model, processor, task, queries, pools, config.shots)
+    check_lengths(model, processor, task, queries, pools, config.shots, state)
     weights = fingerprint_weights(model.state_dict())
     settings = asdict(config) | {
         # As they took effect: a limit above what there is is none
@@ -110,6 +109,7 @@ def evaluate(
         "examples": fingerprint_examples(chain(queries, support)),
     }
     with hold_folder(directory, redact_values(settings)) as earlier:
+        _find_nearest(task, queries, pools, config, state)
         described = _describe_queries(task, len(queries), len(available))
         summary = {
             **described,
