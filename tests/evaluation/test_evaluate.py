@@ -261,7 +261,7 @@ def test_other_selections(tmp_path, selection):
     assert summary["protocol"]["balanced"] is (selection == "fixed")
 
 
-def test_the_nearest_images_are_encoded_once_and_the_same_for_every_seed(tmp_path):
+def test_the_nearest_images_are_encoded_once_and_the_same_for_every_seed(tmp_path, capsys):
     options = {
         "selection": "rices",
         "shots": (2,),
@@ -275,7 +275,9 @@ def test_the_nearest_images_are_encoded_once_and_the_same_for_every_seed(tmp_pat
     assert (summary["protocol"]["support_size"], summary["protocol"]["balanced"]) == (12, False)
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "index").iterdir()}
     assert len(files) == 2  # of the support and of the queries
+    assert "ranked-words: of 12 images to choose from, 12 are embedded first.\n" in capsys.readouterr().err
     again = run_words(tmp_path / "b", RankedWords(), **options)
+    assert "ranked-words: of 12 images to choose from, 0 are embedded first.\n" in capsys.readouterr().err
     assert again["results"] == summary["results"]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "index").iterdir()} == files
     # A random pool, or several orders, are other ones for each seed

@@ -73,14 +73,19 @@ def test_questions_about_one_image_are_near_together_and_it_is_embedded_once():
 
 def test_vectors_are_kept_and_only_new_blocks_are_computed(tmp_path, caplog):
     embed = ImageEmbedder(tiny_flamingo(), tiny_processor(), batch_size=4)
-    first = ImageIndex(embed, SUPPORT, directory=tmp_path, block_size=10).build()
+    first = ImageIndex(embed, SUPPORT, directory=tmp_path, block_size=10)
+    assert first.count_missing() == 23
+    first.build()
+    assert first.count_missing() == 0
     assert first.num_embedded == 23
     files = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert len(files) == 3
     assert all(name.endswith(".npy") for name in files)
 
     # The last block has one more image: it alone is new
-    more = ImageIndex(embed, [*SUPPORT, example(123)], directory=tmp_path, block_size=10).build()
+    more = ImageIndex(embed, [*SUPPORT, example(123)], directory=tmp_path, block_size=10)
+    assert more.count_missing() == 4
+    more.build()
     assert more.num_embedded == 4
     assert len(list(tmp_path.iterdir())) == 4
     again = ImageIndex(ImageEmbedder(tiny_flamingo(), tiny_processor()), SUPPORT, directory=tmp_path, block_size=10)

@@ -180,6 +180,10 @@ def _find_nearest(
     count = max(max(config.shots), task.num_text_demonstrations if 0 in config.shots else 0)
     for pool in pools.values():
         if pool.index is not None and count:
+            if state.is_main_process:
+                say(
+                    f"{task.name}: of {pool.index.num_images:,} images to choose from, {pool.index.count_missing():,} are embedded first."
+                )
             pool.index.build(state)
             pool.prepare(queries, count, state)
 

@@ -106,6 +106,14 @@ class ImageIndex:
         """Return the number of different images."""
         return len(self._images[1])
 
+    def count_missing(self) -> int:
+        """Return the number of images that are not in `directory`, which [`~ImageIndex.build`] embeds."""
+        if self._blocks is not None:
+            return 0
+        identities = self._images[2]
+        blocks = [identities[start : start + self.block_size] for start in range(0, len(identities), self.block_size)]
+        return sum(len(block) for block in blocks if (path := self._path(block)) is None or not path.is_file())
+
     def build(self, state: "PartialState | None" = None) -> "ImageIndex":
         """
         Compute the vectors that are not kept yet, and return the index.
