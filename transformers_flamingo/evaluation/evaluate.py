@@ -68,9 +68,9 @@ def evaluate(
 
     Returns:
         `dict` with `task`, `split`, `metric`, `model`, `num_queries`, `num_available` (in the whole split), `is_subset`,
-        `protocol`, `comparable` and `differences` (what is not as in the papers), `versions` and `results`. The latter is a list with an entry for each number of shots: `shots`, `mean`, `std`
-        (over the seeds, of the population) and `scores` of each seed, and the same as `blind_mean`, `blind_std` and
-        `blind_scores`.
+        `protocol`, `comparable` and `differences` (whether scores may be compared with published ones, and what is not as there), `versions`
+        and `results`. The latter is a list with an entry for each number of shots: `shots`, `mean`, `std` (over the seeds, of the
+        population) and `scores` of each seed, and the same as `blind_mean`, `blind_std` and `blind_scores`.
 
     Raises:
         ValueError: the output directory is of other settings, the support pool is too small, a prompt is longer than the language
@@ -111,12 +111,13 @@ def evaluate(
     with hold_folder(directory, redact_values(settings)) as earlier:
         _find_nearest(task, queries, pools, config, state)
         described = _describe_queries(task, len(queries), len(available))
+        protocol = _describe_protocol(task, config, pools, balanced, len(support))
         summary = {
             **described,
             "metric": task.metric,
             "model": model_name,
             "weights": weights,
-            "protocol": (protocol := _describe_protocol(task, config, pools, balanced, len(support))),
+            "protocol": protocol,
             "comparable": None if task.comparison is None else task.comparison.verdict,
             "differences": describe_differences(task, protocol, described),
             "results": _run_all(task, engine, processor, pools, config, queries, directory, state),

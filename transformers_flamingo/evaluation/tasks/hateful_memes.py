@@ -27,7 +27,7 @@ class HatefulMemes(Benchmark, Task):
     split: str = "dev_seen"
 
     name = "hateful_memes"
-    split_sizes = {"dev_seen": 500, "dev_unseen": 540, "test_seen": 1000, "test_unseen": 2000}
+    split_sizes = {"dev_seen": 500, "dev": 500, "dev_unseen": 540, "test_seen": 1000, "test_unseen": 2000}
     files = ("train.jsonl", "{split}.jsonl")
     metric = "ROC-AUC"
     comparison = Comparison(
