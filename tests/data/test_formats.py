@@ -144,7 +144,7 @@ def test_mmc4_pages_without_images_are_skipped(streaming, tmp_path, caplog):
     rows = FORMATS["mmc4"]().load(str(tmp_path), streaming=streaming)
     # What is broken stays, so that it is reported and counted
     assert [row_location(row)[-5:] for row in rows] == ["row 1", "row 3"]
-    assert ("2 of 4 pages are skipped" in caplog.text) is not streaming
+    assert ("2 of 4 rows are skipped" in caplog.text) is not streaming
 
 
 @both

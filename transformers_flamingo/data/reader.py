@@ -7,14 +7,18 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple
 
 from datasets import Dataset, IterableDataset, concatenate_datasets
+from transformers.utils import logging
 
 from .columns import ERROR, FILE, TAR_FILE, require_column, row_location
 from .data_files import find_files, kind_of
 from .documents import Chunk
 from .errors import BadSampleError
 from .media_files import HOW_TO_FETCH, resolve_media_path
-from .rows import load_rows, read_rows
+from .row_stream import RowFilter, RowStream
+from .rows import load_rows
 
+
+logger = logging.get_logger(__name__)
 
 #: Columns in which published datasets have the addresses of their images. A path of a file may be in them, too.
 ADDRESSES = ("image_url", "url", "URL", "img_url")
@@ -107,6 +111,30 @@ class Reader:
             ValueError: the files are of a kind that this format does not have, of several kinds or of several splits, or
                 one is not a regular file or is damaged. A stream raises this when it reaches the damage.
         """
+        stream = self.open_stream(path, split=split)
+        if streaming:
+            return stream.to_iterable_dataset()
+        files = stream.files
+        rows = concatenate_datasets(load_rows(files, stream.members, stream.make_records, self.companions(files)))
+        if stream.row_filter is None:
+            return rows
+        kept = rows.filter(stream.row_filter.keep)
+        if stream.row_filter.reason is not None and len(kept) < len(rows):
+            logger.warning(
+                f"{path!r}: {len(rows) - len(kept)} of {len(rows)} rows are skipped, because {stream.row_filter.reason}."
+            )
+        return kept
+
+    def open_stream(self, path: str, *, split: str | None = None) -> RowStream:
+        """
+        Open the files of a dataset, to read their rows from any position on, as a resumed training does.
+
+        Args:
+            path, split: As in [`load`].
+
+        Raises:
+            FileNotFoundError, ValueError: as there.
+        """
         files = self.find(path, split)
         members = self.tar_members if kind_of(files[0]) == "tar" else None
         if members == {}:
@@ -114,11 +142,16 @@ class Reader:
                 f"{path!r} leads to {files[0]!r}, but {type(self).__name__} does not read .tar files. Its docstring lists "
                 "the files that it reads."
             )
-        make_records = type(self).make_records
-        if streaming:
-            arguments = {"files": files, "members": members, "make_records": make_records}
-            return IterableDataset.from_generator(read_rows, gen_kwargs=arguments)
-        return concatenate_datasets(load_rows(files, members, make_records, self.companions(files)))
+        return RowStream(files, members, type(self).make_records, self.row_filter(path, split))
+
+    def row_filter(self, path: str, split: str | None = None) -> RowFilter | None:
+        """
+        Return which rows of the files [`load`] keeps, or `None` if it keeps all.
+
+        Args:
+            path, split: As there.
+        """
+        return None
 
     def read(self, row: dict[str, Any]) -> list[Chunk]:
         """

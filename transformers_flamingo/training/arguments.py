@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from huggingface_hub.dataclasses import type_validator
 from transformers import TrainingArguments
 
 from ..chat_templates_flamingo import CHAT_TEMPLATES
 from ..configuration_flamingo import FlamingoConfig
 from ..data import FORMATS, Chunk, Reader, document_to_sample
+from ..data.row_stream import RowStream
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.redaction import redact, redact_values
 from .recipe_file import raise_together, show, suggest
@@ -208,8 +209,12 @@ class DataSource:
             documents share.
         max_images (`int`, *optional*): Maximum number of images and videos of a row.
         streaming (`bool`, *optional*, defaults to `False`):
-            Whether to read rows when they are needed, in the order of the files. Otherwise the source is opened as a whole,
-            and shuffled again for each epoch.
+            Whether to read rows when they are needed. Otherwise the source is opened as a whole. Both are shuffled again for
+            each epoch.
+        shuffle_buffer_size (`int`, *optional*):
+            Maximum number of rows that each reader of a stream (a worker of a process) holds to shuffle them; on average it
+            is half of them. A row comes at most so many rows later than in its file. Defaults to 1000. With 1 only the order
+            of the files is shuffled, and with 0 nothing is.
         cache_features (`bool`, *optional*, defaults to `False`):
             Whether to encode the images once with the frozen vision encoder before the training, and keep the features for
             this and later runs ([`DataMixture.cache_features`]).
@@ -231,7 +236,11 @@ class DataSource:
     max_length: int | None = field(default=None, metadata={"help": "Maximum number of tokens of a row."})
     max_images: int | None = field(default=None, metadata={"help": "Maximum number of images and videos of a row."})
     streaming: bool = field(
-        default=False, metadata={"help": "Read rows when they are needed, in the order of the files."}
+        default=False, metadata={"help": "Read rows when they are needed, not all before the training."}
+    )
+    shuffle_buffer_size: int | None = field(
+        default=None,
+        metadata={"help": "Maximum number of rows a reader of a stream holds to shuffle them (1000 if not given)."},
     )
     cache_features: bool = field(default=False, metadata={"help": "Encode the images once, before the training."})
     split: str | None = field(
@@ -271,6 +280,10 @@ class DataSource:
             value = getattr(self, name)
             if value is not None and value < 1:
                 self._raise(name, "It counts rows, tokens or images: give a whole number of at least 1.")
+        if self.shuffle_buffer_size is not None and self.shuffle_buffer_size < 0:
+            self._raise("shuffle_buffer_size", "It counts rows: give a whole number, or 0 for the order of the files.")
+        if self.shuffle_buffer_size is not None and not self.streaming:
+            self._raise("shuffle_buffer_size", "Without `streaming`, all rows of a source are shuffled. Remove it.")
         if self.cache_features and self.streaming:
             self._raise("cache_features", "The rows of a stream are not kept. Set `streaming` to false.")
         for name in ("leading_space_probability", "next_image_probability"):
@@ -294,15 +307,19 @@ class DataSource:
         """Return the reader of `format`, with `options`."""
         return FORMATS[self.format](**self.options)
 
-    def load(self) -> Dataset | IterableDataset:
+    def load(self) -> Dataset | RowStream:
         """
         Open the files.
+
+        Returns:
+            `datasets.Dataset`, or a [`RowStream`] with `streaming`.
 
         Raises:
             ValueError: the files cannot be opened, or have no row. The message names the source.
         """
         try:
-            rows = self.reader.load(self.path, split=self.split, streaming=self.streaming)
+            reader = self.reader
+            rows = (reader.open_stream if self.streaming else reader.load)(self.path, split=self.split)
             is_empty = next(iter(rows), None) is None if self.streaming else len(rows) == 0
         except Exception as error:  # each file format raises others
             cause = "" if error.__cause__ is None else f" {type(error.__cause__).__name__}: {error.__cause__}"

@@ -14,7 +14,7 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, str]] = {
     "dataloader_in_order": (True, "Resuming requires the batches in order. Remove it."),
     "train_sampling_strategy": (
         "random",
-        "A source is shuffled in each epoch, or read in the order of its files with `data.NAME.streaming`. Remove it.",
+        "A source is shuffled in each epoch; a stream as `data.NAME.shuffle_buffer_size` says. Remove it.",
     ),
     "length_column_name": ("length", "Rows are not grouped by length. Remove it."),
     "remove_unused_columns": (
