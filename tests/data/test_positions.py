@@ -13,7 +13,7 @@ import pytest
 from data_factory import write_tar
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transformers_flamingo.data.positions import Position
@@ -136,6 +136,7 @@ def reloaded(position: Position) -> Position:
     return Position(*json.loads(json.dumps(position)))
 
 
+@settings(max_examples=30)
 @given(texts=TEXTS)
 def test_from_each_position_on_the_rows_are_the_same(texts, counted):
     for name, data in contents(texts).items():

@@ -144,7 +144,7 @@ def test_it_resumes_where_it_was_stopped(paths, num_workers, strategy):
     mixed = mixture(
         source("a", paths["pairs"]),
         source("b", paths["broken_shards"], streaming=True),
-        source("c", paths["odd_shards"], streaming=True, batch_size=3),
+        source("c", paths["odd_shards"], streaming=True, shuffle_buffer_size=3, batch_size=3),
     )
     whole = take(mixed, 40, num_workers, **kwargs)
     for stop in (1, 2, 7, 25):
@@ -301,6 +301,13 @@ def test_more_readers_than_rows_is_an_error(paths):
     entry = source("tiny", paths["odd_shards"], streaming=True)
     with pytest.raises(ValueError, match="Data source 'tiny': there are fewer rows than processes"):
         take(mixture(entry), 1, process=19, num_processes=20)
+
+
+@pytest.mark.parametrize(("name", "is_slow"), [("shards", False), ("odd_shards", True)])
+def test_a_stream_with_too_few_files_for_its_readers_is_said_once(paths, name, is_slow, caplog):
+    for process in range(2):
+        take(mixture(source("a", paths[name], streaming=True)), 1, process=process, num_processes=2)
+    assert caplog.text.count("has 3 files for 2 readers") == is_slow
 
 
 class CountedReads:

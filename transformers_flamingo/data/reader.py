@@ -100,7 +100,8 @@ class Reader:
             split (`str`, *optional*): Take only files with this word in their name or in a folder below `path`: `"train"`
                 takes `train/metadata.csv`, `train-00000-of-00002.parquet` and `train2014.jsonl`, and
                 `"train+validation"` takes both. It is needed if the names say that some files are held out and others not.
-            streaming (`bool`, *optional*, defaults to `False`): Whether to read rows lazily. Each file is a shard.
+            streaming (`bool`, *optional*, defaults to `False`): Whether to read rows lazily. Each file is a shard. Where
+                `datasets` resumes such a stream, it reads what it skips; a `DataMixture` does not ([`open_stream`]).
 
         Returns:
             `datasets.Dataset`, or `datasets.IterableDataset` with `streaming`, whose rows [`Reader.read`] and

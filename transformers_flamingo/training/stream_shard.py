@@ -23,15 +23,20 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from transformers.utils import logging
 
 from ..data.positions import START, Position
 from ..data.row_stream import RowStream
 
 
+logger = logging.get_logger(__name__)
+
 # Rows to shuffle: fifty megabytes, on average, if each has an image of a hundred kilobytes
 DEFAULT_BUFFER_SIZE = 1000
 # So many files for each reader are few enough to be shared unequally: the passes of two readers differ by a fourth at most
 MIN_FILES_PER_READER = 4
+# So many bytes in the rows of one reader are worth a word, before the system ends the process without one
+LARGE_BUFFER = 2 * 10**9
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,16 @@ class _Place(NamedTuple):
     number: int = 0
 
 
+class _Waiting(NamedTuple):
+    """A row that was read and has not come yet: its key, its number among those of the reader, and the place before it."""
+
+    key: float
+    index: int
+    before: _Place
+    num_bytes: int
+    row: dict[str, Any]
+
+
 _BEGIN = _Place()
 
 
@@ -103,9 +118,10 @@ class StreamShard:
     ):
         self.source_name, self.number, self.stream, self.order = source_name, number, stream, order
         has_own_files = order.has_own_files(len(stream.files))
-        # Of the rows that it reads, it takes those with `number % step == offset`
-        self._step, self._offset = (1, 0) if has_own_files else (order.num_readers, order.reader)
+        # Of the rows that it reads, it takes those with `number % stride == offset`
+        self._stride, self._offset = (1, 0) if has_own_files else (order.num_readers, order.reader)
         self._max_empty_passes = len(stream.files) if has_own_files else 1
+        self._has_warned = False
         if state is None:
             self._start_pass(0)
             return
@@ -117,9 +133,9 @@ class StreamShard:
         """Begin a pass, at a place in it if rows up to the key `last` have come already."""
         self.epoch, self._last = epoch, last
         self._read_to = place
-        # Of the rows that were read, those that have not come yet: key, index in the pass of this reader, place before, row
-        self._waiting: list[tuple[float, int, _Place, dict[str, Any]]] = []
-        self._num_read = -(-(place.number - self._offset) // self._step)
+        self._waiting: list[_Waiting] = []  # a heap
+        self._num_bytes = 0
+        self._num_read = -(-(place.number - self._offset) // self._stride)
         self._shifts = self.order.shifts(epoch, self._num_read)
         self._rows = self._read(place)
 
@@ -131,7 +147,7 @@ class StreamShard:
             for row, end in self.stream.read(files[index], start):
                 before, start, number = _Place(index, start, number), end, number + 1
                 self._read_to = _Place(index, end, number)
-                if before.number % self._step == self._offset:
+                if before.number % self._stride == self._offset:
                     yield before, row
             start = START
             self._read_to = _Place(index + 1, START, number)
@@ -155,18 +171,31 @@ class StreamShard:
     def _next(self) -> dict[str, Any] | None:
         """Return the next row of this pass, or `None` at its end."""
         # The key of a row that was not read yet is at least the number of those that were
-        while not self._waiting or self._waiting[0][0] > self._num_read:
+        while not self._waiting or self._waiting[0].key > self._num_read:
             if (found := self._next_read()) is None:
                 break
             key = (self._num_read + next(self._shifts), self._num_read)
             self._num_read += 1
             if self._last is None or key > self._last:
-                heapq.heappush(self._waiting, (*key, *found))
+                self._push(key, *found)
         if not self._waiting:
             return None
-        *last, _, row = heapq.heappop(self._waiting)
-        self._last = tuple(last)
-        return row
+        came = heapq.heappop(self._waiting)
+        self._num_bytes -= came.num_bytes
+        self._last = (came.key, came.index)
+        return came.row
+
+    def _push(self, key: tuple[float, int], before: _Place, row: dict[str, Any]) -> None:
+        num_bytes = _count_bytes(row)
+        heapq.heappush(self._waiting, _Waiting(*key, before, num_bytes, row))
+        self._num_bytes += num_bytes
+        if self._num_bytes > LARGE_BUFFER and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                f"Data source {self.source_name!r}: the {len(self._waiting)} rows that this reader (one for each process and worker) "
+                f"holds to shuffle them have {self._num_bytes / 1e9:.1f} GB. Lower `shuffle_buffer_size`, now "
+                f"{self.order.buffer_size}, if the memory does not suffice."
+            )
 
     def _next_read(self) -> tuple[_Place, dict[str, Any]] | None:
         try:
@@ -177,6 +206,17 @@ class StreamShard:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the stream: the place before the oldest row that has not come yet, and the last key."""
-        oldest = min(self._waiting, key=lambda waiting: waiting[1], default=None)
-        place = self._read_to if oldest is None else oldest[2]
+        oldest = min(self._waiting, key=lambda waiting: waiting.index, default=None)
+        place = self._read_to if oldest is None else oldest.before
         return {"epoch": self.epoch, "place": place, "last": self._last}
+
+
+def _count_bytes(value: Any) -> int:
+    """Count the bytes of the texts and images in a row."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return 0
+    return sum(map(_count_bytes, value))
