@@ -47,8 +47,9 @@ def open_at(file: str, start: Position) -> Iterator[tuple[BinaryIO, Position]]:
         if begin.byte is not None and start.byte:
             try:
                 source.seek(start.byte)
+                source.read(1)  # a server that only sends whole files says so here
+                source.seek(start.byte)
                 begin = start
-            # A remote file that can only be read from its beginning says that it can seek, and raises one of these
             except (OSError, ValueError):
-                pass
+                source.seek(0)
         yield source, begin
