@@ -4,7 +4,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .arguments import DataSource, DefaultSize, FlamingoTrainingArguments
+from .arguments import DefaultSize, FlamingoTrainingArguments
+from .data_source import DataSource
 from .held_out import SCORES, GenerationEvalDataset
 
 

@@ -37,7 +37,7 @@ from ..data.row_stream import RowStream
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.errors import user_message
-from .arguments import DataSource
+from .data_source import DataSource
 from .interruption import outlive_signals
 from .micro_batch import MicroBatchBuilder, MixtureBatch, MixtureSettings
 from .stream_shard import DEFAULT_BUFFER_SIZE, MIN_FILES_PER_READER, StreamOrder, StreamShard

@@ -22,7 +22,7 @@ from ..data.samples import adds_special_tokens
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.redaction import explain, one_line, redact
 from ..visibility_flamingo import compute_media_index, find_markers
-from .arguments import DataSource
+from .data_source import DataSource
 from .held_out import make_held_out_sample, refuse_stream
 from .text_checks import Answers, select_rows, without_media
 from .unknown_words import UnknownWords

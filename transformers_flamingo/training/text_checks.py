@@ -15,7 +15,8 @@ from ..data import Chunk, Reader, row_location
 from ..data.data_collator import FlamingoDataCollator
 from ..data.row_stream import RowStream
 from ..processing_flamingo import FlamingoProcessor
-from .arguments import DataSource, FlamingoTrainingArguments
+from .arguments import FlamingoTrainingArguments
+from .data_source import DataSource
 from .held_out import GenerationEvalDataset
 from .mixture import DataMixture
 from .schedule_checks import describe_many_answers
