@@ -110,7 +110,8 @@ class Reader:
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the files are of a kind that this format does not have, of several kinds or of several splits, or
-                one is not a regular file or is damaged. A stream raises this when it reaches the damage.
+                one is not a regular file or is damaged, which a stream raises when it gets there; or, if it is not a stream, the
+                format keeps none of the rows.
         """
         stream = self.open_stream(path, split=split)
         if streaming:
@@ -119,11 +120,11 @@ class Reader:
         rows = concatenate_datasets(load_rows(files, stream.members, stream.make_records, self.companions(files)))
         if stream.row_filter is None:
             return rows
-        kept = rows.filter(stream.row_filter.keep)
-        if stream.row_filter.reason is not None and len(kept) < len(rows):
-            logger.warning(
-                f"{path!r}: {len(rows) - len(kept)} of {len(rows)} rows are skipped, because {stream.row_filter.reason}."
-            )
+        kept, reason = rows.filter(stream.row_filter.keep), stream.row_filter.reason
+        if reason is not None and not len(kept):
+            raise ValueError(f"{path!r}: none of {len(rows)} rows is kept, because {reason}.")
+        if reason is not None and len(kept) < len(rows):
+            logger.warning(f"{path!r}: {len(rows) - len(kept)} of {len(rows)} rows are skipped, because {reason}.")
         return kept
 
     def open_stream(self, path: str, *, split: str | None = None) -> RowStream:

@@ -21,7 +21,8 @@ class RowFilter(NamedTuple):
 
     Args:
         keep (`Callable`): Whether a row does.
-        reason (`str`, *optional*): Why other rows do not, for a warning. `None` if nobody needs to know.
+        reason (`str`, *optional*): Why other rows do not, for a warning, or an error if there is no row left. `None` if nobody
+            needs to know.
     """
 
     keep: Callable[[dict[str, Any]], bool]

@@ -153,8 +153,10 @@ class DataSource:
                 "source."
             ) from error
         if is_empty:
+            kept = rows.row_filter if self.streaming else None
+            reason = "" if kept is None or kept.reason is None else f" that is kept: {kept.reason}"
             raise ValueError(
-                f"Data source {self.name!r}: there is no row in {redact(self.path)!r}. Continuing without it would change the "
+                f"Data source {self.name!r}: there is no row in {redact(self.path)!r}{reason}. Continuing without it would change the "
                 "mixture, so the run was stopped. Check `path` and `split`, or remove the source."
             )
         return rows
