@@ -13,7 +13,7 @@ from ..data.columns import parse_record, require_text
 from ..data.data_files import IMAGE_SUFFIXES, find_files, kind_of
 from ..data.detection import UnknownLayoutError
 from ..data.formats.image_classes import NoClassesError
-from ..data.rows import read_rows
+from ..data.row_stream import RowStream
 from ..utils.fingerprint import fingerprint
 from .examples import Example
 from .image_index import media_identity
@@ -199,10 +199,12 @@ class QueryFiles:
         self.is_document = format is not None and format not in _IMAGE_ROWS
         if self.is_document:
             self.reader = _make_reader(format, media_root)
-            self.files = self.reader.find(path, split)
+            self.stream = self.reader.open_stream(path, split=split)
         else:
             self.reader = FORMATS["image_text_pairs"](media_root=media_root)
-            self.files = find_files(path, split, media=IMAGE_SUFFIXES)
+            files = find_files(path, split, media=IMAGE_SUFFIXES)
+            self.stream = RowStream(files, self.reader.tar_members if kind_of(files[0]) == "tar" else None)
+        self.files = self.stream.files
         self.kind = kind_of(self.files[0])
         if error is not None:
             self._check_images(path, error)
@@ -219,8 +221,8 @@ class QueryFiles:
             raise error from None
 
     def _rows(self, file: str) -> Iterator[dict[str, Any]]:
-        members = self.reader.tar_members if self.kind == "tar" else None
-        return read_rows([file], members, make_records=type(self.reader).make_records)
+        for row, _ in self.stream.read(file):
+            yield row
 
     def _image_of(self, row: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Return the image of a row that has one, and its values."""
