@@ -193,7 +193,6 @@ def run(arguments: argparse.Namespace) -> None:
         "question": options.question,
         "top_candidates": options.top_candidates,
     }
-    predictor.build_index(state)
     summary = predict_files(
         predictor,
         source,

@@ -230,6 +230,18 @@ def test_questions_are_those_of_the_rows(folder, capsys):
     assert predictor(folder / "images" / "00.png", "w20").text == rows[0]["text"]
 
 
+def test_a_name_that_is_not_utf_8(folder):
+    image = next((folder / "shots" / "w7").iterdir())
+    (folder / "bytes").mkdir()
+    with open(os.path.join(os.fsencode(folder / "bytes"), b"a\xff.png"), "wb") as file:
+        file.write(image.read_bytes())
+    for suffix in ("parquet", "jsonl"):
+        options = ["--selection", "random", "--out", folder / f"bytes.{suffix}"]
+        assert predict(folder, *options, images="bytes") == 0
+    (row,) = read(folder / "bytes.jsonl")
+    assert row["image"].endswith("a\\udcff.png") and row["error"] is None
+
+
 def test_errors(folder, capsys):
     (folder / "taken.jsonl").write_text("")
     (folder / "texts.jsonl").write_text('{"a": 1}\n')

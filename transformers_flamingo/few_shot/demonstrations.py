@@ -139,7 +139,7 @@ class Demonstrations:
             chosen = sorted(chosen, key=lambda i: (similarity[i], -i))
         else:
             # Not `hash`, which differs between processes
-            key = 0 if self.selection == "fixed" else zlib.crc32(query.id.encode())
+            key = 0 if self.selection == "fixed" else zlib.crc32(query.id.encode(errors="surrogateescape"))
             rng = np.random.default_rng([self.seed, 2, key])
             ordered = [rng.permutation(members) for members in self.groups.values()]
             chosen = _take_in_turn([ordered[i] for i in rng.permutation(len(ordered))], count)

@@ -108,6 +108,7 @@ def predict_files(
         done = {position for position, *_ in _read_places(parts)}
         resumed = len(done)
         state.wait_for_everyone()  # all processes have read before one of them writes
+        predictor.build_index(state)
         writer = _Writer(predictor, demonstration_ids, top_candidates)
         start = time.monotonic()
         count = writer.write(parts / f"{state.process_index}.jsonl", source, done, state)
@@ -230,15 +231,20 @@ class _Writer:
             probabilities = [{"candidate": text, "probability": value} for text, value in ordered]
         return {
             "position": query.position,
-            "id": query.id,
-            "image": query.image,
-            "question": query.question,
+            "id": _as_utf8(query.id),
+            "image": _as_utf8(query.image),
+            "question": _as_utf8(query.question),
             "text": prediction.text,
             "probability": prediction.score,
             "probabilities": probabilities,
-            "demonstrations": [self.demonstration_ids[number] for number in prediction.demonstrations],
-            "error": prediction.error,
+            "demonstrations": [_as_utf8(self.demonstration_ids[number]) for number in prediction.demonstrations],
+            "error": _as_utf8(prediction.error),
         }
+
+
+def _as_utf8(text: str | None) -> str | None:
+    """Return a text that can be written: in the name of a file, a byte that is not UTF-8 becomes its escape."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _end_of_lines(path: Path) -> int:

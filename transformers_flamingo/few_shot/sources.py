@@ -15,6 +15,7 @@ from ..data.detection import UnknownLayoutError
 from ..data.formats.image_classes import NoClassesError
 from ..data.row_stream import RowStream
 from ..utils.fingerprint import fingerprint
+from ..utils.names import count_of
 from .examples import Example
 from .image_index import media_identity
 from .inputs import path_of
@@ -208,7 +209,7 @@ class QueryFiles:
         self.kind = kind_of(self.files[0])
         if error is not None:
             self._check_images(path, error)
-            self.reason = f"{path}: {len(self.files):,} files with images and no texts"
+            self.reason = f"{path}: {count_of(len(self.files), 'file')} with images and no texts"
 
     def _check_images(self, path: str, error: Exception) -> None:
         """Raise the error of an unknown layout, if its first row has no image either."""
