@@ -144,7 +144,6 @@ def run(arguments: argparse.Namespace) -> None:
 
     from transformers_flamingo.evaluation.checks import check_model
     from transformers_flamingo.few_shot.prediction_files import check_output, predict_files
-    from transformers_flamingo.few_shot.predictor import FewShotPredictor
     from transformers_flamingo.few_shot.sources import QueryFiles
     from transformers_flamingo.few_shot.templates import TEMPLATES
     from transformers_flamingo.utils.loading import load_flamingo
@@ -169,24 +168,7 @@ def run(arguments: argparse.Namespace) -> None:
     dtype = options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
     model, processor = load_flamingo(options.model, dtype, state.device)
     check_model(model)
-    predictor = FewShotPredictor(
-        model,
-        processor,
-        shots,
-        task,
-        candidates=candidates,
-        selection=options.selection,
-        top_k=options.shots,
-        prompt=options.prompt,
-        batch_size=options.batch_size,
-        max_new_tokens=options.max_new_tokens,
-        num_beams=options.num_beams,
-        clip=options.clip,
-        index_dir=options.index_dir,
-        faiss=options.faiss,
-        seed=options.seed,
-        on_error="skip",
-    )
+    predictor = _make_predictor(options, model, processor, shots, task, candidates)
     settings = {
         **predictor.settings(),
         "images": source.fingerprint(),
@@ -204,6 +186,31 @@ def run(arguments: argparse.Namespace) -> None:
     )
     if state.is_main_process:
         _report(options.out, summary)
+
+
+def _make_predictor(
+    options: PredictArguments, model: Any, processor: Any, shots: list[tuple], task: str, candidates: list[str] | None
+) -> Any:
+    from transformers_flamingo.few_shot.predictor import FewShotPredictor
+
+    return FewShotPredictor(
+        model,
+        processor,
+        shots,
+        task,
+        candidates=candidates,
+        selection=options.selection,
+        top_k=options.shots,
+        prompt=options.prompt,
+        batch_size=options.batch_size,
+        max_new_tokens=options.max_new_tokens,
+        num_beams=options.num_beams,
+        clip=options.clip,
+        index_dir=options.index_dir,
+        faiss=options.faiss,
+        seed=options.seed,
+        on_error="skip",
+    )
 
 
 def _read_candidates(options: PredictArguments) -> list[str] | None:

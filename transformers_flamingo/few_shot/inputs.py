@@ -2,9 +2,10 @@
 """Images and questions as a caller gives them: one or many, in any form, and decoded ahead of their use."""
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from itertools import repeat
 from typing import Any, NamedTuple, get_args
 
@@ -16,7 +17,7 @@ from ..images_flamingo import find_bit_depth, open_image, read_image, to_rgb_8_b
 from ..media_flamingo import is_array
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.literal_text import special_token_spans
-from .examples import Example
+from .examples import Example, GenerationSettings
 from .prompts import MediaItem
 from .templates import QUESTION
 
@@ -192,12 +193,19 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
         raise ValueError(f"`{name}` is {value!r}. It can be {', '.join(map(repr, get_args(choices)))}.")
 
 
-def check_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+def change_settings(
+    settings: GenerationSettings, changes: dict[str, Any], arguments: dict[str, Any]
+) -> GenerationSettings:
     """
-    Check arguments of `generate()` that a caller gives, and return a copy.
+    Change settings of generation as a caller asks.
+
+    Args:
+        settings ([`GenerationSettings`]): The settings.
+        changes (`dict`): Values of its fields; `None` for no change.
+        arguments (`dict`): Other arguments of `generate()`.
 
     Raises:
-        ValueError: one has a parameter of its own, or makes answers random.
+        ValueError: an argument has a parameter of its own, or makes answers random.
     """
     refused = [name for name in _REFUSED_ARGUMENTS if name in arguments]
     if refused:
@@ -205,7 +213,8 @@ def check_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
             f"`generate_kwargs` has {', '.join(map(repr, refused))}. `max_new_tokens`, `num_beams` and `length_penalty` are arguments of the "
             "predictor, and a prediction is one text that does not depend on chance."
         )
-    return dict(arguments)
+    given = {name: value for name, value in changes.items() if value is not None}
+    return replace(settings, **given, extra=dict(arguments))
 
 
 def check_text(processor: FlamingoProcessor, text: Any, name: str) -> None:
@@ -292,13 +301,14 @@ def find_candidates(
         raise ValueError(f"`candidates` is {candidates!r}, but it must be a list of texts.")
     for candidate in candidates:
         check_text(processor, candidate, "A candidate")
-    repeated = sorted({candidate for candidate in candidates if list(candidates).count(candidate) > 1})
+    repeated = sorted(candidate for candidate, times in Counter(candidates).items() if times > 1)
     if repeated:
         raise ValueError(
             f"The candidate {repeated[0]!r} is given twice, so its probability would be split. Remove one."
         )
     if task == "classify":
-        unknown = [shown.answer for shown in demonstrations if shown.answer not in set(candidates)]
+        known = set(candidates)
+        unknown = [shown.answer for shown in demonstrations if shown.answer not in known]
         if unknown:
             raise ValueError(
                 f"A demonstration is of class {unknown[0]!r}, which is not one of the candidates: {list(candidates)[:10]}. Add it, or "

@@ -26,7 +26,7 @@ from .inputs import (
     DecodedQueries,
     as_media,
     as_row,
-    check_arguments,
+    change_settings,
     check_choice,
     check_iterable,
     check_text,
@@ -169,26 +169,17 @@ class FewShotPredictor:
         self.separator = template.separator if separator is None else separator
         self.length_normalized, self.on_error, self.faiss = length_normalized, on_error, faiss
         self._cut = template.cut
-        if selection != "rices" and (clip, index_dir, faiss) != (None, None, None):
-            raise ValueError(
-                f"`clip`, `index_dir` and `faiss` compare images, and with `selection={selection!r}` none are. Use `selection='rices'`, or "
-                "omit them."
-            )
         if task == "answer" and QUESTION not in self.prompt:
             raise ValueError(f"`prompt` is {self.prompt!r}, without {QUESTION}, so no prompt would have its question.")
         given = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "length_penalty": length_penalty}
-        given = {name: value for name, value in given.items() if value is not None}
-        self.generation = replace(template.generation, **given, extra=check_arguments(generate_kwargs or {}))
+        self.generation = change_settings(template.generation, given, generate_kwargs or {})
         self.demonstrations = [
-            make_demonstration(processor, self.prompt, task, number, shown)
-            for number, shown in enumerate(demonstrations)
+            make_demonstration(processor, self.prompt, task, *shown) for shown in enumerate(demonstrations)
         ]
         self.candidates = find_candidates(processor, task, candidates, self.demonstrations)
         self.top_k = self._check_top_k(top_k, selection)
         self.engine = self._make_engine(selection)
-        self._embedder = (
-            ImageEmbedder(model, processor, clip=clip, batch_size=batch_size) if selection == "rices" else None
-        )
+        self._embedder = self._make_embedder(selection, clip, index_dir, faiss)
         self._vectors: dict[Any, np.ndarray] = {}  # of the images of the group that is computed
         self._num_groups = 0
         # A smaller `top_k` of fixed demonstrations is drawn here; all of them are shown as they are
@@ -203,14 +194,7 @@ class FewShotPredictor:
             faiss=faiss,
         )
         self._lengths = PromptLengths(model, processor, self.separator, self._answer_length())
-        shortest = Example("query", [None], self.prompt.replace(QUESTION, ""))
-        is_pool = selection != "fixed"
-        self._lengths.check_demonstrations(
-            self.demonstrations if is_pool else self._choose([shortest], [])[0],
-            shortest,
-            is_pool=is_pool,
-            count=self.top_k,
-        )
+        self._check_lengths()
 
     @classmethod
     def from_pretrained(
@@ -462,6 +446,23 @@ class FewShotPredictor:
             return self.generation.max_new_tokens - 1
         ids = self.processor.tokenizer(self.candidates, add_special_tokens=False)["input_ids"]
         return max(map(len, ids)) - 1
+
+    def _check_lengths(self) -> None:
+        """Check that the shortest query fits after the longest demonstrations."""
+        shortest = Example("query", [None], self.prompt.replace(QUESTION, ""))
+        is_pool = self.pool.selection != "fixed"
+        shown = self.demonstrations if is_pool else self._choose([shortest], [])[0]
+        self._lengths.check_demonstrations(shown, shortest, is_pool=is_pool, count=self.top_k)
+
+    def _make_embedder(self, selection: str, clip: str | None, *others: Any) -> ImageEmbedder | None:
+        if selection == "rices":
+            return ImageEmbedder(self.model, self.processor, clip=clip, batch_size=self.batch_size)
+        if any(value is not None for value in (clip, *others)):
+            raise ValueError(
+                f"`clip`, `index_dir` and `faiss` compare images, and with `selection={selection!r}` none are. Use `selection='rices'`, or "
+                "omit them."
+            )
+        return None
 
     def _make_engine(self, selection: str) -> FewShotEngine:
         # Queries come once, so only the demonstrations are worth keeping, and what one group needs
