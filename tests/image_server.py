@@ -32,11 +32,12 @@ class Handler(BaseHTTPRequestHandler):
             with self.server.lock:
                 self.server.active -= 1
 
-    def reply(self, data: bytes, status: int = 200, **headers: str) -> None:
-        """Answer with bytes. Names of headers are given with `_` for `-`."""
+    def reply(self, data: bytes, status: int = 200, **headers: str | None) -> None:
+        """Answer with bytes, and end the connection. Names of headers are given with `_` for `-`; those that are `None` are not sent."""
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
+        for name, value in {"Content_Length": str(len(data)), "Connection": "close", **headers}.items():
+            if value is not None:
+                self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(data)
 

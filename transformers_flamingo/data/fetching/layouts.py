@@ -164,7 +164,9 @@ class Pairs(Layout):
         """Return the name that a column of the source has in the output."""
         if name == self.text_column and name not in _KNOWN_TEXTS:
             return "text"
-        return "image_url" if name == "image" else name
+        if name == "image":  # where the image goes
+            return "image_url" if name == self.url_column else "image_name"
+        return name
 
 
 @dataclass
