@@ -1,7 +1,9 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """A local web site of images, some of which are gone, late, broken, moved or not images. It counts the requests of each path."""
 
+import contextlib
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,22 +17,21 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         with self.server.lock:
             self.server.requests[self.path] += 1
+            count = self.server.requests[self.path]
             self.server.active += 1
             self.server.most_active = max(self.server.most_active, self.server.active)
         self.server.agents.add(self.headers.get("User-Agent"))
-        try:
-            page = self.server.pages.get(self.path.partition("?")[0], 404)
+        time.sleep(0.002)  # for others to come meanwhile
+        with self.server.lock:
+            self.server.active -= 1  # before the answer, after which the client may already ask for the next
+        page = self.server.pages.get(self.path.partition("?")[0], 404)
+        with contextlib.suppress(OSError):  # the client has gone
             if callable(page):
-                page(self, self.server.requests[self.path])
+                page(self, count)
             elif isinstance(page, int):
                 self.reply(b"", status=page)
             else:
                 self.reply(page)
-        except OSError:
-            pass  # the client has gone
-        finally:
-            with self.server.lock:
-                self.server.active -= 1
 
     def reply(self, data: bytes, status: int = 200, **headers: str | None) -> None:
         """Answer with bytes, and end the connection. Names of headers are given with `_` for `-`; those that are `None` are not sent."""

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -463,6 +464,17 @@ def test_an_image_is_fetched_once_by_few_at_a_time_and_the_output_is_the_same(tm
     assert len(list((tmp_path / "cached8").glob("*.parquet"))) == 9
     assert [row["caption"] for row in rows_of(tmp_path / "cached4")] == names
     assert cached[0]["rows"] == cached[1]["rows"]
+
+
+def test_a_busy_host_leaves_threads_for_others(tmp_path):
+    """The files of one host come only after those of another one, which are later in the list. It has an address without a server, too."""
+    other = threading.Event()
+    slow = {f"/{i}.png": lambda handler, count: other.wait(60) and handler.reply(png(1)) for i in range(8)}
+    with ImageServer(slow) as server:
+        server.pages["/last.png"] = lambda handler, count: other.set() or handler.reply(png(2))
+        names = [*(f"{i}.png" for i in range(8)), f"http://localhost:{server.server_port}/last.png"]
+        report = fetch(tmp_path, write_list(tmp_path, server, names), concurrency=3, max_per_host=2, timeout=60.0)
+    assert report["rows"]["kept"] == 9
 
 
 def contents(folder: Path) -> dict[str, bytes]:
