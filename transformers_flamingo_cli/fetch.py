@@ -5,7 +5,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .parsing import Parser, read_fields
+from .parsing import Parser, add_fields, read_fields
 
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ The same command again resumes. DIRECTORY/__fetch__/ has report.json and failed.
 
 def add_arguments(parser: Parser) -> None:
     """Add the list, the folder and the options."""
+    from transformers_flamingo.data.fetching import FetchOptions
+
+    parser.usage = "%(prog)s [-h] SOURCE --output_dir DIRECTORY [--NAME VALUE ...]"
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EXAMPLES
     parser.add_argument(
@@ -33,83 +36,25 @@ def add_arguments(parser: Parser) -> None:
         metavar="SOURCE",
         help="Files with URLs: .parquet, .jsonl, .json, .csv or .tsv, a folder or a pattern.",
     )
-    _add(
-        parser, "output_dir", required=True, metavar="DIRECTORY", help="Folder of the shards; the same again resumes."
+    parser.add_argument(
+        *("--output_dir", "--output-dir"),
+        required=True,
+        metavar="DIRECTORY",
+        help="Folder of the shards; the same again resumes.",
     )
-    _add(parser, "split", help="Read only files with this word in their name.")
-    _add(parser, "url_column", help="Column of the addresses (default: url, image_url, URL, coco_url, ...).")
-    _add(parser, "text_column", help="Column of the captions (default: text, caption, captions, TEXT, ...).")
-    _add(
-        parser, "hash_column", help="Column of the hashes of the files; none for no check (default: sha256, md5, ...)."
-    )
-    _add(
-        parser,
-        "dead_images",
-        choices=("drop_image", "drop_page", "error"),
-        default="drop_image",
-        help="What becomes of a page with an image that is not fetched: it loses this image, or is dropped, or the command ends. A pair "
-        "without its image is dropped (default: %(default)s).",
-    )
-    _add(
-        parser,
-        "min_similarity",
-        type=float,
-        default=0.24,
-        help="Of MMC4: lowest matched_sim of an image (default: %(default)s).",
-    )
-    _add(
-        parser,
-        "max_shortest_side",
-        type=int,
-        help="Resize larger images to so many pixels of their shorter side (default: keep the files).",
-    )
-    _add(
-        parser,
-        "min_shortest_side",
-        type=int,
-        default=1,
-        help="Drop images whose shorter side has fewer pixels (default: %(default)s).",
-    )
-    _add(parser, "max_bytes", type=int, default=2**25, help="Drop files with more bytes (default: %(default)s).")
-    _add(parser, "timeout", type=float, default=10.0, help="Seconds for a file (default: %(default)s).")
-    _add(
-        parser, "retries", type=int, default=2, help="Further tries after a temporary failure (default: %(default)s)."
-    )
-    _add(
-        parser,
-        "concurrency",
-        type=int,
-        default=32,
-        help="Files that are fetched at the same time (default: %(default)s).",
-    )
-    _add(parser, "max_per_host", type=int, default=4, help="Of these, files of the same host (default: %(default)s).")
-    _add(
-        parser, "rows_per_shard", type=int, default=2000, help="Rows of the list in each shard (default: %(default)s)."
-    )
-    _add(parser, "max_rows", type=int, help="Read only so many rows of the list, for a try.")
-    _add(parser, "cache_dir", help="Keep all fetched files in this folder, for runs with other options.")
-    _add(parser, "user_agent", help="What the sites are told (default: name and version of this package).")
-    _add(
-        parser,
-        "opt_out_directives",
-        nargs="*",
-        metavar="DIRECTIVE",
-        help="Values of X-Robots-Tag by which a site opts out; none for all files (default: noai noimageai noindex noimageindex).",
-    )
-    _add(parser, "allow_private_hosts", action="store_true", help="Fetch from loopback and private networks, too.")
-    _add(
-        parser,
-        "retry_failed",
+    parser.add_argument(
+        *("--retry_failed", "--retry-failed"),
         nargs="*",
         metavar="REASON",
         help="Try again what failed in complete shards, for these reasons of the report (default: the temporary ones).",
     )
-
-
-def _add(parser: Parser, name: str, **kwargs: Any) -> None:
-    """Add an option, spelled with `_` or `-`."""
-    options = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
-    parser.add_argument(*options, **kwargs)
+    parser.add_argument(
+        *("--opt_out_directives", "--opt-out-directives"),
+        nargs="*",
+        metavar="DIRECTIVE",
+        help="Values of X-Robots-Tag by which a site opts out (default: noai noimageai noindex noimageindex; without a value: none).",
+    )
+    add_fields(parser, FetchOptions, exclude=["source", "output_dir", "retry_failed", "opt_out_directives"])
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ import email.utils
 import time
 import urllib.request
 from collections.abc import Collection
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 from huggingface_hub.utils import httpx  # the version of it that is installed with transformers
 
@@ -52,6 +53,8 @@ class Client:
             "headers": {"User-Agent": user_agent, "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"},
             "timeout": timeout,
             "verify": httpx.create_ssl_context(),
+            # No cookie of any site is kept, or sent to another one
+            "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             # A connection is to an address, and two hosts may share one: it is never used for another file
             "limits": httpx.Limits(max_connections=None, max_keepalive_connections=0),
         }

@@ -15,10 +15,9 @@ from typing import Any
 
 import fsspec
 from datasets import Features
-from filelock import Timeout
 from fsspec.core import url_to_fs
-from huggingface_hub.utils import WeakFileLock
 
+from ...utils.folders import lock_folder
 from .choosing import NUM_ROWS, choose_layout
 from .client import Client
 from .downloads import Downloads
@@ -34,6 +33,7 @@ from .url_lists import UrlList
 # Shards that are fetched at the same time: while one waits for its last images, the next one has work for the other threads
 _SHARDS_AT_ONCE = 2
 _DIGEST_BYTES = 2**16
+_LOCK = ".lock"
 
 
 class FetchInterrupted(KeyboardInterrupt):
@@ -142,6 +142,7 @@ class _Run:
         num_done = sum(rows_read for number, rows_read in done.items() if number not in again)
         self.progress.start(self.num_rows, num_done, self.layout.name)
         if not wanted:
+            self.folder.finish()
             return
         downloads = Downloads(self.options.concurrency, self.options.max_per_host, self.options.retries)
         pending: deque[_Shard] = deque()
@@ -299,20 +300,15 @@ def _call_when_done(futures: list[Future], function: Callable[[], None]) -> None
 
 @contextmanager
 def _only_process(folder: ShardFolder) -> Iterator[None]:
-    """Let no second process write into the folder."""
+    """Let no second process write into the folder. Of a run that is refused, nothing stays."""
     is_new = [path for path in (folder.notes, folder.path) if not path.exists()]
-    folder.notes.mkdir(parents=True, exist_ok=True)
+    message = f"Another `flamingo fetch` is writing {str(folder.path)!r}. Wait for it, or give another `--output_dir`."
     try:
-        with WeakFileLock(folder.notes / ".lock", timeout=0.1):
+        with lock_folder(folder.notes, _LOCK, message=message):
             yield
-    except Timeout as error:
-        raise ValueError(
-            f"Another `flamingo fetch` is writing {str(folder.path)!r}. Wait for it, or give another `--output_dir`."
-        ) from error
     finally:
-        # Of a run that was refused, nothing stays
-        if is_new and not (folder.notes / "options.json").exists():
-            (folder.notes / ".lock").unlink(missing_ok=True)
+        if is_new and not folder.has_options:
+            (folder.notes / _LOCK).unlink(missing_ok=True)
             for path in is_new:
                 with suppress(OSError):
                     path.rmdir()
@@ -321,7 +317,7 @@ def _only_process(folder: ShardFolder) -> Iterator[None]:
 def _identify(file: str) -> list[Any]:
     """Return what tells a file from another one: its name, its size, and a hash of its beginning and end."""
     fs, path = url_to_fs(file)
-    size = fs.size(path)
+    size = fs.size(path) or 0  # not all servers say it
     with fsspec.open(file, "rb") as source:
         data = source.read(_DIGEST_BYTES)
         if size > _DIGEST_BYTES:

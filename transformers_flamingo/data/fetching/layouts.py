@@ -22,6 +22,8 @@ TEXT_COLUMNS = ("text", "caption", "captions", "sentences", "TEXT", "CAPTION", "
 #: Columns of hashes of the files. LAION's `hash` is another one: that of address and text.
 HASH_COLUMNS = ("sha256", "md5", "sha1", "sha512")
 
+# Columns of pages, which are not kept as they are
+_MADE = ("images", "texts", "text_list", "image_info")
 # Of the columns of captions, those whose names `image_text_pairs` knows
 _KNOWN_TEXTS = ("text", "caption", "captions", "sentences")
 
@@ -81,6 +83,7 @@ class Layout:
             raise BadRowError("bad_row", str(row[ERROR]))
         try:
             items = self._find_items(row)
+            check_utf8({name: row.get(name) for name in (*self.features, *_MADE)})
         except BadRowError:
             raise
         except (BadSampleError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -183,6 +186,8 @@ class Pages(Layout):
             raise BadRowError("bad_row", "an index of 'images' and 'texts' does not have exactly one of the two")
         if not all(isinstance(image, str | None) for image in images):
             raise BadRowError("bad_row", "an entry of 'images' is not an address")
+        if not all(isinstance(text, str | None) for text in texts):
+            raise BadRowError("bad_row", "an entry of 'texts' is not a text")
         return [Item(image.strip()) for image in images if image is not None]
 
     def fill(self, page: Page, images: list[bytes | None]) -> dict[str, Any]:
@@ -232,8 +237,15 @@ class Sentences(Layout):
     }
 
     def _find_items(self, row: dict[str, Any]) -> list[Item]:
-        require_list(row, "text_list")
-        return [Item(info["raw_url"].strip()) for info in self._wanted(row)]
+        sentences, wanted = require_list(row, "text_list"), self._wanted(row)
+        if not all(isinstance(sentence, str) for sentence in sentences):
+            raise BadRowError("bad_row", "an entry of 'text_list' is not a text")
+        for info in wanted:
+            if info["matched_text_index"] not in range(len(sentences)) or not isinstance(
+                info.get("image_name"), str | None
+            ):
+                raise BadRowError("bad_row", f"an image has no sentence or no proper name: {info!r:.200}")
+        return [Item(info["raw_url"].strip()) for info in wanted]
 
     def _wanted(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         infos = require_list(row, "image_info")
@@ -293,6 +305,22 @@ def fit_value(value: Any, feature: Any) -> Any:
         values = value if isinstance(value, list) else [value]
         return [v if isinstance(v, str | None) else json.dumps(v, ensure_ascii=False) for v in values]
     return value
+
+
+def check_utf8(value: Any) -> None:
+    """
+    Check that all texts in a value can be written. JSON can hold half of a character.
+
+    Raises:
+        UnicodeEncodeError: one cannot.
+    """
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, dict):
+        check_utf8([*value, *value.values()])
+    elif isinstance(value, list):
+        for entry in value:
+            check_utf8(entry)
 
 
 def _choose(value: Any, left: list[int], size: int) -> Any:

@@ -1,7 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """What `fetch_data` can be told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -59,25 +59,49 @@ class FetchOptions:
 
     source: str
     output_dir: str
-    split: str | None = None
-    url_column: str | None = None
-    text_column: str | None = None
-    hash_column: str | None = None
-    dead_images: Literal["drop_image", "drop_page", "error"] = "drop_image"
-    min_similarity: float = 0.24
-    max_shortest_side: int | None = None
-    min_shortest_side: int = 1
-    max_bytes: int = 2**25
-    timeout: float = 10.0
-    retries: int = 2
-    concurrency: int = 32
-    max_per_host: int = 4
-    rows_per_shard: int = 2000
-    max_rows: int | None = None
-    cache_dir: str | None = None
-    user_agent: str | None = None
+    split: str | None = field(default=None, metadata={"help": "Read only files with this word in their name."})
+    url_column: str | None = field(
+        default=None, metadata={"help": "Column of the addresses (default: url, image_url, URL, coco_url, ...)."}
+    )
+    text_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Column of the captions; none for rows without (default: text, caption, captions, TEXT, ...)."
+        },
+    )
+    hash_column: str | None = field(
+        default=None,
+        metadata={"help": "Column of the hashes of the files; none for no check (default: sha256, md5, ...)."},
+    )
+    dead_images: Literal["drop_image", "drop_page", "error"] = field(
+        default="drop_image",
+        metadata={
+            "help": "What becomes of a page with an image that is not fetched: it loses this image, or is dropped, or the run ends. A pair without its image is dropped."
+        },
+    )
+    min_similarity: float = field(default=0.24, metadata={"help": "Of MMC4: lowest matched_sim of an image."})
+    max_shortest_side: int | None = field(
+        default=None,
+        metadata={"help": "Resize larger images to this many pixels of their shorter side (default: keep the files)."},
+    )
+    min_shortest_side: int = field(default=1, metadata={"help": "Drop images whose shorter side has fewer pixels."})
+    max_bytes: int = field(default=2**25, metadata={"help": "Drop files with more bytes."})
+    timeout: float = field(default=10.0, metadata={"help": "Seconds for a file."})
+    retries: int = field(default=2, metadata={"help": "Maximum number of further tries after a temporary failure."})
+    concurrency: int = field(default=32, metadata={"help": "Number of files that are fetched at the same time."})
+    max_per_host: int = field(default=4, metadata={"help": "Maximum number of them from the same host."})
+    rows_per_shard: int = field(default=2000, metadata={"help": "Rows of the list in each shard."})
+    max_rows: int | None = field(default=None, metadata={"help": "Read only this many rows of the list, for a try."})
+    cache_dir: str | None = field(
+        default=None, metadata={"help": "Keep all fetched files in this folder, for runs with other options."}
+    )
+    user_agent: str | None = field(
+        default=None, metadata={"help": "What the sites are told (default: name and version of this package)."}
+    )
     opt_out_directives: list[str] | None = None
-    allow_private_hosts: bool = False
+    allow_private_hosts: bool = field(
+        default=False, metadata={"help": "Fetch from loopback and private networks, too."}
+    )
     retry_failed: list[str] | None = None
 
     def __post_init__(self):

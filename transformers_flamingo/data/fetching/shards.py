@@ -88,6 +88,11 @@ class ShardFolder:
         """Return the place of what is fetched of a shard."""
         return Store(self.notes / "images" / f"{number:05}")
 
+    @property
+    def has_options(self) -> bool:
+        """Tell whether a run has begun here."""
+        return (self.notes / "options.json").exists()
+
     def open(self, options: dict[str, Any]) -> dict[str, Any]:
         """
         Write the options of a new folder, or compare them with those of an earlier run.
@@ -102,9 +107,14 @@ class ShardFolder:
             ValueError: an option is another one, or the folder has files that are not of `flamingo fetch`.
         """
         file = self.notes / "options.json"
-        if file.exists():
+        if self.has_options:
             saved = json.loads(file.read_text(encoding="utf-8"))
             wrong = [name for name, value in options.items() if saved.get(name) != value]
+            if "files" in wrong:
+                raise ValueError(
+                    f"{str(self.path)!r} was begun with another list: the files have other names, sizes or content. Its shards would not fit "
+                    "together. Use the same list, or another `--output_dir`."
+                )
             if wrong:
                 shown = "; ".join(f"`{name}` was {saved.get(name)!r}, and is {options[name]!r}" for name in wrong)
                 raise ValueError(
@@ -231,7 +241,13 @@ class ShardWriter:
     def _flush(self) -> None:
         if not self._rows:
             return
-        table = pa.Table.from_pylist(self._rows, schema=self._features.arrow_schema)
+        try:
+            table = pa.Table.from_pylist(self._rows, schema=self._features.arrow_schema)
+        except pa.ArrowException as error:
+            raise ValueError(
+                f"A row of the list has a value that its column cannot hold ({error}). All its files must have the same types of columns: "
+                "fetch those with other types into another `--output_dir`."
+            ) from error
         if self._writer is None:
             # Images are compressed already
             self._writer = pq.ParquetWriter(self.partial, table.schema, compression="snappy", use_dictionary=False)
