@@ -83,11 +83,12 @@ def run(arguments: argparse.Namespace) -> None:
 def describe(report: dict[str, Any]) -> str:
     """Return the table of a report."""
     from transformers_flamingo.data.fetching import DROPPED, REASONS
+    from transformers_flamingo.utils.names import count_of
 
     rows, images = report["rows"], report["images"]
     lines = [("images", images["named"], ""), ("  fetched", images["fetched"], _size(images["bytes"]))]
     lines += [(f"  {name}", number, REASONS[name]) for name, number in images["failed"].items()]
-    lines += [("rows", rows["read"], ""), ("  kept", rows["kept"], f"in {report['shards']:,} shards")]
+    lines += [("rows", rows["read"], ""), ("  kept", rows["kept"], f"in {count_of(report['shards'], 'shard')}")]
     lines += [(f"  {name}", number, DROPPED[name]) for name, number in rows["dropped"].items()]
     totals = {"images": images["named"], "rows": rows["read"]}
     text, total = [], 0
