@@ -44,7 +44,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from transformers_flamingo import FlamingoConfig, FlamingoModel, FlamingoProcessor
-from transformers_flamingo.evaluation.engine import MediaItem
+from transformers_flamingo.few_shot.prompts import MediaItem
 
 
 RESULTS = Path(__file__).parent / "results"

@@ -22,8 +22,9 @@ import common
 import numpy as np
 import torch
 
-from transformers_flamingo.evaluation.engine import FewShotEngine, MediaItem, Prompt
-from transformers_flamingo.evaluation.task import GenerationSettings
+from transformers_flamingo.few_shot.engine import FewShotEngine
+from transformers_flamingo.few_shot.examples import GenerationSettings
+from transformers_flamingo.few_shot.prompts import MediaItem, Prompt
 
 
 SETTINGS = GenerationSettings(max_new_tokens=5, num_beams=1, extra={"min_new_tokens": 5})

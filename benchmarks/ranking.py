@@ -16,7 +16,8 @@ import common
 import numpy as np
 import torch
 
-from transformers_flamingo.evaluation.engine import FewShotEngine, Prompt
+from transformers_flamingo.few_shot.engine import FewShotEngine
+from transformers_flamingo.few_shot.prompts import Prompt
 
 
 def main() -> None:

@@ -27,17 +27,30 @@ MAY_IMPORT = {
     "data": {"files", "utils"},
     "cards": {"files", "utils"},
     "conversion": {"files", "utils", "cards"},
-    "evaluation": {"files", "utils", "data", "cards"},
+    "few_shot": {"files", "utils", "data"},
+    "evaluation": {"files", "utils", "data", "cards", "few_shot"},
     "training": {"files", "utils", "data", "cards", "evaluation.metrics"},
     "pretraining": {"files", "utils", "data", "cards", "evaluation.metrics", "training"},
-    "apps": {"files", "utils", "data", "cards", "conversion", "evaluation", "training", "pretraining"},
-    "cli": {"files", "utils", "data", "cards", "conversion", "evaluation", "training", "pretraining", "apps"},
+    "apps": {"files", "utils", "data", "cards", "conversion", "few_shot", "evaluation", "training", "pretraining"},
+    "cli": {
+        "files",
+        "utils",
+        "data",
+        "cards",
+        "conversion",
+        "few_shot",
+        "evaluation",
+        "training",
+        "pretraining",
+        "apps",
+    },
     "miniature": {
         "files",
         "utils",
         "data",
         "cards",
         "conversion",
+        "few_shot",
         "evaluation",
         "training",
         "pretraining",
@@ -157,7 +170,7 @@ def allowed(module: str, target: str) -> bool:
     """Tell whether a module may import another."""
     source, goal = room(module), room(target)
     if source == "package":  # `__init__.py` of the library
-        return goal in ("files", "utils", "cards")
+        return goal in ("files", "utils", "cards", "few_shot")
     if goal == "package":  # its public names are those of the files
         return "files" in MAY_IMPORT[source]
     inside = target.removeprefix(f"{LIBRARY}.")

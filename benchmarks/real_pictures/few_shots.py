@@ -16,7 +16,8 @@ from neighbors import mean_features
 from pictures import read_rows
 
 from transformers_flamingo.cards.plotting import ShotCurve, ShotPanel, plot_shots
-from transformers_flamingo.evaluation.engine import FewShotEngine, MediaItem, Prompt
+from transformers_flamingo.few_shot.engine import FewShotEngine
+from transformers_flamingo.few_shot.prompts import MediaItem, Prompt
 from transformers_flamingo.processing_flamingo import FlamingoProcessor
 
 

@@ -34,9 +34,10 @@ from transformers_flamingo import FlamingoModel, FlamingoProcessor
 from transformers_flamingo.cards.plotting import plot_captions
 from transformers_flamingo.cards.rendering import render_card
 from transformers_flamingo.data import FORMATS, blank_image
-from transformers_flamingo.evaluation.engine import FewShotEngine, MediaItem, Prompt
 from transformers_flamingo.evaluation.metrics import exact_match
-from transformers_flamingo.evaluation.task import GenerationSettings
+from transformers_flamingo.few_shot.engine import FewShotEngine
+from transformers_flamingo.few_shot.examples import GenerationSettings
+from transformers_flamingo.few_shot.prompts import MediaItem, Prompt
 from transformers_flamingo.saving_flamingo import write_text
 from transformers_flamingo.utils.loading import load_flamingo
 

@@ -4,8 +4,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transformers_flamingo.evaluation.task import Example, GenerationSettings
 from transformers_flamingo.evaluation.tasks.common import Captioning, Choice, OpenEnded
+from transformers_flamingo.few_shot.examples import Example, GenerationSettings
 
 from .data import SPLITS, build_image_split
 from .world import SHAPES, answer_prompt

@@ -14,7 +14,7 @@ from PIL import Image
 from real_pictures import FOLDER, imported_scripts, needs_folder
 
 from transformers_flamingo.data import FORMATS, document_to_sample
-from transformers_flamingo.evaluation.engine import FewShotEngine
+from transformers_flamingo.few_shot.engine import FewShotEngine
 from transformers_flamingo.training import read_recipe
 
 

@@ -17,13 +17,13 @@ from words import RankedWords, Words, draw_image, evaluate_together, example, ru
 from transformers_flamingo.data import VideoSegment
 from transformers_flamingo.evaluation.checks import fingerprint_examples
 from transformers_flamingo.evaluation.config import EvaluationConfig
-from transformers_flamingo.evaluation.demonstrations import Demonstrations
-from transformers_flamingo.evaluation.engine import FewShotEngine
 from transformers_flamingo.evaluation.evaluate import evaluate
 from transformers_flamingo.evaluation.metrics import vqa_accuracy
 from transformers_flamingo.evaluation.report import describe_queries
-from transformers_flamingo.evaluation.retrieval import ImageEmbedder
-from transformers_flamingo.evaluation.task import Example
+from transformers_flamingo.few_shot.demonstrations import Demonstrations
+from transformers_flamingo.few_shot.engine import FewShotEngine
+from transformers_flamingo.few_shot.examples import Example
+from transformers_flamingo.few_shot.retrieval import ImageEmbedder
 
 
 def lines(path: Path) -> list[dict]:

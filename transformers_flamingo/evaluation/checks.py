@@ -11,12 +11,13 @@ import torch
 
 from ..data import VideoSegment
 from ..data.media_files import check_media_file
+from ..few_shot.examples import Example
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.fingerprint import fingerprint
 from ..utils.literal_text import special_token_spans
 from .config import EvaluationConfig
-from .task import Example, Prediction, Task
+from .task import Prediction, Task
 
 
 def check_task(task: Task, queries: Sequence[Example], support: Sequence[Example], config: EvaluationConfig) -> None:

@@ -16,6 +16,10 @@ import numpy as np
 from accelerate import PartialState
 
 from ..cards.model_card import package_versions
+from ..few_shot.demonstrations import Demonstrations
+from ..few_shot.engine import FewShotEngine
+from ..few_shot.examples import Example
+from ..few_shot.retrieval import ImageEmbedder
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..saving_flamingo import write_json
@@ -23,13 +27,10 @@ from ..utils.fingerprint import fingerprint_weights
 from ..utils.redaction import redact_values
 from .checks import check_media, check_model, check_references, check_task, check_texts, fingerprint_examples
 from .config import EvaluationConfig
-from .demonstrations import Demonstrations
-from .engine import FewShotEngine
 from .folder import RESULTS_NAME, hold_folder, merge_summaries
 from .lengths import check_lengths
 from .predictions import PredictionRun
-from .retrieval import ImageEmbedder
-from .task import Example, Task
+from .task import Task
 
 
 def evaluate(

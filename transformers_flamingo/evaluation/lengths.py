@@ -5,10 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from transformers.utils import logging
 
+from ..few_shot.demonstrations import Demonstrations
+from ..few_shot.examples import Example
+from ..few_shot.prompts import build_prompt
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
-from .demonstrations import Demonstrations, build_prompt
-from .task import Example, Task
+from .task import Task
 
 
 logger = logging.get_logger(__name__)
@@ -135,7 +137,13 @@ class _Lengths:
         if totals[worst] <= limit:
             return None
         query = self.queries[worst]
-        prompt = build_prompt(self.task, self.processor, query, pool.choose(query, count), text_only=is_text_only)
+        prompt = build_prompt(
+            self.processor,
+            query,
+            pool.choose(query, count),
+            text_only=is_text_only,
+            separator=self.task.demonstration_separator,
+        )
         length = len(self.processor.tokenizer(prompt.text, verbose=False)["input_ids"])
         return (query, length, self.budgets[worst]) if length + self.budgets[worst] > limit else None
 

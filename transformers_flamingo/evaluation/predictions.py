@@ -20,11 +20,13 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..data import blank_image
+from ..few_shot.demonstrations import Demonstrations, permute_demonstrations
+from ..few_shot.engine import FewShotEngine
+from ..few_shot.examples import Example
+from ..few_shot.prompts import MediaItem, Prompt, build_prompt
 from ..processing_flamingo import FlamingoProcessor
 from ..saving_flamingo import write_text
-from .demonstrations import Demonstrations, build_prompt, permute_demonstrations
-from .engine import FewShotEngine, MediaItem, Prompt
-from .task import Example, Prediction, Task
+from .task import Prediction, Task
 
 
 logger = logging.get_logger(__name__)
@@ -194,7 +196,13 @@ class PredictionRun:
         return answers
 
     def _build_prompt(self, query: Example, demonstrations: Sequence[Example]) -> Prompt:
-        prompt = build_prompt(self.task, self.processor, query, demonstrations, text_only=self.shots == 0)
+        prompt = build_prompt(
+            self.processor,
+            query,
+            demonstrations,
+            text_only=self.shots == 0,
+            separator=self.task.demonstration_separator,
+        )
         if self.is_blind:
             blank = {name: (_BLANK,) * len(getattr(prompt, name)) for name in ("prefix_media", "query_media")}
             prompt = replace(prompt, **blank)

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from transformers_flamingo.data import VideoSegment, load_media
-from transformers_flamingo.evaluation.task import Example, Prediction, Task
+from transformers_flamingo.evaluation.task import Prediction, Task
 from transformers_flamingo.evaluation.tasks import TASKS, make_task
 from transformers_flamingo.evaluation.tasks.rareact import weighted_average_precision
 from transformers_flamingo.evaluation.tasks.visdial import ndcg
+from transformers_flamingo.few_shot.examples import Example
 
 
 def write(root: Path, name: str, content) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from ...data import FORMATS, BadSampleError, Chunk, row_location
 from ...data.columns import parse_record, require_column
-from ..task import Example
+from ...few_shot.examples import Example
 from .common import Captioning, Choice, OpenEnded
 
 

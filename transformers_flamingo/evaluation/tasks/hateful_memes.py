@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...few_shot.examples import Example
 from ..metrics import roc_auc
-from ..task import Example, Prediction, Task
+from ..task import Prediction, Task
 from .common import Benchmark
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...data import VideoSegment
+from ...few_shot.examples import Example
 from ..metrics import normalize_vqa_answer
-from ..task import Example, Prediction
+from ..task import Prediction
 from .common import Benchmark, QuestionAnswering
 
 

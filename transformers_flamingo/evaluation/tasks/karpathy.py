@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ...data.coco import read_karpathy_image
-from ..task import Example
+from ...few_shot.examples import Example
 from .common import Benchmark, Captioning
 
 

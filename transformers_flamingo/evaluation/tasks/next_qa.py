@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ...data import VideoSegment
-from ..task import Example
+from ...few_shot.examples import Example
 from .common import Benchmark, Choice
 
 

@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from ...data import VideoSegment
-from ..task import Example, Prediction, Task
+from ...few_shot.examples import Example
+from ..task import Prediction, Task
 from .common import Benchmark
 
 

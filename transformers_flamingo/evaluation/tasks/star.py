@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...data import VideoSegment
-from ..task import Example
+from ...few_shot.examples import Example
 from .common import Benchmark, Choice
 
 

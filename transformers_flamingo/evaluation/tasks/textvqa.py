@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..task import Example, GenerationSettings
+from ...few_shot.examples import Example, GenerationSettings
 from .common import Benchmark, QuestionAnswering
 
 

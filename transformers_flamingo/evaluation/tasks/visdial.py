@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..task import Example, Prediction, Task
+from ...few_shot.examples import Example
+from ..task import Prediction, Task
 from .common import Benchmark
 
 

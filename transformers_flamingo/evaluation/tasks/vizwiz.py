@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..task import Example
+from ...few_shot.examples import Example
 from .common import Benchmark, QuestionAnswering
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 
 from ...data.coco import image_file, read_vqa_answers
+from ...few_shot.examples import Example
 from ..metrics import normalize_vqa_answer, vqa_accuracy
-from ..task import Example, Prediction
+from ..task import Prediction
 from .common import Benchmark, QuestionAnswering
 
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from words import draw_image
 
-from transformers_flamingo.evaluation.engine import FewShotEngine, MediaItem, Prompt
-from transformers_flamingo.evaluation.task import GenerationSettings
+from transformers_flamingo.few_shot.engine import FewShotEngine
+from transformers_flamingo.few_shot.examples import GenerationSettings
+from transformers_flamingo.few_shot.prompts import MediaItem, Prompt
 
 
 # Absolute, rotary and ALiBi positions; layers with and without keywords
@@ -96,7 +97,7 @@ WORDS = st.lists(st.sampled_from(["w10", "w11", "w12"]), min_size=1, max_size=4)
 @given(candidates=st.lists(WORDS, max_size=9), size=st.integers(1, 9))
 def test_likelihoods_of_any_candidates(text, candidates, size):
     ranking, prompt = RANKING[text], prompts(2)[1]
-    ranking.max_candidate_tokens = size
+    ranking.scorer.max_tokens = size
     got = ranking.rank([prompt], [candidates], length_normalized=False)[0]
     assert got == pytest.approx(likelihoods(ranking, prompt, candidates), abs=1e-4)
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Inference engine for few-shot evaluation: generates answers or ranks candidates, and caches images and shared prefixes.
+Inference engine for few-shot prompts: generates answers or ranks candidates, and caches images and shared prefixes.
 
 - The latents of an image depend on that image alone, so each image is encoded once for all prompts that show it.
 - Prompts that begin with the same demonstrations share the cache of that prefix, which is computed once. A query then costs
@@ -12,69 +12,18 @@ import copy
 import math
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import Any
 
 import torch
 from transformers import Cache, LogitsProcessor, LogitsProcessorList
-from transformers.cache_utils import DynamicLayer
 
 from ..data import load_media
 from ..data.encoding import encode_images
-from ..media_cache_flamingo import MediaCacheLayer
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
-from .task import Example, GenerationSettings
-
-
-# The first tokens of a candidate
-Prefix = tuple[int, ...]
-# (row of the batch, prefix of a candidate) -> the first two indices of the logits that follow the prefix
-LogitIndex = dict[tuple[int, Prefix], tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class MediaItem:
-    """
-    An image or video in a prompt.
-
-    Args:
-        key (`Hashable`): Its identity. Items with the same key are encoded once.
-        data (`Any`): What [`load_media`] takes: an image in any form, a list of frames, or a [`VideoSegment`].
-        location (`str`, *optional*): Where it is from, for error messages.
-    """
-
-    key: Hashable
-    data: Any = field(compare=False, repr=False)
-    location: str = field(compare=False, default="A prompt")
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """
-    A prompt, `prefix + query`, with one `<image>` for each item of media.
-
-    Args:
-        prefix (`str`): The demonstrations. It ends with a `<|endofchunk|>` and the separator before the query.
-        query (`str`): The text to continue.
-        prefix_media, query_media (`tuple[MediaItem, ...]`, *optional*): The images and videos of both.
-    """
-
-    prefix: str
-    query: str
-    prefix_media: tuple[MediaItem, ...] = ()
-    query_media: tuple[MediaItem, ...] = ()
-
-    @property
-    def text(self) -> str:
-        """Return the whole text."""
-        return self.prefix + self.query
-
-    @property
-    def media(self) -> tuple[MediaItem, ...]:
-        """Return the images and videos of the whole text."""
-        return self.prefix_media + self.query_media
+from .examples import GenerationSettings
+from .prompts import MediaItem, Prompt
+from .ranking import CandidateScorer
 
 
 class _NanWatch(LogitsProcessor):
@@ -119,10 +68,10 @@ class FewShotEngine:
         self.model = model.eval()
         self.processor = processor
         self.batch_size = batch_size
-        self.max_candidate_tokens = max_candidate_tokens
         self.max_cached_media = max_cached_media
         self.shares_prefix = shares_prefix
         self.num_encoded = 0
+        self.scorer = CandidateScorer(model, processor.tokenizer, max_candidate_tokens)
         self._latents: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
         self._prefix: tuple[tuple, Cache, list[int]] | None = None
 
@@ -284,162 +233,14 @@ class FewShotEngine:
                 **images,
             )
             row_candidates = [candidates[index] for index in chosen]
-            scores = self._score_candidates(row_candidates, outputs.logits, mask, outputs.cache, length_normalized)
+            scores = self.scorer(
+                row_candidates, outputs.logits, mask, outputs.cache, length_normalized=length_normalized
+            )
             for index, row in zip(chosen, scores, strict=True):
                 if not all(map(math.isfinite, row)):
                     raise _nan_error(self.model, prompts[index])
                 results[index] = row
         return results
-
-    def _score_candidates(
-        self,
-        candidates: list[Sequence[str]],
-        context_logits: torch.Tensor,
-        mask: torch.Tensor,
-        cache: Cache,
-        length_normalized: bool,
-    ) -> list[list[float]]:
-        """
-        Score the candidates of each row, given the logits `(B, 1, V)` after its context, and its mask and cache.
-
-        Candidates are scored as a prefix tree, so shared prefixes are computed only once. The probability of the last token of a
-        candidate follows from the logits after the tokens before it, so that token is an input only if another candidate
-        continues it.
-        """
-        flat = [candidate for row_candidates in candidates for candidate in row_candidates]
-        flat_ids = self._token_ids(flat, add_special_tokens=False) if flat else []
-        for candidate, ids in zip(flat, flat_ids, strict=True):
-            if not ids:
-                raise ValueError(f"The candidate {candidate!r} has no token, so it has no likelihood. Remove it.")
-        remaining = iter(flat_ids)
-        all_ids = [[tuple(next(remaining)) for _ in row_candidates] for row_candidates in candidates]
-        next_tokens: dict[tuple[int, Prefix], set[int]] = {}
-        for row, row_ids in enumerate(all_ids):
-            for ids in row_ids:
-                for length, token in enumerate(ids):
-                    next_tokens.setdefault((row, ids[:length]), set()).add(token)
-        prefixes = [sorted({ids[:n] for ids in row_ids for n in range(1, len(ids))}) for row_ids in all_ids]
-        after_contexts = {(row, ()): (row, 0) for row, row_ids in enumerate(all_ids) if row_ids}
-        log_probs = self._gather_log_probs(next_tokens, after_contexts, context_logits)
-        batches = self._tree_batches if self._supports_tree_attention(cache) else self._row_batches
-        for inputs, index in batches(prefixes, mask, cache):
-            # Not assigned to a name, which would keep the logits of one chunk while those of the next are computed
-            log_probs |= self._gather_log_probs(next_tokens, index, self.model(**inputs, use_cache=True).logits)
-        return [
-            [
-                sum(log_probs[row, ids[:n]] for n in range(1, len(ids) + 1)) / (len(ids) if length_normalized else 1)
-                for ids in row_ids
-            ]
-            for row, row_ids in enumerate(all_ids)
-        ]
-
-    @staticmethod
-    def _gather_log_probs(
-        next_tokens: dict[tuple[int, Prefix], set[int]], index: LogitIndex, logits: torch.Tensor
-    ) -> dict[tuple[int, Prefix], float]:
-        """Return the log-probability of each token that follows a prefix in `index`, by the prefix with that token."""
-        wanted = [(*key, token, *indices) for key, indices in index.items() for token in next_tokens[key]]
-        if not wanted:
-            return {}
-        token, i, j = torch.tensor([entry[2:] for entry in wanted], device=logits.device).unbind(dim=1)
-        # Avoids materializing the softmax over the full vocabulary
-        values = logits[i, j, token].float() - logits.float().logsumexp(dim=-1)[i, j]
-        return {
-            (row, (*prefix, last)): value
-            for (row, prefix, last, *_), value in zip(wanted, values.tolist(), strict=True)
-        }
-
-    def _supports_tree_attention(self, cache: Cache) -> bool:
-        """
-        Return whether the model supports tree attention, i.e. arbitrary 4-D masks and position ids.
-
-        It must use the standard attention interface, without flash attention and sliding-window layers. ALiBi and models that
-        make their own masks derive positions from the columns, so siblings in the tree would get wrong ones.
-        """
-        language_model = self.model.language_model
-        return (
-            language_model.is_backend_compatible()
-            and self.model.accepts_position_ids
-            and language_model.config._attn_implementation in ("eager", "sdpa")
-            and all(type(layer) in (DynamicLayer, MediaCacheLayer) for layer in cache.layers)
-        )
-
-    def _tree_batches(
-        self, prefixes: list[list[Prefix]], mask: torch.Tensor, cache: Cache
-    ) -> Iterator[tuple[dict[str, Any], LogitIndex]]:
-        """
-        Make inputs in which all prefixes of a row follow its context as one tree. Each token attends to the context, to the tokens
-        before it in its prefix and to itself. The context is not copied.
-        """
-        size = max(1, self.max_candidate_tokens // len(mask))
-        for trees in zip_longest(*(_split_into_trees(row_prefixes, size) for row_prefixes in prefixes), fillvalue={}):
-            length = max(map(len, trees))
-            ids = torch.full((len(trees), length), self.processor.tokenizer.pad_token_id)
-            depths = torch.ones_like(ids)
-            for row, tree in enumerate(trees):
-                ids[row, : len(tree)] = torch.tensor([prefix[-1] for prefix in tree], dtype=torch.long)
-                depths[row, : len(tree)] = torch.tensor([len(prefix) for prefix in tree], dtype=torch.long)
-            attends = torch.zeros(len(trees), length, length, dtype=torch.bool)
-            ancestors = [
-                (row, column, tree[prefix[:n]])
-                for row, tree in enumerate(trees)
-                for prefix, column in tree.items()
-                for n in range(1, len(prefix) + 1)
-            ]
-            attends[torch.tensor(ancestors).unbind(dim=1)] = True
-            attends = torch.cat([mask.bool()[:, None].expand(-1, length, -1), attends.to(mask.device)], dim=-1)
-            dtype = self.model.language_model.dtype
-            bias = torch.zeros(attends.shape, dtype=dtype, device=mask.device)
-            inputs = {
-                "input_ids": ids.to(mask.device),
-                "attention_mask": bias.masked_fill(~attends, torch.finfo(dtype).min)[:, None],  # (B, 1, T, past + T)
-                "position_ids": mask.sum(dim=1, keepdim=True) + depths.to(mask.device) - 1,
-                "cache": cache,
-            }
-            yield inputs, {(row, ids): (row, j) for row, tree in enumerate(trees) for ids, j in tree.items()}
-            cache.crop(-length)
-
-    def _row_batches(
-        self, prefixes: list[list[Prefix]], mask: torch.Tensor, cache: Cache
-    ) -> Iterator[tuple[dict[str, Any], LogitIndex]]:
-        """
-        Make inputs with a row for each longest prefix, after a copy of its context. This works for any language model.
-
-        Prefixes are sorted, so one that the next does not continue is a longest one.
-        """
-        all_paths = [
-            sorted(
-                (
-                    ids
-                    for ids, after in zip_longest(row_prefixes, row_prefixes[1:], fillvalue=())
-                    if after[: len(ids)] != ids
-                ),
-                key=len,
-            )
-            for row_prefixes in prefixes
-        ]
-        longest = max((len(path) for paths in all_paths for path in paths), default=1)
-        size = max(1, self.max_candidate_tokens // (len(mask) * longest))
-        for start in range(0, max(map(len, all_paths)), size):
-            chunk = [paths[start : start + size] for paths in all_paths]
-            repeats = max(map(len, chunk))
-            width = max(len(path) for paths in chunk for path in paths)
-            ids = torch.full((len(chunk) * repeats, width), self.processor.tokenizer.pad_token_id)
-            is_text = torch.zeros_like(ids)
-            index: LogitIndex = {}
-            for row, paths in enumerate(chunk):
-                for i, path in enumerate(paths, row * repeats):
-                    ids[i, : len(path)] = torch.tensor(path)
-                    is_text[i, : len(path)] = 1
-                    index |= {(row, path[:n]): (i, n - 1) for n in range(1, len(path) + 1)}
-            repeated = copy.deepcopy(cache)
-            repeated.batch_repeat_interleave(repeats)
-            inputs = {
-                "input_ids": ids.to(mask.device),
-                "attention_mask": torch.cat([mask.repeat_interleave(repeats, dim=0), is_text.to(mask.device)], dim=1),
-                "cache": repeated,
-            }
-            yield inputs, index
 
 
 def _nan_error(model: FlamingoModel, prompt: Prompt) -> ValueError:
@@ -447,25 +248,3 @@ def _nan_error(model: FlamingoModel, prompt: Prompt) -> ValueError:
         f"The model gives NaN or infinite likelihoods in {str(model.dtype).removeprefix('torch.')} for the prompt {prompt.text[:200]!r}, "
         "so its answers would be meaningless. Use another dtype (float32 or bfloat16), or check the weights."
     )
-
-
-def _split_into_trees(prefixes: list[Prefix], size: int) -> Iterator[dict[Prefix, int]]:
-    """
-    Split sorted prefixes into trees of about `size` tokens, and map each prefix to its column.
-
-    A prefix that is needed in two trees is in both. Each comes after the shorter prefixes that it continues.
-    """
-    tree: dict[Prefix, int] = {}
-    for prefix in prefixes:
-        if len(tree) >= size:
-            yield tree
-            tree = {}
-        for n in range(1, len(prefix) + 1):
-            tree.setdefault(prefix[:n], len(tree))
-    if tree:
-        yield tree
-
-
-def media_of(example: Example, kind: str) -> list[MediaItem]:
-    """Return the media of an example. `kind` is its split, such as `"query"`: ids are unique within a split only."""
-    return [MediaItem((kind, example.id, i), data, f"{kind} {example.id!r}") for i, data in enumerate(example.media)]

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from transformers import CLIPConfig, CLIPModel
 from words import RankedWords, Words, draw_image, example
 
-from transformers_flamingo.evaluation.demonstrations import Demonstrations, build_prompt, permute_demonstrations
-from transformers_flamingo.evaluation.retrieval import ImageEmbedder
-from transformers_flamingo.evaluation.task import Example
+from transformers_flamingo.few_shot.demonstrations import Demonstrations, permute_demonstrations
+from transformers_flamingo.few_shot.examples import Example
+from transformers_flamingo.few_shot.prompts import build_prompt
+from transformers_flamingo.few_shot.retrieval import ImageEmbedder
 
 
 SUPPORT = [example(i) for i in range(100, 140)]
@@ -87,11 +88,13 @@ def test_the_embedder_finds_the_same_image():
 def test_the_prompt():
     processor = tiny_processor()
     shots = [example(100), example(101)]
-    prompt = build_prompt(Words(), processor, example(1), shots)
+    prompt = build_prompt(processor, example(1), shots, separator=Words.demonstration_separator)
     assert prompt.prefix == "<image>w4 w6w10 w22<|endofchunk|> <image>w4 w7w11 w23<|endofchunk|> "
     assert prompt.query == "<image>w4 w6"
     assert [item.key for item in prompt.media] == [("support", "100", 0), ("support", "101", 0), ("query", "1", 0)]
-    text_only = build_prompt(RankedWords(), processor, example(1), shots, text_only=True)
+    text_only = build_prompt(
+        processor, example(1), shots, text_only=True, separator=RankedWords.demonstration_separator
+    )
     assert text_only.text == "w4 w6w10 w22<|endofchunk|>w4 w7w11 w23<|endofchunk|><image>w4 w6"
     assert len(text_only.prefix_media) == 0
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from transformers_flamingo.evaluation.config import EvaluationConfig
 from transformers_flamingo.evaluation.evaluate import evaluate
-from transformers_flamingo.evaluation.task import Example, GenerationSettings, Prediction, Task
+from transformers_flamingo.evaluation.task import Prediction, Task
+from transformers_flamingo.few_shot.examples import Example, GenerationSettings
 
 
 def draw_image(number: int) -> Image.Image:
