@@ -323,7 +323,9 @@ def test_pages_of_mmc4(tmp_path):
         ]
         records.append({"url": "other", "text_list": ["a", "b"], "image_info": []})
         write_jsonl(tmp_path / "mmc4.jsonl", records)
-        with pytest.raises(ValueError, match=r"none of the 2 pages has an image .*flamingo fetch.*img2dataset"):
+        with pytest.raises(
+            ValueError, match=r"none of 2 rows is kept, because they have no image file .*flamingo fetch"
+        ):
             FORMATS["mmc4"]().load(str(tmp_path / "mmc4.jsonl"))
         report = fetch(tmp_path, tmp_path / "mmc4.jsonl")
         assert server.requests == {"/0.png": 1, "/gone.png": 1, "/2.png": 1}  # not the one below the minimum

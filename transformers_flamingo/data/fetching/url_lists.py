@@ -20,10 +20,11 @@ import fsspec
 import pyarrow.parquet as pq
 from datasets import Dataset, Features
 
+from ..column_files import undecoded
 from ..columns import ERROR, FILE, JSON, ROW, parse_record
 from ..data_files import find_files, kind_of, open_file, suffix_of
 from ..errors import BadSampleError
-from ..rows import read_rows, undecoded
+from ..rows import read_rows
 
 
 # Rows of a table that are read at once
