@@ -147,8 +147,9 @@ class _Run:
         downloads = Downloads(self.options.concurrency, self.options.max_per_host, self.options.retries)
         pending: deque[_Shard] = deque()
         try:
-            rows = itertools.islice(self.source.read(), self.num_rows)
-            for number in shards:
+            first = min(wanted)
+            rows = itertools.islice(self.source.read(first * size), self.num_rows - first * size)
+            for number in shards[first:]:
                 of_shard = itertools.islice(rows, size)
                 if number not in wanted:
                     deque(of_shard, maxlen=0)

@@ -62,37 +62,45 @@ class UrlList:
 
     def count(self) -> int:
         """Return the number of rows."""
-        if self.kind != "parquet":
-            return sum(1 for _ in self._rows())
-        total = 0
-        for file in self.files:
-            with fsspec.open(file, "rb") as source:
-                total += pq.read_metadata(source).num_rows
-        return total
+        return sum(map(_count_parquet, self.files)) if self.kind == "parquet" else sum(1 for _ in self._rows(0))
 
-    def read(self) -> Iterator[dict[str, Any]]:
+    def read(self, start: int = 0) -> Iterator[dict[str, Any]]:
         """
         Yield the rows: their columns, with their file and index in it.
 
         A row that cannot be read has only those two and its error, in the column `ERROR`.
 
+        Args:
+            start (`int`, *optional*, defaults to 0): The first row. Of `.parquet`, those before it are not decoded.
+
         Raises:
             ValueError: a file cannot be read to its end.
         """
-        for row in self._rows():
+        for row in self._rows(start):
             place = {FILE: row[FILE], ROW: row[ROW]}
             try:
                 values = parse_record(row) if row.get(JSON) is not None or row.get(ERROR) is not None else row
             except BadSampleError as error:
                 values = {ERROR: str(error)}
-            yield {**{name: value for name, value in values.items() if name not in (JSON,)}, **place}
+            yield {**{name: value for name, value in values.items() if name != JSON}, **place}
 
-    def _rows(self) -> Iterable[dict[str, Any]]:
-        if self.kind in ("parquet", "arrow"):
-            return itertools.chain.from_iterable(_table_rows(file, self.kind) for file in self.files)
-        if not self.has_names:
-            return itertools.chain.from_iterable(map(_nameless_rows, self.files))
-        return read_rows(self.files, make_records=make_url_records)
+    def _rows(self, start: int) -> Iterable[dict[str, Any]]:
+        if self.kind == "parquet":
+            return self._parquet_rows(start)
+        if self.kind == "arrow":
+            rows = itertools.chain.from_iterable(map(_arrow_rows, self.files))
+        elif not self.has_names:
+            rows = itertools.chain.from_iterable(map(_nameless_rows, self.files))
+        else:
+            rows = read_rows(self.files, make_records=make_url_records)
+        return itertools.islice(rows, start, None)
+
+    def _parquet_rows(self, start: int) -> Iterator[dict[str, Any]]:
+        for file in self.files:
+            count = _count_parquet(file)
+            if start < count:
+                yield from _parquet_rows(file, start)
+            start = max(0, start - count)
 
 
 def make_url_records(content: Any, file: str) -> list[Any]:
@@ -130,21 +138,26 @@ def make_url_records(content: Any, file: str) -> list[Any]:
     raise ValueError("it holds neither a list of records nor what COCO, SBU or RedCaps publish")
 
 
-def _table_rows(file: str, kind: str) -> Iterator[dict[str, Any]]:
+def _count_parquet(file: str) -> int:
+    with fsspec.open(file, "rb") as source:
+        return pq.read_metadata(source).num_rows
+
+
+def _parquet_rows(file: str, start: int) -> Iterator[dict[str, Any]]:
+    number = 0
     try:
-        if kind == "arrow":
-            table = Dataset.from_file(file).with_format("arrow")
-            batches = (rows.to_pylist() for rows in table.iter(_BATCH))
-            yield from _numbered(batches, file)
-            return
         with fsspec.open(file, "rb") as source:
-            batches = (batch.to_pylist() for batch in pq.ParquetFile(source).iter_batches(_BATCH))
-            yield from _numbered(batches, file)
+            for batch in pq.ParquetFile(source).iter_batches(_BATCH):
+                skipped = min(max(start - number, 0), len(batch))
+                for index, row in enumerate(batch.slice(skipped).to_pylist(), number + skipped):
+                    yield {**row, FILE: file, ROW: index}
+                number += len(batch)
     except OSError as error:
         raise ValueError(f"{file!r} cannot be read to its end ({error}). Fetch it again, or remove it.") from error
 
 
-def _numbered(batches: Iterable[list[dict[str, Any]]], file: str) -> Iterator[dict[str, Any]]:
+def _arrow_rows(file: str) -> Iterator[dict[str, Any]]:
+    batches = (rows.to_pylist() for rows in Dataset.from_file(file).with_format("arrow").iter(_BATCH))
     for number, row in enumerate(itertools.chain.from_iterable(batches)):
         yield {**row, FILE: file, ROW: number}
 
