@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
+from huggingface_hub import constants
 
 from ..cards.model_card import package_versions
 from ..few_shot.demonstrations import Demonstrations
@@ -26,7 +27,9 @@ from ..saving_flamingo import write_json
 from ..utils.fingerprint import fingerprint_weights
 from ..utils.redaction import redact_values
 from .checks import check_media, check_model, check_references, check_task, check_texts, fingerprint_examples
-from .config import EvaluationConfig
+from .comparison import describe_differences
+from .config import ALL, EvaluationConfig
+from .cost import CostMeter, RunCost, describe_cost, estimate_images, estimate_tokens, say
 from .folder import RESULTS_NAME, hold_folder, merge_summaries
 from .lengths import check_lengths
 from .predictions import PredictionRun
@@ -59,15 +62,15 @@ def evaluate(
         processor ([`FlamingoProcessor`]): The processor of the model.
         task ([`Task`]): The task.
         output_dir (`str`): The folder to write into.
-        config ([`EvaluationConfig`], *optional*): Settings. By default they are those of OpenFlamingo.
+        config ([`EvaluationConfig`], *optional*): Settings. By default they are those of the protocol `quick`.
         batch_size (`int`, *optional*, defaults to 8): Number of queries answered together.
         model_name (`str`, *optional*): Name of the model in the results.
 
     Returns:
         `dict` with `task`, `split`, `metric`, `model`, `num_queries`, `num_available` (in the whole split), `is_subset`,
-        `protocol`, `versions` and `results`. The latter is a list with an entry for each number of shots: `shots`, `mean`, `std`
-        (over the seeds, of the population) and `scores` of each seed, and the same as `blind_mean`, `blind_std` and
-        `blind_scores`.
+        `protocol`, `comparable` and `differences` (whether scores may be compared with published ones, and what is not as there), `versions`
+        and `results`. The latter is a list with an entry for each number of shots: `shots`, `mean`, `std` (over the seeds, of the
+        population) and `scores` of each seed, and the same as `blind_mean`, `blind_std` and `blind_scores`.
 
     Raises:
         ValueError: the output directory is of other settings, the support pool is too small, a prompt is longer than the language
@@ -81,31 +84,42 @@ def evaluate(
     if batch_size < 1:
         raise ValueError(f"`batch_size` is {batch_size}, but it must be at least 1.")
     available, support = list(task.queries()), list(task.support())
-    queries = _choose_queries(available, config.num_queries)
+    is_whole = config.num_queries == ALL or config.num_queries >= len(available)
+    queries = available if is_whole else task.subset(available, config.num_queries)
     check_task(task, queries, support, config)
     check_references(task, queries)
     check_texts(task, processor, chain(queries, support))
     check_model(model)
     engine = FewShotEngine(model, processor, batch_size=batch_size, shares_prefix=config.selection == "fixed")
     balanced = _is_balanced(task, support, config)
-    pools = _draw_pools(model, processor, support, config, balanced)
+    pools = _draw_pools(task, model, processor, support, config, balanced)
     check_media(task, chain(queries, *(pool.pool for pool in pools.values())))
-    check_lengths(model, processor, task, queries, pools, config.shots)
+    check_lengths(model, processor, task, queries, pools, config.shots, state)
     weights = fingerprint_weights(model.state_dict())
     settings = asdict(config) | {
-        "task": repr(task),
+        # As they took effect: a limit above what there is is none
+        "balanced": balanced,
+        "num_queries": ALL if is_whole else config.num_queries,
+        "support_size": config.support_size if 0 < config.support_size < len(support) else ALL,
+        "num_orders": config.num_orders if task.generation is None else 1,
+        "task": task.describe(),
         "model": model_name,
         "weights": weights,
         "queries": len(queries),
         "examples": fingerprint_examples(chain(queries, support)),
     }
     with hold_folder(directory, redact_values(settings)) as earlier:
+        _find_nearest(task, queries, pools, config, state)
+        described = _describe_queries(task, len(queries), len(available))
+        protocol = _describe_protocol(task, config, pools, balanced, len(support))
         summary = {
-            **_describe_queries(task, len(queries), len(available)),
+            **described,
             "metric": task.metric,
             "model": model_name,
             "weights": weights,
-            "protocol": _describe_protocol(task, config, pools, balanced),
+            "protocol": protocol,
+            "comparable": None if task.comparison is None else task.comparison.verdict,
+            "differences": describe_differences(task, protocol, described),
             "results": _run_all(task, engine, processor, pools, config, queries, directory, state),
             "versions": package_versions("torch", "transformers", "transformers-flamingo"),
         }
@@ -118,14 +132,6 @@ def evaluate(
     return summary
 
 
-def _choose_queries(available: list[Example], number: int | None) -> list[Example]:
-    """Return all queries, or a random subset that is the same for all seeds."""
-    if number is None or number >= len(available):
-        return available
-    chosen = np.random.default_rng(0).choice(len(available), number, replace=False)
-    return [available[i] for i in sorted(chosen)]
-
-
 def _is_balanced(task: Task, support: Sequence[Example], config: EvaluationConfig) -> bool:
     """Return whether demonstrations are class-balanced. By default they are where candidates are ranked and all examples have a group."""
     if config.balanced is not None:
@@ -134,25 +140,53 @@ def _is_balanced(task: Task, support: Sequence[Example], config: EvaluationConfi
 
 
 def _draw_pools(
+    task: Task,
     model: FlamingoModel,
     processor: FlamingoProcessor,
     support: Sequence[Example],
     config: EvaluationConfig,
     balanced: bool,
 ) -> dict[int, Demonstrations]:
-    """Draw the pool of demonstrations of each seed. All share one embedder, so that each image is encoded once."""
-    embed = ImageEmbedder(model, processor, clip=config.rices_clip) if config.selection == "rices" else None
+    """Draw the pool of demonstrations of each seed, or of the first one, if all seeds would show the same."""
+    by_image: dict[str, Any] = {}
+    seeds = config.seeds
+    if config.selection == "rices":
+        directory = config.rices_index or Path(constants.HF_HOME) / "transformers_flamingo" / "image_index"
+        embed = ImageEmbedder(model, processor, clip=config.rices_clip)
+        by_image = {"embed": embed, "index_dir": directory, "faiss": config.rices_faiss}
+        has_orders = task.generation is None and config.num_orders > 1
+        if not has_orders and not 0 < config.support_size < len(support):
+            seeds = seeds[:1]  # the nearest of all are the same for every seed
     return {
         seed: Demonstrations(
             support,
             selection=config.selection,
-            support_size=config.support_size,
+            support_size=None if config.support_size == ALL else config.support_size,
             seed=seed,
             balanced=balanced,
-            embed=embed,
+            **by_image,
         )
-        for seed in config.seeds
+        for seed in seeds
     }
+
+
+def _find_nearest(
+    task: Task,
+    queries: Sequence[Example],
+    pools: Mapping[int, Demonstrations],
+    config: EvaluationConfig,
+    state: PartialState,
+) -> None:
+    """Index the images of the pools, and search for all queries at once. The processes share what must be encoded."""
+    count = max(max(config.shots), task.num_text_demonstrations if 0 in config.shots else 0)
+    for pool in pools.values():
+        if pool.index is not None and count:
+            if state.is_main_process:
+                say(
+                    f"{task.name}: of {pool.index.num_images:,} images to choose from, {pool.index.count_missing():,} are embedded first."
+                )
+            pool.index.build(state)
+            pool.prepare(queries, count, state)
 
 
 def _describe_queries(task: Task, number: int, available: int) -> dict[str, Any]:
@@ -169,13 +203,15 @@ def _describe_queries(task: Task, number: int, available: int) -> dict[str, Any]
 
 
 def _describe_protocol(
-    task: Task, config: EvaluationConfig, pools: Mapping[int, Demonstrations], balanced: bool
+    task: Task, config: EvaluationConfig, pools: Mapping[int, Demonstrations], balanced: bool, support_size: int
 ) -> dict[str, Any]:
     """Describe the settings as they took effect."""
     return asdict(config) | {
+        "seeds": list(pools),
         "balanced": balanced,
         "support_size": max(len(pool.pool) for pool in pools.values()),
         "num_orders": config.num_orders if task.generation is None else 1,
+        "is_support_subset": max(len(pool.pool) for pool in pools.values()) < support_size,
     }
 
 
@@ -190,25 +226,58 @@ def _run_all(
     state: PartialState,
 ) -> list[dict[str, Any]]:
     """Return the mean, the spread and the scores of all seeds, for each number of shots."""
+    conditions = ("", "blind_") if config.blind else ("",)
+    runs = {
+        (shots, condition, seed): PredictionRun(
+            task,
+            engine,
+            processor,
+            pool,
+            shots=shots,
+            seed=seed,
+            num_orders=config.num_orders,
+            is_blind=bool(condition),
+        )
+        for shots in config.shots
+        for condition in conditions
+        for seed, pool in pools.items()
+    }
+    meter = _plan(task, engine, processor, pools, runs, queries, directory, state)
     results = []
-    for shots in config.shots:
-        entry: dict[str, Any] = {"shots": shots}
-        for condition in ("", "blind_") if config.blind else ("",):
-            scores = []
-            for seed, pool in pools.items():
-                run = PredictionRun(
-                    task,
-                    engine,
-                    processor,
-                    pool,
-                    shots=shots,
-                    seed=seed,
-                    num_orders=config.num_orders,
-                    is_blind=bool(condition),
-                )
-                scores.append(run.execute(directory, queries, state))
-            values = [score[task.metric] for score in scores]
-            entry[f"{condition}mean"], entry[f"{condition}std"] = float(np.mean(values)), float(np.std(values))
-            entry[f"{condition}scores"] = dict(zip(map(str, config.seeds), scores, strict=True))
-        results.append(entry)
+    with meter:
+        for shots in config.shots:
+            entry: dict[str, Any] = {"shots": shots}
+            for condition in conditions:
+                scores = [runs[shots, condition, seed].execute(directory, queries, state, meter) for seed in pools]
+                values = [score[task.metric] for score in scores]
+                entry[f"{condition}mean"], entry[f"{condition}std"] = float(np.mean(values)), float(np.std(values))
+                entry[f"{condition}scores"] = dict(zip(map(str, pools), scores, strict=True))
+            results.append(entry)
     return results
+
+
+def _plan(
+    task: Task,
+    engine: FewShotEngine,
+    processor: FlamingoProcessor,
+    pools: Mapping[int, Demonstrations],
+    runs: Mapping[tuple[int, str, int], PredictionRun],
+    queries: Sequence[Example],
+    directory: Path,
+    state: PartialState,
+) -> CostMeter:
+    """Say what all runs will cost, and return the meter of it."""
+    ids = {query.id for query in queries}
+    pool = next(iter(pools.values()))
+    shots = list(dict.fromkeys(shots for shots, _, _ in runs))
+    run = next(iter(runs.values()))
+    tokens = {n: estimate_tokens(task, processor, pool, queries, n, run.num_orders) for n in shots}
+    costs = {
+        run.name: RunCost(len(ids - run.read(directory).keys()), tokens[shots]) for (shots, _, _), run in runs.items()
+    }
+    has_blind = any(condition for _, condition, _ in runs)
+    images = estimate_images(queries, pools, shots, engine.max_cached_media)
+    if state.is_main_process:
+        say(describe_cost(task.name, shots, list(pools), has_blind, len(queries), list(costs.values()), images))
+    state.wait_for_everyone()  # all have counted before one of them writes
+    return CostMeter(task.name, costs, state.num_processes, state.is_main_process)

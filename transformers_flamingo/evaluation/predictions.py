@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..data import blank_image
@@ -26,6 +25,7 @@ from ..few_shot.examples import Example
 from ..few_shot.prompts import MediaItem, Prompt, build_prompt
 from ..processing_flamingo import FlamingoProcessor
 from ..saving_flamingo import write_text
+from .cost import CostMeter
 from .task import Prediction, Task
 
 
@@ -73,7 +73,17 @@ class PredictionRun:
         self.num_orders = num_orders if task.generation is None else 1
         self.name = f"shots-{shots}_seed-{seed}" + ("_blind" if is_blind else "")
 
-    def execute(self, directory: Path, queries: Sequence[Example], state: PartialState) -> dict[str, float]:
+    def read(self, directory: Path) -> dict[str, dict[str, Any]]:
+        """Read the predictions that all processes have made so far, by the id of their query."""
+        whole = directory / f"{self.name}.jsonl"
+        records = read_predictions(whole) if whole.is_file() else {}
+        for part in directory.glob(f"{self.name}.part-*.jsonl"):
+            records |= read_predictions(part)
+        return records
+
+    def execute(
+        self, directory: Path, queries: Sequence[Example], state: PartialState, meter: CostMeter
+    ) -> dict[str, float]:
         """
         Make the missing predictions, join those of all processes, and score them.
 
@@ -81,6 +91,7 @@ class PredictionRun:
             directory (`Path`): The folder of the task.
             queries (`Sequence[Example]`): All queries, in order.
             state (`PartialState`): The processes that share the queries.
+            meter ([`CostMeter`]): Shows how much of all runs is done.
 
         Returns:
             `dict[str, float]`: The scores by name.
@@ -90,14 +101,12 @@ class PredictionRun:
             ValueError: a score is not a finite number.
         """
         whole = directory / f"{self.name}.jsonl"
-        records = read_predictions(whole) if whole.is_file() else {}
-        for part in directory.glob(f"{self.name}.part-*.jsonl"):
-            records |= read_predictions(part)
+        records = self.read(directory)
         state.wait_for_everyone()  # all processes have read before one of them writes
         missing = [query for query in queries if query.id not in records]
         own_share = missing[state.process_index :: state.num_processes]
         if own_share:
-            self._predict(directory / f"{self.name}.part-{state.process_index}.jsonl", own_share, state)
+            self._predict(directory / f"{self.name}.part-{state.process_index}.jsonl", own_share, meter)
         state.wait_for_everyone()
         parts = sorted(directory.glob(f"{self.name}.part-*.jsonl"))
         for part in parts:
@@ -131,7 +140,7 @@ class PredictionRun:
             )
         return each, scores
 
-    def _predict(self, path: Path, queries: Sequence[Example], state: PartialState) -> None:
+    def _predict(self, path: Path, queries: Sequence[Example], meter: CostMeter) -> None:
         """Answer queries, and append their predictions to a file."""
         if path.is_file():  # a line that was cut off must not run into the next
             content = path.read_bytes()
@@ -139,10 +148,7 @@ class PredictionRun:
         # Several batches at once, from which the engine makes batches of similar length
         step = 4 * self.engine.batch_size
         scores: list[float] = []
-        with (
-            open(path, "a", encoding="utf-8") as file,
-            tqdm(total=len(queries), desc=f"{self.task.name} {self.name}", disable=not state.is_main_process) as bar,
-        ):
+        with open(path, "a", encoding="utf-8") as file:
             for start in range(0, len(queries), step):
                 chosen = queries[start : start + step]
                 new: list[Prediction] = []
@@ -152,8 +158,7 @@ class PredictionRun:
                 file.flush()
                 # A rough guide for metrics of all predictions at once (CIDEr): the mean over parts
                 scores += self.task.score_each(new) or []
-                bar.set_postfix({self.task.metric: 100 * float(np.mean(scores))} if scores else {})
-                bar.update(len(chosen))
+                meter.advance(self.name, len(chosen), 100 * float(np.mean(scores)) if scores else None)
 
     def _answer(self, queries: Sequence[Example]) -> Iterator[dict[str, Any]]:
         """Yield the record of each query, as it is written."""
