@@ -2,6 +2,7 @@
 """`flamingo fetch`: the images of a list of URLs, into shards to train on."""
 
 import argparse
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -64,10 +65,14 @@ def run(arguments: argparse.Namespace) -> None:
 
     options = read_fields(FetchOptions, arguments)
     progress = _make_progress()
+    # Also in a job of the background, in which a shell has Ctrl-C ignored
+    previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         report = fetch_data(options, progress)
     finally:
         progress.close()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
     print(describe(report))
     folder = options.output_dir
     print(f"{folder}/{NOTES}/: report.json, and failed.jsonl with each image and row that is missing")
@@ -78,6 +83,13 @@ def run(arguments: argparse.Namespace) -> None:
     except ValueError as error:  # a caption and a class, of which one is chosen: the images are there all the same
         print(error)
     print(f"Look at it with `flamingo check {folder} --text MODEL`, and train with `flamingo train --data {folder}`.")
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    from transformers_flamingo.data.fetching import FetchInterrupted
+
+    name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    raise FetchInterrupted(f"stopped by {name}. Run the same command again to go on.", number)
 
 
 def describe(report: dict[str, Any]) -> str:

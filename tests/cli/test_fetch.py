@@ -100,6 +100,17 @@ def test_errors_are_one_line(site, capsys):
         error("pairs.parquet", "--output_dir", "new", "--retry_failed", "404")
     assert "Reasons are not_found, forbidden" in capsys.readouterr().err
 
-    site.pages["/7.png"] = lambda handler, count: os.kill(os.getpid(), signal.SIGINT)
-    assert main(["fetch", "pairs.parquet", "--output_dir", "stopped", *FETCH]) == 130
-    assert "Run the same command again to go on." in capsys.readouterr().err
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_signals(site, capsys, number, name):
+    site.pages["/7.png"] = lambda handler, count: os.kill(os.getpid(), number)
+    before = signal.getsignal(number)
+    assert main(["fetch", "pairs.parquet", "--output_dir", "stopped", *FETCH]) == 128 + number
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"flamingo fetch: stopped by {name}. ")
+    assert line.endswith(
+        " of 2 shards are complete, and what was fetched of the next ones is kept. Run the same command again to go on."
+    )
+    assert signal.getsignal(number) == before
+    site.pages["/7.png"] = png(7)
+    assert main(["fetch", "pairs.parquet", "--output_dir", "stopped", *FETCH]) == 0

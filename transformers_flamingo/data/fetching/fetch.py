@@ -4,6 +4,7 @@
 import hashlib
 import itertools
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -37,7 +38,17 @@ _LOCK = ".lock"
 
 
 class FetchInterrupted(KeyboardInterrupt):
-    """The fetching was stopped by Ctrl-C. The message says how to go on."""
+    """
+    The fetching was stopped by a signal.
+
+    Args:
+        message (`str`): What is complete, and how to go on.
+        signal_number (`int`, *optional*, defaults to `SIGINT`): The signal.
+    """
+
+    def __init__(self, message: str, signal_number: int = signal.SIGINT):
+        super().__init__(message)
+        self.signal_number = signal_number
 
 
 class Progress:
@@ -162,9 +173,12 @@ class _Run:
             self.folder.finish()
         except KeyboardInterrupt as error:
             complete = sum(1 for _ in self.folder.records())
+            number = getattr(error, "signal_number", signal.SIGINT)
+            name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
             raise FetchInterrupted(
-                f"stopped by Ctrl-C. {complete} of {len(shards)} shards are complete, and what was fetched of the next ones is kept. Run the "
-                "same command again to go on."
+                f"stopped by {name}. {complete} of {len(shards)} shards are complete, and what was fetched of the next ones is kept. Run the "
+                "same command again to go on.",
+                number,
             ) from error
         finally:
             downloads.stop()
