@@ -4,7 +4,7 @@
 from dataclasses import dataclass, field
 from typing import get_args
 
-from ..few_shot.demonstrations import Selection
+from ..few_shot.demonstrations import DrawBy, Selection
 
 
 @dataclass(kw_only=True)
@@ -21,6 +21,13 @@ class EvaluationConfig:
             Whether demonstrations are class-balanced. By default they are if the task ranks candidates and all examples have a group.
         support_size (`int`, *optional*, defaults to 2048):
             Number of random examples that demonstrations are drawn from. `None` uses all.
+        draw_by (`str`, *optional*, defaults to `"image"`):
+            Whether random demonstrations are drawn for each `"image"`, so that all questions about it have the same and share their
+            computation, or for each `"query"`, as OpenFlamingo does. A query gets each set with the same probability either way, so
+            the mean of the scores over draws is the same, too. Where images have several questions, scores of single seeds differ a little more.
+        queries_per_draw (`int`, *optional*, defaults to 1):
+            At least so many queries have the same random demonstrations and share their computation. With more than 1, the scores of single
+            seeds differ more. 1 is the protocol of the papers.
         num_queries (`int`, *optional*): Size of a random subset of the queries, the same for all seeds. By default all are asked.
         num_orders (`int`, *optional*, defaults to 1):
             Prompt ensembling for ranking: log-likelihoods are averaged over this many orders of the demonstrations. 6 in
@@ -56,6 +63,20 @@ class EvaluationConfig:
     support_size: int | None = field(
         default=2048, metadata={"help": "Number of random examples that demonstrations are drawn from."}
     )
+    draw_by: DrawBy = field(
+        default="image",
+        metadata={
+            "help": "Whether random demonstrations are drawn for each image, so that all its questions share them and what they cost, "
+            "or for each query."
+        },
+    )
+    queries_per_draw: int = field(
+        default=1,
+        metadata={
+            "help": "At least so many queries share random demonstrations, and what they cost. With more than 1, scores vary more from "
+            "seed to seed."
+        },
+    )
     num_queries: int | None = field(
         default=None,
         metadata={
@@ -85,9 +106,17 @@ class EvaluationConfig:
             raise ValueError(f"`seeds` is {self.seeds}. numpy takes seeds from 0 to {2**32 - 1}.")
         if self.selection not in get_args(Selection):
             raise ValueError(f"`selection` is {self.selection!r}. It can be {', '.join(get_args(Selection))}.")
-        for name in ("support_size", "num_queries", "num_orders"):
+        if self.draw_by not in get_args(DrawBy):
+            raise ValueError(f"`draw_by` is {self.draw_by!r}. It can be {', '.join(get_args(DrawBy))}.")
+        for name in ("support_size", "queries_per_draw", "num_queries", "num_orders"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but it must be at least 1.")
+        for name, default in (("draw_by", "image"), ("queries_per_draw", 1)):
+            if getattr(self, name) != default and self.selection != "random":
+                raise ValueError(
+                    f"`{name}` is {getattr(self, name)!r} and has no effect with `selection={self.selection!r}`, which draws nothing for "
+                    "a query. Remove it, or use `selection='random'`."
+                )
         if self.rices_clip is not None and self.selection != "rices":
             raise ValueError(
                 f"`rices_clip` is {self.rices_clip!r} and has no effect with `selection={self.selection!r}`. Remove it, or use "

@@ -8,7 +8,7 @@ Each pair of a number of shots and a seed is a run (see `predictions.py`). All c
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from accelerate import PartialState
 
 from ..cards.model_card import package_versions
-from ..few_shot.demonstrations import Demonstrations
+from ..few_shot.demonstrations import DRAW_VERSION, Demonstrations, make_draw_keys
 from ..few_shot.engine import FewShotEngine
 from ..few_shot.examples import Example
 from ..few_shot.retrieval import ImageEmbedder
@@ -29,8 +29,12 @@ from .checks import check_media, check_model, check_references, check_task, chec
 from .config import EvaluationConfig
 from .folder import RESULTS_NAME, hold_folder, merge_summaries
 from .lengths import check_lengths
-from .predictions import PredictionRun
+from .predictions import PredictionRun, execute_together
 from .task import Task
+
+
+# Prefixes of the scores with the images and without
+CONDITIONS = ("", "blind_")
 
 
 def evaluate(
@@ -86,9 +90,10 @@ def evaluate(
     check_references(task, queries)
     check_texts(task, processor, chain(queries, support))
     check_model(model)
-    engine = FewShotEngine(model, processor, batch_size=batch_size, shares_prefix=config.selection == "fixed")
+    engine = FewShotEngine(model, processor, batch_size=batch_size)
     balanced = _is_balanced(task, support, config)
-    pools = _draw_pools(model, processor, support, config, balanced)
+    draw_keys = make_draw_keys(queries, available, by=config.draw_by, size=config.queries_per_draw)
+    pools = _draw_pools(model, processor, support, config, balanced, draw_keys)
     check_media(task, chain(queries, *(pool.pool for pool in pools.values())))
     check_lengths(model, processor, task, queries, pools, config.shots)
     weights = fingerprint_weights(model.state_dict())
@@ -98,6 +103,7 @@ def evaluate(
         "weights": weights,
         "queries": len(queries),
         "examples": fingerprint_examples(chain(queries, support)),
+        "draw": DRAW_VERSION,
     }
     with hold_folder(directory, redact_values(settings)) as earlier:
         summary = {
@@ -139,6 +145,7 @@ def _draw_pools(
     support: Sequence[Example],
     config: EvaluationConfig,
     balanced: bool,
+    draw_keys: Mapping[str, str],
 ) -> dict[int, Demonstrations]:
     """Draw the pool of demonstrations of each seed. All share one embedder, so that each image is encoded once."""
     embed = ImageEmbedder(model, processor, clip=config.rices_clip) if config.selection == "rices" else None
@@ -150,6 +157,7 @@ def _draw_pools(
             seed=seed,
             balanced=balanced,
             embed=embed,
+            draw_keys=draw_keys,
         )
         for seed in config.seeds
     }
@@ -189,26 +197,37 @@ def _run_all(
     directory: Path,
     state: PartialState,
 ) -> list[dict[str, Any]]:
-    """Return the mean, the spread and the scores of all seeds, for each number of shots."""
-    results = []
-    for shots in config.shots:
-        entry: dict[str, Any] = {"shots": shots}
-        for condition in ("", "blind_") if config.blind else ("",):
-            scores = []
-            for seed, pool in pools.items():
-                run = PredictionRun(
-                    task,
-                    engine,
-                    processor,
-                    pool,
-                    shots=shots,
-                    seed=seed,
-                    num_orders=config.num_orders,
-                    is_blind=bool(condition),
-                )
-                scores.append(run.execute(directory, queries, state))
-            values = [score[task.metric] for score in scores]
-            entry[f"{condition}mean"], entry[f"{condition}std"] = float(np.mean(values)), float(np.std(values))
-            entry[f"{condition}scores"] = dict(zip(map(str, config.seeds), scores, strict=True))
-        results.append(entry)
-    return results
+    """
+    Return the mean, the spread and the scores of all seeds, for each number of shots.
+
+    The runs of one seed go together: each shows the first of the demonstrations that the one with most shots shows.
+    """
+    entries: dict[int, dict[str, Any]] = {shots: {"shots": shots} for shots in config.shots}
+    # Without shots nothing is shared with the others
+    groups = [group for group in ([0] if 0 in entries else [], sorted(entries.keys() - {0})) if group]
+    for (seed, pool), condition, group in product(
+        pools.items(), CONDITIONS if config.blind else CONDITIONS[:1], groups
+    ):
+        runs = [
+            PredictionRun(
+                task,
+                engine,
+                processor,
+                pool,
+                shots=shots,
+                seed=seed,
+                num_orders=config.num_orders,
+                is_blind=bool(condition),
+            )
+            for shots in group
+        ]
+        for shots, scores in zip(
+            group, execute_together(runs, directory, queries, state, pool.draw_keys), strict=True
+        ):
+            entries[shots].setdefault(f"{condition}scores", {})[str(seed)] = scores
+    for entry in entries.values():
+        for condition in CONDITIONS:
+            values = [score[task.metric] for score in entry.get(f"{condition}scores", {}).values()]
+            if values:
+                entry[f"{condition}mean"], entry[f"{condition}std"] = float(np.mean(values)), float(np.std(values))
+    return list(entries.values())
