@@ -49,8 +49,7 @@ def main() -> None:
     model.freeze_backbones()
     model.train()
     without = common.build(arguments, cross_attention_every_n_layers=4)
-    without.freeze_backbones()
-    without.input_token_rows.requires_grad_(False)
+    without.freeze_backbones(train_token_embeddings=False)
     without.train()
     cases = {
         "new embeddings trained": functools.partial(step, model, every),

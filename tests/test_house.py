@@ -170,7 +170,7 @@ def allowed(module: str, target: str) -> bool:
     """Tell whether a module may import another."""
     source, goal = room(module), room(target)
     if source == "package":  # `__init__.py` of the library
-        return goal in ("files", "utils", "cards")
+        return goal in ("files", "utils", "cards", "few_shot")
     if goal == "package":  # its public names are those of the files
         return "files" in MAY_IMPORT[source]
     inside = target.removeprefix(f"{LIBRARY}.")

@@ -394,11 +394,47 @@ def test_one_batch_is_learned_by_heart():
     assert generated[:, :5].tolist() == ids.tolist()
 
 
+@families
+@tied_or_not
+def test_rows_may_be_trained_as_outputs_alone(text, tied):
+    """Their gradient as inputs is the only one below the first block. That of the head is as before."""
+    model = frozen_flamingo(text, tied)
+    expected = copy.deepcopy(model)
+    # The gradient of the head alone: of the text no token is a new one
+    inputs = {
+        "inputs_embeds": model.get_input_embeddings()(batch()["input_ids"]).detach(),
+        "labels": batch()["labels"],
+    }
+    expected(**inputs, pixel_values=batch()["pixel_values"]).loss.backward()
+    model.unfreeze_backbones()
+    model.freeze_backbones(train_token_embeddings=False)
+    model(**batch()).loss.backward()
+    rows = model.head_token_rows
+    for token_id, row in expected.head_token_rows.items():
+        torch.testing.assert_close(getattr(rows, f"token_{token_id}").grad, row.grad, atol=1e-6, rtol=1e-4)
+    if not tied:
+        assert not any(row.requires_grad for row in model.input_token_rows.parameters())
+        assert all(row.grad is None for row in model.input_token_rows.parameters())
+    with torch.no_grad():
+        assert torch.equal(model(**batch()).logits, tiny_logits(text, tied))
+    detached = copy.deepcopy(model)
+    detached.detach_token_rows()
+    torch.testing.assert_close(detached(**batch()).logits, tiny_logits(text, tied))
+
+
+def tiny_logits(text: str, tied: bool) -> torch.Tensor:
+    with torch.no_grad():
+        return tiny_flamingo(text, text_kwargs={"tie_word_embeddings": tied})(**batch()).logits
+
+
+@tied_or_not
 @pytest.mark.parametrize("trains_rows", [True, False])
-def test_no_gradient_is_computed_below_what_is_trained(trains_rows):
+def test_no_gradient_is_computed_below_what_is_trained(trains_rows, tied):
     """The first block stands before layer 1: layer 0 is passed for the new embeddings alone."""
-    model = frozen_flamingo(cross_attention_layers=[1])
-    model.input_token_rows.requires_grad_(trains_rows)
+    model = frozen_flamingo(tied=tied, cross_attention_layers=[1])
+    model.freeze_backbones(train_token_embeddings=trains_rows)
+    model.resize_token_embeddings(model.config.text_config.vocab_size)  # makes the rows anew
+    model = copy.deepcopy(model)
     needs_gradient = {}
     layers = find_decoder_layers(model.language_model)
     for index, layer in enumerate(layers):

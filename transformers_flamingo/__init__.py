@@ -45,6 +45,16 @@ AutoModelForSequenceClassification.register(FlamingoConfig, FlamingoForSequenceC
 AutoImageProcessor.register(FlamingoConfig, image_processor_classes={"pil": FlamingoImageProcessor})
 AutoProcessor.register(FlamingoConfig, FlamingoProcessor)
 
+
+def __getattr__(name: str) -> object:
+    """Import the predictor when it is asked for: it needs more than a model does."""
+    if name == "FewShotPredictor":
+        from .few_shot.predictor import FewShotPredictor
+
+        return FewShotPredictor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "FlamingoConfig",
     "FlamingoForSequenceClassification",

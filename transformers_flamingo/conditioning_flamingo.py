@@ -57,8 +57,10 @@ def build_context(
     Args:
         blocks (`dict[int, nn.Module]`): The gated blocks, by the decoder layer that each one precedes.
         latents (`torch.Tensor` of shape `(B, N, L, Dv)`, *optional*): Those of the images of this call.
-        media_index (`torch.LongTensor` of shape `(B, T)`): The image of this call that each token sees, from 1, or 0.
-        attention_mask (`torch.Tensor` of shape `(B, past + T)`, *optional*): 1 at text, 0 at padding.
+        media_index (`torch.LongTensor` of shape `(B, T)`):
+            The image of this call that each token sees, from 1, or 0. On the CPU, except in a compiled graph: the layout is built where
+            it is.
+        attention_mask (`torch.Tensor` of shape `(B, past + T)`, *optional*): 1 at text, 0 at padding. Likewise.
         cache (`Cache`, *optional*): The language model's cache, which gets one layer for each block.
         num_text_layers (`int`): Number of decoder layers.
 
@@ -76,13 +78,12 @@ def build_context(
         return context
 
     latents = latents.to(next(iter(blocks.values())).norm.weight.dtype)
-    media_index = media_index.to(latents.device)
     if is_padding_mask(attention_mask):
-        is_text = attention_mask[:, -media_index.shape[1] :].bool().to(latents.device)
+        is_text = attention_mask[:, -media_index.shape[1] :].bool().to(media_index.device)
         media_index = media_index.masked_fill(~is_text, -1)
     if torch.compiler.is_compiling():
         context.latents = latents
-        context.layout = build_mask_layout(media_index, latents, latents.dtype)
+        context.layout = build_mask_layout(media_index.to(latents.device), latents, latents.dtype)
         # The position of the last marker is unknown without leaving the graph, so no crop may pass the whole text.
         last_position = None if cache is None else cache.get_seq_length() + media_index.shape[1] - 1
     else:
@@ -91,8 +92,10 @@ def build_context(
         context.layout, seen = build_segment_layout(media_index, is_cached, num_past_tokens)
         if context.layout is None:
             return context
-        num_media = int(media_index.max())
-        context.latents = latents[:, :num_media].flatten(0, 1)[seen]  # (B, N, L, Dv) -> (S, L, Dv)
+        context.layout = context.layout.to(latents.device)
+        context.latents = latents[:, : int(media_index.max())].flatten(0, 1)  # (B, N, L, Dv) -> (S, L, Dv)
+        if len(seen) < len(context.latents):
+            context.latents = context.latents[seen.to(latents.device)]
         last_position = context.layout.last_media_position
     for cache_layer in cache_layers:
         cache_layer.last_media_position = last_position

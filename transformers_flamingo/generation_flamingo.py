@@ -394,16 +394,17 @@ class FlamingoGenerationMixin(GenerationMixin):
         # The prompt is checked before the first step. Later a marker may be a candidate of assisted decoding that will be
         # rejected, or one that the user asked for: it has no image of its own and keeps the one before it.
         new_ids, new_embeds = model_inputs.get("input_ids"), model_inputs.get("inputs_embeds")
-        markers = self.find_markers(new_ids, new_embeds, attention_mask)
+        text = new_embeds if new_ids is None else new_ids
         image_features = (model_inputs.get("mm_encoder_outputs") or {}).get("image")
         if image_features is None:
-            media_index = torch.zeros_like(markers, dtype=torch.long)
+            media_index = torch.zeros(text.shape[:2], dtype=torch.long, device=text.device)
         elif media_index is None:
+            markers = self.find_markers(new_ids, new_embeds, attention_mask)
             num_images = image_features.image_attention_mask.sum(dim=1, keepdim=True).to(markers.device)
             media_index = compute_media_index(markers).minimum(num_images)
         else:
             # Generated tokens see what the last token of the prompt sees.
-            num_new_tokens = max(markers.shape[1] - media_index.shape[1], 0)
+            num_new_tokens = max(text.shape[1] - media_index.shape[1], 0)
             media_index = torch.cat([media_index, media_index[:, -1:].expand(-1, num_new_tokens)], dim=1)
         model_inputs["media_index"] = media_index
         if current_record().shows is not None:

@@ -19,6 +19,7 @@ from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 
 from .attention_maps_flamingo import patch_grids
 from .checks_flamingo import check_finite, check_mask, check_tensors
+from .host_inputs_flamingo import to_host
 from .padding_flamingo import find_real_images
 from .vision_encoders_flamingo import (
     check_position_interpolation,
@@ -130,7 +131,9 @@ def as_frames(
 def real_images_first(features: FlamingoImageFeatures, is_wanted: torch.BoolTensor) -> FlamingoImageFeatures:
     """Move the wanted images of each sample `(B, N)` to the front, in order, so that marker k is image k despite padding."""
     features = features.map_batch(lambda states: states)  # a copy without what is known of all images together
-    features["image_attention_mask"] = is_wanted
+    device = features.pooler_output.device
+    features["image_attention_mask"] = is_wanted.to(device)
+    (is_wanted,) = to_host(is_wanted)
     if torch.compiler.is_compiling() or bool((is_wanted[:, 1:] & ~is_wanted[:, :-1]).any()):
         # A stable sort without a sort, which ONNX lacks: the place of each image, and then the image at each place
         wanted = is_wanted.long().cumsum(dim=1)
@@ -138,6 +141,8 @@ def real_images_first(features: FlamingoImageFeatures, is_wanted: torch.BoolTens
         place = torch.where(is_wanted, wanted, wanted[:, -1:] + others) - 1
         index = torch.arange(place.shape[1], device=place.device).expand_as(place)
         order = torch.zeros_like(place).scatter(1, place, index)
+
+        order = order.to(device)
 
         def reorder(states: torch.Tensor) -> torch.Tensor:
             return states.take_along_dim(order.view(*order.shape, *(1,) * (states.ndim - 2)), dim=1)
@@ -202,7 +207,8 @@ class FlamingoImageFeaturesMixin:
         Encode images and videos, without resampling them: see [`~FlamingoModel.get_image_features`].
 
         Returns:
-            The features `(B, N, F, P, Dv)`, the mask of real frames `(B, N, F)`, if any, and the outputs of the vision encoder.
+            The features `(B, N, F, P, Dv)`, the mask of real frames `(B, N, F)` on the CPU, if any, and the outputs of the vision
+            encoder.
         """
         if self.vision_model is None:
             raise ValueError(
@@ -225,13 +231,15 @@ class FlamingoImageFeaturesMixin:
         has_frames = pixel_values.ndim == 6
         if frame_attention_mask is None:
             frame_attention_mask = find_real_images(pixel_values)
+        (frame_attention_mask,) = to_host(frame_attention_mask)
         frames = pixel_values if has_frames else pixel_values[:, :, None]  # (B, N, F, C, H, W)
         frame_mask = expand_frame_mask(frame_attention_mask, frames.shape[:3], has_frames)
 
         flat = frames.flatten(0, 2)  # (B * N * F, C, H, W)
-        is_real = frame_mask.flatten() if frame_mask is not None else None
-        if is_real is not None and not torch.compiler.is_compiling():
-            flat = flat[is_real]
+        real = None  # (E,) where some frames are padding: the others
+        if frame_mask is not None and not torch.compiler.is_compiling() and not frame_mask.all():
+            real = frame_mask.flatten().nonzero().squeeze(-1).to(flat.device)
+            flat = flat[real]
         if len(flat) == 0:
             raise ValueError(
                 f"`pixel_values` of shape {tuple(pixel_values.shape)} holds no real image: `frame_attention_mask` has no 1, "
@@ -240,9 +248,9 @@ class FlamingoImageFeaturesMixin:
         check_finite(flat, "pixel_values", "real image or frame")
         outputs = self._encode(flat, **kwargs)
         features = outputs["last_hidden_state"]
-        if is_real is not None and len(features) != len(is_real):
-            padded = features.new_zeros(len(is_real), *features.shape[1:])
-            features = padded.index_put((is_real.nonzero().squeeze(-1),), features)
+        if real is not None:
+            padded = features.new_zeros(frame_mask.numel(), *features.shape[1:])
+            features = padded.index_put((real,), features)
         return features.unflatten(0, frames.shape[:3]), frame_mask, outputs
 
     def _encode(self, frames: torch.Tensor, **kwargs) -> dict[str, Any]:
@@ -297,6 +305,8 @@ class FlamingoImageFeaturesMixin:
     ) -> FlamingoImageFeatures:
         """Resample features `(B, N, F, P, Dv)` of real frames `(B, N, F)` to latents. Padding gets 0 and is not computed."""
         shape = features.shape[:2]
+        (frame_mask,) = to_host(frame_mask)
+        is_image = None if frame_mask is None else frame_mask.any(dim=2)
 
         def resample(*inputs: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
             if not output_attentions:
@@ -304,26 +314,26 @@ class FlamingoImageFeaturesMixin:
             latents, attentions = self.resampler(*inputs, output_attentions=True)
             return latents, *attentions
 
-        if frame_mask is None:
+        if frame_mask is None or (not torch.compiler.is_compiling() and frame_mask.all()):
             resampled = resample(features.flatten(0, 1))
-            is_image = torch.ones(shape, dtype=torch.bool, device=features.device)
+            is_image = torch.ones(shape, dtype=torch.bool)
         elif torch.compiler.is_compiling():
             # Static shapes: padding is computed too, and then set to 0.
-            is_image = frame_mask.any(dim=2)
             latents, *attentions = resample(features.flatten(0, 1), frame_mask.flatten(0, 1))
             resampled = (latents * is_image.flatten()[:, None, None], *attentions)
         else:
-            is_image = frame_mask.any(dim=2)
             index = is_image.flatten().nonzero().squeeze(-1)
             real_frames = frame_mask.flatten(0, 1)[index]
+            real_frames = None if real_frames.all() else real_frames.to(features.device)
+            index = index.to(features.device)
             resampled = tuple(
                 states.new_zeros(is_image.numel(), *states.shape[1:]).index_put((index,), states)
-                for states in resample(features.flatten(0, 1)[index], None if real_frames.all() else real_frames)
+                for states in resample(features.flatten(0, 1)[index], real_frames)
             )
         latents, *attentions = (states.unflatten(0, shape) for states in resampled)
         return FlamingoImageFeatures(
             pooler_output=latents,
-            image_attention_mask=is_image,
+            image_attention_mask=is_image.to(features.device),
             resampler_attentions=tuple(attentions) if output_attentions else None,
         )
 
@@ -335,8 +345,20 @@ class FlamingoImageFeaturesMixin:
         markers: torch.BoolTensor | None,
         shows: bool,
         **kwargs,
-    ) -> FlamingoImageFeatures | None:
-        """Return the latents of the images of a call, encoded from pixels or given, with the real images first."""
+    ) -> tuple[FlamingoImageFeatures | None, torch.BoolTensor | None]:
+        """
+        Return the latents of the images of a call, encoded from pixels or given, with the real images first.
+
+        Args:
+            pixel_values, mm_encoder_outputs: As in `forward`.
+            frame_attention_mask (`torch.Tensor`, *optional*): As in `forward`, on the CPU (see [`HostInputs`]).
+            markers (`torch.BoolTensor` of shape `(B, T)`, *optional*): The tokens that mark an image. Likewise.
+            shows (`bool`): Whether to return where the latents looked, too.
+            kwargs: Arguments of [`~FlamingoModel.get_image_features`].
+
+        Returns:
+            The latents and, likewise on the CPU, the mask of real images `(B, N)`; `None` twice without images.
+        """
         check_encoder_outputs(mm_encoder_outputs)
         image_features = (mm_encoder_outputs or {}).get("image")
         if image_features is not None:
@@ -348,15 +370,20 @@ class FlamingoImageFeaturesMixin:
             image_features = self._as_image_features(image_features, frame_attention_mask, shows)
         elif pixel_values is not None:
             if frame_attention_mask is None and markers is not None:
-                frame_attention_mask = find_real_images(pixel_values, markers.sum(dim=1))
+                (frame_attention_mask,) = to_host(find_real_images(pixel_values, markers.sum(dim=1)))
                 if frame_attention_mask is not None and not frame_attention_mask.any():
-                    return None  # the rows without images of a larger batch
+                    return None, None  # the rows without images of a larger batch
             image_features = self.get_image_features(
                 pixel_values, frame_attention_mask, output_cross_attentions=shows, return_dict=True, **kwargs
             )
         if image_features is None:
-            return None
-        return real_images_first(image_features, image_features.image_attention_mask)
+            return None, None
+        is_image = image_features.image_attention_mask
+        if frame_attention_mask is not None:
+            is_image = frame_attention_mask.bool()
+            is_image = is_image.any(dim=2) if is_image.ndim == 3 else is_image
+        (is_image,) = to_host(is_image)
+        return real_images_first(image_features, is_image), is_image
 
     def _as_image_features(
         self,

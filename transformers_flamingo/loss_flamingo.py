@@ -22,6 +22,7 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.utils import ModelOutput
 
 from .checks_flamingo import check_labels, check_supervision, check_tensors
+from .host_inputs_flamingo import HostInputs
 from .image_features_flamingo import FlamingoImageFeatures
 from .outputs_flamingo import FlamingoInputs
 
@@ -242,13 +243,15 @@ class FlamingoLossMixin:
             # A graph of static shapes cannot pick positions.
             skip_logits = self.training and labels is not None and keeps_all and not torch.compiler.is_compiling()
         loss = logits = None
+        check_tensors(labels=labels)
+        host = HostInputs.of(inputs, labels, kwargs.get("shift_labels"))
         if labels is not None:
-            self._check_labels(labels, inputs, keeps_all, **kwargs)
+            self._check_labels(host, inputs, keeps_all, **kwargs)
         if skip_logits:
-            loss, outputs, image_features = self._forward_supervised(inputs, labels, **kwargs)
+            loss, outputs, image_features = self._forward_supervised(inputs, host, labels, **kwargs)
         else:
             outputs, image_features = self._forward_backbone(
-                self.language_model, inputs, logits_to_keep=logits_to_keep, **kwargs
+                self.language_model, inputs, host, logits_to_keep=logits_to_keep, **kwargs
             )
             logits = outputs.logits
             if labels is not None:
@@ -273,16 +276,15 @@ class FlamingoLossMixin:
 
     def _check_labels(
         self,
-        labels: torch.LongTensor,
+        host: HostInputs,
         inputs: FlamingoInputs,
         keeps_all: bool,
-        shift_labels: torch.LongTensor | None = None,
         ignore_index: int = -100,
         num_items_in_batch: torch.Tensor | int | None = None,
         **_: Any,
     ) -> None:
         """Check shape and ids of the labels, and that they supervise a token."""
-        check_tensors(labels=labels)
+        labels, shift_labels = host.labels, host.shift_labels
         # With fewer logits the labels are those of the kept ones.
         text = inputs.inputs_embeds if inputs.input_ids is None else inputs.input_ids
         shape = text.shape[:2] if keeps_all and text is not None else labels.shape
@@ -290,31 +292,36 @@ class FlamingoLossMixin:
             if given is not None:
                 check_labels(given, shape, self.config.text_config.vocab_size, ignore_index, name)
         targets = labels[..., 1:] if shift_labels is None else shift_labels
-        # Elsewhere the comparison would wait for the device. A number of items from outside is for several batches, of which
-        # one may have none.
+        # In a step of a generation the comparison would wait for the device. A number of items from outside is for several
+        # batches, of which one may have none.
         if num_items_in_batch is None and targets.device.type == "cpu" and not torch.compiler.is_compiling():
             check_supervision(bool((targets != ignore_index).any()), ignore_index)
 
     def _forward_supervised(
         self,
         inputs: FlamingoInputs,
+        host: HostInputs,
         labels: torch.LongTensor,
         shift_labels: torch.LongTensor | None = None,
         ignore_index: int = -100,
         **kwargs,
     ) -> tuple[torch.Tensor, ModelOutput, FlamingoImageFeatures | None]:
         """Run the language model, and compute the loss from logits at supervised positions only."""
-        if shift_labels is None:
-            shift_labels = nn.functional.pad(labels[..., 1:], (0, 1), value=ignore_index)
-        supervised = shift_labels != ignore_index  # (B, T)
+
+        def shifted(labels: torch.LongTensor, given: torch.LongTensor | None) -> torch.LongTensor:
+            return nn.functional.pad(labels[..., 1:], (0, 1), value=ignore_index) if given is None else given
+
+        shift_labels = shifted(labels, shift_labels)
+        is_supervised = shifted(host.labels, host.shift_labels) != ignore_index  # (B, T)
+        supervised = is_supervised.flatten().nonzero().squeeze(-1).to(labels.device)  # (M,)
         # A custom loss need not be a sum over tokens, so it gets all supervised logits at once.
         head = extract_lm_head(self.language_model) if self.loss_function is ForCausalLMLoss else None
         if head is None:
             outputs, image_features = self._forward_backbone(
-                self.language_model, inputs, logits_to_keep=supervised, **kwargs
+                self.language_model, inputs, host, logits_to_keep=is_supervised.to(labels.device), **kwargs
             )
         else:
-            outputs, image_features = self._forward_backbone(self.language_model.base_model, inputs, **kwargs)
+            outputs, image_features = self._forward_backbone(self.language_model.base_model, inputs, host, **kwargs)
         loss = self._supervised_loss(outputs, head, supervised, shift_labels, ignore_index=ignore_index, **kwargs)
         return loss, outputs, image_features
 
@@ -322,7 +329,7 @@ class FlamingoLossMixin:
         self,
         outputs: ModelOutput,
         head: LanguageModelHead | None,
-        supervised: torch.BoolTensor,
+        supervised: torch.LongTensor,
         shift_labels: torch.LongTensor,
         num_items_in_batch: torch.Tensor | int | None = None,
         ignore_index: int = -100,
@@ -335,12 +342,12 @@ class FlamingoLossMixin:
         Args:
             outputs (`ModelOutput`): Of the language model's body, or, without `head`, of the whole language model.
             head ([`LanguageModelHead`], *optional*): Makes logits from hidden states, in chunks.
-            supervised (`torch.BoolTensor` of shape `(B, T)`): True where `shift_labels` is not `ignore_index`.
+            supervised (`torch.LongTensor` of shape `(M,)`): Where `shift_labels` is not `ignore_index`, as `b * T + t`.
             shift_labels (`torch.LongTensor` of shape `(B, T)`): The ids to predict.
             num_items_in_batch (`torch.Tensor` or `int`, *optional*): Divisor of the sum; by default `M`.
             ignore_index (`int`, *optional*, defaults to -100), kwargs: Arguments of the loss function.
         """
-        targets = shift_labels[supervised]  # (M,)
+        targets = shift_labels.flatten()[supervised]  # (M,)
         if num_items_in_batch is None:
             check_supervision(len(targets) > 0, ignore_index)
         compute_loss = functools.partial(
@@ -357,7 +364,7 @@ class FlamingoLossMixin:
             return compute_loss(head(hidden_states, outputs), shift_labels=targets, num_items_in_batch=1)
 
         hidden_states = outputs.last_hidden_state
-        hidden_states = hidden_states[supervised.to(hidden_states.device)]  # (B, T, D) -> (M, D)
+        hidden_states = hidden_states.flatten(0, 1)[supervised.to(hidden_states.device)]  # (B, T, D) -> (M, D)
         row_parameters = [] if self.head_token_rows is None else self.head_token_rows.parameters()
         return chunked_loss(
             sum_loss,

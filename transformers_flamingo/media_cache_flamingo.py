@@ -23,19 +23,23 @@ class MediaCacheLayer(CacheLayerMixin):
 
     Args:
         text_layer (`CacheLayerMixin`): A layer of the language model in the same cache, which knows the text's length.
+        first (`MediaCacheLayer`, *optional*):
+            The first of these layers in the cache, which compares the rows of a beam search for all. By default this one.
     """
 
     # Not in `__dict__`: exporters take a cache apart by what is there. They would pass the tensors of the text's layer twice, and
     # a graph would accept only texts with the last image at the place where it was traced.
-    __slots__ = ("last_media_position", "text_layer")
+    __slots__ = ("comparison", "first", "last_media_position", "text_layer")
     is_compileable = True
     is_croppable = True
     # `early_initialization` knows the shape of the language model's layers; this one has the shape of the gated block's.
     supports_early_init = False
 
-    def __init__(self, text_layer: CacheLayerMixin):
+    def __init__(self, text_layer: CacheLayerMixin, first: "MediaCacheLayer | None" = None):
         super().__init__()
         self.text_layer = text_layer
+        self.first = self if first is None else first
+        self.comparison: tuple[torch.Tensor, bool] | None = None
         # Masks are sized by the first layer of a kind. This one must not be the only one of its kind.
         self.is_sliding = text_layer.is_sliding
         self.is_static = isinstance(text_layer, StaticLayer)
@@ -94,14 +98,27 @@ class MediaCacheLayer(CacheLayerMixin):
         """Keep the rows `indices` `(B',)` of the batch, in that order."""
         if not self.is_initialized:
             return
-        indices = indices.to(self.keys.device)
         if self.num_repeats > 1:
-            indices = indices // self.num_repeats
-            is_same = torch.equal(indices, torch.arange(len(indices), device=indices.device) // self.num_repeats)
-            if is_same and len(indices) == len(self.keys) * self.num_repeats:
+            if self._keeps_samples(indices):
                 return  # beams change places within their sample
+            indices = indices // self.num_repeats
             self.num_repeats = 1
+        indices = indices.to(self.keys.device)
         self.keys, self.values = self.keys[indices], self.values[indices]
+
+    def _keeps_samples(self, indices: torch.Tensor) -> bool:
+        """
+        Tell whether the rows `indices` `(B',)` of a repeated batch are of the samples of the rows that they replace.
+
+        The comparison waits for an accelerator, so the layers of a cache, which get the same indices one after the other, share that of
+        the first.
+        """
+        first = getattr(self, "first", self)  # a cache of an exported graph has none
+        known = getattr(first, "comparison", None)
+        if first is self or known is None or known[0] is not indices:
+            rows = torch.arange(len(self.keys) * self.num_repeats, device=indices.device)
+            first.comparison = (indices, torch.equal(indices // self.num_repeats, rows // self.num_repeats))
+        return first.comparison[1]
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat each row of the batch `repeats` times. Nothing is copied."""
@@ -168,6 +185,7 @@ def prepare_media_cache(cache: Cache, num_text_layers: int, num_blocks: int) -> 
                 "No layer of the language model's cache knows how long the text is, as those of attention do, so the image "
                 "cannot be cached. Use a language model with at least one layer of attention, or `use_cache=False`."
             )
-        media_layers = [MediaCacheLayer(text_layer) for _ in range(num_blocks)]
+        for _ in range(num_blocks):
+            media_layers.append(MediaCacheLayer(text_layer, *media_layers[:1]))
         cache.layers.extend(media_layers)
     return media_layers

@@ -67,6 +67,7 @@ from .feature_standardization_flamingo import (
     prepare_for_loading,
 )
 from .generation_flamingo import FlamingoGenerationMixin
+from .host_inputs_flamingo import HostInputs, to_host
 from .image_features_flamingo import FlamingoImageFeatures, FlamingoImageFeaturesMixin
 from .language_models_flamingo import (
     build_language_model,
@@ -300,36 +301,46 @@ class FlamingoPreTrainedModel(
         return getattr(config, "sliding_window", None) is None and set(layer_types) == {"full_attention"}
 
     def _forward_backbone(
-        self, language_model: nn.Module, inputs: FlamingoInputs, **kwargs
+        self, language_model: nn.Module, inputs: FlamingoInputs, host: HostInputs | None = None, **kwargs
     ) -> tuple[ModelOutput, FlamingoImageFeatures | None]:
         """
         Run the language model, or its body without the head, on text and images.
+
+        Args:
+            language_model (`nn.Module`): The language model or its body.
+            inputs ([`FlamingoInputs`]): Text and images.
+            host ([`HostInputs`], *optional*): Their copies on the CPU, if they are made already.
+            kwargs: Passed to the language model.
 
         Returns:
             Its outputs, and the latents of the images of this call, if any.
         """
         input_ids, inputs_embeds, position_ids = inputs.input_ids, inputs.inputs_embeds, inputs.position_ids
-        attention_mask, cache, media_index = inputs.attention_mask, inputs.cache, inputs.media_index
-        check_tensors(attention_mask=attention_mask, position_ids=position_ids, media_index=media_index)
-        shape = check_text(input_ids, inputs_embeds, self.config.text_config.vocab_size)
-        self._check_mask_and_length(shape, attention_mask, position_ids, cache)
+        attention_mask, cache = inputs.attention_mask, inputs.cache
+        check_tensors(attention_mask=attention_mask, position_ids=position_ids, media_index=inputs.media_index)
+        host = HostInputs.of(inputs) if host is None else host
+        shape = check_text(host.input_ids, inputs_embeds, self.config.text_config.vocab_size)
+        self._check_mask_and_length(shape, host.attention_mask, host.position_ids, cache)
         if not torch.compiler.is_compiling():
             self.refresh_token_rows()
 
-        markers = None if media_index is not None else self.find_markers(input_ids, inputs_embeds, attention_mask)
+        media_index, markers = host.media_index, None
+        if media_index is None:
+            markers = self.find_markers(host.input_ids, inputs_embeds, host.attention_mask)
+            if shape[1] > 1:
+                (markers,) = to_host(markers)  # those of embeddings
         shows = self._outputs_cross_attentions(inputs.output_cross_attentions, kwargs)
-        image_features = self._gather_image_features(
+        image_features, is_image = self._gather_image_features(
             inputs.pixel_values,
-            inputs.frame_attention_mask,
+            host.frame_attention_mask,
             inputs.mm_encoder_outputs,
             markers,
             shows,
             interpolate_pos_encoding=inputs.interpolate_pos_encoding,
         )
-        is_image = None if image_features is None else image_features.image_attention_mask
         documents = None
         if attention_mask is None and cache is None:
-            documents = find_documents(position_ids, shape, inputs.use_cache)
+            documents = find_documents(host.position_ids, shape, inputs.use_cache)
         if markers is not None:
             # Markers in `image_token_ids` are ordinary text as long as there is no image.
             if is_image is not None or self.config.image_token_ids is None:
@@ -351,7 +362,7 @@ class FlamingoPreTrainedModel(
             blocks=dict(zip(self.config.cross_attention_layer_indices, self.gated_cross_attention, strict=True)),
             latents=None if image_features is None else image_features.pooler_output,
             media_index=media_index,
-            attention_mask=attention_mask,
+            attention_mask=host.attention_mask,
             cache=cache,
             num_text_layers=self.config.text_config.num_hidden_layers,
         )
@@ -385,7 +396,8 @@ class FlamingoPreTrainedModel(
                 "keywords. If its decoder or layers were replaced, use `set_decoder`."
             )
         if shows:
-            add_seen(outputs, context.attentions, image_features, media_index, self.config)
+            seen_index = media_index.to(outputs[0].device)
+            add_seen(outputs, context.attentions, image_features, seen_index, self.config)
         return outputs, image_features
 
     def _check_mask_and_length(
@@ -396,7 +408,7 @@ class FlamingoPreTrainedModel(
         cache: Cache | None,
     ) -> None:
         """Check the mask of a text of `shape` `(B, T)`, and that the language model has positions for the text."""
-        # Not at each step of a generation, whose mask was checked with the prompt: on a GPU it would launch kernels.
+        # Not at each step of a generation, whose mask was checked with the prompt: on a GPU it would launch kernels
         if shape[1] > 1 or (isinstance(attention_mask, torch.Tensor) and attention_mask.device.type == "cpu"):
             check_mask("attention_mask", attention_mask, (2, 4))
         if torch.compiler.is_compiling():

@@ -59,12 +59,22 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     Raises:
         OSError: the file cannot be written. It is unchanged.
     """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
+    """
+    Write a file whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written. It is unchanged.
+    """
     path = _resolve(path)
     temporary = _temporary_name(path)
     with disk_errors(path):
         try:
-            with open(temporary, "x", encoding="utf-8") as file:
-                file.write(text)
+            with open(temporary, "xb") as file:
+                file.write(content)
                 file.flush()
                 # Before the rename: after a power cut the name could otherwise point to an empty file
                 os.fsync(file.fileno())

@@ -36,12 +36,16 @@ class TokenRows(nn.Module):
     Args:
         weight (`torch.Tensor` of shape `(V, D)`): The matrix.
         token_ids (`list[int]`): The rows.
+
+    Attributes:
+        trains_input (`bool`): Whether the rows are trained as inputs of the language model, and not only as rows of the head.
     """
 
     def __init__(self, weight: torch.Tensor, token_ids: list[int]):
         super().__init__()
         self.token_ids = token_ids
         self.is_view = True
+        self.trains_input = True
         self.hooks: list[RemovableHandle] = []
         for token_id in token_ids:
             self.register_parameter(f"token_{token_id}", nn.Parameter(weight.data[token_id]))
@@ -96,8 +100,9 @@ def train_input_rows(rows: TokenRows, embedding: nn.Module, args: tuple, output:
     for token_id, row in rows.items():
         is_token = (args[0] == token_id)[..., None]
         if not rows.is_view:
+            row = row if rows.trains_input else row.detach()
             output = torch.where(is_token, (row * scale.to(row.dtype)).to(output.dtype), output)
-        elif rows.needs_gradient:
+        elif rows.trains_input and rows.needs_gradient:
             # The value is in the output already. What is added is 0 with the gradient of the row.
             output = output + is_token * ((row - row.detach()) * scale)
     return output
@@ -148,7 +153,7 @@ class FlamingoFreezingMixin:
             is_trained = any(p.requires_grad for p in self.vision_model.parameters())
             self.vision_model.train(self.training and is_trained)
 
-    def freeze_backbones(self) -> None:
+    def freeze_backbones(self, train_token_embeddings: bool = True) -> None:
         """
         Freeze vision encoder and language model, except for the embeddings of `<image>` and `<|endofchunk|>`.
 
@@ -156,6 +161,13 @@ class FlamingoFreezingMixin:
         is not tied to it) stay trainable. All other weights of the backbones stay bit-identical through training, even
         with weight decay: see [`TokenRows`]. A frozen vision encoder runs without recording gradients, and in evaluation
         mode. A quantized language model may be frozen too: then `Trainer` trains what is beside it, without adapters.
+
+        Args:
+            train_token_embeddings (`bool`, *optional*, defaults to `True`):
+                Whether the rows of the input embedding are trained. Their gradient is the only one that runs through the decoder
+                layers below the first gated block, so without them a training step does less work and keeps less memory. The rows
+                of the output embedding, whose gradient comes from the head alone, are trained either way; where both embeddings are one
+                matrix, its rows are.
 
         Raises:
             ValueError: the model has PEFT adapters.
@@ -172,7 +184,7 @@ class FlamingoFreezingMixin:
         self.resampler.requires_grad_(True)
         self.gated_cross_attention.requires_grad_(True)
         self._remove_token_rows()
-        self._add_token_rows()
+        self._add_token_rows(train_token_embeddings)
         self._set_vision_mode()
         if getattr(self, "hf_quantizer", None) is not None:
             self.hf_quantizer = train_beside(self.hf_quantizer)
@@ -232,15 +244,17 @@ class FlamingoFreezingMixin:
         """Return the trained rows of the output embedding: those of the input embedding where the two are tied."""
         return self.input_token_rows if self.output_token_rows is None else self.output_token_rows
 
-    def _add_token_rows(self) -> None:
+    def _add_token_rows(self, trains_input: bool) -> None:
         embedding, head = self.get_input_embeddings(), self.trained_head
         self.input_token_rows = TokenRows(embedding.weight, self.trained_token_ids)
+        self.input_token_rows.trains_input = trains_input
         self.input_token_rows.hook(embedding, train_input_rows)
-        if head is None:
-            return
-        if head.weight is not embedding.weight:
+        if head is not None and head.weight is not embedding.weight:
             self.output_token_rows = TokenRows(head.weight, self.trained_token_ids)
-        self.head_token_rows.hook(head, train_output_rows)
+        if head is not None:
+            self.head_token_rows.hook(head, train_output_rows)
+        if head is None or self.output_token_rows is not None:
+            self.input_token_rows.requires_grad_(trains_input)
 
     def _remove_token_rows(self) -> None:
         for rows in (self.input_token_rows, self.output_token_rows):
@@ -261,11 +275,11 @@ class FlamingoFreezingMixin:
                 f"{new_num_tokens} rows would cut off the embeddings of `<image>` ({self.config.image_token_id}) or "
                 f"`<|endofchunk|>` ({self.config.end_of_chunk_token_id}). Keep at least {num_rows}."
             )
-        has_token_rows = self.input_token_rows is not None
+        token_rows = self.input_token_rows
         self._remove_token_rows()
         embeddings = super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
-        if has_token_rows:
-            self._add_token_rows()
+        if token_rows is not None:
+            self._add_token_rows(token_rows.trains_input)
         return embeddings
 
     def refresh_token_rows(self) -> None:

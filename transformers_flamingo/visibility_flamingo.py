@@ -51,7 +51,7 @@ def find_markers(
         tokens = embedding(torch.tensor(marker_ids, device=inputs_embeds.device))
         markers = torch.stack([(inputs_embeds == token).all(dim=-1) for token in tokens]).any(dim=0)
     if is_padding_mask(attention_mask):
-        markers = markers & attention_mask[:, -markers.shape[1] :].bool()
+        markers = markers & attention_mask[:, -markers.shape[1] :].bool().to(markers.device)
     return markers
 
 
@@ -133,8 +133,8 @@ def check_image_counts(markers: torch.BoolTensor, is_image: torch.BoolTensor | N
         ValueError: the numbers differ; the message names the samples. In a compiled graph it is an assertion of torch.
     """
     num_markers, num_images = markers.sum(dim=1), _count_images(is_image, markers)
-    if torch.compiler.is_compiling():
-        # A graph cannot tell which sample it is, but it must not continue with a wrong image.
+    if torch.compiler.is_compiling() or markers.device.type == "cuda":
+        # A graph cannot tell which sample it is, and a step of a generation does not wait, but neither may continue with a wrong image
         torch._assert_async(
             (num_images == num_markers).all(),
             "The number of `<image>` markers in the text differs from the number of images.",
@@ -171,7 +171,7 @@ def check_media_index(media_index: torch.LongTensor, shape: torch.Size, is_image
         check_whole_numbers("media_index", media_index)
     num_images = _count_images(is_image, media_index)
     is_wrong = (media_index < 0) | (media_index > num_images[:, None])
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or is_wrong.device.type == "cuda":
         torch._assert_async((~is_wrong).all(), "`media_index` names an image that is not there.")
     elif is_wrong.any():
         sample, token = is_wrong.nonzero()[0].tolist()

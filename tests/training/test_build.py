@@ -30,6 +30,8 @@ def test_the_parameters_that_a_recipe_trains():
     assert trained() == new | {"input_token_rows"}
     assert trained(train_text=True) == new | {"language_model"}
     assert trained(train_vision=True) == new | {"input_token_rows", "vision_model"}
+    model, _ = build_model(model_arguments(train_token_embeddings=False))
+    assert not model.input_token_rows.trains_input
 
 
 def test_layers_of_the_vision_encoder():

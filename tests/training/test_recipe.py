@@ -119,6 +119,7 @@ def test_relative_paths_start_at_data_root():
         ({"text": None}, "`vision` is 'a' and `text` None"),
         ({"model": "m"}, "has its backbones"),
         ({"lora_rank": 4, "train_text": True}, "adapters are trained instead of"),
+        ({"train_text": True, "train_token_embeddings": False}, "whose gradient runs through all layers anyway"),
         ({"quantization": "4bit", "train_text": True}, "quantized weights cannot be trained"),
         ({"quantization": "2bit"}, "2bit"),
         ({"model_config": "{"}, "`model_config` is not valid YAML"),

@@ -20,10 +20,12 @@ from transformers_flamingo.utils.loading import load_flamingo
 from transformers_flamingo_cli import main
 
 
+# Fields of the model, and of the training
 KINDS = {
-    "trained": (False, {"save_trainable_only": True}),
-    "adapters": (True, {}),
-    "adapters, trained": (True, {"save_trainable_only": True}),
+    "trained": ({}, {"save_trainable_only": True}),
+    "trained without embeddings": ({"train_token_embeddings": False}, {"save_trainable_only": True}),
+    "adapters": ({"lora_rank": 2}, {}),
+    "adapters, trained": ({"lora_rank": 2}, {"save_trainable_only": True}),
 }
 
 
@@ -42,10 +44,10 @@ def backbones(tmp_path_factory) -> dict[str, str]:
 def saved(request, backbones, tmp_path_factory) -> tuple[torch.Tensor, Path]:
     """Return the logits of a trained model, and the folder with its part that was saved."""
     root = tmp_path_factory.mktemp("saved")
-    uses_lora, arguments = KINDS[request.param]
+    fields, arguments = KINDS[request.param]
     small = {"resampler_num_layers": 1, "resampler_num_latents": 2, "cross_attention_zero_init": "projections"}
     torch.manual_seed(0)
-    model, _ = build_model(ModelArguments(**backbones, model_config=small, lora_rank=2 if uses_lora else None))
+    model, _ = build_model(ModelArguments(**backbones, model_config=small, **fields))
     run = trainer(
         root / "out", [source("a", write_pairs(root / "pairs", 8))], flamingo=model, max_steps=2, **arguments
     )

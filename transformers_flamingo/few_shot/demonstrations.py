@@ -1,16 +1,19 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Choose the demonstrations for a query."""
 
+import os
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import permutations, zip_longest
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from .examples import Example
+from .image_index import ImageIndex
 from .prompts import media_identity
+from .retrieval import Embed
 
 
 Selection = Literal["random", "fixed", "rices"]
@@ -20,8 +23,8 @@ DrawBy = Literal["image", "query"]
 # 2: fewer demonstrations are the first of more.
 DRAW_VERSION = 2
 
-# Returns vectors of unit length, (len(examples), width), for examples of the split "support" or "query"
-Embed = Callable[[Sequence[Example], str], np.ndarray]
+#: Size of the pool of random demonstrations in the paper and in OpenFlamingo.
+RANDOM_POOL_SIZE = 2048
 
 
 class Demonstrations:
@@ -39,14 +42,20 @@ class Demonstrations:
             `"random"`: a random set for each query (OpenFlamingo's protocol). `"fixed"`: one random set for all, so that its cache
             is computed once. `"rices"`: the examples whose image is most similar to the query's, the most similar last (Yang et
             al. 2022; paper, section 2.5).
-        support_size (`int`, *optional*, defaults to 2048):
-            Number of random examples in the pool, 2048 in the paper and in OpenFlamingo. `None` uses all.
+        support_size (`int`, *optional*):
+            Number of random examples in the pool. `None` uses all. By default it is 2048, and with `"rices"` it is all, both as in
+            OpenFlamingo.
         seed (`int`, *optional*, defaults to 0): Seed of the pool and of each choice.
         balanced (`bool`, *optional*, defaults to `False`): Whether the numbers of demonstrations of each `group` differ by at most 1.
         embed ([`ImageEmbedder`], *optional*): Returns vectors for the images of examples. Needed for `"rices"`.
+        index_dir (`str`, *optional*), faiss (`str`, *optional*): See [`ImageIndex`].
         draw_keys (`Mapping[str, str]`, *optional*):
             For ids of queries, a text that those with the same random demonstrations have in common ([`make_draw_keys`]). By default
             the id, so that each has its own.
+
+    Attributes:
+        pool (`list[Example]`): The examples to choose from.
+        index ([`ImageIndex`], *optional*): The images of the pool, with `"rices"`.
 
     Raises:
         ValueError: the selection is unknown, `"rices"` has no `embed`, `balanced` is set for examples without a `group`, or an
@@ -58,10 +67,12 @@ class Demonstrations:
         support: Sequence[Example],
         *,
         selection: Selection = "random",
-        support_size: int | None = 2048,
+        support_size: int | Literal["default"] | None = "default",
         seed: int = 0,
         balanced: bool = False,
         embed: Embed | None = None,
+        index_dir: str | os.PathLike | None = None,
+        faiss: str | None = None,
         draw_keys: Mapping[str, str] | None = None,
     ):
         if selection not in get_args(Selection):
@@ -73,8 +84,10 @@ class Demonstrations:
             raise ValueError(
                 f"{len(unanswered)} examples have no answer to show, such as {unanswered[0]!r}. Remove them from the support."
             )
-        self.selection, self.seed, self.balanced, self.embed = selection, seed, balanced, embed
+        self.selection, self.seed, self.balanced = selection, seed, balanced
         self.draw_keys = draw_keys or {}
+        if support_size == "default":
+            support_size = None if selection == "rices" else RANDOM_POOL_SIZE
         pool = np.arange(len(support))
         if support_size is not None and support_size < len(support):
             pool = np.sort(np.random.default_rng([seed, 1]).choice(len(support), support_size, replace=False))
@@ -89,7 +102,29 @@ class Demonstrations:
                     )
                 by_group[example.group].append(index)
             self.groups = {group: np.array(by_group[group]) for group in sorted(by_group)}
-        self._vectors: np.ndarray | None = None
+        self.index = None
+        if selection == "rices":
+            self.index = ImageIndex(embed, self.pool, directory=index_dir, faiss=faiss)
+        self._nearest: dict[str, np.ndarray] = {}  # of each query, from the most similar
+
+    def prepare(self, queries: Sequence[Example], count: int) -> None:
+        """
+        Find the `count` examples nearest to each of many queries at once, which is much faster than one by one. [`~Demonstrations.choose`] then
+        looks them up, also for fewer. It has no effect on other selections, nor on balanced ones, which compare by class.
+        """
+        if self.index is None or self.balanced or count > len(self.pool):
+            return
+        new = [query for query in queries if len(self._nearest.get(query.id, ())) < count]
+        if new:
+            rows, _ = self.index.search(new, count)
+            self._nearest.update(zip([query.id for query in new], rows.astype(np.int32), strict=True))
+
+    def choose_many(self, queries: Sequence[Example], count: int) -> list[list[Example]]:
+        """Return what [`~Demonstrations.choose`] does for each of many queries, which are searched for at once and not remembered."""
+        if self.index is None or self.balanced or not queries or count > len(self.pool):
+            return [self.choose(query, count) for query in queries]
+        rows, _ = self.index.search(queries, count, keeps=False)
+        return [[self.pool[i] for i in nearest[::-1]] for nearest in rows]
 
     def choose(self, query: Example, count: int) -> list[Example]:
         """
@@ -102,10 +137,13 @@ class Demonstrations:
             raise ValueError(
                 f"{count} demonstrations are asked for, and the pool has {len(self.pool)}. Ask for fewer, or use a larger support."
             )
-        if self.selection == "rices":
-            if self._vectors is None:
-                self._vectors = self.embed(self.pool, "support")
-            similarity = self._vectors @ self.embed([query], "query")[0]
+        if self.selection == "rices" and not self.balanced:
+            nearest = self._nearest.get(query.id, ())
+            if len(nearest) < count:
+                nearest = self.index.search([query], count, keeps=False)[0][0]
+            chosen = nearest[:count][::-1]
+        elif self.selection == "rices":
+            similarity = self.index.similarities(query)
             ordered = [m[np.argsort(-similarity[m], kind="stable")] for m in self.groups.values()]
             ordered.sort(key=lambda members: -similarity[members[0]])  # the most similar group gives the odd ones
             chosen = _take_in_turn(ordered, count)

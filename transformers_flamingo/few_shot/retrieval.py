@@ -1,7 +1,8 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Image embeddings for the retrieval of demonstrations (RICES: Yang et al. 2022; paper, section 2.5)."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,14 +12,19 @@ from ..data import load_media
 from ..data.encoding import encode_images
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from ..utils.fingerprint import fingerprint, fingerprint_weights
 from ..utils.loading import check_name
 from .examples import Example
 from .prompts import media_of
 
 
+# Returns vectors of unit length, (len(examples), width), for examples of the split "support" or "query"
+Embed = Callable[[Sequence[Example], str], np.ndarray]
+
+
 class ImageEmbedder:
     """
-    Embedder of the first image or video of examples, each computed once.
+    Embedder of the first image or video of examples.
 
     By default an embedding is the mean of the patch features of the model's own vision encoder. With `clip` it is the image
     embedding of a two-tower model, as in OpenFlamingo (`openai/clip-vit-large-patch14`). That of a video is the mean over its
@@ -44,7 +50,22 @@ class ImageEmbedder:
             self.clip_image_processor = AutoImageProcessor.from_pretrained(clip)
         elif model.vision_model is None:
             raise ValueError("The model has no vision encoder to compare images with. Set `clip` to a CLIP or SigLIP.")
-        self._vectors: dict[Hashable, np.ndarray] = {}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return the fingerprint of all that an embedding depends on besides its image: encoder, its weights, and how pixels are made."""
+        if self.clip is None:
+            config, encoder, pixels = self.model.config, self.model.vision_model, self.processor.image_processor
+            facts = [
+                config.vision_config.to_json_string(),
+                config.vision_feature_select_strategy,
+                repr(config.vision_feature_layers),
+            ]
+        else:
+            encoder, pixels = self.clip, self.clip_image_processor
+            facts = [encoder.config.to_json_string()]
+        facts += [type(pixels).__name__, pixels.to_json_string(), fingerprint_weights(encoder.state_dict())]
+        return fingerprint(facts)
 
     def __call__(self, examples: Sequence[Example], kind: str = "support") -> np.ndarray:
         """
@@ -52,7 +73,7 @@ class ImageEmbedder:
 
         Args:
             examples (`Sequence[Example]`): The examples.
-            kind (`str`, *optional*, defaults to `"support"`): The split they are from: ids are unique within a split only.
+            kind (`str`, *optional*, defaults to `"support"`): The split they are from, for error messages.
 
         Returns:
             `np.ndarray` of shape `(len(examples), width)`.
@@ -60,12 +81,8 @@ class ImageEmbedder:
         Raises:
             ValueError: an example has no image.
         """
-        keys = [(kind, example.id) for example in examples]
-        new = [(key, example) for key, example in zip(keys, examples, strict=True) if key not in self._vectors]
-        for start in range(0, len(new), self.batch_size):
-            batch = new[start : start + self.batch_size]
-            self._vectors.update(zip([key for key, _ in batch], self._embed([e for _, e in batch], kind), strict=True))
-        return np.stack([self._vectors[key] for key in keys])
+        starts = range(0, len(examples), self.batch_size)
+        return np.concatenate([self._embed(examples[start : start + self.batch_size], kind) for start in starts])
 
     @torch.inference_mode()
     def _embed(self, examples: Sequence[Example], kind: str) -> np.ndarray:

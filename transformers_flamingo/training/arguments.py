@@ -51,6 +51,8 @@ class ModelArguments:
             Instead of `model`: names or directories of the backbones, or names that a package registers, such as `miniature`.
         model_config (`dict`, *optional*): Fields of [`FlamingoConfig`] for a new model.
         train_vision, train_text (`bool`, *optional*, defaults to `False`): Whether to train that backbone too.
+        train_token_embeddings (`bool`, *optional*, defaults to `True`):
+            Whether the embeddings of `<image>` and `<|endofchunk|>` are trained as inputs: see [`~FlamingoModel.freeze_backbones`].
         text_from_scratch (`bool`, *optional*, defaults to `False`):
             Whether to start from a language model with random weights, and train it.
         lora_rank (`int`, *optional*): Rank of LoRA adapters that are trained on the language model ([`lora_config`]).
@@ -81,6 +83,13 @@ class ModelArguments:
     )
     train_vision: bool = field(default=False, metadata={"help": "Train the vision encoder too."})
     train_text: bool = field(default=False, metadata={"help": "Train the language model too."})
+    train_token_embeddings: bool = field(
+        default=True,
+        metadata={
+            "help": "Train the embeddings of <image> and <|endofchunk|> as inputs. Without, no gradient runs below the first gated block, "
+            "so a step does less work."
+        },
+    )
     text_from_scratch: bool = field(
         default=False, metadata={"help": "Start from a language model with random weights, and train it."}
     )
@@ -145,6 +154,12 @@ class ModelArguments:
                 self.lora_rank is not None and (self.train_text or self.train_vision or self.text_from_scratch),
                 f"`lora_rank` is {self.lora_rank}: adapters are trained instead of the language model, and the vision encoder "
                 "stays frozen. Remove `train_text`, `train_vision` and `text_from_scratch`.",
+            ),
+            (
+                not self.train_token_embeddings
+                and (self.train_text or self.text_from_scratch or self.lora_rank is not None),
+                "`train_token_embeddings` is false, but the language model or its adapters are trained, whose gradient runs through all "
+                "layers anyway. Remove it, or `train_text`, `text_from_scratch` and `lora_rank`.",
             ),
             (
                 self.quantization not in (None, "4bit", "8bit"),

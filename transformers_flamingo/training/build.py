@@ -59,7 +59,7 @@ def build_model(arguments: ModelArguments) -> tuple[torch.nn.Module, FlamingoPro
 
         model = get_peft_model(model, _make_lora_config(model, arguments))
     else:
-        model.freeze_backbones()
+        model.freeze_backbones(train_token_embeddings=arguments.train_token_embeddings)
         model.unfreeze_backbones(
             vision_model=arguments.train_vision,
             language_model=arguments.train_text or arguments.text_from_scratch,

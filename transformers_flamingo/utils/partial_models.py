@@ -138,7 +138,7 @@ def _load_trained(model: FlamingoModel, folder: str) -> None:
     """Load the trained parameters into their base, frozen as it was trained."""
     with safe_open(Path(folder) / TRAINABLE_NAME, framework="pt") as file:
         names = list(file.keys())
-    model.freeze_backbones()
+    model.freeze_backbones(train_token_embeddings=any(name.startswith("input_token_rows.") for name in names))
     model.unfreeze_backbones(
         vision_model=any(name.startswith("vision_model.") for name in names),
         language_model=any(name.startswith("language_model.") for name in names),

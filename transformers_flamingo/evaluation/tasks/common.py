@@ -4,12 +4,12 @@
 import csv
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from ...few_shot.examples import Example, GenerationSettings
+from ...few_shot.examples import Example
+from ...few_shot.templates import ANSWER, CAPTION
 from ..metrics import cider_d, open_ended_match, vqa_accuracy
 from ..task import Prediction, Task
 
@@ -115,8 +115,8 @@ class Captioning(Task):
     """
 
     metric = "CIDEr"
-    demonstration_separator = "\n"
-    generation = GenerationSettings(max_new_tokens=20)
+    demonstration_separator = CAPTION.separator
+    generation = CAPTION.generation
 
     def caption_example(self, id: Any, item: Any, captions: Sequence[str]) -> Example:
         """
@@ -128,11 +128,11 @@ class Captioning(Task):
         if isinstance(captions, str) or not captions:
             raise ValueError(f"the captions of {id!r} are {captions!r}, not a list with at least one")
         captions = [caption.strip() for caption in captions]
-        return Example(str(id), [item], "Output:", captions[0], references=captions)
+        return Example(str(id), [item], CAPTION.prompt, captions[0], references=captions)
 
     def postprocess(self, text: str) -> str:
         """Cut a generated text where the next demonstration would begin, as OpenFlamingo does."""
-        return text.split("Output", 1)[0].replace('"', "").strip()
+        return CAPTION.cut(text)
 
     def score_each(self, predictions: Sequence[Prediction]) -> list[float]:
         """Compute CIDEr-D of each caption, from 0 to 10."""
@@ -147,9 +147,9 @@ class QuestionAnswering(Task):
     """
 
     metric = "accuracy"
-    demonstration_separator = "\n"
-    generation = GenerationSettings(max_new_tokens=5)
-    prompt = "Question:{question} Short answer:"
+    demonstration_separator = ANSWER.separator
+    generation = ANSWER.generation
+    prompt = ANSWER.prompt
 
     def question_example(self, id: Any, item: Any, question: str, answers: Sequence[str]) -> Example:
         """
@@ -165,7 +165,7 @@ class QuestionAnswering(Task):
 
     def postprocess(self, text: str) -> str:
         """Cut a generated text where the next question or a list of answers would begin, as OpenFlamingo does."""
-        return re.split("Question|Answer|Short", text, maxsplit=1)[0].split(", ", 1)[0].strip()
+        return ANSWER.cut(text)
 
     def score_each(self, predictions: Sequence[Prediction]) -> list[float]:
         """Compute the VQA accuracy of each answer, from 0 to 1."""

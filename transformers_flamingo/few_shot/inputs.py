@@ -1,0 +1,169 @@
+# Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
+"""Images and questions as a caller gives them: one or many, in any form, and decoded ahead of their use."""
+
+import os
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from itertools import repeat
+from typing import Any, NamedTuple
+
+import PIL.Image
+
+from ..data import VideoSegment, load_media
+from ..data.media_files import MediaPath
+from ..images_flamingo import find_bit_depth, open_image, read_image, to_rgb_8_bit
+from ..media_flamingo import is_array
+from .examples import Example
+from .prompts import MediaItem
+
+
+class Row(NamedTuple):
+    """An image with its question, as given."""
+
+    image: Any
+    question: Any = None
+
+
+def is_single(images: Any) -> bool:
+    """Tell whether what a caller gave is one image or row, and not many."""
+    return isinstance(
+        images, str | os.PathLike | bytes | bytearray | PIL.Image.Image | Mapping | VideoSegment
+    ) or is_array(images, 2, 3)
+
+
+def iterate_rows(images: Iterable[Any], questions: Any) -> Iterator[Row]:
+    """
+    Pair images with their questions.
+
+    Args:
+        images (`Iterable`): Images, or rows with `image` and perhaps `question`, as those of a dataset.
+        questions: One question for all, or an iterable with one for each, or `None`.
+
+    Raises:
+        ValueError: there are more of the ones than of the others.
+    """
+    every = repeat(questions) if questions is None or isinstance(questions, str) else iter(questions)
+    is_shared = isinstance(every, repeat)
+    number, end = 0, object()
+    for number, image in enumerate(images, 1):
+        question = next(every, end)
+        if question is end:
+            raise ValueError(f"There are {number - 1} questions, and more images. Give a question for each image.")
+        yield as_row(image, question)
+    if not is_shared and next(every, end) is not end:
+        raise ValueError(f"There are {number} images, and more questions. Give an image for each question.")
+
+
+def as_row(image: Any, question: Any = None) -> Row:
+    """
+    Take the image and the question out of a row of a dataset. An image alone is returned with `question`.
+
+    Raises:
+        ValueError: it is a mapping without an image.
+    """
+    if not isinstance(image, Mapping) or "bytes" in image or "path" in image:
+        return Row(image, question)
+    if "image" not in image:
+        raise ValueError(
+            f"A row has {', '.join(map(repr, image)) or 'no values'}, and no 'image'. Rename the column of the images."
+        )
+    return Row(image["image"], image.get("question") if question is None else question)
+
+
+def as_media(image: Any, name: str) -> Any:
+    """
+    Return an image or video in a form that [`load_media`] reads. A file is not opened.
+
+    Args:
+        image: A path, an address, a `data:image/` URI, bytes, a dict of `bytes` and `path`, a PIL image, an array or tensor, or a
+            video: a list of frames, an array with 4 dimensions, or a [`VideoSegment`].
+        name (`str`): Its name in messages.
+
+    Raises:
+        ValueError: an array or a URI is not an image.
+    """
+    if isinstance(image, os.PathLike):
+        image = os.fspath(image)
+    if isinstance(image, str) and not isinstance(image, MediaPath):
+        if image.startswith(("http://", "https://")):
+            return MediaPath(image, allow_remote=True)  # which the caller gave, and no file named
+        return open_image(image, name)[0] if image.startswith("data:image/") else image
+    if is_array(image, 4) or (isinstance(image, list | tuple) and image):
+        return [as_media(frame, f"{name}, frame {number}") for number, frame in enumerate(image)]
+    if is_array(image, 2, 3):
+        array, name = read_image(image, name)
+        depth = find_bit_depth([array], [name]) if array.dtype not in ("uint8", "bool") else None
+        return to_rgb_8_bit(array, name, bit_depth=depth)
+    return image
+
+
+def path_of(item: Any) -> str | None:
+    """Return the path or address of an item that [`as_media`] returned, if it has one."""
+    if isinstance(item, Mapping):
+        item = item.get("path")
+    return str(item) if isinstance(item, str) else None
+
+
+class DecodedQueries:
+    """
+    Queries whose images are decoded in threads, a few ahead of their use, so that few are in memory.
+
+    Args:
+        queries (`Sequence[Example | ValueError]`): The queries. An error stands for one that could not be read.
+        executor (`Executor`): Its threads decode.
+        window (`int`): Number of images that are decoded ahead.
+        serial (`Hashable`): Told apart from it are images of other groups: the same file may have changed.
+    """
+
+    def __init__(self, queries: Sequence[Example | ValueError], executor: Executor, window: int, serial: Hashable):
+        self.queries, self._executor = queries, executor
+        self.keys: list[tuple[Hashable, ...]] = []
+        self._waiting: deque[tuple[Hashable, Any, str]] = deque()
+        seen: dict[Hashable, Hashable] = {}
+        for query in queries:
+            keys = []
+            for item in [] if isinstance(query, ValueError) else query.media:
+                is_file = isinstance(item, str) or (isinstance(item, Mapping) and item.get("bytes") is None)
+                identity = ("path", path_of(item)) if is_file else ("object", id(item))
+                if identity not in seen:
+                    seen[identity] = ("query", serial, len(seen))
+                    self._waiting.append((seen[identity], item, query.id))
+                keys.append(seen[identity])
+            self.keys.append(tuple(keys))
+        self._started: deque[tuple[Hashable, str, Future]] = deque()
+        for _ in range(window):
+            self._start()
+
+    def _start(self) -> None:
+        if self._waiting:
+            key, item, name = self._waiting.popleft()
+            self._started.append((key, name, self._executor.submit(load_media, item, name)))
+
+    def __iter__(self) -> Iterator[tuple[Hashable, MediaItem | ValueError]]:
+        while self._started:
+            key, name, future = self._started.popleft()
+            self._start()
+            try:
+                yield key, MediaItem(key, future.result(), name)
+            except ValueError as error:
+                yield key, error
+
+
+def is_many(images: Any) -> bool:
+    """Tell whether the predictions of what a caller gave are a list: they are those of a list, a tuple or an array."""
+    return isinstance(images, list | tuple) or is_array(images, 4)
+
+
+def check_iterable(images: Any) -> None:
+    """
+    Check that images can be iterated over.
+
+    Raises:
+        ValueError: they are of another type.
+    """
+    if not isinstance(images, Iterable):
+        raise ValueError(
+            f"The images are a {type(images).__name__}. Give an image (a path, an address, a PIL image, an array, bytes), or a list, an "
+            "iterator or a dataset of them."
+        )
