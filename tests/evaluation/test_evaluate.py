@@ -4,7 +4,7 @@
 import json
 import os
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +184,39 @@ def test_an_image_that_was_replaced_is_other_data(kind, tmp_path):
     assert fingerprint(1) == fingerprint(1) != fingerprint(2)
 
 
+def test_candidates_that_examples_share_are_read_once():
+    class Counting(list):
+        reads = 0
+
+        def __repr__(self):
+            Counting.reads += 1
+            return super().__repr__()
+
+    names = Counting(["w4", "w5"])
+    examples = [Example(str(number), [], "w4", candidates=names) for number in range(50)]
+    first = fingerprint_examples(examples)
+    assert Counting.reads == 1
+    # Equal lists are equal, whether they are shared or not, and others are others
+    assert first == fingerprint_examples([replace(e, candidates=["w4", "w5"]) for e in examples])
+    assert first != fingerprint_examples([*examples[:-1], replace(examples[-1], candidates=["w5", "w4"])])
+
+
+def test_a_folder_has_one_name(tmp_path, monkeypatch):
+    @dataclass(frozen=True)
+    class Named(Words):
+        data: str = "."
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "link").symlink_to("x")
+    names = ("x", "./x", "x/", str(tmp_path / "x"), "link")
+    assert len({Named(data=name).describe() for name in names}) == 1
+    assert Named(data="x").describe() != Named(data="y").describe()
+    assert "hub.test//x'" in Named(data="hf://hub.test//x").describe()
+    run_words(tmp_path / "out", Named(data="x"), shots=(0,), seeds=(0,), num_queries=2, blind=False)
+    run_words(tmp_path / "out", Named(data="./x"), shots=(0,), seeds=(0,), num_queries=2, blind=False)
+
+
 def test_a_marker_in_the_data_is_found_before_anything_is_computed(tmp_path):
     class Marked(Words):
         def support(self):
@@ -225,7 +258,43 @@ def test_other_selections(tmp_path, selection):
     summary = run_words(tmp_path, RankedWords(), selection=selection, shots=(3,), seeds=(0,))
     records = lines(tmp_path / "shots-3_seed-0.jsonl")
     assert len({tuple(record["shots"]) for record in records}) == 1 or selection == "rices"
-    assert summary["protocol"]["balanced"] is True
+    assert summary["protocol"]["balanced"] is (selection == "fixed")
+
+
+def test_the_nearest_images_are_encoded_once_and_the_same_for_every_seed(tmp_path):
+    options = {
+        "selection": "rices",
+        "shots": (2,),
+        "support_size": -1,
+        "blind": False,
+        "rices_index": str(tmp_path / "index"),
+    }
+    summary = run_words(tmp_path / "a", RankedWords(), **options)
+    assert summary["protocol"]["seeds"] == [0]
+    assert not (tmp_path / "a" / "shots-2_seed-1.jsonl").exists()
+    assert (summary["protocol"]["support_size"], summary["protocol"]["balanced"]) == (12, False)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "index").iterdir()}
+    assert len(files) == 2  # of the support and of the queries
+    again = run_words(tmp_path / "b", RankedWords(), **options)
+    assert again["results"] == summary["results"]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "index").iterdir()} == files
+    # A random pool, or several orders, are other ones for each seed
+    assert run_words(tmp_path / "c", RankedWords(), **{**options, "support_size": 10})["protocol"]["seeds"] == [0, 1]
+    assert run_words(tmp_path / "d", RankedWords(), **options, num_orders=2)["protocol"]["seeds"] == [0, 1]
+    assert run_words(tmp_path / "e", **options, num_orders=2)["protocol"]["seeds"] == [0]
+
+
+def test_what_a_run_will_cost_is_said_first_and_its_time_after_the_first_batch(tmp_path, capsys):
+    run_words(tmp_path, shots=(0, 2), seeds=(0, 1), batch_size=1)
+    lines = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line.startswith("words: ")]
+    assert lines[0].startswith(
+        "words: 7 queries x 2 numbers of shots (0, 2) x 2 seeds x 2 (with images, blind) = 56 prompts, each about 17 to 19 tokens to "
+        "compute; about 27 images to encode."
+    )
+    assert re.fullmatch(r"words: about \d+ s for the rest, judged by the first 4 prompts\.", lines[1])
+    (tmp_path / "shots-2_seed-1.jsonl").unlink()
+    run_words(tmp_path, shots=(0, 2), seeds=(0, 1))
+    assert "images to encode. 49 of them are answered already." in capsys.readouterr().err
 
 
 def test_fewer_queries(tmp_path):
@@ -273,7 +342,7 @@ def test_a_subset_says_so(tmp_path):
 
 
 def test_the_protocol_in_the_results_is_what_had_an_effect(tmp_path):
-    generated = run_words(tmp_path / "a", shots=(0,), seeds=(0,), num_orders=2, support_size=None, blind=False)
+    generated = run_words(tmp_path / "a", shots=(0,), seeds=(0,), num_orders=2, support_size=-1, blind=False)
     assert (generated["protocol"]["num_orders"], generated["protocol"]["support_size"]) == (1, 12)
     ranked = run_words(
         tmp_path / "b", RankedWords(), shots=(0,), seeds=(0,), num_orders=2, support_size=5, blind=False
@@ -426,7 +495,7 @@ def test_too_long_candidates_count_and_demonstrations_are_those_of_each_query(tm
             first, *rest = super().support()
             return [replace(first, answer="w5 " * 130), *rest]
 
-    options = {"selection": selection, "seeds": (0,), "support_size": None, "blind": False}
+    options = {"selection": selection, "seeds": (0,), "support_size": -1, "blind": False}
     with pytest.raises(ValueError, match="with 12 shots .* and the longest candidate adds 2"):
         run_words(tmp_path / "all", Ranked(), shots=(12,), **options)
     if any("100" in shots for shots in _first_shots(Ranked(), selection)):
@@ -438,7 +507,10 @@ def test_too_long_candidates_count_and_demonstrations_are_those_of_each_query(tm
 
 def _first_shots(task, selection) -> list[list[str]]:
     embed = ImageEmbedder(tiny_flamingo(gates=0.7), tiny_processor()) if selection == "rices" else None
-    pool = Demonstrations(task.support(), selection=selection, support_size=None, seed=0, balanced=True, embed=embed)
+    balanced = selection != "rices"
+    pool = Demonstrations(
+        task.support(), selection=selection, support_size=None, seed=0, balanced=balanced, embed=embed
+    )
     return [[shown.id for shown in pool.choose(query, 1)] for query in task.queries()]
 
 

@@ -16,7 +16,7 @@ from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.fingerprint import fingerprint
 from ..utils.literal_text import special_token_spans
-from .config import EvaluationConfig
+from .config import ALL, EvaluationConfig
 from .task import Prediction, Task
 
 
@@ -42,16 +42,19 @@ def check_task(task: Task, queries: Sequence[Example], support: Sequence[Example
             "Images are kept by id, so each example needs a unique id."
         )
     most = max(max(config.shots), task.num_text_demonstrations if 0 in config.shots else 0)
-    available = len(support) if config.support_size is None else min(len(support), config.support_size)
+    available = len(support) if config.support_size == ALL else min(len(support), config.support_size)
     if most > available:
         raise ValueError(
             f"{most} demonstrations are asked for, and {task.name} has {available} to choose from. Ask for fewer."
         )
+    checked: dict[int, list[str]] = {}
     for query in queries if task.generation is None else ():
         if not query.candidates:
             raise ValueError(
                 f"{task.name} ranks candidates, and query {query.id!r} has none. Correct it, or remove it."
             )
+        if not _is_new(checked, query.candidates):
+            continue
         if not all(isinstance(candidate, str) and candidate for candidate in query.candidates):
             raise ValueError(
                 f"{task.name}: query {query.id!r} has an empty candidate: {query.candidates!r}. Remove it."
@@ -60,6 +63,18 @@ def check_task(task: Task, queries: Sequence[Example], support: Sequence[Example
 
 def _repeated_ids(examples: Sequence[Example]) -> list[str]:
     return sorted(id for id, count in Counter(example.id for example in examples).items() if count > 1)
+
+
+def _is_new(seen: dict[int, list[str]], candidates: list[str]) -> bool:
+    """
+    Return whether a list was not seen before. The 1,000 names of ImageNet are one list, which 1.3 million examples share.
+
+    `seen` holds the lists, so that no other can get the place in memory by which one is known.
+    """
+    if id(candidates) in seen:
+        return False
+    seen[id(candidates)] = candidates
+    return True
 
 
 def check_references(task: Task, queries: Sequence[Example]) -> None:
@@ -136,10 +151,13 @@ def check_texts(task: Task, processor: FlamingoProcessor, examples: Iterable[Exa
         ValueError: a text contains one. The message names the example.
     """
     candidates: set[str] = set()
+    seen: dict[int, list[str]] = {}
     for example in examples:
         for text in (example.prompt, example.answer or ""):
             _check_text(task, processor, example, text)
-        new = set(example.candidates or ()) - candidates
+        if example.candidates is None or not _is_new(seen, example.candidates):
+            continue
+        new = set(example.candidates) - candidates
         candidates |= new
         for text in new:
             _check_text(task, processor, example, text)
@@ -172,10 +190,21 @@ def check_model(model: FlamingoModel) -> None:
 def fingerprint_examples(examples: Iterable[Example]) -> str:
     """
     Return the fingerprint of data: of the texts of all examples, and of size and time of the last change of their media files.
-    Of drawn images and images at an address only the number counts.
+    Of drawn images and images at an address only the number counts. Candidates that examples share are read once.
     """
+    known: dict[int, tuple[list[str], str]] = {}  # with the list, so that no other gets its place in memory
+
+    def candidates(example: Example) -> str | None:
+        if example.candidates is None:
+            return None
+        if id(example.candidates) not in known:
+            known[id(example.candidates)] = example.candidates, fingerprint([repr(example.candidates)])
+        return known[id(example.candidates)][1]
+
     return fingerprint(
-        repr((e.id, e.prompt, e.answer, e.references, e.candidates, e.group, [_media_stamp(item) for item in e.media]))
+        repr(
+            (e.id, e.prompt, e.answer, e.references, candidates(e), e.group, [_media_stamp(item) for item in e.media])
+        )
         for e in examples
     )
 

@@ -14,27 +14,27 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
+from huggingface_hub import constants
 
 from ..cards.model_card import package_versions
 from ..few_shot.demonstrations import DRAW_VERSION, Demonstrations, make_draw_keys
 from ..few_shot.engine import FewShotEngine
 from ..few_shot.examples import Example
 from ..few_shot.retrieval import ImageEmbedder
+from ..few_shot.shared_prefixes import can_align
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..saving_flamingo import write_json
 from ..utils.fingerprint import fingerprint_weights
 from ..utils.redaction import redact_values
 from .checks import check_media, check_model, check_references, check_task, check_texts, fingerprint_examples
-from .config import EvaluationConfig
+from .comparison import describe_differences
+from .config import ALL, EvaluationConfig
+from .cost import CostMeter, RunCost, describe_cost, estimate_images, estimate_tokens, say
 from .folder import RESULTS_NAME, hold_folder, merge_summaries
 from .lengths import check_lengths
 from .predictions import PredictionRun, execute_together
 from .task import Task
-
-
-# Prefixes of the scores with the images and without
-CONDITIONS = ("", "blind_")
 
 
 def evaluate(
@@ -63,13 +63,13 @@ def evaluate(
         processor ([`FlamingoProcessor`]): The processor of the model.
         task ([`Task`]): The task.
         output_dir (`str`): The folder to write into.
-        config ([`EvaluationConfig`], *optional*): Settings. By default they are those of OpenFlamingo.
+        config ([`EvaluationConfig`], *optional*): Settings. By default they are those of the protocol `quick`.
         batch_size (`int`, *optional*, defaults to 8): Number of queries answered together.
         model_name (`str`, *optional*): Name of the model in the results.
 
     Returns:
         `dict` with `task`, `split`, `metric`, `model`, `num_queries`, `num_available` (in the whole split), `is_subset`,
-        `protocol`, `versions` and `results`. The latter is a list with an entry for each number of shots: `shots`, `mean`, `std`
+        `protocol`, `differences` (why the scores are not those of the papers), `versions` and `results`. The latter is a list with an entry for each number of shots: `shots`, `mean`, `std`
         (over the seeds, of the population) and `scores` of each seed, and the same as `blind_mean`, `blind_std` and
         `blind_scores`.
 
@@ -85,7 +85,8 @@ def evaluate(
     if batch_size < 1:
         raise ValueError(f"`batch_size` is {batch_size}, but it must be at least 1.")
     available, support = list(task.queries()), list(task.support())
-    queries = _choose_queries(available, config.num_queries)
+    is_whole = config.num_queries == ALL or config.num_queries >= len(available)
+    queries = available if is_whole else task.subset(available, config.num_queries)
     check_task(task, queries, support, config)
     check_references(task, queries)
     check_texts(task, processor, chain(queries, support))
@@ -93,12 +94,14 @@ def evaluate(
     engine = FewShotEngine(model, processor, batch_size=batch_size)
     balanced = _is_balanced(task, support, config)
     draw_keys = make_draw_keys(queries, available, by=config.draw_by, size=config.queries_per_draw)
-    pools = _draw_pools(model, processor, support, config, balanced, draw_keys)
+    pools = _draw_pools(task, model, processor, support, config, balanced, draw_keys)
     check_media(task, chain(queries, *(pool.pool for pool in pools.values())))
+    _find_nearest(task, queries, pools, config, state)
     check_lengths(model, processor, task, queries, pools, config.shots)
     weights = fingerprint_weights(model.state_dict())
     settings = asdict(config) | {
-        "task": repr(task),
+        "balanced": balanced,
+        "task": task.describe(),
         "model": model_name,
         "weights": weights,
         "queries": len(queries),
@@ -106,12 +109,14 @@ def evaluate(
         "draw": DRAW_VERSION,
     }
     with hold_folder(directory, redact_values(settings)) as earlier:
+        described = _describe_queries(task, len(queries), len(available))
         summary = {
-            **_describe_queries(task, len(queries), len(available)),
+            **described,
             "metric": task.metric,
             "model": model_name,
             "weights": weights,
-            "protocol": _describe_protocol(task, config, pools, balanced),
+            "protocol": (protocol := _describe_protocol(task, config, pools, balanced, len(support))),
+            "differences": describe_differences(task, protocol, described),
             "results": _run_all(task, engine, processor, pools, config, queries, directory, state),
             "versions": package_versions("torch", "transformers", "transformers-flamingo"),
         }
@@ -124,14 +129,6 @@ def evaluate(
     return summary
 
 
-def _choose_queries(available: list[Example], number: int | None) -> list[Example]:
-    """Return all queries, or a random subset that is the same for all seeds."""
-    if number is None or number >= len(available):
-        return available
-    chosen = np.random.default_rng(0).choice(len(available), number, replace=False)
-    return [available[i] for i in sorted(chosen)]
-
-
 def _is_balanced(task: Task, support: Sequence[Example], config: EvaluationConfig) -> bool:
     """Return whether demonstrations are class-balanced. By default they are where candidates are ranked and all examples have a group."""
     if config.balanced is not None:
@@ -140,6 +137,7 @@ def _is_balanced(task: Task, support: Sequence[Example], config: EvaluationConfi
 
 
 def _draw_pools(
+    task: Task,
     model: FlamingoModel,
     processor: FlamingoProcessor,
     support: Sequence[Example],
@@ -147,20 +145,43 @@ def _draw_pools(
     balanced: bool,
     draw_keys: Mapping[str, str],
 ) -> dict[int, Demonstrations]:
-    """Draw the pool of demonstrations of each seed. All share one embedder, so that each image is encoded once."""
-    embed = ImageEmbedder(model, processor, clip=config.rices_clip) if config.selection == "rices" else None
+    """Draw the pool of demonstrations of each seed, or of the first one, if all seeds would show the same."""
+    by_image: dict[str, Any] = {}
+    seeds = config.seeds
+    if config.selection == "rices":
+        directory = config.rices_index or Path(constants.HF_HOME) / "transformers_flamingo" / "image_index"
+        embed = ImageEmbedder(model, processor, clip=config.rices_clip)
+        by_image = {"embed": embed, "index_dir": directory, "faiss": config.rices_faiss}
+        has_orders = task.generation is None and config.num_orders > 1
+        if not has_orders and not 0 < config.support_size < len(support):
+            seeds = seeds[:1]  # the nearest of all are the same for every seed
     return {
         seed: Demonstrations(
             support,
             selection=config.selection,
-            support_size=config.support_size,
+            support_size=None if config.support_size == ALL else config.support_size,
             seed=seed,
             balanced=balanced,
-            embed=embed,
             draw_keys=draw_keys,
+            **by_image,
         )
-        for seed in config.seeds
+        for seed in seeds
     }
+
+
+def _find_nearest(
+    task: Task,
+    queries: Sequence[Example],
+    pools: Mapping[int, Demonstrations],
+    config: EvaluationConfig,
+    state: PartialState,
+) -> None:
+    """Index the images of the pools, and search for all queries at once. The processes share what must be encoded."""
+    count = max(max(config.shots), task.num_text_demonstrations if 0 in config.shots else 0)
+    for pool in pools.values():
+        if pool.index is not None and count:
+            pool.index.build(state)
+            pool.prepare(queries, count, state)
 
 
 def _describe_queries(task: Task, number: int, available: int) -> dict[str, Any]:
@@ -177,13 +198,15 @@ def _describe_queries(task: Task, number: int, available: int) -> dict[str, Any]
 
 
 def _describe_protocol(
-    task: Task, config: EvaluationConfig, pools: Mapping[int, Demonstrations], balanced: bool
+    task: Task, config: EvaluationConfig, pools: Mapping[int, Demonstrations], balanced: bool, support_size: int
 ) -> dict[str, Any]:
     """Describe the settings as they took effect."""
     return asdict(config) | {
+        "seeds": list(pools),
         "balanced": balanced,
         "support_size": max(len(pool.pool) for pool in pools.values()),
         "num_orders": config.num_orders if task.generation is None else 1,
+        "is_support_subset": max(len(pool.pool) for pool in pools.values()) < support_size,
     }
 
 
@@ -200,34 +223,74 @@ def _run_all(
     """
     Return the mean, the spread and the scores of all seeds, for each number of shots.
 
-    The runs of one seed go together: each shows the first of the demonstrations that the one with most shots shows.
+    The runs of one seed go together: each shows the first of the demonstrations that the one with most shots shows. Without shots
+    nothing is shared with them.
     """
-    entries: dict[int, dict[str, Any]] = {shots: {"shots": shots} for shots in config.shots}
-    # Without shots nothing is shared with the others
-    groups = [group for group in ([0] if 0 in entries else [], sorted(entries.keys() - {0})) if group]
-    for (seed, pool), condition, group in product(
-        pools.items(), CONDITIONS if config.blind else CONDITIONS[:1], groups
-    ):
-        runs = [
-            PredictionRun(
-                task,
-                engine,
-                processor,
-                pool,
-                shots=shots,
-                seed=seed,
-                num_orders=config.num_orders,
-                is_blind=bool(condition),
-            )
-            for shots in group
-        ]
-        for shots, scores in zip(
-            group, execute_together(runs, directory, queries, state, pool.draw_keys), strict=True
-        ):
-            entries[shots].setdefault(f"{condition}scores", {})[str(seed)] = scores
-    for entry in entries.values():
-        for condition in CONDITIONS:
-            values = [score[task.metric] for score in entry.get(f"{condition}scores", {}).values()]
-            if values:
-                entry[f"{condition}mean"], entry[f"{condition}std"] = float(np.mean(values)), float(np.std(values))
-    return list(entries.values())
+    conditions = ("", "blind_") if config.blind else ("",)
+    runs = {
+        (shots, condition, seed): PredictionRun(
+            task,
+            engine,
+            processor,
+            pool,
+            shots=shots,
+            seed=seed,
+            num_orders=config.num_orders,
+            is_blind=bool(condition),
+        )
+        for shots in config.shots
+        for condition in conditions
+        for seed, pool in pools.items()
+    }
+    meter = _plan(task, engine, processor, pools, runs, queries, directory, state)
+    scores: dict[tuple[int, str, int], dict[str, float]] = {}
+    groups = [group for group in ([0] if 0 in config.shots else [], sorted({*config.shots} - {0})) if group]
+    with meter:
+        for (seed, pool), condition, group in product(pools.items(), conditions, groups):
+            keys = [(shots, condition, seed) for shots in group]
+            together = [runs[key] for key in keys]
+            found = execute_together(together, directory, queries, state, meter, pool.draw_keys)
+            scores |= zip(keys, found, strict=True)
+    results = []
+    for shots in config.shots:
+        entry: dict[str, Any] = {"shots": shots}
+        for condition in conditions:
+            by_seed = {str(seed): scores[shots, condition, seed] for seed in pools}
+            values = [score[task.metric] for score in by_seed.values()]
+            entry[f"{condition}mean"], entry[f"{condition}std"] = float(np.mean(values)), float(np.std(values))
+            entry[f"{condition}scores"] = by_seed
+        results.append(entry)
+    return results
+
+
+def _plan(
+    task: Task,
+    engine: FewShotEngine,
+    processor: FlamingoProcessor,
+    pools: Mapping[int, Demonstrations],
+    runs: Mapping[tuple[int, str, int], PredictionRun],
+    queries: Sequence[Example],
+    directory: Path,
+    state: PartialState,
+) -> CostMeter:
+    """Say what all runs will cost, and return the meter of it."""
+    ids = {query.id for query in queries}
+    pool = next(iter(pools.values()))
+    shots = list(dict.fromkeys(shots for shots, _, _ in runs))
+    run = next(iter(runs.values()))
+    per_draw = len(queries) / len({pool.draw_keys[query.id] for query in queries})
+    is_nested = pool.selection == "random" and can_align(engine.model)
+    tokens = {}
+    for n in shots:
+        # The first order of fewer shots is a part of that of the most shots
+        num_prefixes = run.num_orders - (is_nested and 0 < n < max(shots))
+        tokens[n] = estimate_tokens(task, processor, pool, queries, n, run.num_orders, num_prefixes / per_draw)
+    costs = {
+        run.name: RunCost(len(ids - run.read(directory).keys()), tokens[shots]) for (shots, _, _), run in runs.items()
+    }
+    has_blind = any(condition for _, condition, _ in runs)
+    images = estimate_images(queries, pools, shots, engine.max_cached_media)
+    if state.is_main_process:
+        say(describe_cost(task.name, shots, list(pools), has_blind, len(queries), list(costs.values()), images))
+    state.wait_for_everyone()  # all have counted before one of them writes
+    return CostMeter(task.name, costs, state.num_processes, state.is_main_process)

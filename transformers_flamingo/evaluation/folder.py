@@ -20,6 +20,9 @@ RESULTS_NAME = "results.json"
 SETTINGS_NAME = "settings.json"
 LOCK_NAME = ".lock"
 
+# Each run has its own file, so runs with other shots and seeds may be added. The last two change no prediction
+_NOT_COMPARED = ("shots", "seeds", "blind", "protocol", "rices_index")
+
 
 @contextmanager
 def hold_folder(directory: Path, settings: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
@@ -58,8 +61,7 @@ def hold_folder(directory: Path, settings: dict[str, Any]) -> Iterator[dict[str,
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
     """Refuse to mix predictions made with different settings."""
-    # Not compared: each run has its own file, so runs with other shots and seeds may be added
-    settings = {key: value for key, value in settings.items() if key not in ("shots", "seeds", "blind")}
+    settings = {key: value for key, value in settings.items() if key not in _NOT_COMPARED}
     if not path.is_file():
         write_json(path, settings)
         return

@@ -20,7 +20,6 @@ from typing import Any, TextIO
 
 import numpy as np
 from accelerate import PartialState
-from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..data import blank_image
@@ -30,6 +29,7 @@ from ..few_shot.examples import Example
 from ..few_shot.prompts import MediaItem, Prompt, build_prompt
 from ..processing_flamingo import FlamingoProcessor
 from ..saving_flamingo import write_text
+from .cost import CostMeter
 from .task import Prediction, Task
 
 
@@ -172,6 +172,7 @@ def execute_together(
     directory: Path,
     queries: Sequence[Example],
     state: PartialState,
+    meter: CostMeter,
     draw_keys: Mapping[str, str],
 ) -> list[dict[str, float]]:
     """
@@ -182,6 +183,7 @@ def execute_together(
         directory (`Path`): The folder of the task.
         queries (`Sequence[Example]`): All queries, in order.
         state (`PartialState`): The processes that share the queries.
+        meter ([`CostMeter`]): Shows how much of all runs is done.
         draw_keys (`Mapping[str, str]`): For the id of each query, what it has in common with those of the same demonstrations.
 
     Returns:
@@ -200,39 +202,38 @@ def execute_together(
             by_draw.setdefault(draw_keys[query.id], []).append((query, missing))
     own_draws = list(by_draw.values())[state.process_index :: state.num_processes]
     if own_draws:
-        _predict(runs, directory, [pair for draw in own_draws for pair in draw], state)
+        _predict(runs, directory, [pair for draw in own_draws for pair in draw], state, meter)
     state.wait_for_everyone()
     return [run.finish(directory, queries, found, state) for run, found in zip(runs, records, strict=True)]
 
 
 def _predict(
-    runs: Sequence[PredictionRun], directory: Path, missing: Sequence[tuple[Example, list[int]]], state: PartialState
+    runs: Sequence[PredictionRun],
+    directory: Path,
+    missing: Sequence[tuple[Example, list[int]]],
+    state: PartialState,
+    meter: CostMeter,
 ) -> None:
     """Answer queries, each for the runs that it is missing in, and append the predictions to the files of the runs."""
     task, engine = runs[0].task, runs[0].engine
     # Several batches at once, from which the engine makes batches of similar length
     step = 4 * engine.batch_size
-    scores: list[float] = []
-    names = runs[0].name if len(runs) == 1 else f"{runs[0].name} to {runs[-1].name}"
-    total = sum(len(indices) for _, indices in missing)
-    with (
-        ExitStack() as files,
-        tqdm(total=total, desc=f"{task.name} {names}", disable=not state.is_main_process) as bar,
-    ):
-        needed = sorted({i for _, indices in missing for i in indices})
-        parts = {i: files.enter_context(runs[i].open_part(directory, state.process_index)) for i in needed}
+    scores: dict[int, list[float]] = {i: [] for i in sorted({i for _, indices in missing for i in indices})}
+    with ExitStack() as files:
+        parts = {i: files.enter_context(runs[i].open_part(directory, state.process_index)) for i in scores}
         for start in range(0, len(missing), step):
             chosen = [(i, query) for query, indices in missing[start : start + step] for i in indices]
-            new: list[Prediction] = []
+            new: dict[int, list[Prediction]] = {}
             for (i, query), record in zip(chosen, _answer([(runs[i], query) for i, query in chosen]), strict=True):
                 parts[i].write(_to_line(record))
-                new.append(Prediction(query, record["text"], record["likelihoods"]))
+                new.setdefault(i, []).append(Prediction(query, record["text"], record["likelihoods"]))
             for part in parts.values():
                 part.flush()
-            # A rough guide for metrics of all predictions at once (CIDEr): the mean over parts
-            scores += task.score_each(new) or []
-            bar.set_postfix({task.metric: 100 * float(np.mean(scores))} if scores else {})
-            bar.update(len(chosen))
+            for i, predictions in new.items():
+                # A rough guide for metrics of all predictions at once (CIDEr): the mean over parts
+                scores[i] += task.score_each(predictions) or []
+                score = 100 * float(np.mean(scores[i])) if scores[i] else None
+                meter.advance(runs[i].name, len(predictions), score)
 
 
 def _answer(asked: Sequence[tuple[PredictionRun, Example]]) -> Iterator[dict[str, Any]]:

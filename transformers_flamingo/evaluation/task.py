@@ -1,10 +1,14 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Interface of an evaluation task: its examples, kind of answer and score."""
 
+import copy
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+
+import numpy as np
 
 from ..few_shot.examples import Example, GenerationSettings
 
@@ -25,6 +29,24 @@ class Prediction:
     scores: list[float] | None = None
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """
+    How a task compares with what the papers scored: the facts of a row of the table in `docs/evaluation.md`.
+
+    Args:
+        source (`str`): What it is compared with: `"OpenFlamingo"`, whose code is public, or `"Flamingo"`, of which there is a paper only.
+        equal (`str`): What is equal.
+        differences (`tuple[str, ...]`): What is not, and where a setting removes the difference, that setting.
+        verdict (`str`): Whether scores may be compared, beginning with `"yes"`, `"with care"` or `"no"`.
+    """
+
+    source: str
+    equal: str
+    differences: tuple[str, ...]
+    verdict: str
+
+
 class Task(ABC):
     """
     A benchmark in its published files, and its protocol.
@@ -41,6 +63,8 @@ class Task(ABC):
         num_text_demonstrations (`int`): Number of demonstrations without their images that show the form of an answer at 0 shots.
         split_sizes (`Mapping[str, int]`): Number of queries in each split of the benchmark, beginning with the split of the
             papers. A score over fewer queries is marked as that of a subset. Empty for custom data.
+        comparison (`Comparison`, *optional*): What it shares with the papers' evaluation. `None` if they have no such task.
+        path_fields (`tuple[str, ...]`): Fields that hold a path.
     """
 
     name: ClassVar[str]
@@ -50,6 +74,8 @@ class Task(ABC):
     length_normalized: ClassVar[bool] = True
     num_text_demonstrations: ClassVar[int] = 2
     split_sizes: ClassVar[Mapping[str, int]] = {}
+    comparison: ClassVar[Comparison | None] = None
+    path_fields: ClassVar[tuple[str, ...]] = ("data", "support_data", "media_root")
 
     @property
     def scored_split(self) -> str | None:
@@ -63,6 +89,20 @@ class Task(ABC):
     @abstractmethod
     def support(self) -> Sequence[Example]:
         """Return the examples to draw demonstrations from. None of them is scored."""
+
+    def subset(self, queries: Sequence[Example], number: int) -> list[Example]:
+        """Draw a random subset of about `number` of the queries, always the same, in their order."""
+        chosen = np.random.default_rng(0).choice(len(queries), number, replace=False)
+        return [queries[i] for i in sorted(chosen)]
+
+    def describe(self) -> str:
+        """Return the task and its fields as a text, in which a folder has one name: `./x` is `x`, and a link is what it leads to."""
+        described = copy.copy(self)
+        for name in self.path_fields:
+            value = getattr(self, name, None)
+            if isinstance(value, str | os.PathLike) and "://" not in str(value):
+                object.__setattr__(described, name, os.path.realpath(value))
+        return repr(described)
 
     def postprocess(self, text: str) -> str:
         """Extract the answer from a generated text."""

@@ -6,7 +6,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import permutations, zip_longest
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -14,6 +14,10 @@ from .examples import Example
 from .image_index import ImageIndex
 from .prompts import media_identity
 from .retrieval import Embed
+
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 
 Selection = Literal["random", "fixed", "rices"]
@@ -107,16 +111,16 @@ class Demonstrations:
             self.index = ImageIndex(embed, self.pool, directory=index_dir, faiss=faiss)
         self._nearest: dict[str, np.ndarray] = {}  # of each query, from the most similar
 
-    def prepare(self, queries: Sequence[Example], count: int) -> None:
+    def prepare(self, queries: Sequence[Example], count: int, state: "PartialState | None" = None) -> None:
         """
         Find the `count` examples nearest to each of many queries at once, which is much faster than one by one. [`~Demonstrations.choose`] then
-        looks them up, also for fewer. It has no effect on other selections, nor on balanced ones, which compare by class.
+        looks them up, also for fewer. Processes of one `state` share what must be encoded. It has no effect on other selections, nor on balanced ones, which compare by class.
         """
         if self.index is None or self.balanced or count > len(self.pool):
             return
         new = [query for query in queries if len(self._nearest.get(query.id, ())) < count]
         if new:
-            rows, _ = self.index.search(new, count)
+            rows, _ = self.index.search(new, count, state=state)
             self._nearest.update(zip([query.id for query in new], rows.astype(np.int32), strict=True))
 
     def choose_many(self, queries: Sequence[Example], count: int) -> list[list[Example]]:

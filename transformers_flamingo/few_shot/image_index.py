@@ -187,7 +187,13 @@ class ImageIndex:
         yield from self.build()._blocks
 
     def search(
-        self, queries: Sequence[Example], count: int, *, kind: str = "query", keeps: bool = True
+        self,
+        queries: Sequence[Example],
+        count: int,
+        *,
+        kind: str = "query",
+        keeps: bool = True,
+        state: "PartialState | None" = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """
         Find the examples whose images are nearest to those of queries, by cosine similarity. Of equal ones the first is nearer.
@@ -197,6 +203,7 @@ class ImageIndex:
             count (`int`): Number of examples for each.
             kind (`str`, *optional*, defaults to `"query"`): The split that the queries are from, for error messages.
             keeps (`bool`, *optional*, defaults to `True`): Whether the vectors of the queries are kept in `directory`, too.
+            state (`PartialState`, *optional*): See [`~ImageIndex.build`].
 
         Returns:
             `tuple[np.ndarray, np.ndarray]`: Indices of examples, the nearest first, and their similarities, each `(len(queries), count)`.
@@ -204,7 +211,7 @@ class ImageIndex:
         Raises:
             ValueError: there are fewer examples, or an example or a query has no image.
         """
-        asked = self._index_queries(queries, kind, keeps)
+        asked = self._index_queries(queries, kind, keeps).build(state)
         found, values = self.search_vectors(np.concatenate(list(asked.vectors())), count)
         image_of = asked._images[0]
         return found[image_of], values[image_of]
