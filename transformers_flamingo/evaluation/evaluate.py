@@ -206,6 +206,7 @@ def _describe_protocol(
         "balanced": balanced,
         "support_size": max(len(pool.pool) for pool in pools.values()),
         "num_orders": config.num_orders if task.generation is None else 1,
+        "draw_by": config.draw_by if config.selection == "random" else None,
         "is_support_subset": max(len(pool.pool) for pool in pools.values()) < support_size,
     }
 
