@@ -20,6 +20,7 @@ from transformers_flamingo.evaluation.config import EvaluationConfig
 from transformers_flamingo.evaluation.evaluate import evaluate
 from transformers_flamingo.evaluation.metrics import vqa_accuracy
 from transformers_flamingo.evaluation.report import card_scores, describe_queries
+from transformers_flamingo.few_shot import engine as engine_module
 from transformers_flamingo.few_shot.demonstrations import Demonstrations
 from transformers_flamingo.few_shot.engine import FewShotEngine
 from transformers_flamingo.few_shot.examples import Example
@@ -165,6 +166,39 @@ def test_queries_that_share_a_draw_are_computed_together(tmp_path):
     assert "random from 10 for 3 queries each" in card_scores(summary)[0]["demonstrations"]
     with pytest.raises(ValueError, match="predictions with other queries_per_draw"):
         run_words(tmp_path / "shared", shots=(2,), seeds=(0,), blind=False)
+
+
+def test_questions_about_one_file_share_its_encoding_and_their_demonstrations(tmp_path, monkeypatch):
+    for number in range(3):
+        draw_image(number).save(tmp_path / f"{number}.png")
+    encoded = []
+    encode = engine_module.encode_images
+
+    def watch(model, processor, images, **kwargs):
+        images = list(images)
+        encoded.append(len(images))
+        return encode(model, processor, images, **kwargs)
+
+    monkeypatch.setattr(engine_module, "encode_images", watch)
+
+    class Questions(RankedWords):
+        def queries(self):
+            return [
+                replace(query, media=[str(tmp_path / f"{i % 3}.png")]) for i, query in enumerate(super().queries())
+            ]
+
+        def __repr__(self):
+            return "questions"
+
+    options = {"shots": (2,), "seeds": (0,), "blind": False, "support_size": None}
+    for draw_by, number in (("image", 3), ("query", 7)):
+        encoded.clear()
+        run_words(tmp_path / draw_by, Questions(num_support=2), draw_by=draw_by, **options)
+        assert sum(encoded) == 3 + 2
+        run_words(tmp_path / f"{draw_by} of 12", Questions(), draw_by=draw_by, **options)
+        records = lines(tmp_path / f"{draw_by} of 12" / "shots-2_seed-0.jsonl")
+        assert len({tuple(record["shots"]) for record in records}) == number
+        assert [record["id"] for record in records] == [str(i) for i in range(7)]
 
 
 def test_several_processes_share_the_queries_and_predict_the_same(tmp_path):

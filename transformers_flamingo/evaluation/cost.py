@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from ..few_shot.demonstrations import Demonstrations
 from ..few_shot.examples import Example
-from ..few_shot.prompts import media_of
+from ..few_shot.prompts import media_identity
 from ..processing_flamingo import FlamingoProcessor
 from .task import Task
 
@@ -79,7 +79,9 @@ def estimate_images(
     Estimate the number of images that are encoded: of each query and of each demonstration once, or those of the queries once for each
     seed, and once more for 0 shots, if not all are kept.
     """
-    of_queries = len({item.key for query in queries for item in media_of(query, "query")})
+    of_queries = len(
+        {media_identity(item) or (query.id, i) for query in queries for i, item in enumerate(query.media)}
+    )
     most, num_passes = max(shots), (0 in shots) + (max(shots) > 0)
     of_pools = sum(
         min(

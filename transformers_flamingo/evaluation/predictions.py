@@ -26,7 +26,7 @@ from ..data import blank_image
 from ..few_shot.demonstrations import Demonstrations, permute_demonstrations
 from ..few_shot.engine import FewShotEngine
 from ..few_shot.examples import Example
-from ..few_shot.prompts import MediaItem, Prompt, build_prompt
+from ..few_shot.prompts import MediaItem, Prompt, build_prompt, media_identity
 from ..processing_flamingo import FlamingoProcessor
 from ..saving_flamingo import write_text
 from .cost import CostMeter
@@ -161,6 +161,9 @@ class PredictionRun:
             text_only=self.shots == 0,
             separator=self.task.demonstration_separator,
         )
+        # An image is encoded once for all questions about it
+        media = tuple(replace(item, key=media_identity(item.data) or item.key) for item in prompt.query_media)
+        prompt = replace(prompt, query_media=media)
         if self.is_blind:
             blank = {name: (_BLANK,) * len(getattr(prompt, name)) for name in ("prefix_media", "query_media")}
             prompt = replace(prompt, **blank)

@@ -55,17 +55,8 @@ class Prompt:
 
 
 def media_of(example: Example, kind: str) -> list[MediaItem]:
-    """
-    Return the media of an example. Those of the same file are the same for all examples.
-
-    Args:
-        example ([`Example`]): The example.
-        kind (`str`): Its split, such as `"query"`: ids are unique within a split only.
-    """
-    return [
-        MediaItem(media_identity(data) or (kind, example.id, i), data, f"{kind} {example.id!r}")
-        for i, data in enumerate(example.media)
-    ]
+    """Return the media of an example. `kind` is its split, such as `"query"`: ids are unique within a split only."""
+    return [MediaItem((kind, example.id, i), data, f"{kind} {example.id!r}") for i, data in enumerate(example.media)]
 
 
 def media_identity(data: Any) -> Hashable | None:
