@@ -197,6 +197,14 @@ def test_positions_that_count_padding_have_batches_of_equal_lengths(monkeypatch)
         assert got == pytest.approx(row, abs=1e-4)
 
 
+def test_few_kept_images_are_enough():
+    asked = [*nested(queries=2), *nested(queries=2, shows=False)]
+    candidates = [["w10", "w11"]] * len(asked)
+    expected = engine(batch_size=3).rank(asked, candidates)
+    for got, row in zip(engine(batch_size=3, max_cached_media=1).rank(asked, candidates), expected, strict=True):
+        assert got == pytest.approx(row, abs=1e-5)
+
+
 def test_the_kept_prefix_does_not_change():
     few_shots = engine(batch_size=4)
     few_shots.rank([prompt([1, 2, 3], 0, 2)], [["w10"]])

@@ -36,9 +36,9 @@ class Demonstrations:
     Choose demonstrations for queries. The choice for a query depends only on the seed, the query and the pool, so it is the same
     for any order of queries, batch size and number of processes.
 
-    Random demonstrations are nested: fewer are the first of more, so that one computation of 32 serves 4, 8 and 16 (see
-    [`FewShotEngine`]). For each number they are a uniform draw in random order, as if they were drawn for that number alone; balanced
-    ones are in random order within each round of the groups. The most similar come last, so `"rices"` is not nested.
+    Random and fixed demonstrations are nested: fewer are the first of more, so that one computation of 32 serves 4, 8 and 16 (see
+    [`FewShotEngine`]). For each number they are a uniform draw in random order, as if they were drawn for that number alone. Balanced
+    ones are in random order within each round of the groups. `"rices"` is not nested, because the most similar come last.
 
     Args:
         support (`Sequence[Example]`): The examples to choose from.

@@ -89,6 +89,7 @@ class FewShotEngine:
         self.scorer = CandidateScorer(model, processor.tokenizer, max_candidate_tokens)
         self._latents: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
         self._kept: SharedPrefixes | None = None
+        self._aligns = can_align(model)
 
     @torch.inference_mode()
     def encode(self, media: Sequence[MediaItem]) -> None:
@@ -125,7 +126,7 @@ class FewShotEngine:
 
     def _batches(self, prompts: Sequence[Prompt]) -> Iterator[_Batch]:
         """Make batches of prompts. Images are encoded, and shared prefixes computed, when the first batch needs them."""
-        aligns = can_align(self.model)
+        aligns = self._aligns
         kept = self._kept.keys if self._kept is not None else ()
         config = self.model.config
         markers = config.image_token_ids or [config.image_token_id]
@@ -176,11 +177,12 @@ class FewShotEngine:
         asked = [prompts[row.index] for row in rows]
         media = [prompt.query_media if prefixes else prompt.media for prompt in asked]
         self.encode([item for items in media for item in items])
+        features = self._image_features(media)  # before others are encoded, for which these may have to go
         cache = None if prefixes is None else prefixes.continue_with(rows, width, lambda: self._last_latents(asked))
         ids, mask = pad_left([row.ids for row in rows], self.processor.tokenizer.pad_token_id)
         device = self.model.device
         indices = [row.index for row in rows]
-        return _Batch(indices, cache, ids.to(device), mask.to(device), self._image_features(media))
+        return _Batch(indices, cache, ids.to(device), mask.to(device), features)
 
     def _last_latents(self, prompts: Sequence[Prompt]) -> torch.Tensor | None:
         """Return the latents of the last image before each query `(B, L, Dv)`, 0 where there is none; `None` if there are none at all."""
@@ -206,9 +208,8 @@ class FewShotEngine:
         """
         texts = [""] * len(prompts)
         for batch in self._batches(prompts):
-            if batch.cache is not None and not can_align(
-                self.model
-            ):  # for these, stock code computes the query of each beam
+            if batch.cache is not None and not self._aligns:
+                # `generate()` repeats caches of full attention itself, after it has computed the query once
                 batch.cache.batch_repeat_interleave(settings.num_beams)
             watch = _NanWatch()
             generated = self.model.generate(
