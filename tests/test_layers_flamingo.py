@@ -1,6 +1,9 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """The layers are those of the paper, written out once more."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from factory import (
@@ -13,9 +16,11 @@ from factory import (
     tiny_text_config,
 )
 from flamingos import assert_close, families, far, pad_images, pad_rows, randomized, run, shared_model
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
 from transformers_flamingo import FlamingoModel
+from transformers_flamingo.layers_flamingo import FlamingoMLP
 
 
 def written_out(weights: dict[str, torch.Tensor], num_heads: int):
@@ -185,3 +190,25 @@ def test_untrained_latents_differ_between_images_and_among_themselves(num_layers
     total = latents.flatten(0, 1).var(dim=0).mean()
     assert latents.var(dim=0).mean() > 0.3 * total
     assert latents.var(dim=1).mean() > 0.3 * total
+
+
+def test_the_output_of_an_activation_is_computed_anew_for_backward():
+    """It is the widest tensor of a block. Gradients are the same to the bit, and no product is computed twice."""
+    torch.manual_seed(0)
+    mlp = FlamingoMLP(8, 32, "gelu")
+    inputs = torch.randn(2, 3, 8)
+    kept, gradients, products = [], [], []
+    mlp.act.register_forward_hook(lambda module, args, output: kept.append(weakref.ref(output)))
+    for is_training in (True, False):
+        mlp.train(is_training)
+        kept.clear()
+        with FlopCounterMode(display=False) as counter:
+            output = mlp(inputs)
+            gc.collect()
+            assert (kept[0]() is None) == is_training
+            output.square().sum().backward()
+        products.append(counter.get_total_flops())
+        gradients.append([parameter.grad for parameter in mlp.parameters()])
+        mlp.zero_grad()
+    assert all(map(torch.equal, *gradients))
+    assert products[0] == products[1]

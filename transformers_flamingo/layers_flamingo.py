@@ -22,6 +22,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -136,7 +137,15 @@ class FlamingoMLP(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Transform `(..., hidden_size)` to the same shape."""
-        return self.fc2(self.act(self.fc1(self.norm(hidden_states))))
+        hidden_states = self.fc1(self.norm(hidden_states))
+        if torch.compiler.is_compiling() or not (self.training and hidden_states.requires_grad):
+            return self._project(hidden_states)
+        # Backward needs the widest tensor of a block before and after the activation. The latter is computed anew: it is cheap, and
+        # the recomputation stops before the product.
+        return checkpoint(self._project, hidden_states, use_reentrant=False, preserve_rng_state=False)
+
+    def _project(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.act(hidden_states))
 
 
 class FlamingoResamplerLayer(GradientCheckpointingLayer):

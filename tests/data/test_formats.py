@@ -23,6 +23,7 @@ from data_factory import (
 from datasets import Dataset, Features, Image, List, Value
 
 from transformers_flamingo.data import FORMATS, BadSampleError, Chunk, document_to_sample, row_location
+from transformers_flamingo.training import DataSource
 
 
 EOC = "<|endofchunk|>"
@@ -144,7 +145,12 @@ def test_mmc4_pages_without_images_are_skipped(streaming, tmp_path, caplog):
     rows = FORMATS["mmc4"]().load(str(tmp_path), streaming=streaming)
     # What is broken stays, so that it is reported and counted
     assert [row_location(row)[-5:] for row in rows] == ["row 1", "row 3"]
-    assert ("2 of 4 pages are skipped" in caplog.text) is not streaming
+    assert ("2 of 4 rows are skipped" in caplog.text) is not streaming
+    write_jsonl(tmp_path / "a.jsonl", pages[:1])
+    with pytest.raises(
+        ValueError, match="no row in .* that is kept: they have no|none of 1 rows is kept, because they have no"
+    ):
+        DataSource(name="a", format="mmc4", path=str(tmp_path), streaming=streaming).load()
 
 
 @both

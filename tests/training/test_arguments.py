@@ -24,6 +24,8 @@ from transformers_flamingo.training.checks import (
         ("format", "webdataset", "Known formats are image_text_pairs, obelics"),
         ("weight", 0.0, "above 0"),
         ("batch_size", 0, "at least 1"),
+        ("shuffle_buffer_size", 5, "Without `streaming`, all rows of a source are shuffled"),
+        ("shuffle_buffer_size", -1, "0 for the order of the files"),
         ("max_length", 1.5, "whole number"),
         ("max_images", -1, "at least 1"),
         ("next_image_probability", 1.5, "from 0 to 1"),

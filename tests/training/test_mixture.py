@@ -144,7 +144,7 @@ def test_it_resumes_where_it_was_stopped(paths, num_workers, strategy):
     mixed = mixture(
         source("a", paths["pairs"]),
         source("b", paths["broken_shards"], streaming=True),
-        source("c", paths["odd_shards"], streaming=True, batch_size=3),
+        source("c", paths["odd_shards"], streaming=True, shuffle_buffer_size=3, batch_size=3),
     )
     whole = take(mixed, 40, num_workers, **kwargs)
     for stop in (1, 2, 7, 25):
@@ -182,10 +182,11 @@ def test_torch_draws_the_same_numbers_afterwards(paths):
 )
 def test_a_bad_row_is_an_error_that_names_source_file_and_row(paths, name, streaming, location):
     path = paths[name].replace("*", "000")
+    entry = source("laion", paths[name], streaming=streaming, shuffle_buffer_size=0 if streaming else None)
     with pytest.raises(BadSampleError, match=location) as error:
-        take(mixture(source("laion", paths[name], streaming=streaming)), 4)
+        take(mixture(entry), 4)
     with pytest.raises(BadSampleError) as of_worker:
-        take(mixture(source("laion", paths[name], streaming=streaming)), 4, num_workers=1)
+        take(mixture(entry), 4, num_workers=1)
     assert str(of_worker.value) == str(error.value)
     assert "in build" in of_worker.value.__notes__[0]  # the traceback of the worker
     assert "Data source 'laion'" in str(error.value)
@@ -247,7 +248,7 @@ def test_a_shard_that_is_cut_ends_a_stream_with_its_name(tmp_path):
     path = write_shards(tmp_path / "shards", 2, 6)
     shard = tmp_path / "shards" / "001.tar"
     shard.write_bytes(shard.read_bytes()[: 5 * 2048])  # five samples of two members
-    mixed = mixture(source("laion", path, streaming=True))
+    mixed = mixture(source("laion", path, streaming=True, shuffle_buffer_size=0))
     with pytest.raises(ValueError, match="Data source 'laion': .*001.tar' cannot be read to its end"):
         take(mixed, 6, skip_bad_samples=True)
     assert len(take(mixed, 4, skip_bad_samples=True)) == 4
@@ -300,6 +301,13 @@ def test_more_readers_than_rows_is_an_error(paths):
     entry = source("tiny", paths["odd_shards"], streaming=True)
     with pytest.raises(ValueError, match="Data source 'tiny': there are fewer rows than processes"):
         take(mixture(entry), 1, process=19, num_processes=20)
+
+
+@pytest.mark.parametrize(("name", "is_slow"), [("shards", False), ("odd_shards", True)])
+def test_a_stream_with_too_few_files_for_its_readers_is_said_once(paths, name, is_slow, caplog):
+    for process in range(2):
+        take(mixture(source("a", paths[name], streaming=True)), 1, process=process, num_processes=2)
+    assert caplog.text.count("has 3 files for 2 readers") == is_slow
 
 
 class CountedReads:

@@ -16,7 +16,7 @@ from runs import NO_DROPOUT, losses, source, trainer, write_pairs, write_shards
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
 # With dropout, to see whether the generators are restored; 4 shards for 2 processes times 2 workers; a bad row in a
-# stream; log steps that are not checkpoints.
+# stream, which is shuffled; log steps that are not checkpoints.
 STEPS = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 1, "max_steps": 7, "logging_steps": 3}
 
 
@@ -25,7 +25,13 @@ def sources(tmp_path_factory) -> list:
     root = tmp_path_factory.mktemp("data")
     return [
         source("pairs", write_pairs(root / "pairs", 11), weight=0.5),
-        source("shards", write_shards(root / "shards", 4, 6, broken=(7,)), streaming=True, batch_size=1),
+        source(
+            "shards",
+            write_shards(root / "shards", 4, 6, broken=(7,)),
+            streaming=True,
+            shuffle_buffer_size=4,
+            batch_size=1,
+        ),
     ]
 
 
@@ -126,6 +132,17 @@ def test_other_sources_are_refused(tmp_path, sources):
     changed = [replace(sources[0], weight=7.0), *sources[1:]]
     with pytest.raises(ValueError, match="with other sources: .*'weight': 7.0"):
         trainer(tmp_path, changed, **{**arguments, "max_steps": 2}).train(resume_from_checkpoint=True)
+
+
+def test_files_that_changed_are_refused(tmp_path):
+    path = write_shards(tmp_path / "shards", 2, 6)
+    streamed = [source("shards", path, streaming=True)]
+    arguments = {"max_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    trainer(tmp_path / "run", streamed, **arguments).train()
+    write_shards(tmp_path / "more", 3, 6)
+    (tmp_path / "more" / "002.tar").rename(tmp_path / "shards" / "002.tar")
+    with pytest.raises(ValueError, match="with other files: saved .*'files': 2, .* current .*'files': 3, "):
+        trainer(tmp_path / "run", streamed, **{**arguments, "max_steps": 2}).train(resume_from_checkpoint=True)
 
 
 def test_without_a_complete_checkpoint_nothing_is_resumed(tmp_path, sources):

@@ -286,6 +286,11 @@ def stamp(file: str) -> tuple:
     return file, status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
+def is_compressed(file: str) -> bool:
+    """Return whether [`open_file`] decompresses a file. Such a file is read from its beginning."""
+    return os.path.splitext(file.lower())[1] in _COMPRESSIONS
+
+
 @contextmanager
 def open_file(file: str) -> Iterator[BinaryIO]:
     """Open a file for reading, decompressed."""

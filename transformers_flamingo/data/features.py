@@ -27,6 +27,7 @@ from datasets.fingerprint import Hasher
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.fingerprint import fingerprint, fingerprint_weights
+from .column_files import undecoded
 from .columns import ORIGIN, parse_record, row_location, rows_of
 from .data_files import stamp
 from .documents import Chunk, Turn
@@ -34,7 +35,6 @@ from .encoding import encode_images
 from .errors import BadSampleError
 from .media import load_media
 from .reader import Reader
-from .rows import undecoded
 
 
 FeatureDtype = Literal["float16", "float32"]

@@ -7,14 +7,18 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple
 
 from datasets import Dataset, IterableDataset, concatenate_datasets
+from transformers.utils import logging
 
 from .columns import ERROR, FILE, TAR_FILE, require_column, row_location
 from .data_files import find_files, kind_of
 from .documents import Chunk
 from .errors import BadSampleError
 from .media_files import HOW_TO_FETCH, resolve_media_path
-from .rows import load_rows, read_rows
+from .row_stream import RowFilter, RowStream
+from .rows import load_rows
 
+
+logger = logging.get_logger(__name__)
 
 #: Columns in which published datasets have the addresses of their images. A path of a file may be in them, too.
 ADDRESSES = ("image_url", "url", "URL", "img_url")
@@ -96,7 +100,8 @@ class Reader:
             split (`str`, *optional*): Take only files with this word in their name or in a folder below `path`: `"train"`
                 takes `train/metadata.csv`, `train-00000-of-00002.parquet` and `train2014.jsonl`, and
                 `"train+validation"` takes both. It is needed if the names say that some files are held out and others not.
-            streaming (`bool`, *optional*, defaults to `False`): Whether to read rows lazily. Each file is a shard.
+            streaming (`bool`, *optional*, defaults to `False`): Whether to read rows lazily. Each file is a shard. Where
+                `datasets` resumes such a stream, it reads what it skips; a `DataMixture` does not ([`open_stream`]).
 
         Returns:
             `datasets.Dataset`, or `datasets.IterableDataset` with `streaming`, whose rows [`Reader.read`] and
@@ -105,7 +110,32 @@ class Reader:
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the files are of a kind that this format does not have, of several kinds or of several splits, or
-                one is not a regular file or is damaged. A stream raises this when it reaches the damage.
+                one is not a regular file or is damaged, which a stream raises when it gets there; or, if it is not a stream, the
+                format keeps none of the rows.
+        """
+        stream = self.open_stream(path, split=split)
+        if streaming:
+            return stream.to_iterable_dataset()
+        files = stream.files
+        rows = concatenate_datasets(load_rows(files, stream.members, stream.make_records, self.companions(files)))
+        if stream.row_filter is None:
+            return rows
+        kept, reason = rows.filter(stream.row_filter.keep), stream.row_filter.reason
+        if reason is not None and not len(kept):
+            raise ValueError(f"{path!r}: none of {len(rows)} rows is kept, because {reason}.")
+        if reason is not None and len(kept) < len(rows):
+            logger.warning(f"{path!r}: {len(rows) - len(kept)} of {len(rows)} rows are skipped, because {reason}.")
+        return kept
+
+    def open_stream(self, path: str, *, split: str | None = None) -> RowStream:
+        """
+        Open the files of a dataset, to read their rows from any position on, as a resumed training does.
+
+        Args:
+            path, split: As in [`load`].
+
+        Raises:
+            FileNotFoundError, ValueError: as there.
         """
         files = self.find(path, split)
         members = self.tar_members if kind_of(files[0]) == "tar" else None
@@ -114,11 +144,16 @@ class Reader:
                 f"{path!r} leads to {files[0]!r}, but {type(self).__name__} does not read .tar files. Its docstring lists "
                 "the files that it reads."
             )
-        make_records = type(self).make_records
-        if streaming:
-            arguments = {"files": files, "members": members, "make_records": make_records}
-            return IterableDataset.from_generator(read_rows, gen_kwargs=arguments)
-        return concatenate_datasets(load_rows(files, members, make_records, self.companions(files)))
+        return RowStream(files, members, type(self).make_records, self.row_filter(path, split))
+
+    def row_filter(self, path: str, split: str | None = None) -> RowFilter | None:
+        """
+        Return which rows of the files [`load`] keeps, or `None` if it keeps all.
+
+        Args:
+            path, split: As there.
+        """
+        return None
 
     def read(self, row: dict[str, Any]) -> list[Chunk]:
         """

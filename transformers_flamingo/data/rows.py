@@ -8,7 +8,7 @@ Rows of data files, with the file and the place of each.
 | `.json` | one item of the list in the file, or of what a format makes of it, parsed by [`parse_record`] |
 | `.csv`, `.tsv` | its columns, all of them strings |
 | `.tar` | the files of one key, as in WebDataset; read by [`webdataset`] |
-| `.parquet`, `.arrow` | its columns; read by `datasets`. The number of a class (`ClassLabel`) becomes its name |
+| `.parquet`, `.arrow` | its columns; read by [`column_files`]. The number of a class (`ClassLabel`) becomes its name |
 | an image or video | the file, with the texts beside it; read by [`folders`] |
 
 A file that is cut short or damaged is an error that names it: the rows after the damage would silently be lost. An error
@@ -20,20 +20,21 @@ another, `content` a string or a list), which one Arrow schema refuses.
 
 import codecs
 import csv
-import glob
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from typing import Any, BinaryIO
 
-from datasets import ClassLabel, Dataset, DatasetInfo, Features, Image, Value, Video, load_dataset
+from datasets import Dataset, Features, Value
 from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
 
+from .column_files import column_rows, load_columns
 from .columns import ERROR, FILE, JSON, ROW, TAR_FILE, TAR_KEY
 from .data_files import kind_of, open_file, stamp, suffix_of
 from .folders import BESIDE, FOLDER, names_beside, read_beside
+from .positions import START, Position, open_at
 from .utf8 import decode_utf8, is_utf8
 from .webdataset import tar_samples
 
@@ -61,22 +62,62 @@ def read_rows(
         ValueError: a file cannot be read to its end. The message names it.
     """
     for file in files:
-        kind = kind_of(file)
-        try:
-            if kind == "tar":
-                yield from tar_samples(file, members)
-            elif kind in ("parquet", "arrow"):
-                yield from _column_rows(file, kind)
-            elif kind == "csv":
-                yield from _table_rows(file, columns)
-            elif kind == "media":
-                yield from read_beside(file)
-            elif suffix_of(file) == ".jsonl":
-                yield from _json_lines(file)
-            else:
-                yield from _json_list(file, make_records)
-        except Exception as error:  # each compression, parser and remote file system has its own
-            raise _unreadable(file, error) from error
+        for row, _ in read_file(file, members, columns, make_records):
+            yield row
+
+
+def read_file(
+    file: str,
+    members: dict[str, Any] | None = None,
+    columns: tuple[str, ...] = (),
+    make_records: Callable[[Any, str], Iterable[Any]] | None = None,
+    start: Position = START,
+) -> Iterator[tuple[dict[str, Any], Position]]:
+    """
+    Read the rows of a file from a position on. What is before it is not read where the file can seek ([`positions`]).
+
+    Args:
+        file (`str`): The file.
+        members, columns, make_records: As in [`read_rows`].
+        start ([`Position`], *optional*): Where to begin, as an earlier reading of the same file yielded it.
+
+    Yields:
+        `tuple[dict[str, Any], Position]`: a row, and the position behind it.
+
+    Raises:
+        ValueError: as in [`read_rows`].
+    """
+    kind = kind_of(file)
+    try:
+        if kind == "tar":
+            yield from tar_samples(file, members, start)
+        elif kind in ("parquet", "arrow"):
+            yield from column_rows(file, kind, start)
+        elif kind == "csv":
+            yield from _table_rows(file, columns, start)
+        elif kind == "media":
+            yield from _count(read_beside(file), start)
+        elif suffix_of(file) == ".jsonl":
+            yield from _json_lines(file, start)
+        else:
+            yield from _count(_json_list(file, make_records), start)
+    except Exception as error:  # each compression, parser and remote file system has its own
+        raise _unreadable(file, error) from error
+
+
+def _load_columns(file: str, kind: str, name: str) -> Dataset:
+    try:
+        rows = load_columns(file, kind, name)
+    except Exception as error:  # pyarrow's, a remote file system's, or that of `datasets` around it
+        raise _unreadable(file, error.__cause__ or error) from error
+    rows = rows.add_column(FILE, [file] * len(rows), feature=Value("string"))
+    return rows.add_column(ROW, list(range(len(rows))), feature=Value("int64"))
+
+
+def _count(rows: Iterable[dict[str, Any]], start: Position) -> Iterator[tuple[dict[str, Any], Position]]:
+    for number, row in enumerate(rows):
+        if number >= start.row:
+            yield row, Position(number + 1)
 
 
 def load_rows(
@@ -111,7 +152,7 @@ def load_rows(
         stamps += [stamp(name) for file in files for name in names_beside(file)]
         features = {**dict.fromkeys(("file_name", *BESIDE, FOLDER), Value("string")), **place}
     elif kind == "csv":
-        columns = tuple(dict.fromkeys(name for file in files for name in _header(file)))
+        columns = tuple(dict.fromkeys(name for file in files for name in _columns_of(file)))
         features = {**{name: Value("string") for name in columns}, **place}
     else:
         features = {JSON: Value("string"), **place}
@@ -135,64 +176,15 @@ def load_rows(
     return [rows]
 
 
-def _load_columns(file: str, kind: str, name: str) -> Dataset:
-    try:
-        if kind == "arrow" and "://" not in file:  # where it is, as `load_from_disk` does
-            features = Dataset.from_file(file).features
-            rows = Dataset.from_file(file, info=DatasetInfo(features=undecoded(features)))
-        else:
-            # The name is part of the key in the cache, which otherwise has only the path and the second of the last change
-            rows = load_dataset(kind, name=name, data_files=[glob.escape(file)], split="train")
-            rows = rows.cast(undecoded(rows.features))
-    except Exception as error:  # pyarrow's, a remote file system's, or that of `datasets` around it
-        raise _unreadable(file, error.__cause__ or error) from error
-    for column, classes in _classes(rows.features).items():
-        names = [_name_of(classes, number) for number in rows[column]]
-        rows = rows.remove_columns(column).add_column(column, names, feature=Value("string"))
-    rows = rows.add_column(FILE, [file] * len(rows), feature=Value("string"))
-    return rows.add_column(ROW, list(range(len(rows))), feature=Value("int64"))
-
-
-def _column_rows(file: str, kind: str) -> Iterator[dict[str, Any]]:
-    rows = load_dataset(kind, data_files=[glob.escape(file)], split="train", streaming=True)
-    rows = rows.cast(undecoded(rows.features))
-    classes = _classes(rows.features)
-    # `iter`, because plain iteration in a DataLoader's worker would split this file among the workers, although it is
-    # this worker's own shard, and rows would be lost
-    for number, batch in enumerate(rows.iter(batch_size=1)):
-        row = {name: values[0] for name, values in batch.items()}
-        named = {column: _name_of(of_column, row[column]) for column, of_column in classes.items()}
-        yield {**row, **named, FILE: file, ROW: number}
-
-
-def _classes(features: Features) -> dict[str, ClassLabel]:
-    return {name: feature for name, feature in features.items() if isinstance(feature, ClassLabel)}
-
-
-def _name_of(classes: ClassLabel, number: int | None) -> str | None:
-    """Return the name of a class; `None` for -1, with which `datasets` marks rows without one."""
-    return None if number is None or number < 0 else classes.int2str(number)
-
-
-def undecoded(feature: Any) -> Any:
-    """Return `feature` with its images and videos as bytes and path, so that a corrupt one is reported for its own row."""
-    if isinstance(feature, dict):
-        inner = {name: undecoded(value) for name, value in feature.items()}
-        return Features(inner) if isinstance(feature, Features) else inner
-    if isinstance(feature, Image | Video):
-        return type(feature)(decode=False)
-    if hasattr(feature, "feature"):
-        return type(feature)(undecoded(feature.feature))
-    return feature
-
-
-def _json_lines(file: str) -> Iterator[dict[str, Any]]:
-    with open_file(file) as source:
-        for number, line in enumerate(source):
+def _json_lines(file: str, start: Position) -> Iterator[tuple[dict[str, Any], Position]]:
+    with open_at(file, start) as (source, begin):
+        byte = begin.byte
+        for number, line in enumerate(source, begin.row):
+            byte = None if byte is None else byte + len(line)
             line = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
-            if line.strip():
+            if number >= start.row and line.strip():
                 text, error = decode_utf8(line, "it")
-                yield {JSON: text, ERROR: error, FILE: file, ROW: number}
+                yield {JSON: text, ERROR: error, FILE: file, ROW: number}, Position(number + 1, byte)
 
 
 def _json_list(file: str, make_records: Callable[[Any, str], Iterable[Any]] | None = None) -> Iterator[dict[str, Any]]:
@@ -214,36 +206,65 @@ def _show_keys(content: Any) -> str:
     return f": it has {', '.join(map(repr, list(content)[:6]))}" if isinstance(content, dict) and content else ""
 
 
-def _table(source: BinaryIO, file: str) -> tuple[list[str], Any]:
-    """Return the header of a table and an iterator of its rows. Bytes that are not UTF-8 become surrogates."""
-    text = io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    rows = csv.reader(text, delimiter="\t" if suffix_of(file) == ".tsv" else ",", strict=True)
+class _Lines:
+    """Lines of a table as text, whose bytes are counted. Bytes that are not UTF-8 become surrogates."""
+
+    def __init__(self, source: BinaryIO, byte: int | None):
+        self.text = io.TextIOWrapper(source, encoding="utf-8", errors="surrogateescape", newline="")
+        self.byte, self.is_first = byte, not byte
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = next(self.text)
+        if self.byte is not None:
+            self.byte += len(line.encode("utf-8", "surrogateescape"))
+        if self.is_first:
+            line, self.is_first = line.removeprefix("\ufeff"), False
+        return line
+
+
+def _parse(lines: _Lines, file: str) -> Any:
+    return csv.reader(lines, delimiter="\t" if suffix_of(file) == ".tsv" else ",", strict=True)
+
+
+def _read_header(rows: Iterator[list[str]]) -> list[str]:
     names = next(rows, [])
     if not names or len(set(names)) < len(names) or not is_utf8("".join(names)):
         raise ValueError(f"its first line should name each column once, in UTF-8, but it is {names}")
-    return names, rows
+    return names
 
 
 def _header(file: str) -> list[str]:
+    with open_file(file) as source:
+        return _read_header(_parse(_Lines(source, None), file))
+
+
+def _columns_of(file: str) -> list[str]:
     try:
-        with open_file(file) as source:
-            return _table(source, file)[0]
+        return _header(file)
     except Exception as error:  # each compression and remote file system has its own
         raise _unreadable(file, error) from error
 
 
-def _table_rows(file: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def _table_rows(file: str, columns: tuple[str, ...], start: Position) -> Iterator[tuple[dict[str, Any], Position]]:
     # As strings, with no word for a missing value: a caption may be "007", "None" or "NA"
-    with open_file(file) as source:
-        names, rows = _table(source, file)
-        for number, values in enumerate(filter(None, rows)):
+    with open_at(file, start) as (source, begin):
+        lines = _Lines(source, begin.byte)
+        rows = _parse(lines, file)
+        names = _header(file) if begin.byte else _read_header(rows)
+        for number, values in enumerate(filter(None, rows), begin.row):
+            if number < start.row:
+                continue
             error = None
             if len(values) != len(names):
                 error = f"it has {len(values)} values for the {len(names)} columns {names}: a text with a comma needs quotes"
             elif not is_utf8("".join(values)):
                 error = "it is not UTF-8"
             values = dict.fromkeys(names) if error else dict(zip(names, values, strict=True))
-            yield {**dict.fromkeys(columns), **values, ERROR: error, FILE: file, ROW: number}
+            row = {**dict.fromkeys(columns), **values, ERROR: error, FILE: file, ROW: number}
+            yield row, Position(number + 1, lines.byte)
 
 
 def _unreadable(file: str, error: Exception) -> ValueError:

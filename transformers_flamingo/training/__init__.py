@@ -6,10 +6,11 @@ from ..data.features import add_image_features
 from ..data.packing import check_packing
 from ..utils.trainable import load_trainable
 from .adapters import lora_config
-from .arguments import DataSource, FlamingoTrainingArguments, ModelArguments
+from .arguments import FlamingoTrainingArguments, ModelArguments
 from .build import build_model
 from .callbacks import GateHistoryCallback
 from .checkpointing import get_last_checkpoint
+from .data_source import DataSource
 from .found_data import fill_recipe
 from .held_out import GenerationEvalDataset
 from .image_use import ImageUseMeasurement, measure_image_use

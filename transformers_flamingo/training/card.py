@@ -11,7 +11,8 @@ from torch import nn
 from ..cards.model_card import FlamingoModelCardData
 from ..cards.origins import find_cached_name, find_name
 from .adapters import without_adapters
-from .arguments import DataSource, FlamingoTrainingArguments
+from .arguments import FlamingoTrainingArguments
+from .data_source import DataSource
 from .held_out import SCORES
 
 

@@ -4,7 +4,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .arguments import DataSource, DefaultSize, FlamingoTrainingArguments
+from .arguments import DefaultSize, FlamingoTrainingArguments
+from .data_source import DataSource
 from .held_out import SCORES, GenerationEvalDataset
 
 
@@ -14,7 +15,8 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, str]] = {
     "dataloader_in_order": (True, "Resuming requires the batches in order. Remove it."),
     "train_sampling_strategy": (
         "random",
-        "A source is shuffled in each epoch, or read in the order of its files with `data.NAME.streaming`. Remove it.",
+        "A source is shuffled in each epoch. With `data.NAME.streaming` and `data.NAME.shuffle_buffer_size: 0` it is read in the order of "
+        "its files. Remove it.",
     ),
     "length_column_name": ("length", "Rows are not grouped by length. Remove it."),
     "remove_unused_columns": (

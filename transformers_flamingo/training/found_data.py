@@ -115,4 +115,5 @@ def _fill(settings: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
 
 def _held_out_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Return what held-out rows have in common with those of the training; they cannot be streamed."""
-    return {key: value for key, value in settings.items() if key not in ("streaming", "weight", "cache_features")}
+    not_common = ("streaming", "shuffle_buffer_size", "weight", "cache_features")
+    return {key: value for key, value in settings.items() if key not in not_common}

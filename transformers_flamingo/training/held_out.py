@@ -14,7 +14,7 @@ from ..data.documents import draw_texts
 from ..data.samples import adds_special_tokens
 from ..evaluation.metrics import exact_match, word_f1
 from ..processing_flamingo import FlamingoProcessor
-from .arguments import DataSource
+from .data_source import DataSource
 
 
 logger = logging.get_logger(__name__)

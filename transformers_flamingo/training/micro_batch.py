@@ -12,7 +12,8 @@ from datasets import Dataset
 from ..data import BadSampleError, Reader, row_location
 from ..data.data_collator import FlamingoDataCollator
 from ..processing_flamingo import FlamingoProcessor
-from .arguments import DataSource, MixtureStrategy
+from .arguments import MixtureStrategy
+from .data_source import DataSource
 from .stream_shard import StreamShard
 
 

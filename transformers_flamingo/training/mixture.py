@@ -9,10 +9,10 @@ processes share a source without overlap, and two processes with batches of 4 ta
 
 - Slot `p` of a source that is not streamed is row `p % rows` of the permutation that `(seed, source, p // rows)` draws. It
   does not depend on the number of workers, and any micro-batch can be built without its predecessors.
-- A stream cannot be indexed. Its rows are split among the processes, and there among the workers that build its
-  micro-batches; each of them resumes where it stopped. That position, the `state_dict` that `datasets` has for the stream,
-  travels with each batch. So a checkpoint knows the position of the last batch that was *trained on*, even if workers have
-  read further ahead.
+- A stream cannot be indexed. Its files, or if there are few its rows, are split among the processes, and there among the
+  workers that build its micro-batches; each of them shuffles what it reads and resumes where it stopped ([`stream_shard`]).
+  That position travels with each batch. So a checkpoint knows the position of the last batch that was *trained on*, even if
+  workers have read further ahead.
 
 All random choices for a row (leading spaces and the like) come from `(seed, source, slot)`.
 """
@@ -27,20 +27,20 @@ from typing import Any
 
 import fsspec.asyn
 import torch
-from datasets import Dataset, IterableDataset
-from datasets.distributed import split_dataset_by_node
+from datasets import Dataset
 from torch.utils.data import DataLoader, get_worker_info
 from transformers.utils import logging
 
 from ..data import BadSampleError
 from ..data.features import EncodedDocuments, FeatureDtype, encode_documents
+from ..data.row_stream import RowStream
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.errors import user_message
-from .arguments import DataSource
+from .data_source import DataSource
 from .interruption import outlive_signals
 from .micro_batch import MicroBatchBuilder, MixtureBatch, MixtureSettings
-from .stream_shard import StreamShard
+from .stream_shard import DEFAULT_BUFFER_SIZE, MIN_FILES_PER_READER, StreamOrder, StreamShard
 
 
 logger = logging.get_logger(__name__)
@@ -102,7 +102,7 @@ class DataMixture(torch.utils.data.IterableDataset):
             )
         self.processor = processor
         self.readers = [source.reader for source in self.sources]
-        self.rows: list[Dataset | IterableDataset] = [source.load() for source in self.sources]
+        self.rows: list[Dataset | RowStream] = [source.load() for source in self.sources]
         self.settings = MixtureSettings()
 
     def with_settings(self, **changes: Any) -> "DataMixture":
@@ -249,13 +249,19 @@ class DataMixture(torch.utils.data.IterableDataset):
         if remainder not in remainders:
             return None
         number = remainders.index(remainder)
-        rank = settings.process * len(remainders) + number
-        world_size = settings.num_processes * len(remainders)
-        if self.rows[index].num_shards % world_size and rank == 0:
+        source, stream = self.sources[index], self.rows[index]
+        order = StreamOrder(
+            settings.seed,
+            index,
+            DEFAULT_BUFFER_SIZE if source.shuffle_buffer_size is None else source.shuffle_buffer_size,
+            reader=settings.process * len(remainders) + number,
+            num_readers=settings.num_processes * len(remainders),
+        )
+        num_files = len(stream.files)
+        if not order.has_own_files(num_files) and order.reader == 0:
             logger.warning(
-                f"Data source {self.sources[index].name!r} has {self.rows[index].num_shards} files for {world_size} "
-                "readers (processes times workers), which is not a multiple. So each reader reads all files and skips the rows "
-                "of the other readers. A number of files that is a multiple is faster."
+                f"Data source {source.name!r} has {num_files} files for {order.num_readers} readers (processes times workers). So "
+                "each reader reads all files and skips the rows of the other readers. A number of files that is a multiple, or at "
+                f"least {MIN_FILES_PER_READER} times as many, is faster."
             )
-        rows = split_dataset_by_node(self.rows[index], rank=rank, world_size=world_size)
-        return StreamShard(self.sources[index].name, number, rows, settings.streams.get(index, {}).get(number))
+        return StreamShard(source.name, number, stream, order, settings.streams.get(index, {}).get(number))

@@ -27,7 +27,8 @@ from typing import Any
 
 import yaml
 
-from .arguments import DataArguments, DataSource, FlamingoTrainingArguments, ModelArguments
+from .arguments import DataArguments, FlamingoTrainingArguments, ModelArguments
+from .data_source import DataSource
 from .recipe_file import raise_together, read_recipe_file, show, suggest
 from .recipe_parser import RecipeParser, parse_values
 

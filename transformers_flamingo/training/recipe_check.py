@@ -11,9 +11,10 @@ from ..cards.contact_sheet import draw_contact_sheet
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.names import count_of
 from ..utils.redaction import redact
-from .arguments import DataSource, FlamingoTrainingArguments
+from .arguments import FlamingoTrainingArguments
 from .build import build_processor, check_model, read_text_config
 from .checks import check_arguments_for_mixture, choose_best_metric
+from .data_source import DataSource
 from .recipe import Recipe
 from .schedule_checks import check_schedule, count_epoch_steps, describe_many_answers, find_doubts
 from .source_check import SeenRow, SourceCheck, check_source, readable_formats

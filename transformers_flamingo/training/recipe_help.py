@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from transformers import TrainingArguments
 
-from .arguments import DataArguments, DataSource, FlamingoTrainingArguments, ModelArguments
+from .arguments import DataArguments, FlamingoTrainingArguments, ModelArguments
+from .data_source import DataSource
 
 
 #: The fields of `TrainingArguments` that most recipes have. `--help_all` and the docs have the others.

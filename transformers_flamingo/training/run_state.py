@@ -76,6 +76,11 @@ class DataPosition:
         }
         if any(source.streaming for source in mixture.sources):
             setup["dataloader_num_workers"] = args.dataloader_num_workers
+            # The order of its files depends on their number, and a position in one on what is before it
+            setup["files"] = [
+                rows.describe_files() if source.streaming else None
+                for source, rows in zip(mixture.sources, mixture.rows, strict=True)
+            ]
         return cls(setup)
 
     def advance(self, batches: Sequence[MixtureBatch], sources: Sequence[str]) -> list[tuple[str, str]]:

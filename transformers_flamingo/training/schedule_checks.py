@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from transformers import SchedulerType, TrainingArguments
 
 from ..utils.names import count_of
-from .arguments import DataSource, FlamingoTrainingArguments
+from .arguments import FlamingoTrainingArguments
+from .data_source import DataSource
 
 
 #: The learning rates of optimizers whose steps do not depend on the size of the gradient. Outside of them, weights are destroyed in

@@ -11,18 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import PIL.Image
 import torch
-from datasets import IterableDataset
 from tqdm.auto import tqdm
 
 from ..cards.contact_sheet import Tile, image_of_pixels
 from ..data import BadSampleError, Chunk, row_location
 from ..data.data_collator import FlamingoDataCollator
 from ..data.detection import look_at
+from ..data.row_stream import RowStream
 from ..data.samples import adds_special_tokens
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.redaction import explain, one_line, redact
 from ..visibility_flamingo import compute_media_index, find_markers
-from .arguments import DataSource
+from .data_source import DataSource
 from .held_out import make_held_out_sample, refuse_stream
 from .text_checks import Answers, select_rows, without_media
 from .unknown_words import UnknownWords
@@ -280,7 +280,7 @@ def _iterate(check: SourceCheck, max_rows: int | None) -> Iterator[dict[str, Any
         if check.is_held_out:
             refuse_stream(check.source)
         rows = check.source.load()
-        check.total = None if isinstance(rows, IterableDataset) else len(rows)
+        check.total = None if isinstance(rows, RowStream) else len(rows)
         yield from select_rows(rows, max_rows)
     # Each file format and file system raises its own types of errors
     except Exception as error:

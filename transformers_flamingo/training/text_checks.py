@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from transformers.utils import logging
 
 from ..data import Chunk, Reader, row_location
 from ..data.data_collator import FlamingoDataCollator
+from ..data.row_stream import RowStream
 from ..processing_flamingo import FlamingoProcessor
-from .arguments import DataSource, FlamingoTrainingArguments
+from .arguments import FlamingoTrainingArguments
+from .data_source import DataSource
 from .held_out import GenerationEvalDataset
 from .mixture import DataMixture
 from .schedule_checks import describe_many_answers
@@ -135,15 +137,15 @@ def count_rows_per_step(
     return source.batch_size * micro_batches * args.world_size / turns
 
 
-def select_rows(rows: Dataset | IterableDataset, max_rows: int | None) -> Iterator[dict[str, Any]]:
+def select_rows(rows: Dataset | RowStream, max_rows: int | None) -> Iterator[dict[str, Any]]:
     """
     Yield rows of a source: all of them, or `max_rows`, spread over the source; of a stream the first ones.
 
     Args:
-        rows (`Dataset` or `IterableDataset`): What [`DataSource.load`] returned.
+        rows (`Dataset` or [`RowStream`]): What [`DataSource.load`] returned.
         max_rows (`int`, *optional*): Maximum number of rows.
     """
-    if isinstance(rows, IterableDataset) or max_rows is None or max_rows >= len(rows):
+    if isinstance(rows, RowStream) or max_rows is None or max_rows >= len(rows):
         yield from itertools.islice(rows, max_rows)
         return
     for index in np.linspace(0, len(rows) - 1, max_rows).round().astype(int).tolist():

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from datasets import Dataset, IterableDataset
-
 from ..coco import find_image, read_karpathy_image, subset_of
 from ..columns import FILE, JSON, parse_record, require_texts
 from ..data_files import SeveralSplitsError, find_files
 from ..documents import Chunk
 from ..reader import Column, Reader
+from ..row_stream import RowFilter
 
 
 _KARPATHY = r"^dataset_\w+\.json$"
@@ -88,12 +87,11 @@ class CocoCaptions(Reader):
             )
         return files or super().find(path, split)
 
-    def load(self, path: str, *, split: str | None = None, streaming: bool = False) -> Dataset | IterableDataset:
-        """Open the files as [`Reader.load`] does, or the rows of a split in Karpathy's."""
-        rows = super().load(path, split=split, streaming=streaming)
+    def row_filter(self, path: str, split: str | None = None) -> RowFilter | None:
+        """Keep the rows of a split in Karpathy's files."""
         if not self._find_karpathy(path):
-            return rows
-        return rows.filter(partial(_is_of_split, names=split.split("+")))
+            return None
+        return RowFilter(partial(_is_of_split, names=split.split("+")))
 
     @staticmethod
     def _find_karpathy(path: str) -> list[str]:

@@ -8,16 +8,13 @@ from base64 import b64decode
 from dataclasses import dataclass
 from typing import Any
 
-from datasets import Dataset, IterableDataset, Value
-from transformers.utils import logging
+from datasets import Value
 
 from ..columns import parse_record, require_list, row_location
 from ..documents import Chunk, interleave
 from ..errors import BadSampleError
 from ..reader import Column, Reader
-
-
-logger = logging.get_logger(__name__)
+from ..row_stream import RowFilter
 
 
 @dataclass(frozen=True)
@@ -56,16 +53,11 @@ class MMC4(Reader):
         ),
     )
 
-    def load(self, path: str, *, split: str | None = None, streaming: bool = False) -> Dataset | IterableDataset:
-        """Open the files as [`Reader.load`] does, and skip the pages without an image to use."""
-        rows = super().load(path, split=split, streaming=streaming)
-        kept = rows.filter(self._has_image)
-        if not streaming and len(kept) < len(rows):
-            logger.warning(
-                f"{path!r}: {len(rows) - len(kept)} of {len(rows)} pages are skipped, because they have no image file "
-                f"with a `matched_sim` of at least {self.min_similarity}."
-            )
-        return kept
+    def row_filter(self, path: str, split: str | None = None) -> RowFilter:
+        """Keep the pages with an image to use."""
+        return RowFilter(
+            self._has_image, f"they have no image file with a `matched_sim` of at least {self.min_similarity}"
+        )
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = parse_record(row)
