@@ -192,12 +192,14 @@ def main() -> None:
     engine = FewShotEngine(model, common.processor(model))
     engine.encode([image for image, _ in pool.shots])
     cases = make_cases(engine, arguments.queries, pool)
-    timings = common.time_in_turns(cases, arguments.repeats, arguments.device)
-    counter = Counter(model)
+    counter, counts = Counter(model), {}
+    for name, case in cases.items():  # which is the round that warms up, too
+        case.prepare()
+        counts[name] = counter.of(case.run)
+    timings = common.time_in_turns(cases, arguments.repeats, arguments.device, warmup=0)
     rows = []
     for name, case in cases.items():
-        case.prepare()
-        tokens, images = counter.of(case.run)
+        tokens, images = counts[name]
         rows.append(
             {
                 "for each query": name,
