@@ -106,7 +106,8 @@ def make_rows(
         trunk = trunks[key] if key[0] else None
         # The last token of a prompt is always computed: its logits are those of the answer
         shared = ids_of[key[0]][: len(ids) - 1] if trunk else []
-        if not shared or ids[: len(shared)] != shared or ids_of[trunk[0]][: len(shared)] != shared:
+        begins = bool(shared) and ids[: len(shared)] == shared == ids_of[trunk[0]][: len(shared)]
+        if not begins:
             rows.append(Row(index, ids))
             continue
         after = next((i for i, token in enumerate(reversed(shared)) if token in markers), len(shared) - 1)

@@ -86,14 +86,18 @@ class SharedPrefixes:
         if len(self.keys) == 1 and set(lengths) == set(self.lengths):
             cache.batch_repeat_interleave(len(rows))
             return cache
+        # Where the tokens of each row are, aligned on the right; what is clamped is padding
         starts = [max(self.lengths) - self.lengths[trunk] for trunk in trunks]
+        last = torch.tensor([start + length for start, length in zip(starts, lengths, strict=True)])
+        columns = (last[:, None] - max(lengths) + torch.arange(max(lengths))).clamp(min=0).to(self.model.device)
+        row_index = torch.tensor(trunks, device=self.model.device)
         for layer in cache.layers:
             if isinstance(layer, MediaCacheLayer):
-                layer.batch_select_indices(torch.tensor(trunks))
+                layer.batch_select_indices(row_index)
                 layer.last_media_position = max(lengths) - 1  # at most; only a crop asks
             elif layer.is_initialized:  # not where layers share keys and values
-                layer.keys = _take_first(layer.keys, trunks, starts, lengths)
-                layer.values = _take_first(layer.values, trunks, starts, lengths)
+                layer.keys = _select(layer.keys, row_index, columns)
+                layer.values = _select(layer.values, row_index, columns)
         if not is_whole:
             cache.layers = [layer for layer in cache.layers if not isinstance(layer, MediaCacheLayer)]
             if any(row.num_new < width or not row.begins_with_image for row in rows):
@@ -110,22 +114,7 @@ class SharedPrefixes:
             layer.set_image(*block.attention.project_context(latents.to(weight.device, weight.dtype)))
 
 
-def _take_first(states: torch.Tensor, rows: list[int], starts: list[int], lengths: list[int]) -> torch.Tensor:
-    """
-    Take the first tokens of rows of keys or values `(B', heads, P', head_dim)`, and align them on the right.
-
-    Args:
-        states (`torch.Tensor`): Keys or values.
-        rows (`list[int]`): For each row of the result, the row it is from.
-        starts (`list[int]`): Its first token there.
-        lengths (`list[int]`): Number of tokens to take.
-
-    Returns:
-        `torch.Tensor` of shape `(B, heads, P, head_dim)`, with `P` the longest.
-    """
-    device = states.device
-    longest = max(lengths)
-    first = torch.tensor(starts, device=device) + torch.tensor(lengths, device=device) - longest
-    columns = (first[:, None] + torch.arange(longest, device=device)).clamp(min=0)  # what is clamped is padding
-    row_index = torch.tensor(rows, device=device)[:, None]
-    return states.transpose(1, 2)[row_index, columns].transpose(1, 2)
+def _select(states: torch.Tensor, rows: torch.LongTensor, columns: torch.LongTensor) -> torch.Tensor:
+    """Select tokens of keys or values `(B', heads, P', D)`: rows `(B,)` and for each the columns `(B, P)`, to `(B, heads, P, D)`."""
+    rows, columns = rows.to(states.device), columns.to(states.device)
+    return states.transpose(1, 2)[rows[:, None], columns].transpose(1, 2)
