@@ -21,11 +21,13 @@ OPTIONAL = {
     "datasets",
     "evaluate",
     "gradio",
+    "inflection",
     "matplotlib",
     "nltk",
     "pandas",
     "peft",
     "rouge_score",
+    "scipy",
 }
 
 

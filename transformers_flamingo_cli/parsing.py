@@ -19,9 +19,11 @@ class Parser(argparse.ArgumentParser):
         more_help (`Callable[[], str]`, *optional*):
             Returns what follows the help. It is called for `--help` only, so it may import what is slow.
         recipe_for_data (`str`, *optional*): The recipe of a command line that gives `--data` and begins with an option.
+        given (`Sequence[str]`): The command line, also if it is a call for help, which may depend on it.
     """
 
     more_help: Callable[[], str] | None = None
+    given: Sequence[str] = ()
     recipe_for_data: str | None = None
 
     def parse_known_args(
@@ -31,6 +33,7 @@ class Parser(argparse.ArgumentParser):
         has_data = any(arg == "--data" or arg.startswith("--data=") for arg in args)
         if self.recipe_for_data is not None and has_data and args[0].startswith("-"):
             args = [self.recipe_for_data, *args]
+        self.given = args
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:

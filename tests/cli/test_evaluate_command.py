@@ -1,7 +1,10 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """`flamingo evaluate`."""
 
+import pytest
+
 from transformers_flamingo_cli import main
+from transformers_flamingo_cli.evaluate import EvaluationArguments, _make_tasks
 from transformers_flamingo_miniature.demo import build_miniature_flamingo
 
 
@@ -24,3 +27,71 @@ def test_evaluate_writes_scores_plots_and_a_card(tmp_path, capsys):
     )
     assert main(["evaluate", str(tmp_path / "model"), "--task", "cocoa"]) == 1
     assert "no task 'cocoa'" in capsys.readouterr().err
+
+
+def options(*data: str, task=("coco", "flickr30k"), **kwargs) -> EvaluationArguments:
+    return EvaluationArguments(model="m", task=list(task), data=list(data), **kwargs)
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    for folder, file in (
+        ("COCO", "dataset_coco.json"),
+        ("a=b", "dataset_flickr30k.json"),
+        ("a=b", "dataset_coco.json"),
+    ):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / file).write_text("{}")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (["coco=COCO", "flickr30k=a=b"], ["COCO", "a=b"]),
+        (["coco=COCO", "a=b"], ["COCO", "a=b"]),  # one of its own, and one for all others
+        (["a=b"], ["a=b", "a=b"]),
+    ],
+)
+def test_each_task_has_its_folder(folders, data, expected):
+    assert [task.data for task in _make_tasks(options(*data))] == expected
+
+
+def test_an_option_may_be_of_one_task(tmp_path):
+    both = {"task": ("miniature_captions", "miniature_shapes")}
+    given = [("num_queries", "7"), ("miniature_shapes.num_queries", "9"), ("miniature_captions.num_support", "5")]
+    first, second = _make_tasks(options(option=given, **both))
+    assert (first.num_queries, first.num_support, second.num_queries) == (7, 5, 9)
+    with pytest.raises(ValueError, match="'miniature_shapes' has no split"):
+        _make_tasks(options(option=[("miniature_shapes.splits", "x")], **both))
+
+
+def test_data_that_nothing_reads_is_refused(folders):
+    with pytest.raises(
+        ValueError, match="'vqav2=x' is for the task 'vqav2', which is not among the tasks: coco, flickr30k"
+    ):
+        _make_tasks(options("vqav2=x"))
+    with pytest.raises(ValueError, match="--data is given twice for the task 'coco': 'x' and 'y'"):
+        _make_tasks(options("coco=x", "coco=y"))
+    with pytest.raises(ValueError, match="--data is given twice for all tasks: 'x' and 'y'"):
+        _make_tasks(options("x", "y"))
+    with pytest.raises(ValueError, match="--data x has no effect: miniature_shapes reads no files"):
+        _make_tasks(options("x", task=["miniature_shapes"]))
+    with pytest.raises(ValueError, match="--data x has no effect: miniature_shapes reads no files"):
+        _make_tasks(options("coco=COCO", "miniature_shapes=x", task=["coco", "miniature_shapes"]))
+    first, _ = _make_tasks(options("COCO", task=["coco", "miniature_shapes"]))
+    assert first.data == "COCO"
+
+
+def test_the_help_of_a_task_lists_its_files(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--task", "imagenet", "coco", "--help"])
+    text = capsys.readouterr().out
+    assert "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt" in text
+    assert "dataset_coco.json    train2014/    val2014/" in text
+    assert "compared with OpenFlamingo: yes" in text
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    text = capsys.readouterr().out
+    assert "  hateful_memes       Hateful Memes (Kiela et al. 2020), scored by the ROC-AUC, in percent" in text
+    assert "dataset_coco.json" not in text

@@ -78,5 +78,11 @@ def test_the_nearest_are_those_of_all_and_of_any_class():
     assert (rices.support_size, rices.balanced) == (-1, False)
     chosen = EvaluationConfig(selection="rices", support_size=2048, balanced=True)
     assert (chosen.support_size, chosen.balanced) == (2048, True)
+    assert rices.rices_clip is None
+    theirs = EvaluationConfig(selection="rices", protocol="open_flamingo")
+    assert theirs.rices_clip == "openai/clip-vit-large-patch14"
+    assert EvaluationConfig(selection="rices", protocol="open_flamingo", rices_clip="x").rices_clip == "x"
+    random = EvaluationConfig(protocol="open_flamingo")
+    assert random.rices_clip is None
     random = EvaluationConfig()
     assert (random.support_size, random.balanced) == (2048, None)  # if the task ranks classes

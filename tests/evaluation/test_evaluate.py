@@ -353,7 +353,7 @@ def test_other_selections(tmp_path, selection):
     assert summary["protocol"]["balanced"] is (selection == "fixed")
 
 
-def test_the_nearest_images_are_encoded_once_and_the_same_for_every_seed(tmp_path):
+def test_the_nearest_images_are_encoded_once_and_the_same_for_every_seed(tmp_path, capsys):
     options = {
         "selection": "rices",
         "shots": (2,),
@@ -367,7 +367,9 @@ def test_the_nearest_images_are_encoded_once_and_the_same_for_every_seed(tmp_pat
     assert (summary["protocol"]["support_size"], summary["protocol"]["balanced"]) == (12, False)
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "index").iterdir()}
     assert len(files) == 2  # of the support and of the queries
+    assert "ranked-words: of 12 images to choose from, 12 are embedded first.\n" in capsys.readouterr().err
     again = run_words(tmp_path / "b", RankedWords(), **options)
+    assert "ranked-words: of 12 images to choose from, 0 are embedded first.\n" in capsys.readouterr().err
     assert again["results"] == summary["results"]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "index").iterdir()} == files
     # A random pool, or several orders, are other ones for each seed
@@ -380,13 +382,22 @@ def test_what_a_run_will_cost_is_said_first_and_its_time_after_the_first_batch(t
     run_words(tmp_path, shots=(0, 2), seeds=(0, 1), batch_size=1)
     lines = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line.startswith("words: ")]
     assert lines[0].startswith(
-        "words: 7 queries x 2 numbers of shots (0, 2) x 2 seeds x 2 (with images, blind) = 56 prompts, each about 17 to 19 tokens to "
+        "words: 7 queries x 2 (shots 0, 2) x 2 (seeds 0, 1) x 2 (with images, blind) = 56 prompts, each about 17 to 19 tokens to "
         "compute; about 27 images to encode."
     )
     assert re.fullmatch(r"words: about \d+ s for the rest, judged by the first 4 prompts\.", lines[1])
     (tmp_path / "shots-2_seed-1.jsonl").unlink()
     run_words(tmp_path, shots=(0, 2), seeds=(0, 1))
-    assert "images to encode. 49 of them are answered already." in capsys.readouterr().err
+    assert "images to encode. 49 of the prompts are answered already." in capsys.readouterr().err
+
+
+def test_a_limit_above_what_there_is_is_none(tmp_path):
+    options = {"shots": (1,), "seeds": (0,), "blind": False}
+    first = run_words(tmp_path, num_queries=7, support_size=12, num_orders=6, **options)
+    for values in ({"num_queries": -1, "support_size": -1}, {"num_queries": 1000, "support_size": 2048}):
+        assert run_words(tmp_path, **values, **options)["results"] == first["results"]
+    with pytest.raises(ValueError, match="other num_queries, queries, examples"):
+        run_words(tmp_path, num_queries=6, support_size=-1, **options)
 
 
 def test_fewer_queries(tmp_path):
@@ -545,6 +556,21 @@ def test_a_prompt_that_is_too_long_is_found_before_an_image_is_encoded(tmp_path,
         message + ", but the language model has 128 positions. Use fewer shots (these fit: 0, 2)"
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_settings_are_compared_before_images_are(tmp_path, monkeypatch):
+    """What a folder is refused for is known without an image, and so is what is too long whichever are the nearest."""
+    run_words(tmp_path, shots=(1,), seeds=(0,), blind=False)
+    monkeypatch.setattr(ImageEmbedder, "__call__", lambda *_: pytest.fail("an image was embedded"))
+    with pytest.raises(ValueError, match="has predictions with other selection"):
+        run_words(tmp_path, shots=(1,), seeds=(0,), blind=False, selection="rices")
+
+    class Long(Words):
+        def queries(self):
+            return [replace(query, prompt="w5 " * 130) for query in super().queries()]
+
+    with pytest.raises(ValueError, match="has 139 tokens .*none of those asked for fits"):
+        run_words(tmp_path / "out", Long(), shots=(0,), selection="rices")
 
 
 def test_what_just_fits_is_evaluated(tmp_path):

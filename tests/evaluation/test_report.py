@@ -93,9 +93,12 @@ SUBSET = {"num_queries": 48, "is_subset": True}
 
 def test_a_subset_says_so_in_the_card(tmp_path):
     (tmp_path / "coco").mkdir()
-    (tmp_path / "coco" / "results.json").write_text(json.dumps(summary("coco", **SUBSET)))
-    write_evaluation_card(tiny_flamingo(), tmp_path)
+    compared = {"comparable": "yes", "differences": ["48 queries instead of 5,000"]}
+    (tmp_path / "coco" / "results.json").write_text(json.dumps(summary("coco", **SUBSET, **compared)))
+    write_evaluation_card(tiny_flamingo(), tmp_path, notes=["Mine."])
     card = ModelCard.load(tmp_path / "README.md")
+    assert "Mine." in card.text
+    assert "coco: comparable with published scores: yes. Not as there: 48 queries instead of 5,000." in card.text
     assert (
         "| coco, subset of 48 of 5,000 queries | CIDEr, subset | test | 48 | 0, 1 | random from 2,048 |" in card.text
     )

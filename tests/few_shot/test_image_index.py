@@ -1,6 +1,10 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Test the index of images: what is nearest, what is computed, and what is kept on the disk."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -69,14 +73,19 @@ def test_questions_about_one_image_are_near_together_and_it_is_embedded_once():
 
 def test_vectors_are_kept_and_only_new_blocks_are_computed(tmp_path, caplog):
     embed = ImageEmbedder(tiny_flamingo(), tiny_processor(), batch_size=4)
-    first = ImageIndex(embed, SUPPORT, directory=tmp_path, block_size=10).build()
+    first = ImageIndex(embed, SUPPORT, directory=tmp_path, block_size=10)
+    assert first.count_missing() == 23
+    first.build()
+    assert first.count_missing() == 0
     assert first.num_embedded == 23
     files = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert len(files) == 3
     assert all(name.endswith(".npy") for name in files)
 
     # The last block has one more image: it alone is new
-    more = ImageIndex(embed, [*SUPPORT, example(123)], directory=tmp_path, block_size=10).build()
+    more = ImageIndex(embed, [*SUPPORT, example(123)], directory=tmp_path, block_size=10)
+    assert more.count_missing() == 4
+    more.build()
     assert more.num_embedded == 4
     assert len(list(tmp_path.iterdir())) == 4
     again = ImageIndex(ImageEmbedder(tiny_flamingo(), tiny_processor()), SUPPORT, directory=tmp_path, block_size=10)
@@ -96,6 +105,37 @@ def test_vectors_are_kept_and_only_new_blocks_are_computed(tmp_path, caplog):
     other = ImageEmbedder(tiny_flamingo(seed=1), tiny_processor(), batch_size=4)
     assert other.fingerprint != embed.fingerprint
     assert ImageIndex(other, SUPPORT, directory=tmp_path, block_size=10).build().num_embedded == 23
+
+
+def test_processes_share_the_work(tmp_path):
+    """Each computes every second block, and reads those of the other."""
+    barrier = Barrier(2)
+    states = [
+        SimpleNamespace(num_processes=2, process_index=i, is_main_process=i == 0, wait_for_everyone=barrier.wait)
+        for i in range(2)
+    ]
+    indexes = [
+        ImageIndex(ImageEmbedder(tiny_flamingo(), tiny_processor()), SUPPORT, directory=tmp_path, block_size=5)
+        for _ in range(2)
+    ]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda index, state: index.build(state), indexes, states))
+    assert [index.num_embedded for index in indexes] == [13, 10]
+    one, other = (np.concatenate(list(index.vectors())) for index in indexes)
+    assert np.array_equal(one, other)
+    alone = ImageIndex(ImageEmbedder(tiny_flamingo(), tiny_processor()), SUPPORT, block_size=5)
+    assert np.concatenate(list(alone.vectors())) == pytest.approx(one, abs=1e-6)
+
+
+def test_an_index_of_faiss_finds_the_same(tmp_path):
+    pytest.importorskip("faiss")
+    queries = [example(number) for number in (95, 107, 140)]
+    exact, flat = (ImageIndex(on_a_circle, SUPPORT, block_size=4, faiss=kind) for kind in (None, "Flat"))
+    (rows, near), (found, similar) = (index.search(queries, 5) for index in (exact, flat))
+    assert (
+        found[[0, 2]].tolist() == rows[[0, 2]].tolist()
+    )  # around the second, examples on both sides are equally near
+    assert similar == pytest.approx(near, abs=1e-6)
 
 
 def test_queries_are_kept_too_unless_they_are_a_stream(tmp_path):

@@ -150,17 +150,15 @@ def check_texts(task: Task, processor: FlamingoProcessor, examples: Iterable[Exa
     Raises:
         ValueError: a text contains one. The message names the example.
     """
-    candidates: set[str] = set()
+    checked: set[str] = set()
     seen: dict[int, list[str]] = {}
     for example in examples:
-        for text in (example.prompt, example.answer or ""):
+        texts = {example.prompt, example.answer or ""}
+        if example.candidates is not None and _is_new(seen, example.candidates):
+            texts |= set(example.candidates)
+        for text in texts - checked:
             _check_text(task, processor, example, text)
-        if example.candidates is None or not _is_new(seen, example.candidates):
-            continue
-        new = set(example.candidates) - candidates
-        candidates |= new
-        for text in new:
-            _check_text(task, processor, example, text)
+        checked |= texts
 
 
 def _check_text(task: Task, processor: FlamingoProcessor, example: Example, text: str) -> None:

@@ -5,11 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..few_shot.demonstrations import RANDOM_POOL_SIZE
+from .config import OPEN_FLAMINGO_CLIP
 from .task import Task
-
-
-#: The encoder by which OpenFlamingo compares images for RICES, and its published scores were made.
-OPEN_FLAMINGO_CLIP = "clip-vit-large-patch14"
 
 
 def describe_differences(task: Task, protocol: Mapping[str, Any], scored: Mapping[str, Any]) -> list[str]:
@@ -39,11 +36,13 @@ def describe_differences(task: Task, protocol: Mapping[str, Any], scored: Mappin
         found.append(f"demonstrations from {protocol['support_size']:,} examples, not {RANDOM_POOL_SIZE:,}")
     if protocol["selection"] == "rices" and protocol.get("is_support_subset"):
         found.append(f"nearest of {protocol['support_size']:,} examples, not of the whole training set")
-    if protocol["selection"] == "rices" and OPEN_FLAMINGO_CLIP not in (protocol["rices_clip"] or ""):
+    if protocol["selection"] == "rices" and OPEN_FLAMINGO_CLIP.split("/")[1] not in (protocol["rices_clip"] or ""):
         encoder = protocol["rices_clip"] or "the model's own vision encoder"
         found.append(f"images compared by {encoder}, not by CLIP ViT-L/14 (`rices_clip`)")
     if protocol.get("rices_faiss"):
         found.append(f"nearest images found by {protocol['rices_faiss']} of faiss, which may be approximate")
-    if protocol["balanced"]:
-        found.append("class-balanced demonstrations (`balanced`)")
+    expected = {"balanced": False} | dict(task.comparison.settings)
+    found += [
+        f"`{name}` is {protocol[name]}, there {value}" for name, value in expected.items() if protocol[name] != value
+    ]
     return [*found, *task.comparison.differences]

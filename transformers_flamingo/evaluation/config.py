@@ -12,6 +12,9 @@ Protocol = Literal["quick", "open_flamingo", "paper"]
 #: For `num_queries` and `support_size`: all there are, as in OpenFlamingo's code.
 ALL = -1
 
+#: The encoder by which OpenFlamingo compares images.
+OPEN_FLAMINGO_CLIP = "openai/clip-vit-large-patch14"
+
 #: What each protocol sets where nothing else is given.
 PROTOCOLS: dict[str, dict[str, Any]] = {
     # A benchmark in minutes to an hour on one accelerator. VQAv2 has 6,000 prompts, and 3.2 million by `open_flamingo`
@@ -79,7 +82,7 @@ class EvaluationConfig:
             Prompt ensembling for ranking: log-likelihoods are averaged over this many orders of the demonstrations. 6 in the paper
             and in OpenFlamingo's, which published scores of Hateful Memes with it, and has no way to set it for them in its code.
         blind (`bool`, *optional*): Whether to repeat every prompt with a gray image instead of each image, for the blind score.
-        rices_clip (`str`, *optional*): See [`ImageEmbedder`]. OpenFlamingo compares by `openai/clip-vit-large-patch14`.
+        rices_clip (`str`, *optional*): See [`ImageEmbedder`]. By `open_flamingo` it is `openai/clip-vit-large-patch14`.
         rices_index (`str`, *optional*):
             Folder that keeps the embeddings of images. By default it is in the cache of Hugging Face.
         rices_faiss (`str`, *optional*): See [`ImageIndex`].
@@ -145,8 +148,8 @@ class EvaluationConfig:
     rices_clip: str | None = field(
         default=None,
         metadata={
-            "help": "Name or directory of a CLIP or SigLIP to compare images by, with `rices`. By default the model's own vision "
-            "encoder is used."
+            "help": "Name or directory of a CLIP or SigLIP to compare images by, with `rices` (default: the model's own vision "
+            "encoder, and openai/clip-vit-large-patch14 by open_flamingo)."
         },
     )
     rices_index: str | None = field(
@@ -170,6 +173,8 @@ class EvaluationConfig:
             self.support_size = ALL if self.selection == "rices" else RANDOM_POOL_SIZE
         if self.balanced is None and self.selection == "rices":
             self.balanced = False
+        if self.rices_clip is None and (self.protocol, self.selection) == ("open_flamingo", "rices"):
+            self.rices_clip = OPEN_FLAMINGO_CLIP
         self.shots, self.seeds = list(self.shots), list(self.seeds)
         for name in ("shots", "seeds"):
             values = getattr(self, name)

@@ -143,7 +143,7 @@ class CostMeter:
             f"about {left} left" + ("" if score is None else f", score {score:.3g}"), refresh=False
         )
         self.bar.update(min(together, self.bar.total - self.bar.n) if self.bar.total else 0)
-        if not self._is_said and self.is_shown:
+        if not self._is_said and self.is_shown and self.done_tokens < self.total_tokens:
             self._is_said = True
             say(f"{self.name}: about {left} for the rest, judged by the first {together:,} prompts.")
 
@@ -162,11 +162,12 @@ def describe_cost(
     left = sum(cost.prompts for cost in costs)
     tokens = sorted({round(cost.tokens) for cost in costs})
     lengths = f"{tokens[0]:,}" if len(tokens) == 1 else f"{tokens[0]:,} to {tokens[-1]:,}"
-    answered = f" {prompts - left:,} of them are answered already." if left < prompts else ""
+    answered = f" {prompts - left:,} of the prompts are answered already." if left < prompts else ""
+    conditions = "2 (with images, blind)" if has_blind else "1 (no blind score)"
     return (
-        f"{name}: {queries:,} queries x {len(shots)} numbers of shots ({', '.join(map(str, shots))}) x {len(seeds)} seeds x "
-        f"{'2 (with images, blind)' if has_blind else '1 (no blind score)'} = {prompts:,} prompts, each about {lengths} tokens to compute; about "
-        f"{images:,} images to encode.{answered}"
+        f"{name}: {queries:,} queries x {len(shots)} (shots {', '.join(map(str, shots))}) x {len(seeds)} (seeds "
+        f"{', '.join(map(str, seeds))}) x {conditions} = {prompts:,} prompts, each about {lengths} tokens to compute; about {images:,} images "
+        f"to encode.{answered}"
     )
 
 

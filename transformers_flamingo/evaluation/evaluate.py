@@ -69,9 +69,9 @@ def evaluate(
 
     Returns:
         `dict` with `task`, `split`, `metric`, `model`, `num_queries`, `num_available` (in the whole split), `is_subset`,
-        `protocol`, `differences` (why the scores are not those of the papers), `versions` and `results`. The latter is a list with an entry for each number of shots: `shots`, `mean`, `std`
-        (over the seeds, of the population) and `scores` of each seed, and the same as `blind_mean`, `blind_std` and
-        `blind_scores`.
+        `protocol`, `comparable` and `differences` (whether scores may be compared with published ones, and what is not as there), `versions`
+        and `results`. The latter is a list with an entry for each number of shots: `shots`, `mean`, `std` (over the seeds, of the
+        population) and `scores` of each seed, and the same as `blind_mean`, `blind_std` and `blind_scores`.
 
     Raises:
         ValueError: the output directory is of other settings, the support pool is too small, a prompt is longer than the language
@@ -96,11 +96,14 @@ def evaluate(
     draw_keys = make_draw_keys(queries, available, by=config.draw_by, size=config.queries_per_draw)
     pools = _draw_pools(task, model, processor, support, config, balanced, draw_keys)
     check_media(task, chain(queries, *(pool.pool for pool in pools.values())))
-    _find_nearest(task, queries, pools, config, state)
-    check_lengths(model, processor, task, queries, pools, config.shots)
+    check_lengths(model, processor, task, queries, pools, config.shots, state)
     weights = fingerprint_weights(model.state_dict())
     settings = asdict(config) | {
+        # As they took effect: a limit above what there is is none
         "balanced": balanced,
+        "num_queries": ALL if is_whole else config.num_queries,
+        "support_size": config.support_size if 0 < config.support_size < len(support) else ALL,
+        "num_orders": config.num_orders if task.generation is None else 1,
         "task": task.describe(),
         "model": model_name,
         "weights": weights,
@@ -109,13 +112,16 @@ def evaluate(
         "draw": DRAW_VERSION,
     }
     with hold_folder(directory, redact_values(settings)) as earlier:
+        _find_nearest(task, queries, pools, config, state)
         described = _describe_queries(task, len(queries), len(available))
+        protocol = _describe_protocol(task, config, pools, balanced, len(support))
         summary = {
             **described,
             "metric": task.metric,
             "model": model_name,
             "weights": weights,
-            "protocol": (protocol := _describe_protocol(task, config, pools, balanced, len(support))),
+            "protocol": protocol,
+            "comparable": None if task.comparison is None else task.comparison.verdict,
             "differences": describe_differences(task, protocol, described),
             "results": _run_all(task, engine, processor, pools, config, queries, directory, state),
             "versions": package_versions("torch", "transformers", "transformers-flamingo"),
@@ -180,6 +186,10 @@ def _find_nearest(
     count = max(max(config.shots), task.num_text_demonstrations if 0 in config.shots else 0)
     for pool in pools.values():
         if pool.index is not None and count:
+            if state.is_main_process:
+                say(
+                    f"{task.name}: of {pool.index.num_images:,} images to choose from, {pool.index.count_missing():,} are embedded first."
+                )
             pool.index.build(state)
             pool.prepare(queries, count, state)
 

@@ -2,6 +2,7 @@
 """Check of the longest prompt of an evaluation, before anything is computed."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from transformers.utils import logging
 
@@ -11,6 +12,10 @@ from ..few_shot.prompts import build_prompt
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from .task import Task
+
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 
 logger = logging.get_logger(__name__)
@@ -23,6 +28,7 @@ def check_lengths(
     queries: Sequence[Example],
     pools: Mapping[int, Demonstrations],
     shots: Iterable[int],
+    state: "PartialState | None" = None,
 ) -> None:
     """
     Check that every prompt with its answer fits into the positions of the language model.
@@ -36,6 +42,7 @@ def check_lengths(
         queries (`Sequence[Example]`): The queries.
         pools (`Mapping[int, Demonstrations]`): The pool of demonstrations of each seed.
         shots (`Iterable[int]`): Numbers of demonstrations.
+        state (`PartialState`, *optional*): The processes that share the encoding, if images must be compared.
 
     Raises:
         ValueError: a prompt is too long. The message names the query, the number of shots and the numbers that fit.
@@ -43,11 +50,11 @@ def check_lengths(
     limit = model.max_text_length
     trained = getattr(model.config.text_config, "max_position_embeddings", None)
     if limit is not None:
-        problem = find_too_long(processor, task, limit, queries, pools, shots)
+        problem = find_too_long(processor, task, limit, queries, pools, shots, state)
         if problem:
             raise ValueError(f"{problem} Nothing was computed.")
     elif trained is not None:
-        problem = find_too_long(processor, task, trained, queries, pools, shots)
+        problem = find_too_long(processor, task, trained, queries, pools, shots, state)
         if problem:
             logger.warning(f"{problem} Its scores may be lower for that reason alone.")
 
@@ -59,6 +66,7 @@ def find_too_long(
     queries: Sequence[Example],
     pools: Mapping[int, Demonstrations],
     shots: Iterable[int],
+    state: "PartialState | None" = None,
 ) -> str | None:
     """
     Describe the longest prompt that does not fit into `limit` positions, at the smallest number of shots for which there is one.
@@ -70,7 +78,7 @@ def find_too_long(
     fitting: list[int] = []
     for count in sorted(shots):
         for seed, pool in pools.items():
-            worst = lengths.longest(pool, count, limit)
+            worst = lengths.longest(pool, count, limit, state)
             if worst is not None:
                 query, length, budget = worst
                 what = "its answer may add" if task.generation is not None else "the longest candidate adds"
@@ -104,8 +112,11 @@ class _Lengths:
     def _count(self, texts: Sequence[str]) -> list[int]:
         if not texts:
             return []
-        ids = self.processor.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-        return [len(text_ids) for text_ids in ids]
+        # The 1.3 million examples of ImageNet have 1,000 texts
+        distinct = list(dict.fromkeys(texts))
+        ids = self.processor.tokenizer(distinct, add_special_tokens=False, verbose=False)["input_ids"]
+        lengths = dict(zip(distinct, map(len, ids), strict=True))
+        return [lengths[text] for text in texts]
 
     def _budgets(self) -> list[int]:
         """Return the number of positions for the answer to each query. The last token of an answer is not fed to the model."""
@@ -117,7 +128,9 @@ class _Lengths:
             known[candidates] = max(max(self._count(candidates)) - 1, 0)
         return [known[tuple(query.candidates)] for query in self.queries]
 
-    def longest(self, pool: Demonstrations, shots: int, limit: int) -> tuple[Example, int, int] | None:
+    def longest(
+        self, pool: Demonstrations, shots: int, limit: int, state: "PartialState | None" = None
+    ) -> tuple[Example, int, int] | None:
         """Return the query with the longest prompt, its number of tokens and that of its answer, or `None` if all fit."""
         count = shots or self.task.num_text_demonstrations
         is_text_only = shots == 0
@@ -128,6 +141,7 @@ class _Lengths:
         if pool.selection == "rices" and max(needs) + sum(lengths[:count]) > limit:
             worst = needs.index(max(needs))
             return self.queries[worst], self.of_queries[worst] + sum(lengths[:count]), self.budgets[worst]
+        pool.prepare(self.queries, count, state)
         by_example = dict(zip(map(id, pool.pool), self._of_pool(pool, is_text_only), strict=True))
         chosen = (pool.choose(query, count) for query in self.queries)
         totals = [

@@ -44,6 +44,15 @@ def describe_queries(summary: dict[str, Any]) -> str:
     return f"{summary['task']}, other data: {number:,} queries instead of {available:,}"
 
 
+def describe_comparability(summary: dict[str, Any]) -> str | None:
+    """Describe in a sentence whether scores may be compared with published ones, and what is not as there. `None` if nothing is known."""
+    if summary.get("comparable") is None:
+        return None
+    text = f"{summary['task']}: comparable with published scores: {summary['comparable']}."
+    differences = summary.get("differences", ())
+    return f"{text} Not as there: {'; '.join(differences)}." if differences else text
+
+
 def card_scores(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """Convert a result of [`evaluate`] to `scores` of [`FlamingoModelCardData`]."""
     protocol = summary["protocol"]
@@ -92,7 +101,8 @@ def write_evaluation_card(model: FlamingoModel, directory: str | os.PathLike, **
     weights = fingerprint_weights(model.state_dict())
     summaries = [summary for summary in read_results(directory) if summary["weights"] == weights]
     scores = [score for summary in summaries for score in card_scores(summary)]
-    card = FlamingoModelCardData.from_model(model, scores=scores, **facts)
+    notes = [*facts.pop("notes", ()), *filter(None, map(describe_comparability, summaries))]
+    card = FlamingoModelCardData.from_model(model, scores=scores, notes=notes, **facts)
     card.save(Path(directory) / "README.md")
 
 
@@ -138,8 +148,12 @@ def plot_title(summary: dict[str, Any], has_published: bool) -> str:
         f"{describe_queries(summary)}{split}\n{summary['num_queries']:,} queries; seeds {', '.join(map(str, seeds))}; "
     )
     title += f"demonstrations {_demonstrations(summary['protocol'])}"
-    mark = _incomparable(summary)
-    return title + (f"\nnot comparable with the published scores: {mark}" if mark and has_published else "")
+    if not has_published:
+        return title
+    if mark := _incomparable(summary):
+        return f"{title}\nnot comparable with the published scores: {mark}"
+    verdict = summary.get("comparable") or "yes"
+    return title if verdict == "yes" else f"{title}\ncomparable with the published scores: {verdict}"
 
 
 def _incomparable(summary: dict[str, Any]) -> str:

@@ -5,8 +5,8 @@ import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -37,7 +37,8 @@ class Comparison:
     Args:
         source (`str`): What it is compared with: `"OpenFlamingo"`, whose code is public, or `"Flamingo"`, of which there is a paper only.
         equal (`str`): What is equal.
-        differences (`tuple[str, ...]`): What is not, and where a setting removes the difference, that setting.
+        differences (`tuple[str, ...]`): What is not, whatever the settings are.
+        settings (`Mapping[str, Any]`): Settings of [`EvaluationConfig`] with which the published scores were made, besides those of a protocol.
         verdict (`str`): Whether scores may be compared, beginning with `"yes"`, `"with care"` or `"no"`.
     """
 
@@ -45,6 +46,7 @@ class Comparison:
     equal: str
     differences: tuple[str, ...]
     verdict: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Task(ABC):

@@ -120,7 +120,7 @@ class Demonstrations:
             return
         new = [query for query in queries if len(self._nearest.get(query.id, ())) < count]
         if new:
-            rows, _ = self.index.search(new, count, state=state)
+            rows, _ = self.index.build(state).search(new, count, state=state)
             self._nearest.update(zip([query.id for query in new], rows.astype(np.int32), strict=True))
 
     def choose_many(self, queries: Sequence[Example], count: int) -> list[list[Example]]:

@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +105,14 @@ class ImageIndex:
     def num_images(self) -> int:
         """Return the number of different images."""
         return len(self._images[1])
+
+    def count_missing(self) -> int:
+        """Return the number of images that are not in `directory`, which [`~ImageIndex.build`] embeds."""
+        if self._blocks is not None:
+            return 0
+        identities = self._images[2]
+        blocks = [identities[start : start + self.block_size] for start in range(0, len(identities), self.block_size)]
+        return sum(len(block) for block in blocks if (path := self._path(block)) is None or not path.is_file())
 
     def build(self, state: "PartialState | None" = None) -> "ImageIndex":
         """
@@ -292,11 +300,14 @@ class ImageIndex:
 def _largest(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the `count` largest values of each row and their columns, the largest first, of equal ones the first. All, if there are fewer."""
     count = min(count, values.shape[1])
-    least = values.topk(count, dim=1).values[:, -1:]
-    above, equal = values > least, values == least
-    # `topk` takes any of equal values
-    chosen = above | (equal & (equal.cumsum(dim=1) <= count - above.sum(dim=1, keepdim=True)))
-    columns = chosen.nonzero()[:, 1].view(len(values), count)
+    top = values.topk(min(count + 1, values.shape[1]), dim=1)
+    if top.values.shape[1] == count or bool((top.values[:, -2] > top.values[:, -1]).all()):
+        columns = top.indices[:, :count].sort(dim=1).values
+    else:  # `topk` takes any of equal values
+        least = top.values[:, count - 1 : count]
+        above, equal = values > least, values == least
+        chosen = above | (equal & (equal.cumsum(dim=1) <= count - above.sum(dim=1, keepdim=True)))
+        columns = chosen.nonzero()[:, 1].view(len(values), count)
     largest, order = values.gather(1, columns).sort(dim=1, descending=True, stable=True)
     return largest, columns.gather(1, order)
 
@@ -319,4 +330,10 @@ def media_identity(item: Any) -> str:
         status = os.stat(text)
     except (OSError, ValueError):  # an address, or base64
         return text if len(text) < 1000 else hashlib.sha256(text.encode()).hexdigest()
-    return f"{os.path.realpath(text)} {status.st_size} {status.st_mtime_ns}"
+    folder, name = os.path.split(text)
+    return f"{_real_folder(folder)}/{name} {status.st_size} {status.st_mtime_ns}"
+
+
+@lru_cache(maxsize=4096)  # it looks at each folder above, for each of a million files
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)

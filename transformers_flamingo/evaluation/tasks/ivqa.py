@@ -1,15 +1,14 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """iVQA (Yang et al. 2021)."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...data import VideoSegment
 from ...few_shot.examples import Example
 from ..metrics import normalize_vqa_answer
-from ..task import Prediction
+from ..task import Comparison, Prediction
 from .common import Benchmark, QuestionAnswering
+from .videos import VideoFiles
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,8 @@ class Ivqa(QuestionAnswering, Benchmark):
     iVQA (Yang et al. 2021), test split. An answer that two or more of the five annotators gave scores 1, an answer of a single
     annotator 1/2; the result is the mean in percent. The prompt is that of VQA. Demonstrations are from the training split.
 
-        train.csv    test.csv    (video_id, start, end, question, answer1 ... answer5)    videos/{video_id}.mp4
+        train.csv    test.csv    (video_id, start, end, question, answer1 ... answer5)
+        videos/{video_id}.mp4, or cut out: videos/{video_id}_{start}_{end}.mp4    (or in video/; any extension)
 
     Args:
         num_frames (`int`, *optional*, defaults to 8): Frames of each segment that are shown.
@@ -29,16 +29,26 @@ class Ivqa(QuestionAnswering, Benchmark):
     name = "ivqa"
     split_sizes = {"test": 2000}
     files = ("train.csv", "test.csv")
+    comparison = Comparison(
+        source="Flamingo",
+        equal="score by the number of annotators who gave an answer, test split",
+        differences=(
+            "frames of a video: 8, evenly spread over it or its part; the paper shows 30, at 3 per second: `--option num_frames=30`",
+            "prompt and generation are those of OpenFlamingo's tasks of this kind, not the paper's",
+        ),
+        verdict="with care",
+    )
 
     def _examples(self, split: str) -> list[Example]:
-        return self.build(f"{split}.csv", enumerate(self.read_csv(f"{split}.csv")), self._example)
+        videos = VideoFiles(self.data, ("videos", "video"))
+        rows = enumerate(self.read_csv(f"{split}.csv"))
+        return self.build(f"{split}.csv", rows, lambda row: self._example(row, videos))
 
-    def _example(self, numbered: tuple[int, dict[str, str]]) -> Example:
+    def _example(self, numbered: tuple[int, dict[str, str]], videos: VideoFiles) -> Example:
         number, row = numbered
-        path = os.path.join(self.data, "videos", f"{row['video_id']}.mp4")
         return self.question_example(
             number,
-            VideoSegment(path, float(row["start"]), float(row["end"]), self.num_frames),
+            videos.segment(row["video_id"], float(row["start"]), float(row["end"]), self.num_frames),
             row["question"],
             [row[f"answer{i}"] for i in range(1, 6) if row.get(f"answer{i}")],
         )

@@ -1,14 +1,14 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """NExT-QA."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ...data import VideoSegment
 from ...few_shot.examples import Example
+from ..task import Comparison
 from .common import Benchmark, Choice
+from .videos import VideoFiles
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class NextQa(Choice, Benchmark):
     Flamingo paper reports the WUPS of open-ended answers, which needs WordNet and is not computed here. Demonstrations are from
     the training split.
 
-        train.csv    val.csv    (video, question, answer, qid, a0 ... a4)    map_vid_vidorID.json    NExTVideo/*/*.mp4
+        train.csv    val.csv    (video, question, answer, qid, a0 ... a4)    map_vid_vidorID.json
+        NExTVideo/*/{video}.mp4    (or in videos/; any extension)
 
     Args:
         num_frames (`int`, *optional*, defaults to 8): Frames of each video that are shown.
@@ -29,23 +30,33 @@ class NextQa(Choice, Benchmark):
     name = "nextqa"
     split_sizes = {"val": 4996}
     files = ("train.csv", "val.csv", "map_vid_vidorID.json")
+    comparison = Comparison(
+        source="Flamingo",
+        equal="videos and questions",
+        differences=(
+            "multiple choice and its accuracy; the paper scores open-ended answers by WUPS, which needs WordNet",
+        ),
+        verdict="no: another task and metric",
+    )
 
     @cached_property
     def _names(self) -> dict[str, str]:
         return self.read_json("map_vid_vidorID.json")
 
     def _examples(self, split: str) -> list[Example]:
-        return self.build(f"{split}.csv", self.read_csv(f"{split}.csv"), self._example)
+        videos = VideoFiles(self.data, ("NExTVideo", "videos"))
+        return self.build(f"{split}.csv", self.read_csv(f"{split}.csv"), lambda row: self._example(row, videos))
 
-    def _example(self, row: dict[str, str]) -> Example:
+    def _example(self, row: dict[str, str], videos: VideoFiles) -> Example:
         candidates = [row[f"a{i}"] for i in range(5)]
         if row["answer"] not in {str(i) for i in range(5)}:
             raise ValueError(f"the answer is {row['answer']!r}, not 0 to 4")
         answer = candidates[int(row["answer"])]
-        path = os.path.join(self.data, "NExTVideo", f"{self._names[row['video']]}.mp4")
+        published = self._names[row["video"]]
+        known = row["video"] in videos.files
         return Example(
             f"{row['video']}/{row['qid']}",
-            [VideoSegment(path, num_frames=self.num_frames)],
+            [videos.segment(row["video"] if known else published, num_frames=self.num_frames)],
             f"Question:{row['question']}? Answer:",
             answer,
             references=answer,

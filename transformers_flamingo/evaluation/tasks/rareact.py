@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 
 import numpy as np
 
-from ...data import VideoSegment
 from ...few_shot.examples import Example
-from ..task import Prediction, Task
+from ..task import Comparison, Prediction, Task
 from .common import Benchmark
+from .videos import VideoFiles
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class RareAct(Benchmark, Task):
     compares clips. RareAct has no training split and is a task for 0 shots. The text-only demonstrations are `support_actions`,
     also our choice. `accuracy` is over the clips that show their action.
 
-        rareact.csv    (id, video_id, start, end, class_id, verb, noun, annotation)    videos/{video_id}.mp4
+        rareact.csv    (id, video_id, start, end, class_id, verb, noun, annotation)
+        videos/{video_id}.mp4, or cut out: videos/{video_id}_{start}_{end}.mp4    (or in rareact/ or video/; any extension)
 
     Args:
         num_frames (`int`, *optional*, defaults to 8): Frames of each clip that are shown.
@@ -39,7 +41,18 @@ class RareAct(Benchmark, Task):
     name = "rareact"
     metric = "mWAP"
     generation = None
+    split_sizes = {"all": 7607}
     files = ("rareact.csv",)
+    comparison = Comparison(
+        source="Flamingo",
+        equal="mWAP, by the rules of the published script",
+        differences=(
+            "frames of a video: 8, evenly spread over it or its part; the paper shows 30, at 3 per second: `--option num_frames=30`",
+            "a clip's score for an action is its log-probability among all 149; the paper does not say how it compares clips",
+            "text-only demonstrations `support_actions`, for the dataset has none",
+        ),
+        verdict="with care",
+    )
 
     @cached_property
     def _rows(self) -> list[dict[str, str]]:
@@ -48,15 +61,15 @@ class RareAct(Benchmark, Task):
     def queries(self) -> Sequence[Example]:
         """Return every row of the file, with all actions as candidates."""
         actions = sorted({f"{row.get('verb')} {row.get('noun')}" for row in self._rows})
+        videos = VideoFiles(self.data, ("videos", "video", "rareact"))
 
         def make(row: dict[str, str]) -> Example:
-            path = self.path("videos", f"{row['video_id']}.mp4")
             references = {key: row[key] for key in ("verb", "noun", "video_id")} | {
                 "annotation": int(row["annotation"])
             }
             if None in references.values():
                 raise ValueError(f"a value is missing: {references}")
-            video = VideoSegment(path, float(row["start"]), float(row["end"]), self.num_frames)
+            video = videos.segment(row["video_id"], float(row["start"]), float(row["end"]), self.num_frames)
             return Example(row["id"], [video], "Output:", references=references, candidates=actions)
 
         return self.build("rareact.csv", self._rows, make)
@@ -64,6 +77,25 @@ class RareAct(Benchmark, Task):
     def support(self) -> Sequence[Example]:
         """Return `support_actions` as demonstrations without a video."""
         return [Example(action, [], "Output:", action) for action in self.support_actions]
+
+    def subset(self, queries: Sequence[Example], number: int) -> list[Example]:
+        """
+        Draw about `number` queries by their actions, always the same, in their order: all clips of one random action, then of the next.
+
+        Clips count for the precision of an action only if it is shown in one of them. Of random clips most would not count, and few actions
+        would have a clip that shows them. The last action may be cut, and then has as many clips that show it as others.
+        """
+        by_action: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+        for index, query in enumerate(queries):
+            row = query.references
+            shows = by_action.setdefault((row["verb"], row["noun"]), ([], []))
+            shows[row["annotation"] != 1].append(index)
+        shown = [rows for _, rows in sorted(by_action.items()) if rows[0]]
+        chosen: list[int] = []
+        for i in np.random.default_rng(0).permutation(len(shown)):
+            in_turn = [index for pair in zip_longest(*shown[i]) for index in pair if index is not None]
+            chosen += in_turn[: number - len(chosen)]
+        return [queries[i] for i in sorted(chosen)]
 
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Compute the mean weighted average precision over all actions, and the accuracy, both in percent."""

@@ -1,13 +1,13 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """STAR."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...data import VideoSegment
 from ...few_shot.examples import Example
+from ..task import Comparison
 from .common import Benchmark, Choice
+from .videos import VideoFiles
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Star(Choice, Benchmark):
     STAR (Wu et al. 2021), validation split: one of four answers, scored by accuracy in percent. Demonstrations are from the
     training split.
 
-        STAR_train.json    STAR_val.json    Charades_v1_480/{video_id}.mp4
+        STAR_train.json    STAR_val.json
+        Charades_v1_480/{video_id}.mp4    (or in Charades_v1/ or videos/; any extension)
 
     Args:
         num_frames (`int`, *optional*, defaults to 8): Frames of each segment that are shown.
@@ -27,16 +28,25 @@ class Star(Choice, Benchmark):
     name = "star"
     split_sizes = {"val": 7098}
     files = ("STAR_train.json", "STAR_val.json")
+    comparison = Comparison(
+        source="Flamingo",
+        equal="the four choices ranked by likelihood, accuracy on the validation split",
+        differences=(
+            "frames of a video: 8, evenly spread over it or its part; the paper shows 30, at 3 per second: `--option num_frames=30`",
+            "the prompt is ours",
+        ),
+        verdict="with care",
+    )
 
     def _examples(self, split: str) -> list[Example]:
         file = f"STAR_{split}.json"
-        return self.build(file, self.read_json(file), self._example)
+        videos = VideoFiles(self.data, ("Charades_v1_480", "Charades_v1", "videos"))
+        return self.build(file, self.read_json(file), lambda row: self._example(row, videos))
 
-    def _example(self, row: dict) -> Example:
-        path = os.path.join(self.data, "Charades_v1_480", f"{row['video_id']}.mp4")
+    def _example(self, row: dict, videos: VideoFiles) -> Example:
         return Example(
             row["question_id"],
-            [VideoSegment(path, row["start"], row["end"], self.num_frames)],
+            [videos.segment(row["video_id"], float(row["start"]), float(row["end"]), self.num_frames)],
             f"Question:{row['question']} Answer:",
             row["answer"],
             references=row["answer"],

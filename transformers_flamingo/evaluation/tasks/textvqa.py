@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...few_shot.examples import Example, GenerationSettings
+from ..task import Comparison
 from .common import Benchmark, QuestionAnswering
 
 
@@ -22,6 +23,12 @@ class TextVqa(QuestionAnswering, Benchmark):
     split_sizes = {"val": 5000}
     files = ("TextVQA_0.5.1_train.json", "TextVQA_0.5.1_val.json")
     generation = GenerationSettings(max_new_tokens=10)
+    comparison = Comparison(
+        source="OpenFlamingo",
+        equal="prompt, 3 beams, cut of the answer, first answer of a demonstration, VQA accuracy; 10 tokens, validation split, no text from OCR",
+        differences=(),
+        verdict="yes",
+    )
 
     def _examples(self, split: str) -> list[Example]:
         file = f"TextVQA_0.5.1_{split}.json"

@@ -1,13 +1,13 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """VATEX."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...data import VideoSegment
 from ...few_shot.examples import Example
+from ..task import Comparison
 from .common import Benchmark, Captioning
+from .videos import VideoFiles
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Vatex(Captioning, Benchmark):
     VATEX (Wang et al. 2019), English captions, public test split, scored by CIDEr times 100. The Flamingo paper reports scores
     on the test split. Demonstrations are from the training split.
 
-        vatex_training_v1.0.json    vatex_public_test_english_v1.1.json    videos/{videoID}.mp4
+        vatex_training_v1.0.json    vatex_public_test_english_v1.1.json
+        videos/{videoID}.mp4, a clip, or the whole videos/{YouTube id}.mp4    (or in video/; any extension)
 
     Args:
         split (`str`, *optional*, defaults to `"public_test_english_v1.1"`):
@@ -30,15 +31,26 @@ class Vatex(Captioning, Benchmark):
     name = "vatex"
     split_sizes = {"public_test_english_v1.1": 6000, "validation_v1.0": 3000}
     files = ("vatex_training_v1.0.json", "vatex_{split}.json")
+    comparison = Comparison(
+        source="Flamingo",
+        equal="CIDEr of the ten English captions",
+        differences=(
+            "frames of a video: 8, evenly spread over it or its part; the paper shows 30, at 3 per second: `--option num_frames=30`",
+            "split: public test, of which not all videos are on the web any more; the paper says test",
+            "prompt and generation are those of OpenFlamingo's tasks of this kind, not the paper's",
+        ),
+        verdict="with care: another split",
+    )
 
     def _examples(self, split: str) -> list[Example]:
         file = f"vatex_{split}.json"
+        videos = VideoFiles(self.data, ("videos", "video"))
         return self.build(
             file,
             self.read_json(file),
             lambda row: self.caption_example(
                 row["videoID"],
-                VideoSegment(os.path.join(self.data, "videos", f"{row['videoID']}.mp4"), num_frames=self.num_frames),
+                videos.segment(row["videoID"], num_frames=self.num_frames),
                 row["enCap"],
             ),
         )

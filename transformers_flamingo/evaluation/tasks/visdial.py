@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...few_shot.examples import Example
-from ..task import Prediction, Task
+from ..task import Comparison, Prediction, Task
 from .common import Benchmark
 
 
@@ -26,6 +26,15 @@ class VisDial(Benchmark, Task):
     split_sizes = {"val": 2064}
     files = ("visdial_1.0_train.json", "visdial_1.0_val.json", "visdial_1.0_val_dense_annotations.json")
     metric = "NDCG"
+    comparison = Comparison(
+        source="Flamingo",
+        equal="100 answers ranked for the rounds with dense annotations, NDCG on the validation split",
+        differences=(
+            "demonstrations are first rounds of training dialogs; the paper does not say which",
+            "the prompt is ours",
+        ),
+        verdict="with care",
+    )
     generation = None
 
     def _image(self, image_id: int, split: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...few_shot.examples import Example
+from ..task import Comparison
 from .common import Benchmark, QuestionAnswering
 
 
@@ -21,6 +22,14 @@ class VizWiz(QuestionAnswering, Benchmark):
     name = "vizwiz"
     split_sizes = {"val": 4319}
     files = ("Annotations/train.json", "Annotations/val.json")
+    comparison = Comparison(
+        source="OpenFlamingo",
+        equal="prompt, 3 beams, cut of the answer, first answer of a demonstration, VQA accuracy; 5 tokens, no word on “unanswerable”",
+        differences=(
+            "split: validation, which its code scores; the published scores are of test-dev, whose answers are not public",
+        ),
+        verdict="with care: another split",
+    )
 
     def _examples(self, split: str) -> list[Example]:
         file = os.path.join("Annotations", f"{split}.json")
