@@ -40,13 +40,13 @@ def estimate_tokens(
     queries: Sequence[Example],
     shots: int,
     num_orders: int = 1,
-    num_prefixes: float = 1,
+    num_prefixes: float | None = None,
 ) -> float:
     """
     Estimate the number of tokens computed for one query, from the mean lengths of a few queries, demonstrations and candidates.
 
-    Fixed demonstrations are computed once and count as nothing. Others count `num_prefixes` times: less than once for each order where
-    prompts share them. Generated tokens count once for each beam.
+    Fixed demonstrations are computed once and count as nothing. Others count `num_prefixes` times, by default once for each order: less
+    where prompts share them. Generated tokens count once for each beam.
     """
 
     def mean_length(texts: Sequence[str]) -> float:
@@ -59,6 +59,7 @@ def estimate_tokens(
     if pool.selection != "fixed":
         shown = [(len(e.media) if shots else 0, e.prompt + e.answer) for e in _sample(pool.pool)]
         texts = [processor.few_shot_text([shot], separator=task.demonstration_separator)[0] for shot in shown]
+        num_prefixes = num_orders if num_prefixes is None else num_prefixes
         shown_length = num_prefixes * (shots or task.num_text_demonstrations) * mean_length(texts)
     if task.generation is not None:
         settings = {"max_new_tokens": task.generation.max_new_tokens, "num_beams": task.generation.num_beams}
