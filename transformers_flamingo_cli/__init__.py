@@ -7,6 +7,7 @@ The `flamingo` command, one file per subcommand. Each is a thin function over wh
     flamingo caption IMAGE... --model DIRECTORY       # caption images
     flamingo chat DIRECTORY                           # chat about images with a model, in the browser
     flamingo convert open-flamingo CHECKPOINT DIRECTORY   # a checkpoint of OpenFlamingo or flamingo-mini
+    flamingo fetch URLS --output_dir DIRECTORY        # the images of a list of URLs, into shards to train on
     flamingo check RECIPE_OR_DATA                     # what is in the data, and what is wrong, before a training
     flamingo train RECIPE --max_steps 100             # train from a YAML file, with fields overridden
     flamingo merge FOLDER DIRECTORY                   # a complete model of adapters, or of trained parameters alone

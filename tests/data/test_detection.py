@@ -122,7 +122,12 @@ def test_published_files(tmp_path):
         ({"messages": [{"role": "robot", "content": "a"}]}, r"nearest format is 'messages', but none .*role 'robot'"),
         (
             {"image_url": "https://a/b.png", "caption": "a cat"},
-            r"nearest format is 'image_text_pairs', but none .*'image_url' is an address.*img2dataset",
+            r"'a.jsonl' has 'image_url', 'caption'. 'image_url' is an address.*`flamingo fetch .*img2dataset",
+        ),
+        ({"URL": "https://a/b.png", "TEXT": "a cat"}, r"'URL' is an address.*`flamingo fetch .*img2dataset"),
+        (
+            {"images": ["https://a/b.png", None], "texts": [None, "a cat"]},
+            r"index 0 of 'images' is an address.*`flamingo fetch ",
         ),
         ({"x": 1}, r"'a.jsonl' has 'x'\. Formats are image_text_pairs, obelics, .*docs/data-formats.md"),
         (

@@ -509,7 +509,7 @@ def test_a_column_of_addresses(tmp_path, processor, column):
     write_jsonl(tmp_path / "a.jsonl", [{column: "a.png", "caption": "a red cat"}])
     assert sample("image_text_pairs", tmp_path, processor) == PAIR
     row = {"image_url": "https://example.org/a.png", "question": "what?", "answer": "a"}
-    with pytest.raises(BadSampleError, match="img2dataset"):
+    with pytest.raises(BadSampleError, match="flamingo fetch.*img2dataset"):
         FORMATS["question_answering"]().read(row)
 
 

@@ -14,7 +14,8 @@ from .errors import BadSampleError
 from .folders import BESIDE, class_folders
 from .formats import FORMATS
 from .formats.image_classes import NoClassesError
-from .reader import Column, Reader
+from .media_files import HOW_TO_FETCH
+from .reader import ADDRESSES, Column, Reader
 from .rows import read_rows
 
 
@@ -166,6 +167,10 @@ def _describe_unknown(path: str, looks: list[_Look]) -> str:
     best = max(looks, key=lambda look: look.score)
     names = _names_of(best.rows)
     found = f"{path!r} has no known layout: {os.path.basename(best.files[0])!r} has {', '.join(map(repr, names)) or 'no values'}."
+    addresses = _address_column(best.rows)
+    if addresses is not None:
+        # The captions of a published list may have any name, and `flamingo fetch` knows most
+        return f"{found} {addresses!r:.200} is an address, and the image was not fetched. {HOW_TO_FETCH}"
     if best.score == 0:
         return f"{found} Formats are {', '.join(FORMATS)}: docs/data-formats.md lists their columns."
     missing = [column for column in best.reader.columns if column.is_required and not best.found(column)]
@@ -195,6 +200,20 @@ def _names_of(rows: list[dict[str, Any]]) -> list[str]:
             name for name, value in values.items() if value is not None and not name.startswith("__")
         )
     return list(names)
+
+
+def _address_column(rows: list[dict[str, Any]]) -> str | None:
+    """Return a column with the addresses of images. In a table without names, as CC3M is published, the first row has one instead."""
+    for row in rows:
+        try:
+            values = parse_record(row) if row.get(JSON) is not None else row
+        except BadSampleError:
+            continue
+        for name, value in values.items():
+            is_listed = name in (*ADDRESSES, "coco_url", "flickr_url") and isinstance(value, str)
+            if (is_listed and "://" in value) or name.startswith(("http://", "https://")):
+                return name
+    return None
 
 
 def _similar(column: Column, names: list[str]) -> list[str]:

@@ -26,9 +26,8 @@ REMOTE_SECONDS, REMOTE_ATTEMPTS = 60.0, 3
 REMOTE_PROTOCOLS = ("http", "https", "hf", "s3", "gs", "gcs", "az", "abfs", "abfss")
 #: What to do about a row that has the address of an image, and not the image.
 HOW_TO_FETCH = (
-    "Fetch the images first, for example with `img2dataset --url_list FILE --url_col COLUMN --caption_col COLUMN --output_format webdataset "
-    "--output_folder shards`, and train on 'shards/*.tar' (docs/data-formats.md). Or set `allow_remote: true` in the `options` of the source "
-    "to fetch each image whenever its row is read."
+    "Fetch the images first, with `flamingo fetch SOURCE --output_dir DIRECTORY` or with img2dataset (docs/urls.md), and train on what they "
+    "write. Or set `allow_remote: true` in the `options` of the source to fetch each image whenever its row is read."
 )
 
 
@@ -153,8 +152,8 @@ def _check_address(path: str, root: str | None) -> None:
         )
     if not getattr(path, "allow_remote", False):
         raise ValueError(
-            "it is an address, and the source does not allow those. Fetch the files (docs/data-formats.md says how), or set "
-            "`allow_remote: true` in the `options` of the source if you trust its rows"
+            "it is an address, and the source does not allow those. Fetch the files, with `flamingo fetch` or img2dataset (docs/urls.md), or "
+            "set `allow_remote: true` in the `options` of the source if you trust its rows"
         )
     if root is not None and "://" in root:
         steps = path.removeprefix(root.rstrip("/") + "/").split("/")

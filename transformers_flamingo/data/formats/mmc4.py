@@ -20,8 +20,8 @@ from ..row_stream import RowFilter
 @dataclass(frozen=True)
 class MMC4(Reader):
     """
-    Reader of web pages as a list of sentences and a list of images, in `.jsonl` or `.jsonl.zip` as published, or as the
-    member `json` of a `.tar` as OpenFlamingo's conversion writes it. The columns are
+    Reader of web pages as a list of sentences and a list of images, in `.jsonl` or `.jsonl.zip` as published, as the member `json` of a
+    `.tar` as OpenFlamingo's conversion writes it, or in `.parquet` as `flamingo fetch` does. The columns are
 
         text_list    ["sentence 0", "sentence 1", ...]
         image_info   [{"image_name": "db1c.jpg", "matched_text_index": 1, "matched_sim": 0.32, ...}, ...]
@@ -31,8 +31,8 @@ class MMC4(Reader):
     remaining image. An image comes before its sentence, and several images of one sentence are in the order of
     `image_info`.
 
-    The pixels are `image_base64` in `image_info`, as in OpenFlamingo's shards, or the file `image_name` under
-    `media_root`. Images below `min_similarity` and those that were never fetched are dropped, and their sentences stay.
+    The pixels are `image` in `image_info`, as `flamingo fetch` embeds them, or `image_base64`, as in OpenFlamingo's shards, or the file
+    `image_name` under `media_root`. Images below `min_similarity` and those that were never fetched are dropped, and their sentences stay.
     `load` skips pages without any remaining image, and reports their number unless it streams. OpenFlamingo also drops
     images below 10 KB and every second page with a single image, which this reader does not do.
 
@@ -49,14 +49,16 @@ class MMC4(Reader):
         Column(("text_list",), "a list of sentences"),
         Column(
             ("image_info",),
-            "a list of records with `matched_text_index`, `matched_sim`, and `image_name` or `image_base64`",
+            "a list of records with `matched_text_index`, `matched_sim`, and `image`, `image_base64` or `image_name`",
         ),
     )
 
     def row_filter(self, path: str, split: str | None = None) -> RowFilter:
         """Keep the pages with an image to use."""
         return RowFilter(
-            self._has_image, f"they have no image file with a `matched_sim` of at least {self.min_similarity}"
+            self._has_image,
+            f"they have no image file with a `matched_sim` of at least {self.min_similarity} (`flamingo fetch` fetches images of which "
+            "there is only the address: docs/urls.md)",
         )
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
@@ -99,9 +101,12 @@ class MMC4(Reader):
                     f"{row_location(row)}: 'matched_sim' of image {number} is {image['matched_sim']}, neither above nor below "
                     "`min_similarity`. Fix the row, or remove it."
                 )
-            if image["matched_sim"] >= self.min_similarity and (image.get("image_base64") or self._file(image, row)):
+            if image["matched_sim"] >= self.min_similarity and self._has_pixels(image, row):
                 used.append(image)
         return used
+
+    def _has_pixels(self, image: dict[str, Any], row: dict[str, Any]) -> bool:
+        return bool(_embedded(image) or image.get("image_base64") or self._file(image, row))
 
     def _file(self, image: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | None:
         if not image.get("image_name"):
@@ -110,6 +115,8 @@ class MMC4(Reader):
         return file if "://" in file["path"] or os.path.exists(file["path"]) else None
 
     def _pixels(self, image: dict[str, Any], row: dict[str, Any]) -> Any:
+        if _embedded(image):
+            return image["image"]
         if not image.get("image_base64"):
             return self._file(image, row)
         try:
@@ -118,3 +125,7 @@ class MMC4(Reader):
             raise BadSampleError(
                 f"{row_location(row)}: 'image_base64' of {image.get('image_name')!r} cannot be decoded ({error}). Fix the row, or remove it."
             ) from error
+
+
+def _embedded(image: dict[str, Any]) -> bool:
+    return isinstance(image.get("image"), dict) and image["image"].get("bytes") is not None

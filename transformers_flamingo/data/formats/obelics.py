@@ -7,6 +7,7 @@ from typing import Any
 from ..columns import parse_record, require_list, row_location
 from ..documents import Chunk, interleave
 from ..errors import BadSampleError
+from ..media_files import HOW_TO_FETCH
 from ..reader import Column, Reader
 
 
@@ -18,8 +19,8 @@ class Obelics(Reader):
         images   [image_1, None,   image_2]    embedded, or paths
         texts    [None,    "text", None   ]
 
-    Exactly one of the two has a value at each index. OBELICS publishes URLs in `images`: fetch them first. If one cannot
-    be fetched, remove its index from both lists, or remove the page.
+    Exactly one of the two has a value at each index. OBELICS publishes URLs in `images`: `flamingo fetch` fetches them, and drops the
+    images that are gone, or their pages.
 
     Two texts with no image between them are joined by an empty line, as are paragraphs within one text.
     """
@@ -49,6 +50,10 @@ class Obelics(Reader):
                 raise BadSampleError(
                     f"{row_location(row)}: index {index} of 'texts' has a {type(text).__name__} instead of a text. Fix the "
                     "row, or remove it."
+                )
+            if isinstance(image, str) and "://" in image and not self.allow_remote:
+                raise BadSampleError(
+                    f"{row_location(row)}: index {index} of 'images' is an address, {image!r:.200}, and the image was not fetched. {HOW_TO_FETCH}"
                 )
             parts.append(self.resolve_path(image, row) if text is None else text)
         return interleave(parts, separator="\n\n")
