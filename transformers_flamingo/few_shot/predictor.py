@@ -473,7 +473,6 @@ class FewShotPredictor:
             self.processor,
             batch_size=self.batch_size,
             max_cached_media=kept,
-            shares_prefix=selection == "fixed",
         )
 
     def __getstate__(self) -> dict[str, Any]:
