@@ -15,7 +15,8 @@ an image that was encoded before, with 5 to 20 tokens, 12 on average. The cases 
 - no reuse: each prompt from its pixels, as in OpenFlamingo's evaluation.
 
 Each figure is that of a query, whose image is encoded; where it has several numbers of shots, of all its prompts. Tokens are those that
-the language model computes, with padding and generated tokens. Images are those that the gated blocks project to keys and values.
+the language model computes, with padding and generated tokens. On a CPU, the time is that of the process in all its threads, so that other
+load on the machine counts less: run it with one thread (`OMP_NUM_THREADS=1`). Images are those that the gated blocks project to keys and values.
 """
 
 import time
@@ -106,16 +107,16 @@ class Case:
     def __call__(self) -> float:
         """Answer the prompts, whose queries have new images, and return the seconds per query."""
         self.prepare()
-
-        def synchronize() -> None:
-            if self.engine.model.device.type == "cuda":
-                torch.cuda.synchronize()
-
-        synchronize()
-        start = time.perf_counter()
+        if self.engine.model.device.type == "cpu":
+            clock = time.process_time
+        else:
+            clock = time.perf_counter
+            torch.cuda.synchronize()
+        start = clock()
         self.run()
-        synchronize()
-        return (time.perf_counter() - start) / self.queries
+        if clock is time.perf_counter:
+            torch.cuda.synchronize()
+        return (clock() - start) / self.queries
 
     def prepare(self) -> None:
         """Bring the engine into the state in which the first call finds it."""
