@@ -640,12 +640,20 @@ def test_a_padded_conversation_continues_with_images_for_some(num_beams):
     expected = model.generate(
         pixel_values=all_images, frame_attention_mask=all_mask, use_cache=False, **kwargs
     ).tolist()
+    shapes = []
+    handle = model.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
     for images, images_mask in ((new_images, new_mask), (all_images, all_mask)):
-        cache = copy.deepcopy(first.cache)
-        if num_beams > 1:
-            cache.batch_repeat_interleave(num_beams)
-        got = model.generate(pixel_values=images, frame_attention_mask=images_mask, cache=cache, **kwargs)
-        assert got.tolist() == expected
+        # A row of the cache for each conversation, whose new text is computed once for all beams, or for each beam
+        for repeats in sorted({1, num_beams}):
+            cache = copy.deepcopy(first.cache)
+            cache.batch_repeat_interleave(repeats)
+            shapes.clear()
+            got = model.generate(pixel_values=images, frame_attention_mask=images_mask, cache=cache, **kwargs)
+            assert got.tolist() == expected
+            assert shapes[0] == (3 * repeats, 4)
+    handle.remove()
 
 
 def test_continuing_with_the_wrong_number_of_images_is_an_error():

@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoProcessor,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .attention_maps_flamingo import attention_maps
 from .configuration_flamingo import FlamingoConfig
@@ -44,6 +45,12 @@ AutoModelForMultimodalLM.register(FlamingoConfig, FlamingoModel)
 AutoModelForSequenceClassification.register(FlamingoConfig, FlamingoForSequenceClassification)
 AutoImageProcessor.register(FlamingoConfig, image_processor_classes={"pil": FlamingoImageProcessor})
 AutoProcessor.register(FlamingoConfig, FlamingoProcessor)
+# By its name, as transformers has its own pipelines: it is imported when one is made
+PIPELINE_REGISTRY.supported_tasks["few-shot-image-to-text"] = {
+    "impl": "transformers_flamingo.few_shot.pipeline.FewShotPipeline",
+    "pt": (AutoModelForImageTextToText,),
+    "type": "multimodal",
+}
 
 
 def __getattr__(name: str) -> object:

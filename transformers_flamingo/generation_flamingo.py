@@ -21,6 +21,7 @@ from .checks_flamingo import check_mask_shape, check_text, check_text_length, is
 from .client_errors_flamingo import blames_the_client
 from .compatibility_flamingo import require_private_names
 from .image_features_flamingo import FlamingoImageFeatures, check_encoder_outputs, real_images_first
+from .media_cache_flamingo import MediaCacheLayer
 from .padding_flamingo import find_real_images
 from .visibility_flamingo import check_image_counts, check_media_index, compute_media_index
 
@@ -41,6 +42,15 @@ require_private_names(
     _update_model_kwargs_for_generation=("outputs", "model_kwargs", "is_encoder_decoder", "num_new_tokens"),
 )
 require_private_names(GenerationConfig, _mask_length=None)
+
+
+def _is_of_prompts(cache: DynamicCache, num_prompts: int) -> bool:
+    """Return whether a cache is empty or has one row for each prompt, and can be repeated for the beams of each."""
+    known = (DynamicLayer, DynamicSlidingWindowLayer, MediaCacheLayer)
+    text_layers = [layer for layer in cache.layers if not isinstance(layer, MediaCacheLayer)]
+    if not all(type(layer) in known for layer in cache.layers):
+        return False
+    return all(len(layer.keys) == num_prompts for layer in text_layers if layer.get_seq_length() > 0)
 
 
 class FlamingoGenerationMixin(GenerationMixin):
@@ -259,7 +269,8 @@ class FlamingoGenerationMixin(GenerationMixin):
         """
         Compute the prompt as the stock method does, but once for all its beams or sequences, and repeat the cache.
 
-        So all beams of a prompt share its image in the cache.
+        So all beams of a prompt share its image in the cache. A cache that holds text may have a row for each prompt, or be
+        repeated already, as the stock method needs it.
         """
         cache = model_kwargs.get("cache")
         in_chunks = cache is not None and generation_config.prefill_chunk_size is not None
@@ -271,8 +282,7 @@ class FlamingoGenerationMixin(GenerationMixin):
             repeats == 1
             or not is_first_iteration
             or type(cache) is not DynamicCache
-            or cache.get_seq_length() > 0
-            or not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
+            or not _is_of_prompts(cache, len(input_ids) // repeats)
             or generation_config.prefill_chunk_size is not None
             or (position_ids is not None and position_ids.ndim != 2)
         ):

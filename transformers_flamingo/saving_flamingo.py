@@ -69,14 +69,26 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     Raises:
         OSError: the file cannot be written. It is unchanged.
     """
+    with write_file(path) as temporary, open(temporary, "xb") as file:
+        file.write(content)
+
+
+@contextmanager
+def write_file(path: str | os.PathLike) -> Iterator[Path]:
+    """
+    Write a file whole or not at all, in as many steps as it needs: the block writes and closes a file of the name that it gets, which
+    replaces `path` at its end.
+
+    Raises:
+        OSError: the file cannot be written. It is unchanged.
+    """
     path = _resolve(path)
     temporary = _temporary_name(path)
     with disk_errors(path):
         try:
-            with open(temporary, "xb") as file:
-                file.write(content)
-                file.flush()
-                # Before the rename: after a power cut the name could otherwise point to an empty file
+            yield temporary
+            # Before the rename: after a power cut the name could otherwise point to an empty file
+            with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:

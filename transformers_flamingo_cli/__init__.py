@@ -5,6 +5,7 @@ The `flamingo` command, one file per subcommand. Each is a thin function over wh
     flamingo demo                                     # train a small Flamingo, offline, in minutes
     flamingo demo --few-shot                          # a small Flamingo that learns new words from its prompt
     flamingo caption IMAGE... --model DIRECTORY       # caption images
+    flamingo predict IMAGES --model DIRECTORY --demonstrations SHOTS --out FILE   # label many images after a few examples
     flamingo chat DIRECTORY                           # chat about images with a model, in the browser
     flamingo convert open-flamingo CHECKPOINT DIRECTORY   # a checkpoint of OpenFlamingo or flamingo-mini
     flamingo fetch URLS --output_dir DIRECTORY        # the images of a list of URLs, into shards to train on

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from factory import EOS, tiny_flamingo, tiny_processor
 
+from transformers_flamingo import FewShotPredictor
 from transformers_flamingo.apps.chat import EMPTY_ANSWER, AnswerSettings, example_messages, user_message
 
 
@@ -276,6 +277,26 @@ def test_an_empty_answer_says_so(visitor, chat, images, expect, monkeypatch):
     visitor.send(images[0], "w8")
     expect(visitor.said).to_have_text(EMPTY_ANSWER)
     expect(visitor.submit).to_be_visible()
+
+
+def test_images_are_labeled_after_the_examples(visitor, chat, images, expect):
+    page = visitor.page
+    for number, (image, text) in enumerate(zip(images, ("w5 w6", "w7"), strict=True), 1):
+        page.locator("#example-image input[type=file]").set_input_files(image)
+        page.locator("#example-image img").wait_for()
+        page.locator("#example-text textarea").fill(text)
+        page.locator("#add-example").click()
+        expect(page.locator("#examples img")).to_have_count(number)
+    page.get_by_text("Label images after these examples").click()
+    page.locator("#label-images input[type=file]").set_input_files(images)
+    expect(page.locator("#label-images")).to_contain_text("blue")
+    page.locator("#label").click()
+    examples = list(zip(images, ("w5 w6", "w7"), strict=True))
+    predictor = FewShotPredictor(chat.model, chat.processor, examples, "classify")
+    table = page.locator("#label-table")
+    for name, prediction in zip(("red.png", "blue.png"), predictor(images), strict=True):
+        for cell in (name, prediction.text, str(round(prediction.score, 3))):
+            expect(table).to_contain_text(cell)
 
 
 def test_on_a_phone_the_examples_are_folded_away(browser, address, expect):

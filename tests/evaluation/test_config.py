@@ -23,6 +23,12 @@ from transformers_flamingo.evaluation.config import EvaluationConfig
         ({"support_size": 0}, "`support_size` is 0"),
         ({"num_queries": 0}, "`num_queries` is 0"),
         ({"num_orders": 0}, "`num_orders` is 0"),
+        ({"draw_by": "batch"}, "`draw_by` is 'batch'. It can be image, query"),
+        ({"queries_per_draw": 0}, "`queries_per_draw` is 0"),
+        (
+            {"queries_per_draw": 4, "selection": "fixed"},
+            "`queries_per_draw` is 4 and has no effect with `selection='fixed'`",
+        ),
         ({"rices_clip": "clip"}, "`rices_clip` is 'clip' and has no effect with `selection='random'`"),
     ],
 )

@@ -39,6 +39,8 @@ def test_tokens_of_a_prompt():
     costs = [estimate_tokens(Words(), tiny_processor(), pool, queries, shots) for shots in (0, 2, 4)]
     assert costs == [3 + 2 * 4 + 6, 3 + 2 * 5 + 6, 3 + 4 * 5 + 6]
     assert estimate_tokens(Words(), tiny_processor(), fixed, queries, 4) == 3 + 6
+    # Five queries share their demonstrations
+    assert estimate_tokens(Words(), tiny_processor(), pool, queries, 4, 1, 1 / 5) == 3 + 4 + 6
     # Four candidates of 2, 1, 3 and 1 tokens, in each of 6 orders
     assert estimate_tokens(RankedWords(), tiny_processor(), pool, queries, 2, 6) == pytest.approx(6 * (3 + 2 * 5 + 7))
 

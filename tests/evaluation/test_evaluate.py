@@ -19,7 +19,8 @@ from transformers_flamingo.evaluation.checks import fingerprint_examples
 from transformers_flamingo.evaluation.config import EvaluationConfig
 from transformers_flamingo.evaluation.evaluate import evaluate
 from transformers_flamingo.evaluation.metrics import vqa_accuracy
-from transformers_flamingo.evaluation.report import describe_queries
+from transformers_flamingo.evaluation.report import card_scores, describe_queries
+from transformers_flamingo.few_shot import engine as engine_module
 from transformers_flamingo.few_shot.demonstrations import Demonstrations
 from transformers_flamingo.few_shot.engine import FewShotEngine
 from transformers_flamingo.few_shot.examples import Example
@@ -107,6 +108,97 @@ def test_a_killed_run_resumes_where_it_stopped(tmp_path, monkeypatch):
     assert not list((tmp_path / "killed").glob("*.part-*"))
     assert lines(tmp_path / "killed" / "shots-2_seed-1.jsonl") == lines(tmp_path / "whole" / "shots-2_seed-1.jsonl")
     assert whole["results"][1] == run_words(tmp_path / "killed")["results"][1]
+
+
+def test_runs_of_one_seed_share_what_their_prompts_have_in_common(tmp_path, monkeypatch):
+    calls = []
+    generate = FewShotEngine.generate
+
+    def watch(self, prompts, settings):
+        calls.append([len(prompt.prefix_media) for prompt in prompts])
+        return generate(self, prompts, settings)
+
+    monkeypatch.setattr(FewShotEngine, "generate", watch)
+    run_words(tmp_path, shots=(4, 0, 2), seeds=(0,), blind=False, batch_size=2)
+    assert calls == [[0] * 7, [2, 4] * 7]
+    two, four = (lines(tmp_path / f"shots-{k}_seed-0.jsonl") for k in (2, 4))
+    assert all(a["shots"] == b["shots"][:2] for a, b in zip(two, four, strict=True))
+    # Some predictions of one of the runs are missing
+    kept = (tmp_path / "shots-4_seed-0.jsonl").read_bytes()
+    (tmp_path / "shots-4_seed-0.jsonl").write_bytes(b"".join(kept.splitlines(keepends=True)[:3]))
+    calls.clear()
+    run_words(tmp_path, shots=(4, 0, 2), seeds=(0,), blind=False, batch_size=2)
+    assert calls == [[4] * 4]
+    assert (tmp_path / "shots-4_seed-0.jsonl").read_bytes() == kept
+
+
+def test_a_killed_group_of_runs_resumes_where_it_stopped(tmp_path):
+    options = {"shots": (1, 2), "seeds": (0,), "blind": False, "batch_size": 1}
+    run_words(tmp_path / "whole", **options)
+    count = 0
+
+    class Stopping(Words):
+        def postprocess(self, text):
+            nonlocal count
+            count += 1
+            if count > 11:  # the second step of four queries in two runs
+                raise KeyboardInterrupt
+            return super().postprocess(text)
+
+        def __repr__(self):
+            return repr(Words())
+
+    with pytest.raises(KeyboardInterrupt):
+        run_words(tmp_path / "killed", Stopping(), **options)
+    assert [len(lines(part)) for part in sorted((tmp_path / "killed").glob("*.part-0.jsonl"))] == [6, 5]
+    count = 0
+    run_words(tmp_path / "killed", Stopping(), **options)
+    assert count == 3
+    for path in (tmp_path / "whole").glob("*.jsonl"):
+        assert (tmp_path / "killed" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_queries_that_share_a_draw_are_computed_together(tmp_path):
+    summary = run_words(tmp_path / "shared", queries_per_draw=3, shots=(2,), seeds=(0,), blind=False)
+    shown = [tuple(record["shots"]) for record in lines(tmp_path / "shared" / "shots-2_seed-0.jsonl")]
+    assert len(set(shown)) == 3
+    assert summary["protocol"]["queries_per_draw"] == 3
+    assert "random from 10 for 3 queries each" in card_scores(summary)[0]["demonstrations"]
+    with pytest.raises(ValueError, match="predictions with other queries_per_draw"):
+        run_words(tmp_path / "shared", shots=(2,), seeds=(0,), blind=False)
+
+
+def test_questions_about_one_file_share_its_encoding_and_their_demonstrations(tmp_path, monkeypatch):
+    for number in range(3):
+        draw_image(number).save(tmp_path / f"{number}.png")
+    encoded = []
+    encode = engine_module.encode_images
+
+    def watch(model, processor, images, **kwargs):
+        images = list(images)
+        encoded.append(len(images))
+        return encode(model, processor, images, **kwargs)
+
+    monkeypatch.setattr(engine_module, "encode_images", watch)
+
+    class Questions(RankedWords):
+        def queries(self):
+            return [
+                replace(query, media=[str(tmp_path / f"{i % 3}.png")]) for i, query in enumerate(super().queries())
+            ]
+
+        def __repr__(self):
+            return "questions"
+
+    options = {"shots": (2,), "seeds": (0,), "blind": False, "support_size": None}
+    for draw_by, number in (("image", 3), ("query", 7)):
+        encoded.clear()
+        run_words(tmp_path / draw_by, Questions(num_support=2), draw_by=draw_by, **options)
+        assert sum(encoded) == 3 + 2
+        run_words(tmp_path / f"{draw_by} of 12", Questions(), draw_by=draw_by, **options)
+        records = lines(tmp_path / f"{draw_by} of 12" / "shots-2_seed-0.jsonl")
+        assert len({tuple(record["shots"]) for record in records}) == number
+        assert [record["id"] for record in records] == [str(i) for i in range(7)]
 
 
 def test_several_processes_share_the_queries_and_predict_the_same(tmp_path):

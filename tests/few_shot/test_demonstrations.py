@@ -2,6 +2,7 @@
 """Test the choice of demonstrations for a query, and the prompt that is built from them."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from transformers import CLIPConfig, CLIPModel
 from words import RankedWords, Words, draw_image, example
 
-from transformers_flamingo.few_shot.demonstrations import Demonstrations, permute_demonstrations
+from transformers_flamingo.data import VideoSegment
+from transformers_flamingo.few_shot.demonstrations import Demonstrations, make_draw_keys, permute_demonstrations
 from transformers_flamingo.few_shot.examples import Example
 from transformers_flamingo.few_shot.prompts import build_prompt
 from transformers_flamingo.few_shot.retrieval import ImageEmbedder
@@ -45,6 +47,67 @@ def test_fixed_demonstrations_are_the_same_for_all_queries_and_others_for_anothe
         return ids(Demonstrations(SUPPORT, selection="fixed", seed=seed).choose(example(number), 5))
 
     assert of(0, 1) == of(0, 2) != of(1, 1)
+
+
+@pytest.mark.parametrize("selection", ["random", "fixed"])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_fewer_demonstrations_are_the_first_of_more(selection, balanced):
+    chooser = Demonstrations(SUPPORT, selection=selection, balanced=balanced)
+    for number in range(4):
+        most = ids(chooser.choose(example(number), 32))
+        for count in (0, 1, 4, 8, 16, 31):
+            assert ids(chooser.choose(example(number), count)) == most[:count]
+
+
+def test_demonstrations_are_a_uniform_draw_in_random_order():
+    # 3,000 queries, 6 examples in 2 groups, 4 shots: each example is at each place as often as at any other
+    support = [example(i, group=f"g{i % 2}") for i in range(100, 106)]
+    for balanced in (False, True):
+        chooser = Demonstrations(support, balanced=balanced)
+        places = Counter(
+            (place, shown) for i in range(3000) for place, shown in enumerate(ids(chooser.choose(example(i), 4)))
+        )
+        assert len(places) == 4 * 6
+        assert all(abs(number - 500) < 100 for number in places.values())  # 5 standard deviations
+        orders = Counter(tuple(e.group for e in chooser.choose(example(i), 4)) for i in range(3000))
+        assert len(orders) == (4 if balanced else 14)  # rounds of both groups; all but four of one group
+
+
+def test_questions_about_one_image_have_the_same_demonstrations():
+    def ask(number: int, image) -> Example:
+        return Example(str(number), [image], "w4")
+
+    drawn = draw_image(1)
+    queries = [
+        ask(0, "a.png"),
+        ask(1, "b.png"),
+        ask(2, Path("a.png")),
+        ask(3, drawn),
+        ask(4, drawn),
+        Example("5", [], "w4"),
+    ]
+    queries += [ask(6, {"path": "b.png", "bytes": None}), ask(7, {"path": "b.png", "bytes": b"x"})]
+    queries += [ask(8, VideoSegment("v.mp4", 0, 1)), ask(9, VideoSegment("v.mp4", 1, 2)), ask(10, ["a.png", "b.png"])]
+    by_image = make_draw_keys(queries)
+    assert by_image == {str(i): str(i) for i in range(11)} | {"2": "0", "6": "1"}
+    assert make_draw_keys(queries, by="query") == {str(i): str(i) for i in range(11)}
+    # The demonstrations of a query do not depend on the other queries that are asked
+    assert make_draw_keys(queries[2:3], queries) == {"2": "0"}
+    chooser = Demonstrations(SUPPORT, draw_keys=by_image)
+    assert (
+        ids(chooser.choose(queries[0], 8)) == ids(chooser.choose(queries[2], 8)) != ids(chooser.choose(queries[1], 8))
+    )
+
+
+@given(size=st.integers(1, 7), count=st.integers(1, 40))
+def test_groups_of_queries_have_the_same_demonstrations(size, count):
+    queries = [Example(str(i), [f"{i // 2}.png"], "w4") for i in range(count)]
+    keys = make_draw_keys(queries, size=size)
+    assert keys == {**make_draw_keys(queries[::-1], queries, size=size)}  # the order does not matter
+    groups = Counter(keys.values())
+    assert sum(number < size for number in groups.values()) <= 1  # the rest
+    assert max(groups.values()) <= size + 1
+    assert all(keys[str(i)] == keys[str(i + 1)] for i in range(0, count - 1, 2))  # an image is in one group
 
 
 @pytest.mark.parametrize("selection", ["random", "fixed"])

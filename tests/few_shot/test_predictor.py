@@ -134,6 +134,20 @@ def test_the_most_similar_are_shown_last(parts):
         assert predictor(image).demonstrations[-1] == number
 
 
+def test_the_embeddings_of_a_pool_are_kept(parts, tmp_path):
+    shots = []
+    for number, (image, text) in enumerate(SHOTS):
+        image.save(tmp_path / f"{number}.png")
+        shots.append((tmp_path / f"{number}.png", text))
+    settings = {"selection": "rices", "top_k": 2, "max_new_tokens": 2, "index_dir": tmp_path / "index"}
+    first, second = (make(parts, shots, **settings) for _ in range(2))
+    expected = first(IMAGES)
+    files = list((tmp_path / "index").iterdir())
+    assert first.pool.index.num_embedded == 4 and len(files) == 1
+    assert second(IMAGES) == make(parts, selection="rices", top_k=2, max_new_tokens=2)(IMAGES) == expected
+    assert second.pool.index.num_embedded == 0 and list((tmp_path / "index").iterdir()) == files
+
+
 def test_what_is_computed_once(parts):
     predictor = make(parts, max_new_tokens=1)
     lengths = []
@@ -167,6 +181,8 @@ def test_a_bad_image_is_an_error_or_is_skipped(parts, tmp_path):
         make(parts)(images)
     with pytest.raises(ValueError, match=r"missing\.png"):
         make(parts)(images[3])
+    with pytest.raises(ValueError, match="support '4'.*cannot be decoded"):  # which is the fault of no query
+        make(parts, [*SHOTS, (str(bad), "w4")], on_error="skip")(images)
     got = make(parts, on_error="skip", max_new_tokens=2)(images)
     assert [prediction.text is None for prediction in got] == [False, True, False, True, True, False, True]
     assert [got[i] for i in (0, 2, 5)] == make(parts, max_new_tokens=2)(IMAGES[:3])
@@ -174,9 +190,7 @@ def test_a_bad_image_is_an_error_or_is_skipped(parts, tmp_path):
     assert got[1].demonstrations == ()
 
     predictor = make(parts, ANSWERS, "answer", prompt="{question}", on_error="skip")
-    assert predictor(IMAGES[0], "w4 <image>").error.startswith(
-        "image 0: the question is 'w4 <image>'. It has '<image>'"
-    )
+    assert predictor(IMAGES[0], "w4 <image>").error.startswith("image 0: the text is 'w4 <image>'. It has '<image>'")
     too_long = predictor(IMAGES[:2], ["w4 " * 120, "w4"])
     assert "but the language model has 128 positions" in too_long[0].error and too_long[1].text is not None
 
@@ -211,6 +225,7 @@ def test_classes_are_balanced_in_random_sets(parts):
 
 
 def test_no_demonstrations(parts):
+    assert make(parts, selection="rices", top_k=0)(IMAGES[0]) == make(parts, ())(IMAGES[0])
     got = make(parts, (), max_new_tokens=3, num_beams=1)(IMAGES[0])
     assert got.text == generate(parts, "<image>w11", IMAGES[:1], max_new_tokens=3, num_beams=1)
 
@@ -221,6 +236,11 @@ def test_no_demonstrations(parts):
         (SHOTS, {"task": "describe"}, "`task` is 'describe'. It can be 'caption', 'answer', 'classify'"),
         (SHOTS, {"on_error": "ignore"}, "`on_error` is 'ignore'"),
         (SHOTS, {"selection": "best"}, "`selection` is 'best'"),
+        (
+            SHOTS,
+            {"index_dir": "x"},
+            "`clip`, `index_dir` and `faiss` compare images, and with `selection='fixed'` none are",
+        ),
         (SHOTS, {"top_k": 5}, "`top_k` is 5, but it must be from 0 to 4"),
         (SHOTS, {"batch_size": 0}, "`batch_size` is 0"),
         (

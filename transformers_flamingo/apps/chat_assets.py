@@ -35,7 +35,7 @@ HEAD = """
 (() => {
     let depth = 0;
     const holdsFiles = (event) => event.dataTransfer && Array.from(event.dataTransfer.types).includes("Files");
-    const hasOwnPlace = (event) => event.target.closest && event.target.closest("#example-image, #message");
+    const hasOwnPlace = (event) => event.target.closest && event.target.closest("#example-image, #label-images, #message");
     const show = (on) => document.body.classList.toggle("dropping", on);
     window.addEventListener("dragenter", (event) => {
         if (!holdsFiles(event)) return;

@@ -22,6 +22,7 @@ MAX_UPLOAD = "20mb"  # of a file
 MAX_PIXELS = 50_000_000  # of an image: a small file may hold a very large one
 MAX_IMAGES = 32  # of a message
 MAX_EXAMPLES = 64
+MAX_LABELED = 64  # images
 MAX_CHARACTERS = 20_000  # of a text
 MAX_NEW_TOKENS = 256
 MAX_BEAMS = 16

@@ -19,6 +19,7 @@ import gradio as gr
 from .chat import AnswerSettings, FlamingoChat, Method
 from .chat_actions import PageActions
 from .chat_assets import CSS, HEAD, check_example_images, draw_example_images
+from .chat_labels import lay_out_labels
 from .chat_limits import MAX_BEAMS, MAX_CHARACTERS, MAX_NEW_TOKENS, MAX_UPLOAD, MAX_WAITING
 
 
@@ -74,6 +75,7 @@ def build_page(chat: FlamingoChat, name: str, example_images: Sequence[str | Pat
             with gr.Column(scale=2, min_width=320):
                 with gr.Accordion("Examples (shots), in front of every prompt", open=True, elem_id="shots") as shots:
                     example = _lay_out_examples()
+                    lay_out_labels(chat, examples)
                 with gr.Accordion("Answer", open=True) as answer:
                     settings = _lay_out_settings()
         page.load(

@@ -30,6 +30,8 @@ def describe_differences(task: Task, protocol: Mapping[str, Any], scored: Mappin
         found.append(f"split {scored['split']}, not that of the papers")
     if protocol["selection"] == "fixed":
         found.append("one set of demonstrations for all queries, not one for each")
+    if protocol.get("queries_per_draw", 1) > 1:
+        found.append(f"one random set of demonstrations for {protocol['queries_per_draw']} queries, not one for each")
     if protocol["selection"] == "random" and protocol["support_size"] != RANDOM_POOL_SIZE:
         found.append(f"demonstrations from {protocol['support_size']:,} examples, not {RANDOM_POOL_SIZE:,}")
     if protocol["selection"] == "rices" and protocol.get("is_support_subset"):

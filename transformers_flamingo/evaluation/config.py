@@ -4,7 +4,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from ..few_shot.demonstrations import RANDOM_POOL_SIZE, Selection
+from ..few_shot.demonstrations import RANDOM_POOL_SIZE, DrawBy, Selection
 
 
 Protocol = Literal["quick", "open_flamingo", "paper"]
@@ -24,6 +24,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "num_queries": 1000,
         "balanced": None,
         "num_orders": 1,
+        "draw_by": "image",
         "blind": True,
     },
     "open_flamingo": {
@@ -32,6 +33,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "num_queries": ALL,
         "balanced": False,
         "num_orders": 1,
+        "draw_by": "query",
         "blind": False,
     },
     "paper": {
@@ -40,6 +42,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "num_queries": ALL,
         "balanced": None,
         "num_orders": 6,
+        "draw_by": "image",
         "blind": False,
     },
 }
@@ -50,11 +53,11 @@ class EvaluationConfig:
     """
     Settings of a few-shot evaluation. What is not given is that of the `protocol`.
 
-    | `protocol` | shots | seeds | queries | orders | blind |
-    |---|---|---|---|---|---|
-    | `quick` | 0, 4, 8 | 0 | a random 1,000 | 1 | yes |
-    | `open_flamingo` | 0, 4, 8, 16, 32 | 0, 1, 2 | all | 1 | no |
-    | `paper` | 0, 4, 32 | 0 | all | 6 | no |
+    | `protocol` | shots | seeds | queries | drawn for each | orders | blind |
+    |---|---|---|---|---|---|---|
+    | `quick` | 0, 4, 8 | 0 | a random 1,000 | image | 1 | yes |
+    | `open_flamingo` | 0, 4, 8, 16, 32 | 0, 1, 2 | all | query | 1 | no |
+    | `paper` | 0, 4, 32 | 0 | all | image | 6 | no |
 
     Args:
         protocol (`str`, *optional*, defaults to `"quick"`): `"quick"`, `"open_flamingo"` or `"paper"`.
@@ -67,6 +70,13 @@ class EvaluationConfig:
             ranks candidates and all examples have a group.
         support_size (`int`, *optional*):
             Number of random examples that demonstrations are drawn from, -1 for all. By default 2048, and all with `"rices"`.
+        draw_by (`str`, *optional*):
+            Whether random demonstrations are drawn for each `"image"`, so that all questions about it have the same ones and share
+            their computation, or for each `"query"`, as by `open_flamingo`. The mean of scores over draws is the same. Where images
+            have several questions, scores vary a little more from seed to seed.
+        queries_per_draw (`int`, *optional*, defaults to 1):
+            At least so many queries have the same random demonstrations and share their computation. With more than 1, scores vary
+            more from seed to seed.
         num_queries (`int`, *optional*): Size of a random subset of the queries, the same for all seeds. -1 asks all.
         num_orders (`int`, *optional*):
             Prompt ensembling for ranking: log-likelihoods are averaged over this many orders of the demonstrations. 6 in the paper
@@ -110,6 +120,20 @@ class EvaluationConfig:
         default=None,
         metadata={
             "help": "Number of random examples that demonstrations are drawn from, -1 for all (default: 2048, and all with rices)."
+        },
+    )
+    draw_by: DrawBy | None = field(
+        default=None,
+        metadata={
+            "help": "Whether random demonstrations are drawn for each image, so that all its questions share them and what they cost, "
+            "or for each query, as open_flamingo does."
+        },
+    )
+    queries_per_draw: int = field(
+        default=1,
+        metadata={
+            "help": "At least so many queries share random demonstrations, and what they cost. With more than 1, scores vary more from "
+            "seed to seed."
         },
     )
     num_queries: int | None = field(
@@ -158,11 +182,19 @@ class EvaluationConfig:
                 raise ValueError(f"`{name}` is {values}. Give at least one, none twice and none below 0.")
         if max(self.seeds) >= 2**32:
             raise ValueError(f"`seeds` is {self.seeds}. numpy takes seeds from 0 to {2**32 - 1}.")
+        if self.draw_by not in get_args(DrawBy):
+            raise ValueError(f"`draw_by` is {self.draw_by!r}. It can be {', '.join(get_args(DrawBy))}.")
         for name in ("support_size", "num_queries"):
             if getattr(self, name) < 1 and getattr(self, name) != ALL:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but it must be at least 1, or {ALL} for all.")
-        if self.num_orders < 1:
-            raise ValueError(f"`num_orders` is {self.num_orders}, but it must be at least 1.")
+        for name in ("num_orders", "queries_per_draw"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}, but it must be at least 1.")
+        if self.queries_per_draw > 1 and self.selection != "random":
+            raise ValueError(
+                f"`queries_per_draw` is {self.queries_per_draw} and has no effect with `selection={self.selection!r}`, which draws "
+                "nothing for a query. Remove it, or use `selection='random'`."
+            )
         for name in ("rices_clip", "rices_index", "rices_faiss"):
             if getattr(self, name) is not None and self.selection != "rices":
                 raise ValueError(

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from ..few_shot.demonstrations import Demonstrations
 from ..few_shot.examples import Example
+from ..few_shot.prompts import media_identity
 from ..processing_flamingo import FlamingoProcessor
 from .task import Task
 
@@ -39,11 +40,13 @@ def estimate_tokens(
     queries: Sequence[Example],
     shots: int,
     num_orders: int = 1,
+    num_prefixes: float | None = None,
 ) -> float:
     """
     Estimate the number of tokens computed for one query, from the mean lengths of a few queries, demonstrations and candidates.
 
-    Fixed demonstrations are computed once and count as nothing. Generated tokens count once for each beam.
+    Fixed demonstrations are computed once and count as nothing. Others count `num_prefixes` times, by default once for each order: less
+    where prompts share them. Generated tokens count once for each beam.
     """
 
     def mean_length(texts: Sequence[str]) -> float:
@@ -51,17 +54,19 @@ def estimate_tokens(
         return sum(map(len, ids)) / max(1, len(ids))
 
     asked = _sample(queries)
+    shown_length = 0.0
     length = mean_length([processor.few_shot_text([], (len(query.media), query.prompt))[1] for query in asked])
     if pool.selection != "fixed":
         shown = [(len(e.media) if shots else 0, e.prompt + e.answer) for e in _sample(pool.pool)]
         texts = [processor.few_shot_text([shot], separator=task.demonstration_separator)[0] for shot in shown]
-        length += (shots or task.num_text_demonstrations) * mean_length(texts)
+        num_prefixes = num_orders if num_prefixes is None else num_prefixes
+        shown_length = num_prefixes * (shots or task.num_text_demonstrations) * mean_length(texts)
     if task.generation is not None:
         settings = {"max_new_tokens": task.generation.max_new_tokens, "num_beams": task.generation.num_beams}
         settings |= task.generation.extra
-        return length + settings["max_new_tokens"] * settings["num_beams"]
+        return shown_length + length + settings["max_new_tokens"] * settings["num_beams"]
     candidates = asked[0].candidates
-    return num_orders * (length + len(candidates) * mean_length(candidates))
+    return shown_length + num_orders * (length + len(candidates) * mean_length(candidates))
 
 
 def _sample(examples: Sequence[Example]) -> Sequence[Example]:
@@ -73,9 +78,12 @@ def estimate_images(
 ) -> int:
     """
     Estimate the number of images that are encoded: of each query and of each demonstration once, or those of the queries once for each
-    number of shots and seed, if not all are kept.
+    seed, and once more for 0 shots, if not all are kept.
     """
-    of_queries, most = sum(len(query.media) for query in queries), max(shots)
+    of_queries = len(
+        {media_identity(item) or (query.id, i) for query in queries for i, item in enumerate(query.media)}
+    )
+    most, num_passes = max(shots), (0 in shots) + (max(shots) > 0)
     of_pools = sum(
         min(
             sum(len(example.media) for example in pool.pool), most * (1 if pool.selection == "fixed" else len(queries))
@@ -84,7 +92,7 @@ def estimate_images(
     )
     if of_queries + of_pools <= max_cached:
         return of_queries + of_pools
-    return of_queries * len(shots) * len(pools) + of_pools
+    return of_queries * num_passes * len(pools) + of_pools
 
 
 class CostMeter:

@@ -8,7 +8,7 @@ Each pair of a number of shots and a seed is a run (see `predictions.py`). All c
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from accelerate import PartialState
 from huggingface_hub import constants
 
 from ..cards.model_card import package_versions
-from ..few_shot.demonstrations import Demonstrations
+from ..few_shot.demonstrations import DRAW_VERSION, Demonstrations, make_draw_keys
 from ..few_shot.engine import FewShotEngine
 from ..few_shot.examples import Example
 from ..few_shot.retrieval import ImageEmbedder
+from ..few_shot.shared_prefixes import can_align
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..saving_flamingo import write_json
@@ -32,7 +33,7 @@ from .config import ALL, EvaluationConfig
 from .cost import CostMeter, RunCost, describe_cost, estimate_images, estimate_tokens, say
 from .folder import RESULTS_NAME, hold_folder, merge_summaries
 from .lengths import check_lengths
-from .predictions import PredictionRun
+from .predictions import PredictionRun, execute_together
 from .task import Task
 
 
@@ -90,9 +91,10 @@ def evaluate(
     check_references(task, queries)
     check_texts(task, processor, chain(queries, support))
     check_model(model)
-    engine = FewShotEngine(model, processor, batch_size=batch_size, shares_prefix=config.selection == "fixed")
+    engine = FewShotEngine(model, processor, batch_size=batch_size)
     balanced = _is_balanced(task, support, config)
-    pools = _draw_pools(task, model, processor, support, config, balanced)
+    draw_keys = make_draw_keys(queries, available, by=config.draw_by, size=config.queries_per_draw)
+    pools = _draw_pools(task, model, processor, support, config, balanced, draw_keys)
     check_media(task, chain(queries, *(pool.pool for pool in pools.values())))
     check_lengths(model, processor, task, queries, pools, config.shots, state)
     weights = fingerprint_weights(model.state_dict())
@@ -107,6 +109,7 @@ def evaluate(
         "weights": weights,
         "queries": len(queries),
         "examples": fingerprint_examples(chain(queries, support)),
+        "draw": DRAW_VERSION,
     }
     with hold_folder(directory, redact_values(settings)) as earlier:
         _find_nearest(task, queries, pools, config, state)
@@ -146,6 +149,7 @@ def _draw_pools(
     support: Sequence[Example],
     config: EvaluationConfig,
     balanced: bool,
+    draw_keys: Mapping[str, str],
 ) -> dict[int, Demonstrations]:
     """Draw the pool of demonstrations of each seed, or of the first one, if all seeds would show the same."""
     by_image: dict[str, Any] = {}
@@ -164,6 +168,7 @@ def _draw_pools(
             support_size=None if config.support_size == ALL else config.support_size,
             seed=seed,
             balanced=balanced,
+            draw_keys=draw_keys,
             **by_image,
         )
         for seed in seeds
@@ -211,6 +216,7 @@ def _describe_protocol(
         "balanced": balanced,
         "support_size": max(len(pool.pool) for pool in pools.values()),
         "num_orders": config.num_orders if task.generation is None else 1,
+        "draw_by": config.draw_by if config.selection == "random" else None,
         "is_support_subset": max(len(pool.pool) for pool in pools.values()) < support_size,
     }
 
@@ -225,7 +231,12 @@ def _run_all(
     directory: Path,
     state: PartialState,
 ) -> list[dict[str, Any]]:
-    """Return the mean, the spread and the scores of all seeds, for each number of shots."""
+    """
+    Return the mean, the spread and the scores of all seeds, for each number of shots.
+
+    The runs of one seed go together: each shows the first of the demonstrations that the one with most shots shows. Without shots
+    nothing is shared with them.
+    """
     conditions = ("", "blind_") if config.blind else ("",)
     runs = {
         (shots, condition, seed): PredictionRun(
@@ -243,16 +254,23 @@ def _run_all(
         for seed, pool in pools.items()
     }
     meter = _plan(task, engine, processor, pools, runs, queries, directory, state)
-    results = []
+    scores: dict[tuple[int, str, int], dict[str, float]] = {}
+    groups = [group for group in ([0] if 0 in config.shots else [], sorted({*config.shots} - {0})) if group]
     with meter:
-        for shots in config.shots:
-            entry: dict[str, Any] = {"shots": shots}
-            for condition in conditions:
-                scores = [runs[shots, condition, seed].execute(directory, queries, state, meter) for seed in pools]
-                values = [score[task.metric] for score in scores]
-                entry[f"{condition}mean"], entry[f"{condition}std"] = float(np.mean(values)), float(np.std(values))
-                entry[f"{condition}scores"] = dict(zip(map(str, pools), scores, strict=True))
-            results.append(entry)
+        for (seed, pool), condition, group in product(pools.items(), conditions, groups):
+            keys = [(shots, condition, seed) for shots in group]
+            together = [runs[key] for key in keys]
+            found = execute_together(together, directory, queries, state, meter, pool.draw_keys)
+            scores |= zip(keys, found, strict=True)
+    results = []
+    for shots in config.shots:
+        entry: dict[str, Any] = {"shots": shots}
+        for condition in conditions:
+            by_seed = {str(seed): scores[shots, condition, seed] for seed in pools}
+            values = [score[task.metric] for score in by_seed.values()]
+            entry[f"{condition}mean"], entry[f"{condition}std"] = float(np.mean(values)), float(np.std(values))
+            entry[f"{condition}scores"] = by_seed
+        results.append(entry)
     return results
 
 
@@ -271,7 +289,13 @@ def _plan(
     pool = next(iter(pools.values()))
     shots = list(dict.fromkeys(shots for shots, _, _ in runs))
     run = next(iter(runs.values()))
-    tokens = {n: estimate_tokens(task, processor, pool, queries, n, run.num_orders) for n in shots}
+    per_draw = len(queries) / len({pool.draw_keys[query.id] for query in queries})
+    is_nested = pool.selection == "random" and can_align(engine.model)
+    tokens = {}
+    for n in shots:
+        # The first order of fewer shots is a part of that of the most shots
+        num_prefixes = run.num_orders - (is_nested and 0 < n < max(shots))
+        tokens[n] = estimate_tokens(task, processor, pool, queries, n, run.num_orders, num_prefixes / per_draw)
     costs = {
         run.name: RunCost(len(ids - run.read(directory).keys()), tokens[shots]) for (shots, _, _), run in runs.items()
     }

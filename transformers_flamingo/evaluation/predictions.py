@@ -1,18 +1,22 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Predictions of one run: one number of shots, one seed, with or without images.
+Predictions of a run: one number of shots, one seed, with or without images.
 
 They are written line by line as they are made, so an interrupted run resumes where it stopped. Each process writes its own
 file, `NAME.part-RANK.jsonl`, and the main process joins them into `NAME.jsonl` at the end.
+
+Runs that differ in the number of shots alone are made together, because each of them shows the first of the demonstrations that the
+largest shows. So do the queries with the same demonstrations, one after another.
 """
 
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from accelerate import PartialState
@@ -22,7 +26,7 @@ from ..data import blank_image
 from ..few_shot.demonstrations import Demonstrations, permute_demonstrations
 from ..few_shot.engine import FewShotEngine
 from ..few_shot.examples import Example
-from ..few_shot.prompts import MediaItem, Prompt, build_prompt
+from ..few_shot.prompts import MediaItem, Prompt, build_prompt, media_identity
 from ..processing_flamingo import FlamingoProcessor
 from ..saving_flamingo import write_text
 from ..utils.names import count_of
@@ -75,24 +79,32 @@ class PredictionRun:
         self.name = f"shots-{shots}_seed-{seed}" + ("_blind" if is_blind else "")
 
     def read(self, directory: Path) -> dict[str, dict[str, Any]]:
-        """Read the predictions that all processes have made so far, by the id of their query."""
+        """Read the predictions that are there, those of all processes, by the id of their query."""
         whole = directory / f"{self.name}.jsonl"
         records = read_predictions(whole) if whole.is_file() else {}
         for part in directory.glob(f"{self.name}.part-*.jsonl"):
             records |= read_predictions(part)
         return records
 
-    def execute(
-        self, directory: Path, queries: Sequence[Example], state: PartialState, meter: CostMeter
+    def open_part(self, directory: Path, rank: int) -> TextIO:
+        """Open the file of a process, to append predictions."""
+        path = directory / f"{self.name}.part-{rank}.jsonl"
+        if path.is_file():  # a line that was cut off must not run into the next
+            content = path.read_bytes()
+            os.truncate(path, content.rfind(b"\n") + 1)
+        return open(path, "a", encoding="utf-8")
+
+    def finish(
+        self, directory: Path, queries: Sequence[Example], records: dict[str, dict[str, Any]], state: PartialState
     ) -> dict[str, float]:
         """
-        Make the missing predictions, join those of all processes, and score them.
+        Join the predictions of all processes, and score them.
 
         Args:
             directory (`Path`): The folder of the task.
             queries (`Sequence[Example]`): All queries, in order.
+            records (`dict`): What [`~PredictionRun.read`] gave before missing predictions were made.
             state (`PartialState`): The processes that share the queries.
-            meter ([`CostMeter`]): Shows how much of all runs is done.
 
         Returns:
             `dict[str, float]`: The scores by name.
@@ -102,13 +114,6 @@ class PredictionRun:
             ValueError: a score is not a finite number.
         """
         whole = directory / f"{self.name}.jsonl"
-        records = self.read(directory)
-        state.wait_for_everyone()  # all processes have read before one of them writes
-        missing = [query for query in queries if query.id not in records]
-        own_share = missing[state.process_index :: state.num_processes]
-        if own_share:
-            self._predict(directory / f"{self.name}.part-{state.process_index}.jsonl", own_share, meter)
-        state.wait_for_everyone()
         parts = sorted(directory.glob(f"{self.name}.part-*.jsonl"))
         for part in parts:
             records |= read_predictions(part)
@@ -141,65 +146,13 @@ class PredictionRun:
             )
         return each, scores
 
-    def _predict(self, path: Path, queries: Sequence[Example], meter: CostMeter) -> None:
-        """Answer queries, and append their predictions to a file."""
-        if path.is_file():  # a line that was cut off must not run into the next
-            content = path.read_bytes()
-            os.truncate(path, content.rfind(b"\n") + 1)
-        # Several batches at once, from which the engine makes batches of similar length
-        step = 4 * self.engine.batch_size
-        scores: list[float] = []
-        with open(path, "a", encoding="utf-8") as file:
-            for start in range(0, len(queries), step):
-                chosen = queries[start : start + step]
-                new: list[Prediction] = []
-                for query, record in zip(chosen, self._answer(chosen), strict=True):
-                    file.write(_to_line(record))
-                    new.append(Prediction(query, record["text"], record["likelihoods"]))
-                file.flush()
-                # A rough guide for metrics of all predictions at once (CIDEr): the mean over parts
-                scores += self.task.score_each(new) or []
-                meter.advance(self.name, len(chosen), 100 * float(np.mean(scores)) if scores else None)
-
-    def _answer(self, queries: Sequence[Example]) -> Iterator[dict[str, Any]]:
-        """Yield the record of each query, as it is written."""
-        count = self.shots or self.task.num_text_demonstrations
-        shots = [self.pool.choose(query, count) for query in queries]
-        prompts = []  # of each query, one for each order of its demonstrations
-        for query, demonstrations in zip(queries, shots, strict=True):
-            orders = [demonstrations]
-            if self.num_orders > 1:
-                orders = permute_demonstrations(demonstrations, self.num_orders, self.seed)
-            prompts.append([self._build_prompt(query, order) for order in orders])
-        if self.task.generation is not None:
-            texts = self.engine.generate([query_prompts[0] for query_prompts in prompts], self.task.generation)
-            answers = [(self.task.postprocess(text), None) for text in texts]
-        else:
-            answers = self._rank(queries, prompts)
-        for query, demonstrations, query_prompts, (text, likelihoods) in zip(
-            queries, shots, prompts, answers, strict=True
-        ):
-            yield {
-                "id": query.id,
-                "shots": [example.id for example in demonstrations],
-                "prompt": query_prompts[0].text,
-                "text": text,
-                "likelihoods": likelihoods,
-                "references": query.references,
-            }
-
-    def _rank(self, queries: Sequence[Example], prompts: list[list[Prompt]]) -> list[tuple[str, list[float]]]:
-        """Return the best candidate of each query, with the likelihoods of all, averaged over its prompts."""
-        flat = [prompt for query_prompts in prompts for prompt in query_prompts]
-        candidates = [
-            query.candidates for query, query_prompts in zip(queries, prompts, strict=True) for _ in query_prompts
-        ]
-        scores = iter(self.engine.rank(flat, candidates, length_normalized=self.task.length_normalized))
-        answers = []
-        for query, query_prompts in zip(queries, prompts, strict=True):
-            mean = np.mean([next(scores) for _ in query_prompts], axis=0)
-            answers.append((query.candidates[int(mean.argmax())], mean.tolist()))
-        return answers
+    def make_prompts(self, query: Example) -> tuple[list[Example], list[Prompt]]:
+        """Return the demonstrations of a query, and a prompt for each order of them."""
+        demonstrations = self.pool.choose(query, self.shots or self.task.num_text_demonstrations)
+        orders = [demonstrations]
+        if self.num_orders > 1:
+            orders = permute_demonstrations(demonstrations, self.num_orders, self.seed)
+        return demonstrations, [self._build_prompt(query, order) for order in orders]
 
     def _build_prompt(self, query: Example, demonstrations: Sequence[Example]) -> Prompt:
         prompt = build_prompt(
@@ -209,10 +162,118 @@ class PredictionRun:
             text_only=self.shots == 0,
             separator=self.task.demonstration_separator,
         )
+        # An image is encoded once for all questions about it
+        media = tuple(replace(item, key=media_identity(item.data) or item.key) for item in prompt.query_media)
+        prompt = replace(prompt, query_media=media)
         if self.is_blind:
             blank = {name: (_BLANK,) * len(getattr(prompt, name)) for name in ("prefix_media", "query_media")}
             prompt = replace(prompt, **blank)
         return prompt
+
+
+def execute_together(
+    runs: Sequence[PredictionRun],
+    directory: Path,
+    queries: Sequence[Example],
+    state: PartialState,
+    meter: CostMeter,
+    draw_keys: Mapping[str, str],
+) -> list[dict[str, float]]:
+    """
+    Make the missing predictions of runs of one task and engine, join those of all processes, and score each run.
+
+    Args:
+        runs (`Sequence[PredictionRun]`): The runs. They share what their prompts have in common.
+        directory (`Path`): The folder of the task.
+        queries (`Sequence[Example]`): All queries, in order.
+        state (`PartialState`): The processes that share the queries.
+        meter ([`CostMeter`]): Shows how much of all runs is done.
+        draw_keys (`Mapping[str, str]`): For the id of each query, what it has in common with those of the same demonstrations.
+
+    Returns:
+        `list[dict[str, float]]`: The scores of each run by name.
+
+    Raises:
+        OSError: predictions that were written are gone.
+        ValueError: a score is not a finite number.
+    """
+    records = [run.read(directory) for run in runs]
+    state.wait_for_everyone()  # all processes have read before one of them writes
+    by_draw: dict[str, list[tuple[Example, list[int]]]] = {}
+    for query in queries:
+        missing = [i for i, found in enumerate(records) if query.id not in found]
+        if missing:
+            by_draw.setdefault(draw_keys[query.id], []).append((query, missing))
+    own_draws = list(by_draw.values())[state.process_index :: state.num_processes]
+    if own_draws:
+        _predict(runs, directory, [pair for draw in own_draws for pair in draw], state, meter)
+    state.wait_for_everyone()
+    return [run.finish(directory, queries, found, state) for run, found in zip(runs, records, strict=True)]
+
+
+def _predict(
+    runs: Sequence[PredictionRun],
+    directory: Path,
+    missing: Sequence[tuple[Example, list[int]]],
+    state: PartialState,
+    meter: CostMeter,
+) -> None:
+    """Answer queries, each for the runs that it is missing in, and append the predictions to the files of the runs."""
+    task, engine = runs[0].task, runs[0].engine
+    # Several batches at once, from which the engine makes batches of similar length
+    step = 4 * engine.batch_size
+    scores: dict[int, list[float]] = {i: [] for i in sorted({i for _, indices in missing for i in indices})}
+    with ExitStack() as files:
+        parts = {i: files.enter_context(runs[i].open_part(directory, state.process_index)) for i in scores}
+        for start in range(0, len(missing), step):
+            chosen = [(i, query) for query, indices in missing[start : start + step] for i in indices]
+            new: dict[int, list[Prediction]] = {}
+            for (i, query), record in zip(chosen, _answer([(runs[i], query) for i, query in chosen]), strict=True):
+                parts[i].write(_to_line(record))
+                new.setdefault(i, []).append(Prediction(query, record["text"], record["likelihoods"]))
+            for part in parts.values():
+                part.flush()
+            for i, predictions in new.items():
+                # A rough guide for metrics of all predictions at once (CIDEr): the mean over parts
+                scores[i] += task.score_each(predictions) or []
+                score = 100 * float(np.mean(scores[i])) if scores[i] else None
+                meter.advance(runs[i].name, len(predictions), score)
+
+
+def _answer(asked: Sequence[tuple[PredictionRun, Example]]) -> Iterator[dict[str, Any]]:
+    """Yield the record of each query in its run, as it is written."""
+    task, engine = asked[0][0].task, asked[0][0].engine
+    made = [run.make_prompts(query) for run, query in asked]
+    if task.generation is not None:
+        texts = engine.generate([prompts[0] for _, prompts in made], task.generation)
+        answers: Iterable[tuple[str, list[float] | None]] = ((task.postprocess(text), None) for text in texts)
+    else:
+        answers = _rank(task, engine, [query for _, query in asked], [prompts for _, prompts in made])
+    for (_, query), (demonstrations, prompts), (text, likelihoods) in zip(asked, made, answers, strict=True):
+        yield {
+            "id": query.id,
+            "shots": [example.id for example in demonstrations],
+            "prompt": prompts[0].text,
+            "text": text,
+            "likelihoods": likelihoods,
+            "references": query.references,
+        }
+
+
+def _rank(
+    task: Task, engine: FewShotEngine, queries: Sequence[Example], prompts: Sequence[Sequence[Prompt]]
+) -> list[tuple[str, list[float]]]:
+    """Return the best candidate of each query, with the likelihoods of all, averaged over its prompts."""
+    flat = [prompt for query_prompts in prompts for prompt in query_prompts]
+    candidates = [
+        query.candidates for query, query_prompts in zip(queries, prompts, strict=True) for _ in query_prompts
+    ]
+    scores = iter(engine.rank(flat, candidates, length_normalized=task.length_normalized))
+    answers = []
+    for query, query_prompts in zip(queries, prompts, strict=True):
+        mean = np.mean([next(scores) for _ in query_prompts], axis=0)
+        answers.append((query.candidates[int(mean.argmax())], mean.tolist()))
+    return answers
 
 
 def read_predictions(path: Path) -> dict[str, dict[str, Any]]:

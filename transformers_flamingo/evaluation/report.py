@@ -80,6 +80,8 @@ def _demonstrations(protocol: dict[str, Any]) -> str:
     words = [protocol["selection"]]
     if protocol.get("support_size") is not None:
         words.append(f"from {protocol['support_size']:,}")
+    if protocol.get("queries_per_draw", 1) > 1:
+        words.append(f"for {protocol['queries_per_draw']} queries each")
     if protocol.get("num_orders", 1) > 1:
         words.append(f"in {protocol['num_orders']} orders")
     return " ".join(words)

@@ -3,15 +3,16 @@
 
 import os
 import zlib
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import permutations, zip_longest
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from .examples import Example
 from .image_index import ImageIndex
+from .prompts import media_identity
 from .retrieval import Embed
 
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 
 Selection = Literal["random", "fixed", "rices"]
+DrawBy = Literal["image", "query"]
+
+# Another number for each change of what is drawn, so that predictions after other demonstrations are not taken for those of today.
+# 2: fewer demonstrations are the first of more.
+DRAW_VERSION = 2
 
 #: Size of the pool of random demonstrations in the paper and in OpenFlamingo.
 RANDOM_POOL_SIZE = 2048
@@ -29,6 +35,10 @@ class Demonstrations:
     """
     Choose demonstrations for queries. The choice for a query depends only on the seed, the query and the pool, so it is the same
     for any order of queries, batch size and number of processes.
+
+    Random and fixed demonstrations are nested: fewer are the first of more, so that one computation of 32 serves 4, 8 and 16 (see
+    [`FewShotEngine`]). For each number they are a uniform draw in random order, as if they were drawn for that number alone. Balanced
+    ones are in random order within each round of the groups. `"rices"` is not nested, because the most similar come last.
 
     Args:
         support (`Sequence[Example]`): The examples to choose from.
@@ -43,6 +53,9 @@ class Demonstrations:
         balanced (`bool`, *optional*, defaults to `False`): Whether the numbers of demonstrations of each `group` differ by at most 1.
         embed ([`ImageEmbedder`], *optional*): Returns vectors for the images of examples. Needed for `"rices"`.
         index_dir (`str`, *optional*), faiss (`str`, *optional*): See [`ImageIndex`].
+        draw_keys (`Mapping[str, str]`, *optional*):
+            For ids of queries, a text that those with the same random demonstrations have in common ([`make_draw_keys`]). By default
+            the id, so that each has its own.
 
     Attributes:
         pool (`list[Example]`): The examples to choose from.
@@ -64,6 +77,7 @@ class Demonstrations:
         embed: Embed | None = None,
         index_dir: str | os.PathLike | None = None,
         faiss: str | None = None,
+        draw_keys: Mapping[str, str] | None = None,
     ):
         if selection not in get_args(Selection):
             raise ValueError(f"`selection` is {selection!r}. It can be {', '.join(get_args(Selection))}.")
@@ -75,6 +89,7 @@ class Demonstrations:
                 f"{len(unanswered)} examples have no answer to show, such as {unanswered[0]!r}. Remove them from the support."
             )
         self.selection, self.seed, self.balanced = selection, seed, balanced
+        self.draw_keys = draw_keys or {}
         if support_size == "default":
             support_size = None if selection == "rices" else RANDOM_POOL_SIZE
         pool = np.arange(len(support))
@@ -139,18 +154,70 @@ class Demonstrations:
             chosen = sorted(chosen, key=lambda i: (similarity[i], -i))
         else:
             # Not `hash`, which differs between processes
-            key = 0 if self.selection == "fixed" else zlib.crc32(query.id.encode())
+            key = 0
+            if self.selection == "random":
+                name = self.draw_keys.get(query.id, query.id)  # of a file whose name may not be UTF-8
+                key = zlib.crc32(name.encode(errors="surrogateescape"))
             rng = np.random.default_rng([self.seed, 2, key])
             ordered = [rng.permutation(members) for members in self.groups.values()]
-            chosen = _take_in_turn([ordered[i] for i in rng.permutation(len(ordered))], count)
-            rng.shuffle(chosen)
+            chosen = _take_in_turn(ordered, count, rng)
         return [self.pool[i] for i in chosen]
 
 
-def _take_in_turn(groups: Sequence[np.ndarray], count: int) -> list[int]:
-    """Return the first `count` of the first members of all groups, then their second members, and so on."""
-    rounds = zip_longest(*(group.tolist() for group in groups))
-    return [index for members in rounds for index in members if index is not None][:count]
+def _take_in_turn(groups: Sequence[np.ndarray], count: int, rng: np.random.Generator | None = None) -> list[int]:
+    """
+    Return the first `count` of the first members of all groups, then their second members, and so on.
+
+    With `rng` each of these rounds is in a random order. What it draws does not depend on `count`, so fewer are the first of more.
+    """
+    chosen: list[int] = []
+    for members in zip_longest(*(group.tolist() for group in groups)):
+        if len(chosen) >= count:
+            break
+        members = [index for index in members if index is not None]
+        chosen += members if rng is None else rng.permutation(members).tolist()
+    return chosen[:count]
+
+
+def make_draw_keys(
+    queries: Sequence[Example], available: Iterable[Example] | None = None, *, by: DrawBy = "image", size: int = 1
+) -> dict[str, str]:
+    """
+    Decide which queries have the same random demonstrations.
+
+    Args:
+        queries (`Sequence[Example]`): The queries.
+        available (`Iterable[Example]`, *optional*):
+            All queries of the benchmark, where `queries` is a part of it. Then the demonstrations of a query do not depend on the part.
+        by (`str`, *optional*, defaults to `"image"`):
+            `"image"`: those with the same files of images. `"query"`: each has its own.
+        size (`int`, *optional*, defaults to 1): Number of queries that have the same at least, the rest aside.
+
+    Returns:
+        `dict[str, str]`: a text for the id of each query, the same where demonstrations are the same.
+    """
+    keys = {query.id: query.id for query in queries}
+    if by == "image":
+        first: dict[
+            Any, str
+        ] = {}  # the name of a draw is the id of its first query: paths differ from machine to machine
+        for query in queries if available is None else available:
+            identities = tuple(map(media_identity, query.media))
+            if identities and None not in identities:
+                first_id = first.setdefault(identities, query.id)
+                if query.id in keys:
+                    keys[query.id] = first_id
+    if size > 1:
+        counts = Counter(keys.values())
+        merged: dict[str, str] = {}
+        name, number = "", size
+        for key in sorted(counts, key=lambda key: (zlib.crc32(key.encode()), key)):
+            if number >= size:
+                name, number = key, 0
+            merged[key] = name
+            number += counts[key]
+        keys = {query_id: merged[key] for query_id, key in keys.items()}
+    return keys
 
 
 def permute_demonstrations(demonstrations: Sequence[Example], count: int, seed: int) -> list[list[Example]]:

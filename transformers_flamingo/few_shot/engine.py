@@ -3,15 +3,16 @@
 Inference engine for few-shot prompts: generates answers or ranks candidates, and caches images and shared prefixes.
 
 - The latents of an image depend on that image alone, so each image is encoded once for all prompts that show it.
-- Prompts that begin with the same demonstrations share the cache of that prefix, which is computed once. A query then costs
-  about as much as without demonstrations: only its few tokens attend to the longer text.
+- Prompts that begin with the same demonstrations share the cache of these, which is computed once. A query then costs about as
+  much as without demonstrations: only its few tokens attend to the longer text. A prompt may end where others show more
+  demonstrations: the prefix of 32 serves 4, 8 and 16 (`batching.py`, `shared_prefixes.py`).
 - Candidates are scored from the cache of their context. The first token of each needs no further step.
 """
 
-import copy
 import math
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,9 +22,11 @@ from ..data import load_media
 from ..data.encoding import encode_images
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from .batching import PrefixKey, Row, batch_continued, batch_whole, make_rows, pad_left
 from .examples import GenerationSettings
 from .prompts import MediaItem, Prompt
 from .ranking import CandidateScorer
+from .shared_prefixes import SharedPrefixes, can_align
 
 
 class _NanWatch(LogitsProcessor):
@@ -38,6 +41,17 @@ class _NanWatch(LogitsProcessor):
         return scores
 
 
+@dataclass
+class _Batch:
+    """Prompts that are computed together."""
+
+    indices: list[int]  # of the prompts
+    cache: Cache | None  # of their first tokens, a row for each; `None` if there are none
+    ids: torch.Tensor  # (B, T), the whole texts
+    mask: torch.Tensor  # (B, T)
+    images: dict[str, Any]  # keywords of the model for the images that the cache does not have
+
+
 class FewShotEngine:
     """
     Inference engine that generates texts after prompts, or ranks candidates.
@@ -49,7 +63,8 @@ class FewShotEngine:
         max_candidate_tokens (`int`, *optional*, defaults to 256): Approximate number of candidate tokens computed together.
         max_cached_media (`int`, *optional*, defaults to 8192): Maximum number of encoded images and videos that are kept, on the CPU.
         shares_prefix (`bool`, *optional*, defaults to `True`):
-            Whether prompts of one call that begin with the same demonstrations share the cache of these.
+            Whether prompts of one call that begin with the same demonstrations share the cache of these. If they have at most
+            `batch_size` beginnings, the cache is kept for the next call.
 
     Attributes:
         num_encoded (`int`): Number of images and videos encoded so far.
@@ -73,7 +88,8 @@ class FewShotEngine:
         self.num_encoded = 0
         self.scorer = CandidateScorer(model, processor.tokenizer, max_candidate_tokens)
         self._latents: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
-        self._prefix: tuple[tuple, Cache, list[int]] | None = None
+        self._kept: SharedPrefixes | None = None
+        self._aligns = can_align(model)
 
     @torch.inference_mode()
     def encode(self, media: Sequence[MediaItem]) -> None:
@@ -108,57 +124,72 @@ class FewShotEngine:
     def _token_ids(self, texts: Sequence[str], **kwargs) -> list[list[int]]:
         return self.processor.tokenizer(list(texts), **kwargs)["input_ids"]
 
-    def _batches(
-        self, prompts: Sequence[Prompt]
-    ) -> Iterator[tuple[list[int], Cache | None, torch.Tensor, torch.Tensor, dict[str, Any]]]:
-        """
-        Group prompts into batches of their indices, the cache of a shared prefix or `None`, the token ids of the whole texts
-        `(B, T)`, their mask, and the keywords for the images that are not in the cache.
+    def _batches(self, prompts: Sequence[Prompt]) -> Iterator[_Batch]:
+        """Make batches of prompts. Images are encoded, and shared prefixes computed, when the first batch needs them."""
+        aligns = self._aligns
+        kept = self._kept.keys if self._kept is not None else ()
+        config = self.model.config
+        markers = config.image_token_ids or [config.image_token_id]
+        rows = make_rows(prompts, self._token_ids, markers, kept=kept, nests=aligns)
+        by_trunk: dict[PrefixKey, list[Row]] = {}
+        for row in rows if self.shares_prefix else ():
+            if row.trunk is not None:
+                by_trunk.setdefault(row.trunk, []).append(row)
+        # That of a single prefix may serve the next call. Others are worth it only for several prompts.
+        shared = {key: group for key, group in by_trunk.items() if len(by_trunk) == 1 or len(group) > 1 or key in kept}
+        continued = {row.index for group in shared.values() for row in group}
+        whole = [row for row in rows if row.index not in continued]
+        # Padding on the left shifts positions that count it
+        for batch in batch_whole(whole, self.batch_size, pads=not self.model._counts_padding):
+            yield self._make_batch(prompts, batch)
+        for prefixes in self._shared_prefixes(list(shared), self.batch_size if aligns else 1):
+            group = [row for key in prefixes.keys for row in shared.get(key, ())]
+            for batch, width in batch_continued(group, self.batch_size, aligns=aligns):
+                yield self._make_batch(prompts, batch, prefixes, width)
 
-        Rows after a shared prefix are of equal length: padding would be between the prefix and the query, where it would shift
-        positions. Without a prefix rows of similar length are together, so that there is little padding.
-        """
-        full_ids = self._token_ids([prompt.text for prompt in prompts])
-        groups: dict[tuple, list[int]] = {}
-        for index, prompt in enumerate(prompts):
-            key = (prompt.prefix, prompt.prefix_media) if self.shares_prefix and prompt.prefix else ()
-            groups.setdefault(key, []).append(index)
-        for key, group in groups.items():
-            prefix_ids = self._token_ids([key[0]])[0] if key else []
-            if any(full_ids[index][: len(prefix_ids)] != prefix_ids for index in group):
-                prefix_ids = []  # the tokenizer merged the end of the prefix with the beginning of the query
-            buckets: dict[int, list[int]] = {}
-            for index in sorted(group, key=lambda index: len(full_ids[index])):
-                buckets.setdefault(len(full_ids[index]) if prefix_ids else 0, []).append(index)
-            for bucket in buckets.values():
-                for start in range(0, len(bucket), self.batch_size):
-                    chosen = bucket[start : start + self.batch_size]
-                    batch = [prompts[index] for index in chosen]
-                    self.encode([item for prompt in batch for item in prompt.media])
-                    cache = self._prefix_cache(batch[0], prefix_ids) if prefix_ids else None
-                    longest = max(len(full_ids[index]) for index in chosen)
-                    ids = torch.full((len(chosen), longest), self.processor.tokenizer.pad_token_id)
-                    mask = torch.zeros_like(ids)
-                    for row, index in enumerate(chosen):
-                        ids[row, longest - len(full_ids[index]) :] = torch.tensor(full_ids[index])
-                        mask[row, longest - len(full_ids[index]) :] = 1
-                    media = [prompt.query_media if prefix_ids else prompt.media for prompt in batch]
-                    device = self.model.device
-                    yield chosen, cache, ids.to(device), mask.to(device), self._image_features(media)
-
-    def _prefix_cache(self, prompt: Prompt, ids: list[int]) -> Cache:
-        """Return a copy of the cache of a prefix. The last one is kept for the next batch."""
-        key = (prompt.prefix, prompt.prefix_media)
-        if self._prefix is None or self._prefix[0] != key:
-            self._prefix = None  # freed before the next one is made: there may not be memory for two
-            outputs = self.model(
-                input_ids=torch.tensor([ids], device=self.model.device),
-                use_cache=True,
-                logits_to_keep=1,
-                **self._image_features([prompt.prefix_media]),
+    def _shared_prefixes(self, keys: list[PrefixKey], size: int) -> Iterator[SharedPrefixes]:
+        """Compute prefixes, `size` at a time. If these are all, they are kept for the next call."""
+        if self._kept is not None and keys and set(keys) <= set(self._kept.keys):
+            yield self._kept
+            return
+        self._kept = None  # freed before the next ones are made: there may not be memory for both
+        ids = dict(zip(keys, self._token_ids([text for text, _ in keys]), strict=True)) if keys else {}
+        ordered = sorted(keys, key=lambda key: len(ids[key]))
+        for start in range(0, len(ordered), size):
+            chosen = ordered[start : start + size]
+            self.encode([item for _, media in chosen for item in media])
+            prefixes = SharedPrefixes(
+                self.model,
+                chosen,
+                [ids[key] for key in chosen],
+                self._image_features([media for _, media in chosen]),
+                self.processor.tokenizer.pad_token_id,
             )
-            self._prefix = (key, outputs.cache, ids)
-        return copy.deepcopy(self._prefix[1])
+            if len(chosen) == len(keys):
+                self._kept = prefixes
+            yield prefixes
+            del prefixes
+
+    def _make_batch(
+        self, prompts: Sequence[Prompt], rows: list[Row], prefixes: SharedPrefixes | None = None, width: int = 0
+    ) -> _Batch:
+        """Make the inputs of rows, which continue shared prefixes with their last `width` tokens, or have none."""
+        asked = [prompts[row.index] for row in rows]
+        media = [prompt.query_media if prefixes else prompt.media for prompt in asked]
+        self.encode([item for items in media for item in items])
+        features = self._image_features(media)  # before others are encoded, for which these may have to go
+        cache = None if prefixes is None else prefixes.continue_with(rows, width, lambda: self._last_latents(asked))
+        ids, mask = pad_left([row.ids for row in rows], self.processor.tokenizer.pad_token_id)
+        device = self.model.device
+        indices = [row.index for row in rows]
+        return _Batch(indices, cache, ids.to(device), mask.to(device), features)
+
+    def _last_latents(self, prompts: Sequence[Prompt]) -> torch.Tensor | None:
+        """Return the latents of the last image before each query `(B, L, Dv)`, 0 where there is none; `None` if there are none at all."""
+        last = [prompt.prefix_media[-1:] for prompt in prompts]
+        self.encode([item for items in last for item in items])
+        features = self._image_features(last)
+        return features["mm_encoder_outputs"]["image"]["pooler_output"][:, 0] if features else None
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[str]:
@@ -176,15 +207,16 @@ class FewShotEngine:
             ValueError: the model gives NaN.
         """
         texts = [""] * len(prompts)
-        for chosen, cache, ids, mask, images in self._batches(prompts):
-            if cache is not None:
-                cache.batch_repeat_interleave(len(chosen) * settings.num_beams)
+        for batch in self._batches(prompts):
+            if batch.cache is not None and not self._aligns:
+                # `generate()` repeats caches of full attention itself, after it has computed the query once
+                batch.cache.batch_repeat_interleave(settings.num_beams)
             watch = _NanWatch()
             generated = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                cache=cache,
-                **images,
+                input_ids=batch.ids,
+                attention_mask=batch.mask,
+                cache=batch.cache,
+                **batch.images,
                 max_new_tokens=settings.max_new_tokens,
                 num_beams=settings.num_beams,
                 do_sample=False,
@@ -193,9 +225,9 @@ class FewShotEngine:
                 **{"eos_token_id": self.model.config.end_of_chunk_token_id, **settings.extra},
             )
             if watch.found is not None and bool(watch.found):
-                raise _nan_error(self.model, prompts[chosen[0]])
-            new = self.processor.batch_decode(generated[:, ids.shape[1] :], skip_special_tokens=True)
-            for index, text in zip(chosen, new, strict=True):
+                raise _nan_error(self.model, prompts[batch.indices[0]])
+            new = self.processor.batch_decode(generated[:, batch.ids.shape[1] :], skip_special_tokens=True)
+            for index, text in zip(batch.indices, new, strict=True):
                 texts[index] = text
         return texts
 
@@ -220,23 +252,21 @@ class FewShotEngine:
             ValueError: a candidate has no token, or the model gives NaN.
         """
         results: list[list[float]] = [[] for _ in prompts]
-        for chosen, cache, ids, mask, images in self._batches(prompts):
-            num_past = 0 if cache is None else cache.get_seq_length()
-            if cache is not None:
-                cache.batch_repeat_interleave(len(chosen))
+        for batch in self._batches(prompts):
+            num_past = 0 if batch.cache is None else batch.cache.get_seq_length()
             outputs = self.model(
-                input_ids=ids[:, num_past:],
-                attention_mask=mask,
-                cache=cache,
+                input_ids=batch.ids[:, num_past:],
+                attention_mask=batch.mask,
+                cache=batch.cache,
                 use_cache=True,
                 logits_to_keep=1,
-                **images,
+                **batch.images,
             )
-            row_candidates = [candidates[index] for index in chosen]
+            row_candidates = [candidates[index] for index in batch.indices]
             scores = self.scorer(
-                row_candidates, outputs.logits, mask, outputs.cache, length_normalized=length_normalized
+                row_candidates, outputs.logits, batch.mask, outputs.cache, length_normalized=length_normalized
             )
-            for index, row in zip(chosen, scores, strict=True):
+            for index, row in zip(batch.indices, scores, strict=True):
                 if not all(map(math.isfinite, row)):
                     raise _nan_error(self.model, prompts[index])
                 results[index] = row

@@ -2,20 +2,28 @@
 """Images and questions as a caller gives them: one or many, in any form, and decoded ahead of their use."""
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import PIL.Image
 
 from ..data import VideoSegment, load_media
-from ..data.media_files import MediaPath
+from ..data.media_files import MediaPath, check_media_file
 from ..images_flamingo import find_bit_depth, open_image, read_image, to_rgb_8_bit
 from ..media_flamingo import is_array
-from .examples import Example
+from ..processing_flamingo import FlamingoProcessor
+from ..utils.literal_text import special_token_spans
+from .examples import Example, GenerationSettings
 from .prompts import MediaItem
+from .templates import QUESTION
+
+
+# Arguments of `generate()` that have a parameter of their own here, or that give several answers or random ones
+_REFUSED_ARGUMENTS = ("max_new_tokens", "num_beams", "length_penalty", "do_sample", "num_return_sequences")
 
 
 class Row(NamedTuple):
@@ -167,3 +175,143 @@ def check_iterable(images: Any) -> None:
             f"The images are a {type(images).__name__}. Give an image (a path, an address, a PIL image, an array, bytes), or a list, an "
             "iterator or a dataset of them."
         )
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """
+    Check a value of which there are few.
+
+    Args:
+        name (`str`): Name of the argument.
+        value: Its value.
+        choices: A `Literal`.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if value not in get_args(choices):
+        raise ValueError(f"`{name}` is {value!r}. It can be {', '.join(map(repr, get_args(choices)))}.")
+
+
+def change_settings(
+    settings: GenerationSettings, changes: dict[str, Any], arguments: dict[str, Any]
+) -> GenerationSettings:
+    """
+    Change settings of generation as a caller asks.
+
+    Args:
+        settings ([`GenerationSettings`]): The settings.
+        changes (`dict`): Values of its fields; `None` for no change.
+        arguments (`dict`): Other arguments of `generate()`.
+
+    Raises:
+        ValueError: an argument has a parameter of its own, or makes answers random.
+    """
+    refused = [name for name in _REFUSED_ARGUMENTS if name in arguments]
+    if refused:
+        raise ValueError(
+            f"`generate_kwargs` has {', '.join(map(repr, refused))}. `max_new_tokens`, `num_beams` and `length_penalty` are arguments of the "
+            "predictor, and a prediction is one text that does not depend on chance."
+        )
+    given = {name: value for name, value in changes.items() if value is not None}
+    return replace(settings, **given, extra=dict(arguments))
+
+
+def check_text(processor: FlamingoProcessor, text: Any, name: str) -> None:
+    """
+    Check a text of a caller.
+
+    Raises:
+        ValueError: it is not a text, is empty, or has a special token.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"{name} is {text!r}, but it must be a text that is not empty.")
+    spans = special_token_spans(processor, text)
+    if spans:
+        token = text[slice(*spans[0])]
+        raise ValueError(
+            f"{name} is {text!r:.200}. It has {token!r}, which would be read as a special token: a marker without an image, or the end of a "
+            "text that continues. Remove it."
+        )
+
+
+def describe(value: Any) -> str:
+    """Describe a value of a wrong type, for a message."""
+    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, list | tuple) else "")
+
+
+def make_demonstration(processor: FlamingoProcessor, prompt: str, task: str, number: int, shown: Any) -> Example:
+    """
+    Make the example of a demonstration as a caller gives it.
+
+    Args:
+        processor ([`FlamingoProcessor`]): Has the special tokens.
+        prompt (`str`): The text before the answer.
+        task (`str`): A key of `TEMPLATES`.
+        number (`int`): Its number, which becomes its id.
+        shown: A pair or triple.
+
+    Raises:
+        ValueError: it has another form, a file cannot be read, or a text is empty or has a special token.
+    """
+    size, form = (3, "(image, question, answer)") if task == "answer" else (2, "(image, text)")
+    name = f"demonstration {number}"
+    if not isinstance(shown, list | tuple) or len(shown) != size:
+        raise ValueError(f"{name} is {describe(shown)}, but with `task={task!r}` it must be {form}.")
+    image, *texts = shown
+    for text in texts:
+        check_text(processor, text, f"{name}: the text")
+    item = None if image is None else as_media(image, name)
+    path = path_of(item)
+    if path is not None:
+        try:
+            check_media_file(item["path"] if isinstance(item, dict) else item)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{name}: {path!r} cannot be read ({error}). Nothing was computed.") from error
+    prompt = prompt.replace(QUESTION, texts[0]) if task == "answer" else prompt
+    media = [] if item is None else [item]
+    return Example(str(number), media, prompt, texts[-1], group=texts[-1] if task == "classify" else None)
+
+
+def find_candidates(
+    processor: FlamingoProcessor, task: str, candidates: Sequence[str] | None, demonstrations: Sequence[Example]
+) -> list[str] | None:
+    """
+    Return the candidates: those given, or the classes of the demonstrations. `None` if texts are generated.
+
+    Args:
+        processor ([`FlamingoProcessor`]): Has the special tokens.
+        task (`str`): A key of `TEMPLATES`.
+        candidates (`Sequence[str]`, *optional*): Those given.
+        demonstrations (`Sequence[Example]`): The demonstrations.
+
+    Raises:
+        ValueError: there are none, one is not a text or is given twice, or a demonstration is of another class.
+    """
+    if candidates is None:
+        if task != "classify":
+            return None
+        candidates = list(dict.fromkeys(shown.answer for shown in demonstrations))
+        if len(candidates) < 2:
+            raise ValueError(
+                f"The demonstrations have {len(candidates)} classes, so there is nothing to choose. Give demonstrations of two classes "
+                "or more, or `candidates`."
+            )
+    if isinstance(candidates, str) or not candidates:
+        raise ValueError(f"`candidates` is {candidates!r}, but it must be a list of texts.")
+    for candidate in candidates:
+        check_text(processor, candidate, "A candidate")
+    repeated = sorted(candidate for candidate, times in Counter(candidates).items() if times > 1)
+    if repeated:
+        raise ValueError(
+            f"The candidate {repeated[0]!r} is given twice, so its probability would be split. Remove one."
+        )
+    if task == "classify":
+        known = set(candidates)
+        unknown = [shown.answer for shown in demonstrations if shown.answer not in known]
+        if unknown:
+            raise ValueError(
+                f"A demonstration is of class {unknown[0]!r}, which is not one of the candidates: {list(candidates)[:10]}. Add it, or "
+                "remove the demonstration."
+            )
+    return list(candidates)

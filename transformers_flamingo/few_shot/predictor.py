@@ -4,46 +4,55 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..data.media_files import check_media_file
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
-from ..utils.literal_text import special_token_spans
+from ..saving_flamingo import json_value
+from ..utils.fingerprint import fingerprint, fingerprint_weights
 from ..utils.loading import load_flamingo
 from .demonstrations import Demonstrations, Selection
 from .engine import FewShotEngine
 from .examples import Example
 from .fitting import PromptLengths
+from .image_index import media_identity
 from .inputs import (
     DecodedQueries,
     as_media,
     as_row,
+    change_settings,
+    check_choice,
     check_iterable,
+    check_text,
+    find_candidates,
     is_many,
     is_single,
     iterate_rows,
+    make_demonstration,
     path_of,
 )
-from .prompts import MediaItem, Prompt, build_prompt
+from .prompts import MediaItem, Prompt, build_prompt, media_of
 from .retrieval import ImageEmbedder
 from .templates import QUESTION, TEMPLATES
 
 
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
 FewShotTask = Literal["caption", "answer", "classify"]
 OnError = Literal["raise", "skip"]
 
-# Arguments of `generate()` that have a parameter of their own here, or that give several answers or random ones
-_REFUSED_ARGUMENTS = ("max_new_tokens", "num_beams", "length_penalty", "do_sample", "num_return_sequences")
 # Batches that are read together, so that prompts of similar length can be computed together
 _GROUP = 4
 _MAX_THREADS = 8
+# Encoded demonstrations that are kept, of a large pool
+_MAX_KEPT = 8192
 
 
 @dataclass(frozen=True)
@@ -102,6 +111,9 @@ class FewShotPredictor:
             Whether candidates are ranked by the mean log-likelihood of their tokens. With `False` it is the sum, so that the probabilities
             are those of the model, given that one of the candidates follows; long candidates are then less likely.
         clip (`str`, *optional*): Name or folder of a CLIP or SigLIP that compares images for `"rices"`. By default the model's own encoder.
+        index_dir (`str`, *optional*): Folder that keeps the embeddings of the demonstrations' images, which `"rices"` compares with: they are
+            computed once for each image, encoder and preprocessing. See [`ImageIndex`].
+        faiss (`str`, *optional*): Search by an index of faiss, such as `"HNSW32"`, for very large pools. By default the search is exact.
         seed (`int`, *optional*, defaults to 0): Seed of random sets.
         on_error (`str`, *optional*, defaults to `"raise"`):
             What happens to an image that cannot be read, a question that does not fit, or a model that gives NaN for it. `"raise"`: an
@@ -142,33 +154,33 @@ class FewShotPredictor:
         generate_kwargs: dict[str, Any] | None = None,
         length_normalized: bool = True,
         clip: str | None = None,
+        index_dir: str | os.PathLike | None = None,
+        faiss: str | None = None,
         seed: int = 0,
         on_error: OnError = "raise",
     ):
-        _check_choice("task", task, FewShotTask)
-        _check_choice("on_error", on_error, OnError)
+        check_choice("task", task, FewShotTask)
+        check_choice("on_error", on_error, OnError)
         if batch_size < 1:
             raise ValueError(f"`batch_size` is {batch_size}, but it must be at least 1.")
         template = TEMPLATES[task]
         self.model, self.processor, self.task, self.batch_size = model, processor, task, batch_size
         self.prompt = template.prompt if prompt is None else prompt
         self.separator = template.separator if separator is None else separator
-        self.length_normalized, self.on_error = length_normalized, on_error
+        self.length_normalized, self.on_error, self.faiss = length_normalized, on_error, faiss
         self._cut = template.cut
         if task == "answer" and QUESTION not in self.prompt:
             raise ValueError(f"`prompt` is {self.prompt!r}, without {QUESTION}, so no prompt would have its question.")
         given = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "length_penalty": length_penalty}
-        given = {name: value for name, value in given.items() if value is not None}
-        self.generation = replace(template.generation, **given, extra=_check_arguments(generate_kwargs or {}))
-        self.demonstrations = [self._as_demonstration(number, shown) for number, shown in enumerate(demonstrations)]
-        self.candidates = self._check_candidates(candidates)
-        self.engine = self._make_engine(selection)
+        self.generation = change_settings(template.generation, given, generate_kwargs or {})
+        self.demonstrations = [
+            make_demonstration(processor, self.prompt, task, *shown) for shown in enumerate(demonstrations)
+        ]
+        self.candidates = find_candidates(processor, task, candidates, self.demonstrations)
         self.top_k = self._check_top_k(top_k, selection)
-        self._embedder = (
-            ImageEmbedder(model, processor, clip=clip, batch_size=batch_size) if selection == "rices" else None
-        )
+        self.engine = self._make_engine(selection)
+        self._embedder = self._make_embedder(selection, clip, index_dir, faiss)
         self._vectors: dict[Any, np.ndarray] = {}  # of the images of the group that is computed
-        self._asked: Sequence[Any] = ()
         self._num_groups = 0
         # A smaller `top_k` of fixed demonstrations is drawn here; all of them are shown as they are
         self.pool = Demonstrations(
@@ -177,14 +189,12 @@ class FewShotPredictor:
             support_size=None,
             seed=seed,
             balanced=task == "classify" and selection != "rices" and self.top_k > 0,
-            embed=self._embed if selection == "rices" else None,
+            embed=self._embedder,
+            index_dir=index_dir,
+            faiss=faiss,
         )
         self._lengths = PromptLengths(model, processor, self.separator, self._answer_length())
-        shortest = Example("query", [None], self.prompt.replace(QUESTION, ""))
-        is_pool = selection != "fixed"
-        self._lengths.check_demonstrations(
-            self.demonstrations if is_pool else self._choose(shortest), shortest, is_pool=is_pool, count=self.top_k
-        )
+        self._check_lengths()
 
     @classmethod
     def from_pretrained(
@@ -235,6 +245,37 @@ class FewShotPredictor:
         predictions = _with_progress(predictions, total, self.task) if show_progress_bar else predictions
         return list(predictions) if is_many(images) else predictions
 
+    def settings(self) -> dict[str, Any]:
+        """Return what predictions depend on, as values that JSON can express: settings, and fingerprints of model and demonstrations."""
+        shown = (repr((d.prompt, d.answer, [media_identity(item) for item in d.media])) for d in self.demonstrations)
+        return {
+            "weights": fingerprint_weights(self.model.state_dict()),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "task": self.task,
+            "prompt": self.prompt,
+            "separator": self.separator,
+            "candidates": self.candidates,
+            "length_normalized": self.length_normalized,
+            "generation": None if self.candidates is not None else json_value(asdict(self.generation)),
+            "demonstrations": fingerprint(shown),
+            "num_demonstrations": len(self.demonstrations),
+            "selection": self.pool.selection,
+            "top_k": self.top_k,
+            "seed": self.pool.seed,
+            "embedder": None if self._embedder is None else self._embedder.fingerprint,
+            "faiss": self.faiss,
+        }
+
+    def build_index(self, state: "PartialState | None" = None) -> None:
+        """
+        Embed the images of the demonstrations that `"rices"` compares with, which otherwise happens at the first prediction.
+
+        Args:
+            state (`PartialState`, *optional*): Processes that share the work, if there is an `index_dir`.
+        """
+        if self.pool.index is not None and self.top_k:
+            self.pool.index.build(state)
+
     def predict_examples(self, queries: Iterable[Example | ValueError]) -> Iterator[FewShotPrediction]:
         """
         Predict the answers to examples with a prompt, one after the other.
@@ -261,24 +302,35 @@ class FewShotPredictor:
         failed = self._encode(group)
         problems: list[ValueError | None] = []
         for query, keys in zip(group.queries, group.keys, strict=True):
-            own = (
-                query if isinstance(query, ValueError) else next((failed[key] for key in keys if key in failed), None)
-            )
-            problems.append(own)
+            own = query if isinstance(query, ValueError) else self._check_query(query)
+            problems.append(own or next((failed[key] for key in keys if key in failed), None))
         good = [i for i, problem in enumerate(problems) if problem is None]
-        shown = {i: self._choose(group.queries[i], group.keys[i]) for i in good}
+        chosen = self._choose([group.queries[i] for i in good], [group.keys[i] for i in good])
+        shown = dict(zip(good, chosen, strict=True))
         too_long = self._lengths.find_too_long([group.queries[i] for i in good], [shown[i] for i in good])
         for i, problem in zip(good, too_long, strict=True):
             if problem is not None:
                 problems[i] = ValueError(f"{group.queries[i].id}: {problem}")
         self._raise_first(problems)
         good = [i for i in good if problems[i] is None]
+        # Apart, because a demonstration that cannot be read is no fault of a query
+        self.engine.encode([item for i in good for example in shown[i] for item in media_of(example, "support")])
         prompts = [self._build_prompt(group.queries[i], shown[i], group.keys[i]) for i in good]
         predictions = [FewShotPrediction(None, error=None if p is None else str(p)) for p in problems]
         for i, answer in zip(good, self._compute(prompts), strict=True):
             indices = tuple(int(example.id) for example in shown[i])
             predictions[i] = replace(answer, demonstrations=indices if answer.error is None else ())
         return predictions
+
+    def _check_query(self, query: Example) -> ValueError | None:
+        """Return the error of a query with a special token in its text, or without the image that others are compared with."""
+        if self._embedder is not None and not query.media:
+            return ValueError(f"{query.id}: it has no image to compare. Add one, or use another `selection`.")
+        try:
+            check_text(self.processor, query.prompt or "-", f"{query.id}: the text")
+        except ValueError as error:
+            return error
+        return None
 
     def _encode(self, group: DecodedQueries) -> dict[Any, ValueError]:
         """Encode the images of a group, each batch when it is decoded, and return the errors of those that cannot be."""
@@ -345,15 +397,17 @@ class FewShotPredictor:
                 if problem is not None:
                     raise problem
 
-    def _choose(self, query: Example, keys: Sequence[Any] = ()) -> list[Example]:
+    def _choose(self, queries: Sequence[Example], keys: Sequence[Sequence[Any]]) -> list[list[Example]]:
+        """Choose the demonstrations of queries whose images are encoded."""
         if self.pool.selection == "fixed" and self.top_k == len(self.demonstrations):
-            return self.demonstrations  # in the order of the caller
-        self._asked = keys
-        return self.pool.choose(query, self.top_k)
-
-    def _embed(self, examples: Sequence[Example], kind: str) -> np.ndarray:
-        """Return vectors of the pool, or that of the query which is asked, for [`Demonstrations`]."""
-        return self._embedder(examples, kind) if kind == "support" else self._vectors[self._asked[0]][None]
+            return [self.demonstrations] * len(queries)  # in the order of the caller
+        if not self.top_k:
+            return [[] for _ in queries]
+        if self.pool.index is None or not queries:
+            return self.pool.choose_many(queries, self.top_k)
+        vectors = np.stack([self._vectors[own[0]] for own in keys])
+        nearest, _ = self.pool.index.search_vectors(vectors, self.top_k)
+        return [[self.pool.pool[row] for row in reversed(rows)] for rows in nearest]
 
     def _build_prompt(self, query: Example, shown: Sequence[Example], keys: Sequence[Any]) -> Prompt:
         prompt = build_prompt(self.processor, query, shown, separator=self.separator)
@@ -369,59 +423,12 @@ class FewShotPredictor:
             name = path_of(item) or name  # so that the random choice for a file is the same in any call
             prompt = self.prompt
             if self.task == "answer":
-                prompt = self.prompt.replace(QUESTION, _check_text(self.processor, question, f"{name}: the question"))
+                if not isinstance(question, str) or not question.strip():
+                    raise ValueError(f"{name}: the question is {question!r}, but it must be a text that is not empty.")
+                prompt = self.prompt.replace(QUESTION, question)
             return Example(name, [item], prompt)
         except ValueError as error:
             return error
-
-    def _as_demonstration(self, number: int, shown: Any) -> Example:
-        """Make the example of a demonstration as a caller gives it."""
-        size, form = (3, "(image, question, answer)") if self.task == "answer" else (2, "(image, text)")
-        name = f"demonstration {number}"
-        if not isinstance(shown, list | tuple) or len(shown) != size:
-            raise ValueError(f"{name} is {_describe(shown)}, but with `task={self.task!r}` it must be {form}.")
-        image, *texts = shown
-        for text in texts:
-            _check_text(self.processor, text, f"{name}: the text")
-        item = None if image is None else as_media(image, name)
-        path = path_of(item)
-        if path is not None:
-            try:
-                check_media_file(item["path"] if isinstance(item, dict) else item)
-            except (OSError, ValueError) as error:
-                raise ValueError(f"{name}: {path!r} cannot be read ({error}). Nothing was computed.") from error
-        prompt = self.prompt.replace(QUESTION, texts[0]) if self.task == "answer" else self.prompt
-        media = [] if item is None else [item]
-        return Example(str(number), media, prompt, texts[-1], group=texts[-1] if self.task == "classify" else None)
-
-    def _check_candidates(self, candidates: Sequence[str] | None) -> list[str] | None:
-        """Return the candidates: those given, or the classes of the demonstrations."""
-        if candidates is None:
-            if self.task != "classify":
-                return None
-            candidates = list(dict.fromkeys(shown.answer for shown in self.demonstrations))
-            if len(candidates) < 2:
-                raise ValueError(
-                    f"The demonstrations have {len(candidates)} classes, so there is nothing to choose. Give demonstrations of two classes "
-                    "or more, or `candidates`."
-                )
-        if isinstance(candidates, str) or not candidates:
-            raise ValueError(f"`candidates` is {candidates!r}, but it must be a list of texts.")
-        for candidate in candidates:
-            _check_text(self.processor, candidate, "A candidate")
-        repeated = sorted({candidate for candidate in candidates if list(candidates).count(candidate) > 1})
-        if repeated:
-            raise ValueError(
-                f"The candidate {repeated[0]!r} is given twice, so its probability would be split. Remove one."
-            )
-        if self.task == "classify":
-            unknown = [shown.answer for shown in self.demonstrations if shown.answer not in set(candidates)]
-            if unknown:
-                raise ValueError(
-                    f"A demonstration is of class {unknown[0]!r}, which is not one of the candidates: {list(candidates)[:10]}. Add it, or "
-                    "remove the demonstration."
-                )
-        return list(candidates)
 
     def _check_top_k(self, top_k: int | None, selection: str) -> int:
         available = len(self.demonstrations)
@@ -440,15 +447,32 @@ class FewShotPredictor:
         ids = self.processor.tokenizer(self.candidates, add_special_tokens=False)["input_ids"]
         return max(map(len, ids)) - 1
 
+    def _check_lengths(self) -> None:
+        """Check that the shortest query fits after the longest demonstrations."""
+        shortest = Example("query", [None], self.prompt.replace(QUESTION, ""))
+        is_pool = self.pool.selection != "fixed"
+        shown = self.demonstrations if is_pool else self._choose([shortest], [])[0]
+        self._lengths.check_demonstrations(shown, shortest, is_pool=is_pool, count=self.top_k)
+
+    def _make_embedder(self, selection: str, clip: str | None, *others: Any) -> ImageEmbedder | None:
+        if selection == "rices":
+            return ImageEmbedder(self.model, self.processor, clip=clip, batch_size=self.batch_size)
+        if any(value is not None for value in (clip, *others)):
+            raise ValueError(
+                f"`clip`, `index_dir` and `faiss` compare images, and with `selection={selection!r}` none are. Use `selection='rices'`, or "
+                "omit them."
+            )
+        return None
+
     def _make_engine(self, selection: str) -> FewShotEngine:
-        # Queries come once, so only the demonstrations are worth keeping, and a group with its successor
-        kept = min(len(self.demonstrations), 8192) + 2 * _GROUP * self.batch_size
+        # Queries come once, so only the demonstrations are worth keeping, and what one group needs
+        group = _GROUP * self.batch_size
+        kept = min(len(self.demonstrations), max(_MAX_KEPT, group * self.top_k)) + 2 * group
         return FewShotEngine(
             self.model,
             self.processor,
             batch_size=self.batch_size,
             max_cached_media=kept,
-            shares_prefix=selection == "fixed",
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -458,45 +482,6 @@ class FewShotPredictor:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.engine = self._make_engine(self.pool.selection)
-
-
-def _check_choice(name: str, value: Any, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise ValueError(f"`{name}` is {value!r}. It can be {', '.join(map(repr, get_args(choices)))}.")
-
-
-def _check_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Check arguments of `generate()` that a caller gives."""
-    refused = [name for name in _REFUSED_ARGUMENTS if name in arguments]
-    if refused:
-        raise ValueError(
-            f"`generate_kwargs` has {', '.join(map(repr, refused))}. `max_new_tokens`, `num_beams` and `length_penalty` are arguments of the "
-            "predictor, and a prediction is one text that does not depend on chance."
-        )
-    return dict(arguments)
-
-
-def _check_text(processor: FlamingoProcessor, text: Any, name: str) -> str:
-    """
-    Check a text of a caller.
-
-    Raises:
-        ValueError: it is not a text, is empty, or has a special token.
-    """
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"{name} is {text!r}, but it must be a text that is not empty.")
-    spans = special_token_spans(processor, text)
-    if spans:
-        token = text[slice(*spans[0])]
-        raise ValueError(
-            f"{name} is {text!r:.200}. It has {token!r}, which would be read as a special token: a marker without an image, or the end of a "
-            "text that continues. Remove it."
-        )
-    return text
-
-
-def _describe(value: Any) -> str:
-    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, list | tuple) else "")
 
 
 def _with_progress(

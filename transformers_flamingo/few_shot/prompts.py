@@ -1,10 +1,12 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Few-shot prompts: a text in two parts, and the images and videos that it shows."""
 
+import os
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..data import VideoSegment
 from ..processing_flamingo import FlamingoProcessor
 from .examples import Example
 
@@ -55,6 +57,19 @@ class Prompt:
 def media_of(example: Example, kind: str) -> list[MediaItem]:
     """Return the media of an example. `kind` is its split, such as `"query"`: ids are unique within a split only."""
     return [MediaItem((kind, example.id, i), data, f"{kind} {example.id!r}") for i, data in enumerate(example.media)]
+
+
+def media_identity(data: Any) -> Hashable | None:
+    """Return what tells an image or video in a file or at an address from others; `None` for one that is given as data."""
+    if isinstance(data, VideoSegment):
+        path = media_identity(data.path)
+        return path and (path, data.start, data.end, data.num_frames)
+    if isinstance(data, list | tuple):
+        frames = tuple(map(media_identity, data))
+        return frames if frames and None not in frames else None
+    if isinstance(data, dict):
+        return media_identity(data.get("path")) if data.get("bytes") is None else None
+    return os.fspath(data) if isinstance(data, str | os.PathLike) else None
 
 
 def build_prompt(

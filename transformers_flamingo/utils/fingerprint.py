@@ -11,7 +11,8 @@ def fingerprint(parts: Iterable[str | bytes]) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of `parts`, joined."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(part.encode() if isinstance(part, str) else part)
+        # The name of a file may have bytes that are not UTF-8
+        digest.update(part.encode(errors="surrogateescape") if isinstance(part, str) else part)
     return digest.hexdigest()[:16]
 
 
