@@ -12,7 +12,7 @@ docs/data-formats.md. OUTPUT gets `.parquet` files with the path or id of each i
 - A job that was stopped goes on when the same command is given again; so does a finished one whose IMAGES have become more. What is done
   is in OUTPUT.checkpoint, and OUTPUT.settings.json has what the texts depend on. Remove all three to begin anew.
 
-Without a cluster, it starts Ray on this machine. In a cluster, submit it with `ray job submit`. docs/evaluation.md says when to use it.
+Without a cluster, it starts Ray on this machine. In a cluster, submit it with `ray job submit`. docs/few-shot.md says when to use it.
 """
 
 import argparse
