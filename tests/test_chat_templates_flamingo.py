@@ -88,6 +88,27 @@ def test_images_come_before_the_text_of_their_turn(template, parts, images_first
         assert processor.apply_chat_template([*system, user(*parts)]) == text
 
 
+@pytest.mark.parametrize("template", ["few_shot", "text"])
+def test_a_role_that_nobody_has_is_refused(template):
+    processor = instruct_processor(CHATML, chat_template=template)
+    chat = [user("What?"), {"role": "assistent", "content": "a dog."}]
+    with pytest.raises(ValueError, match="Message 1 has the role 'assistent', which the chat template does not know"):
+        processor.apply_chat_template(chat)
+    with pytest.raises(ValueError, match="Message 1 of conversation 0 has the role 'assistent'"):
+        processor.apply_chat_template([chat])
+    # A template of a user's own, and one of a language model that compares roles with it
+    assert processor.apply_chat_template(chat, chat_template="{{ messages[1]['role'] }}") == "assistent"
+    named = instruct_processor(CHATML + "{% if messages[0]['role'] == 'assistent' %}!{% endif %}")
+    assert "assistent\na dog." in named.apply_chat_template(chat)
+
+
+@pytest.mark.parametrize("name", ["add_generation_prompt", "continue_final_message", "tokenize", "return_dict"])
+def test_a_switch_is_no_text(name):
+    processor = instruct_processor(CHATML)
+    with pytest.raises(ValueError, match=f"`{name}` is 'false', which counts as True. It must be True or False"):
+        processor.apply_chat_template([user("What?")], **{name: "false"})
+
+
 def test_only_turns_of_the_user_are_put_in_order():
     processor = instruct_processor(CHATML, chat_template="few_shot")
     chat = [{"role": "system", "content": user("a dog", A)["content"]}, user(B)]

@@ -194,6 +194,10 @@ def test_adapters_bring_their_statistics(tmp_path):
             "latents .* are not enough",
         ),
         ([torch.zeros(3)], "has a Tensor"),
+        (
+            [{"image": "a.png", "text": "a"}],
+            "has rows with 'image', 'text', but .*whose `collate_fn` is a `FlamingoDataCollator`",
+        ),
         ([{"pixel_values": random_images(2, 1) * float("nan")}], "NaN or infinity"),
     ],
 )

@@ -65,6 +65,27 @@ def test_a_language_model_that_cannot_be_conditioned_is_refused_before_its_weigh
         FlamingoModel.from_vision_text_pretrained(tmp_path / "vision", tmp_path / "text")
 
 
+@pytest.mark.parametrize("size", [3, 30, 3000, -2000], ids=str)
+def test_a_damaged_gguf_file(tmp_path, size):
+    path = tmp_path / "text" / "tiny.gguf"
+    write_gguf(path, ["a red circle", "a blue square"])
+    path.write_bytes(path.read_bytes()[:size])
+    AutoConfig.for_model("clip_vision_model").save_pretrained(tmp_path / "vision")
+    message = "'tiny.gguf' of '.*text' cannot be read .*It is truncated or damaged"
+    with pytest.raises(ValueError, match=message):
+        FlamingoModel.from_vision_text_pretrained(
+            str(tmp_path / "vision"), str(tmp_path / "text"), text_gguf_file="tiny.gguf"
+        )
+
+
+def test_a_gguf_file_that_a_folder_does_not_have(tmp_path):
+    AutoConfig.for_model("gpt2").save_pretrained(tmp_path)
+    message = "has no 'tiny.gguf'. It has no GGUF file. Give the folder that has it, or leave `text_gguf_file` out"
+    for kind in (FlamingoModel, FlamingoProcessor):
+        with pytest.raises(FileNotFoundError, match=message):
+            kind.from_vision_text_pretrained(str(tmp_path), str(tmp_path), text_gguf_file="tiny.gguf")
+
+
 def test_a_gguf_file_becomes_ordinary_weights(tmp_path):
     texts = ["a red circle on a blue background", "a green square"]
     bare = write_gguf(tmp_path / "text" / "tiny.gguf", texts)

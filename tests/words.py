@@ -85,3 +85,20 @@ def evaluate_together(directory, stop_after: int | None = None, **kwargs) -> Non
 
         Words.postprocess = postprocess
     run_words(directory, task, **kwargs)
+
+
+def evaluate_on_machines(folder: str, output: str, *arguments: str) -> None:
+    """Run `flamingo evaluate` in the only process of a machine, each with a current folder and a log of its own."""
+    import contextlib
+    import os
+    from pathlib import Path
+
+    from transformers_flamingo_cli import main
+
+    os.environ.update(LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
+    machine = Path(folder) / f"machine-{os.environ['RANK']}"
+    machine.mkdir()
+    os.chdir(machine)
+    with open("log", "w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        code = main(["evaluate", *arguments, "--output-dir", output])
+    raise SystemExit(code)

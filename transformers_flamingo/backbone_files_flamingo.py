@@ -8,6 +8,9 @@ The file travels with a checkpoint as remote code: it stays flat and imports not
 
 import inspect
 import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,7 +48,32 @@ def read_backbone_config(
         ValueError: its weights are in GGUF files, and none is named.
     """
     check_files(name_or_path, role, file_arguments.get("gguf_file"))
-    return AutoConfig.from_pretrained(name_or_path, **file_arguments)
+    with explain_gguf(name_or_path, file_arguments.get("gguf_file")):
+        return AutoConfig.from_pretrained(name_or_path, **file_arguments)
+
+
+@contextmanager
+def explain_gguf(name_or_path: str | os.PathLike, gguf_file: str | None) -> Iterator[None]:
+    """
+    Say that a GGUF file is damaged. Its reader unpacks what is there, and fails with the error of whatever that is not.
+
+    Args:
+        name_or_path (`str` or `os.PathLike`): Folder or Hub name.
+        gguf_file (`str`, *optional*): The GGUF file in it that is read. Without one, errors stay as they are.
+
+    Raises:
+        ValueError: the file is damaged, or of a model that transformers does not read from GGUF.
+    """
+    try:
+        yield
+    # `struct.error` is no ValueError, and what is unpacked may be a key, an index or a type that does not exist
+    except (struct.error, ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
+        if gguf_file is None:
+            raise
+        raise ValueError(
+            f"{gguf_file!r} of {os.fspath(name_or_path)!r} cannot be read ({type(error).__name__}: {error}). It is truncated or damaged, "
+            "or of a model that transformers does not read from GGUF. Fetch it again, or give the model as safetensors."
+        ) from error
 
 
 def is_missing_path(name: str) -> bool:
@@ -79,8 +107,13 @@ def check_files(name_or_path: str | os.PathLike, role: Literal["vision", "text"]
             )
         return
     files = sorted(file.name for file in path.glob("*.gguf"))
-    if gguf_file is not None and files and gguf_file not in files:
-        raise FileNotFoundError(f"{name!r} has no {gguf_file!r}. Its GGUF files are {', '.join(files)}.")
+    if gguf_file is not None and not any(path.rglob(os.path.basename(gguf_file))):  # it may be in a `subfolder`
+        remedy = (
+            f"Its GGUF files are {', '.join(files)}."
+            if files
+            else f"It has no GGUF file. Give the folder that has it, or leave `{role}_gguf_file` out to read the weights of this one."
+        )
+        raise FileNotFoundError(f"{name!r} has no {gguf_file!r}. {remedy}")
     if gguf_file is None and files and not (path / "config.json").exists():
         remedy = (
             f"Name the one that is read: `text_gguf_file={files[0]!r}` (in a recipe, in `model_config`)."

@@ -127,6 +127,18 @@ def resize_positions(mean: torch.Tensor, num_positions: int) -> torch.Tensor:
     return nn.functional.interpolate(grid, size=(new, new), mode="bilinear").flatten(2)[0].T
 
 
+def _check_is_batch(batch: Any) -> None:
+    """Refuse what is not a batch of the model: it would be skipped as one without images."""
+    wanted = "but `calibrate_features` reads batches as `forward` takes them: dictionaries with `pixel_values` or `mm_encoder_outputs`"
+    if not isinstance(batch, Mapping):
+        raise ValueError(f"`batches` has a {type(batch).__name__}, {wanted}. Pass a `DataLoader` with a collator.")
+    if not batch.keys() & {"input_ids", "pixel_values", "mm_encoder_outputs"}:
+        raise ValueError(
+            f"`batches` has rows with {', '.join(map(repr, batch)) or 'no values'}, {wanted}. Pass a `DataLoader` of these rows whose "
+            "`collate_fn` is a `FlamingoDataCollator`, or a `DataMixture`'s `loader()`."
+        )
+
+
 class FeatureStatistics:
     """
     Mean and scale of features, added up in float64.
@@ -235,11 +247,7 @@ class FlamingoFeatureStandardizationMixin:
             )
         statistics, kept, num_kept = FeatureStatistics(), [], 0
         for batch in batches:
-            if not isinstance(batch, Mapping):
-                raise ValueError(
-                    f"`batches` has a {type(batch).__name__}, but `calibrate_features` reads batches as `forward` takes them: "
-                    "dictionaries with `pixel_values` or `mm_encoder_outputs`. Pass a `DataLoader` with a collator."
-                )
+            _check_is_batch(batch)
             features = self._select_real_features(batch)
             if features is not None:
                 statistics.add(features)

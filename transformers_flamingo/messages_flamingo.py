@@ -5,25 +5,35 @@ The file travels with a checkpoint as remote code: it stays flat and imports not
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 # What a message of the assistant, or of a tool, may have instead of a content.
 _CALLS = ("tool_calls", "tool_responses")
+_ROLES = ("system", "user", "assistant", "tool")
+# Options of `apply_chat_template` that are on or off
+_SWITCHES = (
+    "add_generation_prompt",
+    "continue_final_message",
+    "tokenize",
+    "return_dict",
+    "return_assistant_tokens_mask",
+)
 
 
-def check_conversations(conversation: Any, is_own_template: bool) -> None:
+def check_conversations(conversation: Any, template: str | None) -> None:
     """
     Check a conversation, or a batch of them, with the number of the message in the errors.
 
     Args:
         conversation (`list[dict]` or `list[list[dict]]`): The messages: dicts, dataclasses or models of pydantic.
-        is_own_template (`bool`):
-            Whether one of Flamingo's chat templates renders them, which read roles and contents. Others read what they like.
+        template (`str`, *optional*):
+            The chat template that renders them if it is one of Flamingo's, which read roles and contents. Others read what they like.
 
     Raises:
-        ValueError: it is not a list of messages, or a message lacks what is read of it.
+        ValueError: it is not a list of messages, or a message lacks what is read of it or has a role that nobody has.
     """
     if conversation is None or isinstance(conversation, str | bytes | int | float | dict) or not len(conversation):
         raise ValueError(
@@ -33,28 +43,29 @@ def check_conversations(conversation: Any, is_own_template: bool) -> None:
     if not isinstance(conversation, list | tuple):
         return
     if not isinstance(conversation[0], list | tuple):
-        check_messages(conversation, is_own_template)
+        check_messages(conversation, template)
         return
     for number, messages in enumerate(conversation):
         if not isinstance(messages, list | tuple):
             raise ValueError(
                 f"Conversation {number} of the batch is {messages!r:.100}. The first one is a list of messages, so each must be."
             )
-        check_messages(messages, is_own_template, f" of conversation {number}")
+        check_messages(messages, template, f" of conversation {number}")
 
 
-def check_messages(messages: Sequence[Any], is_own_template: bool = True, of: str = "") -> None:
+def check_messages(messages: Sequence[Any], template: str | None = "", of: str = "") -> None:
     """
     Check the messages of a conversation.
 
     Args:
         messages (`Sequence`): The messages.
-        is_own_template (`bool`, *optional*, defaults to `True`): As in [`check_conversations`].
+        template (`str`, *optional*, defaults to `""`): As in [`check_conversations`].
         of (`str`, *optional*, defaults to `""`): Follows the number of a message in an error.
 
     Raises:
         ValueError: a message has no role or no content, or a part of its content no text or another type.
     """
+    is_own_template = template is not None
     for index, message in enumerate(messages):
         name, known = f"Message {index}{of}", _as_mapping(message)
         if known is None:
@@ -64,7 +75,7 @@ def check_messages(messages: Sequence[Any], is_own_template: bool = True, of: st
                 f'{name} is {message!r:.100}. A message is a dict such as `{{"role": "user", "content": "..."}}`.'
             )
         if is_own_template:
-            _check_role(known, name)
+            _check_role(known, name, template)
         content = known.get("content")
         if content is None:
             if is_own_template and not any(known.get(call) for call in _CALLS):
@@ -78,13 +89,22 @@ def check_messages(messages: Sequence[Any], is_own_template: bool = True, of: st
             _check_part(part, name, is_own_template)
 
 
-def check_images_first(images_first: Any) -> None:
+def check_options(options: Mapping[str, Any]) -> None:
     """
-    Check the option that says whether images come before the texts of a message.
+    Check the options of a chat template that are truth values. In Jinja and in Python, any value is one: the text "false" is true.
+
+    Args:
+        options (`dict`): The options of a call, by name. Others are not looked at.
 
     Raises:
-        ValueError: it is not a truth value. In Jinja, any other is one too: the text "false" is true.
+        ValueError: one is not a truth value.
     """
+    for name in _SWITCHES:
+        if options.get(name) is not None and not isinstance(options[name], bool):
+            raise ValueError(
+                f"`{name}` is {options[name]!r:.100}, which counts as {bool(options[name])}. It must be True or False."
+            )
+    images_first = options.get("images_first")
     if images_first is not None and not isinstance(images_first, bool):
         raise ValueError(
             f"`images_first` is {images_first!r}. It must be True, False or None, the default, which puts the images of a message that "
@@ -92,7 +112,7 @@ def check_images_first(images_first: Any) -> None:
         )
 
 
-def _check_role(message: Mapping[str, Any], name: str) -> None:
+def _check_role(message: Mapping[str, Any], name: str, template: str) -> None:
     role = message.get("role")
     if role is None:
         raise ValueError(
@@ -101,6 +121,12 @@ def _check_role(message: Mapping[str, Any], name: str) -> None:
         )
     if not isinstance(role, str) or not role:
         raise ValueError(f'{name} has the role {role!r:.100}. It must be a string such as "user".')
+    # A template that compares no role with it renders it as it renders any other
+    if role not in _ROLES and not re.search(rf"([\"']){re.escape(role)}\1", template):
+        raise ValueError(
+            f"{name} has the role {role!r:.100}, which the chat template does not know: it would be read as another one. Known roles "
+            f"are {', '.join(_ROLES)}, and those that the template of the language model names."
+        )
 
 
 def _check_part(part: Any, name: str, is_own_template: bool) -> None:

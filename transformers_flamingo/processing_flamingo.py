@@ -21,7 +21,7 @@ from transformers.image_utils import ImageInput
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.video_utils import VideoInput
 
-from .backbone_files_flamingo import check_files, explain_missing_part
+from .backbone_files_flamingo import check_files, explain_gguf, explain_missing_part
 from .chat_templates_flamingo import (
     choose_chat_template,
     find_end_of_turn,
@@ -34,7 +34,7 @@ from .client_errors_flamingo import blames_the_client
 from .compatibility_flamingo import require_private_names
 from .images_flamingo import check_bit_depth
 from .media_flamingo import is_single_image, nest_media
-from .messages_flamingo import check_conversations, check_images_first
+from .messages_flamingo import check_conversations, check_options
 from .pixels_flamingo import check_image_settings, has_padded_frames, make_pixels
 from .prompts_flamingo import FewShotPromptMixin, collect_media
 from .tokenizers_flamingo import add_flamingo_tokens, load_tokenizer
@@ -195,7 +195,8 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
         except (OSError, ValueError) as error:
             raise explain_missing_part(vision_name_or_path, "vision", vision, error) from error
         try:
-            tokenizer = load_tokenizer(text_name_or_path, **text)
+            with explain_gguf(text_name_or_path, text.get("gguf_file")):
+                tokenizer = load_tokenizer(text_name_or_path, **text)
         except (OSError, ValueError) as error:
             raise explain_missing_part(text_name_or_path, "text", text, error) from error
         return cls(image_processor, tokenizer, **processor_kwargs)
@@ -291,7 +292,7 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
 
         Raises:
             `ValueError`: `conversation` is not a list of messages, a message has no role or content, `processor_kwargs` is not a
-                dict, `images_first` is no truth value, or the tokenizer has no template of a language model.
+                dict, a switch such as `images_first` is no truth value, or the tokenizer has no template of a language model.
         """
         if kwargs.get("processor_kwargs") is not None:
             _check_is_dict(kwargs["processor_kwargs"], "processor_kwargs")
@@ -303,8 +304,8 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
             if isinstance(chat_template, dict):
                 chat_template = chat_template["default"]
         used = own.get(chat_template or "default", chat_template)
-        check_conversations(conversation, is_flamingo_template(used))
-        check_images_first(kwargs.get("images_first"))
+        check_conversations(conversation, used if is_flamingo_template(used) else None)
+        check_options(kwargs)
         # As `apply_chat_template` of the tokenizer, whose template writes all special tokens of a chat. The stock method of
         # processors adds the tokenizer's own to a chat that does not begin with one.
         if kwargs.get("tokenize") and is_text_template(used):

@@ -3,12 +3,10 @@
 
 import argparse
 import json
-import re
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from .parsing import Parser, UsageError, add_fields, check_range, read_fields
+from .parsing import Parser, UsageError, add_fields, check_range, read_fields, suggest_options
 
 
 if TYPE_CHECKING:
@@ -84,6 +82,11 @@ class CheckArguments:
         check_range(self, "show_rows", 0, 12)
 
 
+# What a training of this data can be told, and this command
+_HOW_TO_CHANGE = (
+    ' Where the reader needs to know more, give `--options \'{"media_root": "FOLDER"}\'` and the like (docs/data-formats.md), which in a '
+    "recipe are `options` of the source."
+)
 _OF_DATA = ("format", "split", "max_length", "max_images", "options")
 
 
@@ -111,19 +114,22 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if arguments.overrides:
         given = [name.partition("=")[0] for name in arguments.overrides if name.startswith("-")]
+        known = [f"--{field.name}" for field in fields(CheckArguments)]
         raise UsageError(
-            f"{options.source!r} is data, not a recipe, so it has no option {' '.join(given or arguments.overrides)}."
+            f"{options.source!r} is data, not a recipe, so it has no option {' '.join(given or arguments.overrides)}"
+            f"{suggest_options(given, known)}."
         )
-    report(_check_data(options), options)
+    report(_check_data(options), options, _HOW_TO_CHANGE)
 
 
-def report(check: "DataCheck", options: CheckArguments) -> None:
+def report(check: "DataCheck", options: CheckArguments, remedy: str = "") -> None:
     """
     Print what was found, and draw the contact sheet.
 
     Args:
         check ([`DataCheck`]): What was found.
         options ([`CheckArguments`]): How much is shown, and where the contact sheet goes.
+        remedy (`str`, *optional*, defaults to `""`): The end of the message if there are errors.
 
     Raises:
         ValueError: there are errors.
@@ -135,7 +141,7 @@ def report(check: "DataCheck", options: CheckArguments) -> None:
     if check.num_errors:
         from transformers_flamingo.utils.names import count_of
 
-        raise ValueError(f"{options.source!r} has {count_of(check.num_errors, 'error')}, listed above.")
+        raise ValueError(f"{options.source!r} has {count_of(check.num_errors, 'error')}, listed above.{remedy}")
 
 
 def _check_recipe(options: CheckArguments, overrides: list[str]) -> "DataCheck":
@@ -149,21 +155,24 @@ def _check_recipe(options: CheckArguments, overrides: list[str]) -> "DataCheck":
 
 
 def _check_data(options: CheckArguments) -> "DataCheck":
-    from transformers_flamingo.data import detect_format
     from transformers_flamingo.training import DataSource, check_data
+    from transformers_flamingo.training.found_data import default_source_name, find_sources
 
     fields = {name: getattr(options, name) for name in _OF_DATA if getattr(options, name) is not None}
     if "options" in fields:
         fields["options"] = _parse_options(fields["options"])
-    name = Path(options.source).stem
+    found, held_out, lines = find_sources(options.source, format=options.format, split=options.split)
     if options.format is None:
-        found = detect_format(options.source, options.split)
-        print(found.describe(), flush=True)
-        fields["format"] = found.format
-    fields["path"] = options.source
-    source = DataSource(name=name if re.fullmatch(r"[\w-]+", name) else "files", **fields)
+        print(lines[0], flush=True)
+    if held_out is not None:
+        print(*lines[1:], sep="\n", flush=True)
+    name = default_source_name()  # that of `flamingo train --data`
     processor, positions = _read_model(options)
-    return check_data(source.limit_length(positions), processor, max_rows=options.max_rows)
+    source, other = (
+        None if of_kind is None else DataSource(name=name, **{**fields, **of_kind}).limit_length(positions)
+        for of_kind in (found, held_out)
+    )
+    return check_data(source, processor, held_out=other, max_rows=options.max_rows)
 
 
 def _read_model(options: CheckArguments) -> tuple[Any, int | None]:

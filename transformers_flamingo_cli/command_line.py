@@ -4,7 +4,6 @@
 import argparse
 import difflib
 import os
-import re
 import signal
 import sys
 import traceback
@@ -92,9 +91,7 @@ def _run_command(entry: EntryPoint, argv: Sequence[str]) -> int:
         elif others:
             # Without their values: one may be a token
             options = [other.partition("=")[0] for other in others if other.startswith("-")]
-            parser.error(
-                f"unrecognized arguments: {' '.join(options or others)}{_suggest(options, parser.format_usage())}"
-            )
+            parser.error(f"unrecognized arguments: {' '.join(options or others)}{parser.suggest(options)}")
         module.run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt as error:
@@ -115,13 +112,6 @@ def _run_command(entry: EntryPoint, argv: Sequence[str]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
-
-
-def _suggest(options: Sequence[str], usage: str) -> str:
-    """Return the known options nearest to unknown ones, from the usage, which has them all."""
-    known = set(re.findall(r"--[\w-]+", usage))
-    close = [match for option in options for match in difflib.get_close_matches(option, known, n=1)]
-    return f" (did you mean {' or '.join(dict.fromkeys(close))}?)" if close else ""
 
 
 def _log_traceback(error: Exception) -> None:

@@ -66,13 +66,16 @@ def run(arguments: argparse.Namespace) -> None:
     from transformers_flamingo.cards.model_card import FlamingoModelCardData
     from transformers_flamingo.saving_flamingo import write_folder
     from transformers_flamingo.utils.loading import check_name, load_partial
-    from transformers_flamingo.utils.partial_models import find_partial
+    from transformers_flamingo.utils.partial_models import fetch_partial, find_partial
 
-    check_name(options.source)
-    content = find_partial(options.source)
+    source = fetch_partial(options.source)
+    check_name(source)
+    content = find_partial(source)
     if content is None:
-        if not Path(options.source).is_dir():
-            raise FileNotFoundError(f"There is no folder {options.source!r}. Give the folder that a training saved.")
+        if not Path(source).is_dir():
+            raise FileNotFoundError(
+                f"There is no folder {source!r}, and no repository of adapters or trained parameters. Give the folder that a training saved."
+            )
         raise UsageError(
             f"{options.source!r} has neither adapters nor trained parameters alone, so there is nothing to merge: a complete "
             "model is loaded as it is"
@@ -81,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
     base = {name: value for name, value in names.items() if value is not None}
     dtype = options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
     with write_folder(options.output_dir, overwrite=False) as partial:
-        model, processor = load_partial(options.source, dtype, base or None)
+        model, processor = load_partial(source, dtype, base or None)
         model.save_pretrained(partial)
         processor.save_pretrained(partial)
         note = f"Made by `flamingo merge` of {content} and the model that they were trained on."

@@ -4,6 +4,8 @@
 import argparse
 import copy
 import dataclasses
+import difflib
+import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
@@ -25,11 +27,13 @@ class Parser(argparse.ArgumentParser):
     more_help: Callable[[], str] | None = None
     given: Sequence[str] = ()
     recipe_for_data: str | None = None
+    _given: Sequence[str] = ()
 
     def parse_known_args(
         self, args: Sequence[str], namespace: argparse.Namespace | None = None
     ) -> tuple[Any, list[str]]:
         """Parse the arguments, of which the first is the recipe. `argparse` would take the value of any field for it."""
+        self._given = [arg.partition("=")[0] for arg in args if arg.startswith("--")]
         has_data = any(arg == "--data" or arg.startswith("--data=") for arg in args)
         if self.recipe_for_data is not None and has_data and args[0].startswith("-"):
             args = [self.recipe_for_data, *args]
@@ -37,13 +41,32 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Write one line and exit with code 2."""
+        """Write one line and exit with code 2. What is missing may be there, misspelled."""
+        if message.startswith("the following arguments are required"):
+            message += self.suggest(self._given)
         self.exit(2, f"{self.prog}: {' '.join(message.split()).removesuffix('.')}. See `{self.prog} --help`.\n")
+
+    def suggest(self, given: Sequence[str]) -> str:
+        """Return the known options nearest to unknown ones, from the list of all in the help."""
+        return suggest_options(given, re.findall(r"(?<![\w-])--[\w-]+", super().format_help()))
 
     def format_help(self) -> str:
         """Return the help, followed by that of `more_help`."""
         text = super().format_help()
         return text if self.more_help is None else f"{text}\n{self.more_help()}"
+
+
+def suggest_options(given: Sequence[str], known: Sequence[str]) -> str:
+    """
+    Return the end of a sentence with the known options nearest to unknown ones, `""` if none is near.
+
+    Args:
+        given (`Sequence[str]`): The options of a command line. The beginning of a known one is known, too.
+        known (`Sequence[str]`): All options.
+    """
+    unknown = [option for option in given if not any(other.startswith(option) for other in known)]
+    close = [match for option in unknown for match in difflib.get_close_matches(option, known, n=1)]
+    return f" (did you mean {' or '.join(dict.fromkeys(close))}?)" if close else ""
 
 
 class UsageError(ValueError):

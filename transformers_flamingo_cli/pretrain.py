@@ -43,5 +43,5 @@ def run(arguments: argparse.Namespace) -> None:
     options, training = pretraining.read_pretraining_recipe(
         _arguments_class(arguments.backbone), arguments.recipe, arguments.overrides
     )
-    pretrain(options, training)
+    pretrain(options, training, stops_on_signals=True)
     print(f"{training.output_dir}: a {arguments.backbone} backbone for FlamingoModel.from_vision_text_pretrained")

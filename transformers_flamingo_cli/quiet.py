@@ -22,6 +22,8 @@ _WARNED = (
     # peft reads names that transformers has renamed
     (FutureWarning, "`is_gradient_checkpointing` is deprecated"),
     (FutureWarning, "`gradient_checkpointing_enable` is deprecated"),
+    # For each loader. Once, the training says it in one line, with the option
+    (UserWarning, "This DataLoader will create "),
     # peft 0.20 checks whether the vocabulary of a base model without a name was resized. The adapter has its new rows
     (UserWarning, "Could not find a config file in "),
 )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .parsing import Parser, add_recipe
+from .parsing import Parser, UsageError, add_recipe
 
 
 if TYPE_CHECKING:
@@ -97,7 +97,20 @@ def _read_recipe(arguments: argparse.Namespace, first: Sequence[str] = ()) -> "R
         if os.environ.get("RANK", "0") == "0":
             print("\n".join(lines), flush=True)
         return parse_recipe(values, overrides)
+    _check_recipe_name(arguments.recipe)
     for name in ("data", "evaluation"):
         if getattr(arguments, name) is not None:
             overrides.append(f"--{name}={getattr(arguments, name)}")
     return read_recipe(arguments.recipe, overrides)
+
+
+def _check_recipe_name(name: str) -> None:
+    """Say what to do with a folder or a data file that is given in place of a recipe."""
+    from transformers_flamingo.data.data_files import kind_of
+    from transformers_flamingo.training.found_data import refuse_model
+    from transformers_flamingo.training.recipe_file import is_recipe
+
+    kind = "a folder" if Path(name).is_dir() else "a data file" if Path(name).is_file() and kind_of(name) else None
+    if kind is not None and not is_recipe(name):  # a folder may have the name of a recipe
+        refuse_model(name)
+        raise UsageError(f"{name!r} is {kind}, and no recipe. To train on data, give `--data {name}`.")

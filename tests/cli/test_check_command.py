@@ -190,7 +190,7 @@ def test_bad_rows_are_listed_up_to_a_limit(tmp_path, capsys):
     assert main(["check", path, "--text", "miniature"]) == 1
     errors = lines_of(capsys, "error")
     assert len(errors) == 21
-    assert "data.mine: 5 other rows cannot be used either" in errors[-1]
+    assert "data.captions: 5 other rows cannot be used either" in errors[-1]
     assert main(["check", path, "--text", "miniature", "--max_errors", "25"]) == 1
     assert len(lines_of(capsys, "error")) == 25
 
@@ -204,7 +204,42 @@ def test_data_without_a_recipe(tmp_path, capsys):
     assert "truncated rows          2 (at most 3 tokens)" in capsys.readouterr().out
     options = ["--format", "image_text_pairs", "--options", '{"prompt": "what?"}', "--split", "mine"]
     assert main(["check", f"{path}/*.jsonl", "--text", "miniature", *options]) == 1
-    assert "none is a" in capsys.readouterr().out
+    assert "none is a" in capsys.readouterr().err
+
+
+def test_both_splits_and_the_name_are_those_of_a_training(tmp_path, capsys):
+    write_pairs(tmp_path / "mine" / "train", ["a red circle", "a blue circle"])
+    write_pairs(tmp_path / "mine" / "validation", ["a zebra", " "])
+    for options in ([], ["--format", "image_text_pairs"]):
+        assert main(["check", "mine", "--text", "miniature", *options]) == 1
+        captured = capsys.readouterr()
+        assert "trained on: split 'train'; evaluated on: split 'validation'\n" in captured.out
+        assert "data.captions (image_text_pairs, mine)" in captured.out
+        assert re.search(r"error: evaluation\.captions: .*validation/metadata\.jsonl, row 1", captured.out)
+        assert "1 of its 1 different images are in data.captions too" in captured.out
+        assert (
+            'has 1 error, listed above. Where the reader needs to know more, give `--options \'{"media_root":'
+            in captured.err
+        )
+    assert main(["check", "mine", "--text", "miniature", "--split", "train"]) == 0
+    assert "evaluation.captions" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command", [["check", "saved"], ["check", "saved", "--model", "saved"], ["train", "--data", "saved"]]
+)
+def test_a_saved_model_is_no_data(command, tmp_path, capsys):
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "config.json").write_text(json.dumps({"model_type": "flamingo"}))
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert "'saved' is not data: it has a saved model of type 'flamingo'. To look at data" in said
+    assert "`flamingo check DATA --model saved`" in said and "`flamingo train --data DATA --model saved`" in said
+    assert main(["train", "saved"]) == 1
+    assert "'saved' is not data: it has a saved model" in capsys.readouterr().err
+    (tmp_path / "miniature").mkdir()  # which is a recipe all the same
+    assert main(["train", "miniature", "--max_steps", "many"]) == 1
+    assert "max_steps" in capsys.readouterr().err
 
 
 def test_the_prompt_of_the_options(tmp_path, capsys):

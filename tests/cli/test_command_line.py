@@ -5,6 +5,7 @@ import dataclasses
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -92,13 +93,24 @@ def test_the_help_of_a_recipe_lists_the_fields_of_a_source(capsys):
         (["evalute"], "flamingo: There is no command 'evalute'. Did you mean 'evaluate'?"),
         (
             ["caption", "a.png", "--model", "m", "--num-bems", "2"],
-            "arguments: --num-bems (did you mean --num_beams?). See",
+            "arguments: --num-bems (did you mean --num-beams?). See",
         ),
         (["merge", "a", "b", "--vison", "c"], "arguments: --vison (did you mean --vision?)"),
+        (["caption", "a.png", "--modle", "m"], "are required: --model (did you mean --model?). See"),
+        (["evaluate", "m", "--taks=coco"], "are required: --task (did you mean --task?). See"),
+        (["merge", "--visoin", "a"], "are required: DIRECTORY (did you mean --vision?). See"),
+        (["train", "--dta", "."], "'.' is a folder, and no recipe. To train on data, give `--data .`. See"),
+        (
+            ["train", "--dta", "rows.jsonl"],
+            "'rows.jsonl' is a data file, and no recipe. To train on data, give `--data rows.jsonl`",
+        ),
+        (["check", ".", "--txt", "m"], "so it has no option --txt (did you mean --text?). See"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_what_is_misspelled_is_answered_with_the_nearest_name(arguments, answer, capsys):
+def test_what_is_misspelled_is_answered_with_the_nearest_name(arguments, answer, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text("{}")
     try:
         code = main(arguments)
     except SystemExit as error:
@@ -119,6 +131,7 @@ def test_the_help_of_pretraining_lists_the_fields_of_its_backbone(backbone, caps
 def test_help_and_a_mistyped_command_import_only_the_standard_library(arguments):
     code = f"""
 import sys
+from pathlib import Path
 before = set(sys.modules)
 from transformers_flamingo_cli import main
 try:

@@ -1,7 +1,12 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """`flamingo evaluate`."""
 
+import json
+import re
+
 import pytest
+from processes import launch
+from words import evaluate_on_machines
 
 from transformers_flamingo_cli import main
 from transformers_flamingo_cli.evaluate import EvaluationArguments, _make_tasks
@@ -95,3 +100,50 @@ def test_the_help_of_a_task_lists_its_files(capsys):
     text = capsys.readouterr().out
     assert "  hateful_memes       Hateful Memes (Kiela et al. 2020), scored by the ROC-AUC, in percent" in text
     assert "dataset_coco.json" not in text
+
+
+def test_two_machines_write_what_one_writes_into_a_folder_that_they_share(tmp_path):
+    model, processor = build_miniature_flamingo()
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "model")
+    arguments = [
+        str(tmp_path / "model"),
+        "--task",
+        "miniature_shapes",
+        "--shots",
+        "2",
+        "--seeds",
+        "0",
+        "--batch-size",
+        "1",
+    ]
+    arguments += ["--option", "num_support=8", "num_queries=5"]
+    assert main(["evaluate", *arguments, "--output-dir", str(tmp_path / "one")]) == 0
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    assert launch(evaluate_on_machines, str(shared), str(tmp_path / "two"), *arguments, world_size=2) == [0, 0]
+    files = {path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()}
+    assert {path.relative_to(tmp_path / "two") for path in (tmp_path / "two").rglob("*") if path.is_file()} == files
+    for file in sorted(files):
+        one, two = ((tmp_path / name / file).read_bytes() for name in ("one", "two"))
+        if file.suffix == ".jsonl":
+            for line, other in zip(map(json.loads, one.splitlines()), map(json.loads, two.splitlines()), strict=True):
+                # Images are encoded in batches of others, so rounding differs
+                assert line.pop("likelihoods") == pytest.approx(other.pop("likelihoods"), abs=1e-4)
+                assert line == other
+        elif file.suffix != ".png":
+            assert two == one, file
+    first, second = ((shared / f"machine-{rank}" / "log").read_text() for rank in (0, 1))
+    assert "2 shots: accuracy" in first and "accuracy" not in second
+    assert not [path for path in (tmp_path / "two").rglob(".*") if path.name != ".lock"]
+
+    # The same command, but each machine has a folder of this name for itself
+    apart = tmp_path / "apart"
+    apart.mkdir()
+    assert launch(evaluate_on_machines, str(apart), "out", *arguments, world_size=2) == [1, 1]
+    said = (apart / "machine-0" / "log").read_text()
+    assert re.search(
+        r"'out/miniature_shapes' is not the same folder for all processes: process 1 on '.*' cannot see what", said
+    )
+    assert "on a disk that all machines have" in said
+    assert not list((apart / "machine-0" / "out" / "miniature_shapes").glob(".seen*"))

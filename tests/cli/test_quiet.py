@@ -81,6 +81,7 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").warning("another warning")
 logging.getLogger("transformers.modeling_utils").warning("The new embeddings will be initialized from a distribution")
 logging.getLogger("transformers.modeling_utils").warning("to act on")
 warnings.warn("`is_gradient_checkpointing` is deprecated and will be removed", FutureWarning)
+warnings.warn("This DataLoader will create 4 worker processes in total.")
 warnings.warn("another deprecation", FutureWarning)
 sys.exit(code != (1, 1))
 """

@@ -153,7 +153,7 @@ def test_save_to_disk(tmp_path, streaming, processor, caplog):
     text = f"<image>red cat{EOC}"
     assert sample("image_classes", tmp_path / "rows", processor, streaming) == (text, [0], [f"red cat{EOC}"])
     (tmp_path / "rows" / "data-00001-of-00002.arrow").unlink()
-    with pytest.raises(ValueError, match="names 2 files, and 1 of them are missing"):
+    with pytest.raises(ValueError, match="names 2 files, and 1 of them cannot be found"):
         reader.load(str(tmp_path / "rows"), streaming=streaming)
 
 
@@ -190,7 +190,7 @@ def test_folders_of_classes(tmp_path, streaming, processor):
     with pytest.raises(SeveralSplitsError):
         rows.load(str(tmp_path))
     for path, split in ((tmp_path / "train" / "dog", None), (tmp_path, "validation")):
-        with pytest.raises(ValueError, match="1 images in the folder|2 images in the folder"):
+        with pytest.raises(ValueError, match="1 image in the folder|2 images in the folder"):
             rows.load(str(path), split=split)
     with pytest.raises(ValueError, match="without {class}"):
         FORMATS["image_classes"](template="a cat")
@@ -203,7 +203,7 @@ def test_what_systems_leave_is_no_class_and_a_stray_image_is_an_error(tmp_path):
     assert sorted(rows.read(row)[0].text for row in rows.load(str(tmp_path))) == ["cat", "dog"]
     write_png(tmp_path / "4.png", 1)
     with pytest.raises(
-        ValueError, match=r"1 images beside folders of images, such as '.*4\.png', so whether '.*' is a class"
+        ValueError, match=r"1 image beside folders of images, such as '.*4\.png', so whether '.*' is a class"
     ):
         rows.load(str(tmp_path))
 
@@ -317,6 +317,22 @@ def test_a_gif_is_its_first_frame_or_a_video(tmp_path, processor, caplog, monkey
     assert (reader.read(row)[0].text, len(reader.read(row)[0].item)) == ("a red cat", 4)
 
 
+def test_a_pattern_of_folders_stands_for_their_files(tmp_path):
+    for name in ("part-0", "part-1", "part-2"):
+        (tmp_path / name / ".cache").mkdir(parents=True)
+        (tmp_path / name / "rows.jsonl").write_text('{"image": "a.png", "text": "a"}\n')
+        (tmp_path / name / ".cache" / "rows.jsonl").write_text("{}")
+    names = [str(tmp_path / name / "rows.jsonl") for name in ("part-0", "part-1", "part-2")]
+    reader = FORMATS["image_text_pairs"]()
+    assert reader.find(str(tmp_path / "part-{0..1}")) == names[:2]
+    assert reader.find(str(tmp_path / "{part-0,part-2/rows.jsonl}")) == [names[0], names[2]]
+    assert reader.find(str(tmp_path / "part-*")) == names
+    with pytest.raises(
+        FileNotFoundError, match="stands for 4 names, and there is no file for 1 of them, such as '.*part-3'"
+    ):
+        reader.find(str(tmp_path / "part-{0..3}"))
+
+
 def test_braces_and_brackets(tmp_path):
     folder = tmp_path / "data [x]"
     folder.mkdir()
@@ -381,7 +397,7 @@ def test_prompt_and_completion(tmp_path, streaming, processor):
     text = f"See <image>and<image>: a red cat{EOC}"
     assert sample("prompt_completion", tmp_path, processor, streaming) == (text, [1, 1], [f" {taught[0]}"])
     write_jsonl(tmp_path / "a.jsonl", [{**row, "images": ["a.png"]}])
-    with pytest.raises(BadSampleError, match="2 `<image>` in 'prompt', 1 images"):
+    with pytest.raises(BadSampleError, match="2 `<image>` in 'prompt', 1 image,"):
         sample("prompt_completion", tmp_path, processor, streaming)
 
 
@@ -488,7 +504,7 @@ def test_classes_of_fiftyone(tmp_path, streaming, processor, classes, label, cap
     write_json(tmp_path / "labels.json", {"classes": classes, "labels": {"a": label, "c": label}})
     with caplog.at_level(logging.WARNING, "transformers_flamingo"):
         assert sample("fiftyone", tmp_path, processor, streaming) == PAIR
-    assert "has 1 images without a class in" in caplog.text
+    assert "has 1 image without a class in" in caplog.text
     reader = FORMATS["fiftyone"]()
     *_, missing = reader.load(str(tmp_path), streaming=streaming)
     with pytest.raises(BadSampleError, match="labels.json, row 1: no value in 'filepath'"):

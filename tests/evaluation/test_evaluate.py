@@ -725,7 +725,7 @@ def test_errors(tmp_path):
         def queries(self):
             return [replace(query, media=[str(tmp_path / f"{query.id}.png")]) for query in super().queries()]
 
-    with pytest.raises(FileNotFoundError, match="words: 7 images or videos are missing, such as .*0.png"):
+    with pytest.raises(FileNotFoundError, match="words: 7 images or videos cannot be found, such as .*0.png"):
         run_words(tmp_path / "missing", Missing())
     assert not (tmp_path / "missing").exists()
 

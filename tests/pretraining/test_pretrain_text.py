@@ -1,15 +1,41 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Pretraining of a language model."""
 
+import multiprocessing
+import os
+import signal
+
 import datasets
 import pytest
 import torch
 from factory import tiny_tokenizer
 from pretraining_runs import GPT2, logged, training, write_texts
 from runs import write_pairs
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
 
 from transformers_flamingo.pretraining import TextPretrainingArguments, pretrain_text, train_language_model
+from transformers_flamingo.training.interruption import TrainingInterrupted
+
+
+class Send(TrainerCallback):
+    """Send a real signal to this process and its workers at the beginning of the third step."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 2:
+            for process in (*multiprocessing.active_children(), multiprocessing.current_process()):
+                os.kill(process.pid, self.number)
 
 
 def test_any_reader_gives_texts(tmp_path, pairs):
@@ -38,6 +64,38 @@ def test_any_reader_gives_texts(tmp_path, pairs):
     again = pretrain_text(continued, training(tmp_path / "again", max_steps=1, learning_rate=0.0))
     state = trained.model.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in again.model.state_dict().items())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_a_checkpoint_from_which_it_continues(tmp_path, caplog, number):
+    texts = write_texts(tmp_path / "texts.jsonl")
+    arguments = TextPretrainingArguments(data_path=texts, text_config=GPT2, block_size=16)
+    whole = pretrain_text(arguments, training(tmp_path / "whole", max_steps=4))
+
+    class Stopped(Trainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.add_callback(Send(number))
+
+    before = signal.getsignal(number)
+    rows, tokenizer = whole.train_dataset, AutoTokenizer.from_pretrained(tmp_path / "whole")
+    options = {"max_steps": 4, "resume_from_checkpoint": "auto", "dataloader_num_workers": 1}
+    set_seed(42)
+    model = GPT2LMHeadModel(GPT2Config(**whole.model.config.to_dict()))
+    with pytest.raises(TrainingInterrupted, match="stopped by .* after step 3 of 4.*--resume_from_checkpoint auto"):
+        train_language_model(
+            model, tokenizer, rows, training(tmp_path / "parts", **options), Stopped, stops_on_signals=True
+        )
+    assert signal.getsignal(number) is before
+    assert "has no checkpoint: the training starts at step 0" in caplog.text
+    resumed = train_language_model(
+        model, tokenizer, rows, training(tmp_path / "parts", **options), stops_on_signals=True
+    )
+    assert "The training resumes from" in caplog.text
+    assert resumed.state.global_step == 4
+    assert signal.getsignal(number) is before
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], tensor), name
 
 
 def test_a_block_that_does_not_fit_is_refused(tmp_path):

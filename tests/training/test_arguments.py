@@ -15,6 +15,7 @@ from transformers_flamingo.training.checks import (
     check_arguments_for_mixture,
     check_arguments_without_mixture,
     choose_best_metric,
+    find_idle_workers,
 )
 
 
@@ -144,6 +145,14 @@ def test_an_argument_that_only_a_mixture_uses(tmp_path, change):
     args = FlamingoTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **change)
     with pytest.raises(ValueError, match="not a DataMixture"):
         check_arguments_without_mixture(args)
+
+
+def test_more_workers_than_cpus_are_said_once(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
+    assert find_idle_workers(2) is None
+    assert find_idle_workers(4) == (
+        "`dataloader_num_workers` is 4, and there are 2 CPUs, so workers wait for each other. Give `--dataloader_num_workers 2`."
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -39,6 +39,7 @@ def test_without_held_out_data(data):
     assert lines == [
         f"{path}: took it for image_text_pairs: 'rows.jsonl', with 'image' and 'text'",
         "no held-out data, so nothing is evaluated: give --evaluation PATH",
+        """the source is 'captions': --data.captions.FIELD changes it, such as --data.captions.options '{"media_root": "FOLDER"}'""",
     ]
     recipe = parse_recipe(values, ["--use_cpu", "true", "--bf16", "false", "--data.captions.batch_size", "2"])
     assert (recipe.data[0].batch_size, recipe.evaluation, recipe.training.eval_strategy) == (2, [], "no")
@@ -51,7 +52,7 @@ def test_splits_are_found(data, tmp_path):
     data("rows/test.jsonl", CAPTION)
     values, lines = fill_recipe(str(tmp_path / "rows"))
     assert (values["data"]["captions"]["split"], values["evaluation"]["captions"]["split"]) == ("train", "val")
-    assert lines[1:] == ["trained on: split 'train'; evaluated on: split 'val'"]
+    assert lines[1:-1] == ["trained on: split 'train'; evaluated on: split 'val'"]
     assert values["eval_strategy"] == "steps"
     data("others/train.jsonl", CAPTION)
     data("others/test.jsonl", CAPTION)

@@ -30,6 +30,7 @@ from fsspec.core import url_to_fs
 from transformers.utils import logging
 
 from ..files_flamingo import special_kind
+from ..utils.names import count_of
 from .folders import expand_braces, find_unread, saved_files, without_beside, without_logs
 
 
@@ -83,8 +84,8 @@ def find_files(
     Find the data files that `path` leads to, sorted, as [`Reader.load`] takes them.
 
     Args:
-        path (`str`): A file, a folder (without names below it that begin with `.` or `__`), or a pattern: `*`, `?` and `[0-9]`, and `{00000..00099}` and `{a,b}`, each file of which must
-            exist. What exists by its whole name is no pattern.
+        path (`str`): A file, a folder (without names below it that begin with `.` or `__`), or a pattern: `*`, `?` and `[0-9]`, and `{00000..00099}` and `{a,b}`, each file or
+            folder of which must exist. What exists by its whole name is no pattern.
         split (`str`, *optional*): As in [`Reader.load`].
         media (`Collection[str]`, *optional*): Suffixes of images or videos that are rows themselves if there are no tables.
         names (`str`, *optional*): Pattern of the names of tables that are read of a folder. By default all are.
@@ -138,7 +139,7 @@ def find_files(
 def _list_files(fs: fsspec.AbstractFileSystem, path: str, root: str) -> tuple[list[str], str]:
     """Return the files that a path leads to, and the folder whose own name says nothing about them."""
     if fs.isdir(root):
-        return sorted(file for file in fs.find(root) if not _HIDDEN.search(file.removeprefix(root))), root
+        return sorted(_files_at(fs, root)), root
     if fs.exists(root):  # also with brackets in its name
         return [root], os.path.dirname(root)
     found, missing = [], []
@@ -149,10 +150,20 @@ def _list_files(fs: fsspec.AbstractFileSystem, path: str, root: str) -> tuple[li
         found += files
     if found and missing:
         raise FileNotFoundError(
-            f"{path!r} stands for {len(patterns)} names, and there is no file for {len(missing)} of them, such as {missing[0]!r}. Fetch "
+            f"{path!r} stands for {count_of(len(patterns), 'name')}, and there is no file for {len(missing):,} of them, such as {missing[0]!r}. Fetch "
             "them, or give a pattern without them."
         )
+    # Each folder was named, or there is nothing else
+    if len(patterns) > 1 or not any(kind_of(file) for file in found):
+        found = [file for name in found for file in ([name] if kind_of(name) else _files_at(fs, name))]
     return sorted(set(found)), os.path.dirname(re.split(r"[*?\[{]", root)[0])
+
+
+def _files_at(fs: fsspec.AbstractFileSystem, name: str) -> list[str]:
+    """Return the files of a folder, or the file itself."""
+    if not fs.isdir(name):
+        return [name]
+    return [file for file in fs.find(name) if not _HIDDEN.search(file.removeprefix(name))]
 
 
 def _escape_folders(fs: fsspec.AbstractFileSystem, pattern: str) -> str:
@@ -174,7 +185,7 @@ def _raise_no_files(path: str, found: list[str], split: str | None) -> NoReturn:
         raise FileNotFoundError(f"{path!r} leads to no file. Give a {kinds} file, a folder or a pattern.")
     endings = ", ".join(sorted({os.path.splitext(file)[1].lower() or "none" for file in found})[:8])
     raise FileNotFoundError(
-        f"{path!r} leads to {len(found)} files, but none is a {kinds} file{of_split} that this format reads; their endings are {endings}. "
+        f"{path!r} leads to {count_of(len(found), 'file')}, but none is a {kinds} file{of_split} that this format reads; the endings are {endings}. "
         "Check the path. (A folder of images needs a table next to them, such as a `metadata.csv` with the columns `file_name` and "
         "`text`, or a `.txt` beside each, or a folder for each class: docs/data-formats.md.)"
     )
@@ -184,7 +195,7 @@ def _warn_of_unread(path: str, found: list[str], files: list[str]) -> None:
     unread = find_unread(found, files)
     if unread:
         logger.warning_once(  # several formats may look at one folder
-            f"{path!r} has {len(unread)} other files that are not read, such as {unread[0]!r}."
+            f"{path!r} has {count_of(len(unread), 'other file')} that {'is' if len(unread) == 1 else 'are'} not read, such as {unread[0]!r}."
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..utils.names import count_of
 from .columns import JSON, parse_record
 from .data_files import SeveralSplitsError, kind_of, suffix_of
 from .errors import BadSampleError
@@ -150,7 +151,7 @@ def _explain(look: _Look) -> str:
     if kind == "media" and look.name == "image_classes":
         classes = sorted(class_folders(look.files))
         shown = ", ".join(map(repr, classes[:3])) + ", ..." * (len(classes) > 3)
-        return f"{len(look.files):,} images in {len(classes)} folders, whose names are the classes ({shown})"
+        return f"{count_of(len(look.files), 'image')} in {count_of(len(classes), 'folder')}, whose names are the classes ({shown})"
     if kind == "media":
         ending = next(name for name in BESIDE if any(row[name] for row in look.rows))
         return f"{len(look.files):,} files such as {file!r}, with a text beside each (.{ending})"

@@ -17,6 +17,7 @@ from typing import Any
 import fsspec
 
 from ..files_flamingo import read_regular_file
+from ..utils.names import count_of
 from .columns import ERROR, FILE, ROW
 from .utf8 import decode_utf8
 
@@ -78,7 +79,7 @@ def saved_files(fs: fsspec.AbstractFileSystem, found: Collection[str]) -> list[s
         missing = [file for file in listed if file not in known]
         if missing:
             raise ValueError(
-                f"{state!r} names {len(listed)} files, and {len(missing)} of them are missing, such as {missing[0]!r}, so rows would be "
+                f"{state!r} names {count_of(len(listed), 'file')}, and {len(missing):,} of them cannot be found, such as {missing[0]!r}, so rows would be "
                 "lost. Copy the folder again."
             )
         files += listed

@@ -30,6 +30,7 @@ from datasets import Dataset, Features, Value
 from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
 
+from ..utils.names import count_of
 from .column_files import column_rows, load_columns
 from .columns import ERROR, FILE, JSON, ROW, TAR_FILE, TAR_KEY
 from .data_files import kind_of, open_file, stamp, suffix_of
@@ -259,7 +260,7 @@ def _table_rows(file: str, columns: tuple[str, ...], start: Position) -> Iterato
                 continue
             error = None
             if len(values) != len(names):
-                error = f"it has {len(values)} values for the {len(names)} columns {names}: a text with a comma needs quotes"
+                error = f"it has {count_of(len(values), 'value')} for the {count_of(len(names), 'column')} {names}: a text with a comma needs quotes"
             elif not is_utf8("".join(values)):
                 error = "it is not UTF-8"
             values = dict.fromkeys(names) if error else dict(zip(names, values, strict=True))

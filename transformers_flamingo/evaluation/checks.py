@@ -16,6 +16,7 @@ from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.fingerprint import fingerprint
 from ..utils.literal_text import special_token_spans
+from ..utils.names import count_of
 from .config import ALL, EvaluationConfig
 from .task import Prediction, Task
 
@@ -32,13 +33,13 @@ def check_task(task: Task, queries: Sequence[Example], support: Sequence[Example
     repeated = _repeated_ids(queries)
     if repeated:
         raise ValueError(
-            f"{task.name} has {len(queries)} queries, of which {len(repeated)} share an id with others, such as {repeated[0]!r}. "
+            f"{task.name} has {count_of(len(queries), 'query', 'queries')}, of which {len(repeated)} share an id with others, such as {repeated[0]!r}. "
             "Predictions are kept by id, so each query needs a unique id."
         )
     repeated = _repeated_ids(support)
     if repeated:
         raise ValueError(
-            f"{task.name} has {len(support)} examples to show, of which {len(repeated)} share an id with others, such as {repeated[0]!r}. "
+            f"{task.name} has {count_of(len(support), 'example')} to show, of which {len(repeated)} share an id with others, such as {repeated[0]!r}. "
             "Images are kept by id, so each example needs a unique id."
         )
     most = max(max(config.shots), task.num_text_demonstrations if 0 in config.shots else 0)
@@ -122,7 +123,7 @@ def check_media(task: Task, examples: Iterable[Example]) -> None:
                     ) from error
     if missing:
         raise FileNotFoundError(
-            f"{task.name}: {len(missing)} images or videos are missing, such as {', '.join(sorted(missing)[:5])}. Nothing was "
+            f"{task.name}: {count_of(len(missing), 'image or video', 'images or videos')} cannot be found, such as {', '.join(sorted(missing)[:5])}. Nothing was "
             "computed. Fetch them, or check the folder of the task."
         )
     if has_videos:

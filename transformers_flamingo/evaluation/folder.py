@@ -11,7 +11,7 @@ import numpy as np
 from transformers.utils import logging
 
 from ..saving_flamingo import write_json
-from ..utils.folders import call_on_main_process, lock_folder
+from ..utils.folders import call_on_main_process, check_folder_is_shared, lock_folder
 
 
 logger = logging.get_logger(__name__)
@@ -41,7 +41,8 @@ def hold_folder(directory: Path, settings: dict[str, Any]) -> Iterator[dict[str,
 
     Raises:
         ValueError: the folder is of other settings, or its settings are damaged. Raised in all processes.
-        OSError: another evaluation is writing into it, or it cannot be written. Raised in all processes.
+        OSError: another evaluation is writing into it, it cannot be written, or another machine does not see it. Raised in all
+            processes.
     """
     message = (
         f"Another evaluation is writing into {str(directory)!r}. Wait until it ends, or choose another output directory. "
@@ -56,6 +57,7 @@ def hold_folder(directory: Path, settings: dict[str, Any]) -> Iterator[dict[str,
 
     with ExitStack() as lock:
         call_on_main_process(take)
+        check_folder_is_shared(directory, "the predictions")
         yield read_summary(directory / RESULTS_NAME)
 
 

@@ -29,6 +29,7 @@ from ..few_shot.examples import Example
 from ..few_shot.prompts import MediaItem, Prompt, build_prompt, media_identity
 from ..processing_flamingo import FlamingoProcessor
 from ..saving_flamingo import write_text
+from ..utils.names import count_of
 from .cost import CostMeter
 from .task import Prediction, Task
 
@@ -119,7 +120,7 @@ class PredictionRun:
         gone = [query.id for query in queries if query.id not in records]
         if gone:
             raise OSError(
-                f"{str(directory)!r}: the predictions of {len(gone)} queries of {self.name} are gone, such as {gone[0]!r}. Another "
+                f"{str(directory)!r}: the predictions of {count_of(len(gone), 'query', 'queries')} of {self.name} are gone, such as {gone[0]!r}. Another "
                 "process writes into this folder. Choose another output directory."
             )
         ordered = [records[query.id] for query in queries]
@@ -296,7 +297,7 @@ def read_predictions(path: Path) -> dict[str, dict[str, Any]]:
             del records[record["id"]]
             damaged += 1
     if damaged:
-        logger.warning(f"{str(path)!r} has {damaged} damaged lines. Their queries are answered again.")
+        logger.warning(f"{str(path)!r} has {count_of(damaged, 'damaged line')}, whose queries are answered again.")
     return records
 
 

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..saving_flamingo import write_file, write_json
-from ..utils.folders import call_on_main_process, lock_folder
+from ..utils.folders import call_on_main_process, check_folder_is_shared, lock_folder
 from ..utils.redaction import redact_values
 from .predictor import FewShotPrediction, FewShotPredictor
 from .sources import Query, QueryFiles
@@ -97,7 +97,7 @@ def predict_files(
 
     Raises:
         ValueError: the earlier predictions are of other settings, or no row could be predicted.
-        OSError: another run writes the same file, or predictions that were written are gone.
+        OSError: another run writes the same file, another machine does not see it, or predictions that were written are gone.
     """
     path, settings = Path(out), redact_values(settings)
     with ExitStack() as lock:
@@ -105,6 +105,7 @@ def predict_files(
         if finished is not None:
             return finished
         parts = _parts_folder(path)
+        check_folder_is_shared(parts, "the predictions")
         done = {position for position, *_ in _read_places(parts)}
         resumed = len(done)
         state.wait_for_everyone()  # all processes have read before one of them writes

@@ -18,14 +18,20 @@ from transformers import (
     PreTrainedTokenizerBase,
     TrainingArguments,
 )
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
 
 from ..data import Reader
 from ..saving_flamingo import write_folder
 from ..training.arguments import SecretFreeTrainingArguments
 from ..training.checkpointing import lock_output
 from ..training.recipe_file import show, suggest
+from ..utils.folders import call_on_main_process
 from ..utils.redaction import explain
 from .arguments import PretrainingArguments
+
+
+logger = logging.get_logger(__name__)
 
 
 @contextmanager
@@ -41,6 +47,24 @@ def prepare_run(training: TrainingArguments) -> Iterator[TrainingArguments]:
     # The first process locks for all
     with lock_output(twin.output_dir) if twin.process_index == 0 else nullcontext():
         yield twin
+
+
+def find_checkpoint(training: TrainingArguments) -> str | bool | None:
+    """Return what `resume_from_checkpoint` names; `auto` is the last checkpoint, or none if there is none."""
+    resume = {"true": True, "false": None, "": None}.get(
+        str(training.resume_from_checkpoint).lower(), training.resume_from_checkpoint
+    )
+    if resume != "auto":
+        return resume
+    folder = Path(training.output_dir)
+    checkpoint = call_on_main_process(lambda: get_last_checkpoint(str(folder)) if folder.is_dir() else None)
+    if training.process_index == 0:
+        logger.warning(
+            f"`resume_from_checkpoint` is auto, and {training.output_dir!r} has no checkpoint: the training starts at step 0."
+            if checkpoint is None
+            else f"The training resumes from {checkpoint}."
+        )
+    return checkpoint
 
 
 def read_text(reader: Reader, row: dict[str, Any]) -> str:

@@ -21,9 +21,10 @@ from ..data import Reader
 from ..data.columns import rows_of
 from ..saving_flamingo import update_folder
 from ..training.callbacks import StopAtNaNCallback
+from ..training.interruption import stopping_on_signals
 from ..training.statistics import check_weights_are_finite
 from .arguments import TextPretrainingArguments
-from .parts import check_vocabulary, load_tokenizer, make_config, prepare_run, read_text
+from .parts import check_vocabulary, find_checkpoint, load_tokenizer, make_config, prepare_run, read_text
 
 
 def train_language_model(
@@ -32,6 +33,7 @@ def train_language_model(
     rows: Dataset | torch.utils.data.Dataset,
     training: TrainingArguments,
     trainer_class: type[Trainer] = Trainer,
+    stops_on_signals: bool = False,
 ) -> Trainer:
     """
     Train a causal language model on rows of token ids, and save it with its tokenizer into `training.output_dir`.
@@ -44,12 +46,15 @@ def train_language_model(
             for tokens without a loss, and other arguments of the model, such as `position_ids`.
         training (`TrainingArguments`): Arguments of the trainer.
         trainer_class (`type[Trainer]`, *optional*): The trainer, for your own `compute_loss`.
+        stops_on_signals (`bool`, *optional*, defaults to `False`):
+            Whether Ctrl-C and SIGTERM end the training after the step, with a checkpoint.
 
     Returns:
         `Trainer`, after its training.
 
     Raises:
         ValueError: the loss or the weights are not finite. The model is not saved then.
+        TrainingInterrupted: a signal ended the training.
     """
     with prepare_run(training) as training:
         training.remove_unused_columns = False  # a trainer may read columns that the model does not
@@ -63,7 +68,8 @@ def train_language_model(
             processing_class=tokenizer,
             callbacks=[StopAtNaNCallback()],
         )
-        trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+        with stopping_on_signals(trainer, stops_on_signals):
+            trainer.train(resume_from_checkpoint=find_checkpoint(training))
         check_weights_are_finite(model.parameters(), trainer.accelerator)
         saving = update_folder(training.output_dir) if training.should_save else nullcontext(training.output_dir)
         with saving as directory:
@@ -73,7 +79,9 @@ def train_language_model(
         return trainer
 
 
-def pretrain_text(arguments: TextPretrainingArguments, training: TrainingArguments) -> Trainer:
+def pretrain_text(
+    arguments: TextPretrainingArguments, training: TrainingArguments, *, stops_on_signals: bool = False
+) -> Trainer:
     """
     Train a causal language model on texts.
 
@@ -84,11 +92,13 @@ def pretrain_text(arguments: TextPretrainingArguments, training: TrainingArgumen
     Args:
         arguments ([`TextPretrainingArguments`]): The data and the model.
         training (`TrainingArguments`): Arguments of the trainer.
+        stops_on_signals (`bool`, *optional*, defaults to `False`): As in [`train_language_model`].
 
     Returns:
         `Trainer`, after its training.
 
     Raises:
+        TrainingInterrupted: a signal ended the training.
         ValueError: the parts do not fit together, or the texts do not fill a row.
         BadSampleError: a row cannot be read. The message names file and row.
     """
@@ -119,7 +129,7 @@ def pretrain_text(arguments: TextPretrainingArguments, training: TrainingArgumen
             raise ValueError(
                 f"The texts in {arguments.data_path!r} fill no row of {arguments.block_size} tokens. Lower `block_size`."
             )
-        return train_language_model(model, tokenizer, blocks, training)
+        return train_language_model(model, tokenizer, blocks, training, stops_on_signals=stops_on_signals)
 
 
 def _cut_blocks(

@@ -20,13 +20,16 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from ..saving_flamingo import update_folder
 from ..training.callbacks import StopAtNaNCallback
+from ..training.interruption import stopping_on_signals
 from ..training.statistics import check_weights_are_finite
 from .arguments import VisionPretrainingArguments
 from .contrastive import ContrastiveCollator, ContrastiveTrainer
-from .parts import check_vocabulary, load_tokenizer, make_config, prepare_run
+from .parts import check_vocabulary, find_checkpoint, load_tokenizer, make_config, prepare_run
 
 
-def pretrain_vision(arguments: VisionPretrainingArguments, training: TrainingArguments) -> Trainer:
+def pretrain_vision(
+    arguments: VisionPretrainingArguments, training: TrainingArguments, *, stops_on_signals: bool = False
+) -> Trainer:
     """
     Train a vision encoder by contrasting images with their captions, as the paper trains its own (Alayrac et al. 2022,
     appendix B.1.3), with [`ContrastiveTrainer`]. Images are not augmented.
@@ -40,11 +43,14 @@ def pretrain_vision(arguments: VisionPretrainingArguments, training: TrainingArg
         training (`TrainingArguments`):
             Arguments of the trainer. The last rows of an epoch that do not fill a batch are dropped, because the batches of
             all processes must have one size.
+        stops_on_signals (`bool`, *optional*, defaults to `False`):
+            Whether Ctrl-C and SIGTERM end the training after the step, with a checkpoint.
 
     Returns:
         `Trainer`, after its training.
 
     Raises:
+        TrainingInterrupted: a signal ended the training.
         ValueError: the parts do not fit together, or there are fewer rows than in a batch.
         BadSampleError: a row cannot be trained on. The message names file and row.
     """
@@ -66,7 +72,8 @@ def pretrain_vision(arguments: VisionPretrainingArguments, training: TrainingArg
             data_collator=ContrastiveCollator(arguments.reader, image_processor, tokenizer, arguments.max_length),
             callbacks=[StopAtNaNCallback()],
         )
-        trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+        with stopping_on_signals(trainer, stops_on_signals):
+            trainer.train(resume_from_checkpoint=find_checkpoint(training))
         check_weights_are_finite(model.parameters(), trainer.accelerator)
         if trainer.is_world_process_zero():
             with update_folder(training.output_dir) as partial:

@@ -1,13 +1,21 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """PEFT adapters for a Flamingo model."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
+from ..cards.origins import find_name
 from ..modeling_flamingo import FlamingoForSequenceClassification, FlamingoPreTrainedModel
+from ..saving_flamingo import write_json, write_text
+from ..utils.partial_models import ADAPTER_NAME
+from ..utils.weight_files import read_json
 
 
 logger = logging.get_logger(__name__)
@@ -92,6 +100,40 @@ def lora_config(model: FlamingoPreTrainedModel, **kwargs) -> "LoraConfig":
         "fan_in_fan_out": any(isinstance(module, Conv1D) for module in model.language_model.modules()),
     }
     return LoraConfig(**{**defaults, **kwargs})
+
+
+def name_adapter_base(directory: str | os.PathLike, *, is_published: bool) -> None:
+    """
+    Name the base of saved adapters by its name on the Hub, if it was loaded from the cache of the Hub.
+
+    A local path stays in a folder that is not published, because PEFT itself finds the base by it. In one that is, it would only tell
+    where things are on this machine, so there is none. The commands find the base by `base_model.json`.
+
+    Args:
+        directory (`str` or `os.PathLike`): The folder.
+        is_published (`bool`): Whether the folder will be on the Hub.
+    """
+    path = Path(directory) / ADAPTER_NAME
+    values = read_json(path)
+    base = values.get("base_model_name_or_path")
+    name = find_name(base)
+    if base != name and (name is not None or is_published):
+        write_json(path, {**values, "base_model_name_or_path": name}, indent=2)
+
+
+@contextmanager
+def published_adapter_base(directory: str | os.PathLike) -> Iterator[None]:
+    """Name the base of saved adapters as it is published, for as long as the block lasts. Nothing happens without adapters."""
+    path = Path(directory) / ADAPTER_NAME
+    if not path.is_file():
+        yield
+        return
+    content = path.read_text(encoding="utf-8")
+    name_adapter_base(directory, is_published=True)
+    try:
+        yield
+    finally:
+        write_text(path, content)
 
 
 def without_adapters(model: nn.Module) -> nn.Module:

@@ -23,7 +23,7 @@ from ..modeling_flamingo import FlamingoModel
 from ..pretrained_flamingo import join_configs, split_backbone_arguments
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.loading import TOKENIZER_OPTIONS, check_name, check_weights, load_partial
-from ..utils.partial_models import find_partial, read_base, record_base
+from ..utils.partial_models import fetch_partial, find_partial, read_base, record_base
 from ..utils.plugins import TEXT_BACKBONES, VISION_BACKBONES, plugin_path
 from ..utils.redaction import explain
 from ..vision_encoders_flamingo import build_vision_model, check_vision_model
@@ -79,8 +79,9 @@ def build_processor(arguments: ModelArguments) -> FlamingoProcessor:
     """
     template = {} if arguments.chat_template is None else {"chat_template": arguments.chat_template}
     if arguments.model is not None:
-        check_name(arguments.model)
-        processor = AutoProcessor.from_pretrained(arguments.model)
+        name = fetch_partial(arguments.model)
+        check_name(name)
+        processor = AutoProcessor.from_pretrained(name)
         if template:
             processor.set_chat_template(arguments.chat_template)
         return processor
@@ -98,10 +99,11 @@ def read_text_config(arguments: ModelArguments) -> PreTrainedConfig:
         arguments ([`ModelArguments`]): The model of the recipe.
     """
     if arguments.model is not None:
-        if find_partial(arguments.model) == "adapters":
-            base = read_base(arguments.model)
+        name = fetch_partial(arguments.model)
+        if find_partial(name) == "adapters":
+            base = read_base(name)
             return read_text_config(ModelArguments(**{name: base.get(name) for name in ("model", "vision", "text")}))
-        return AutoConfig.from_pretrained(arguments.model).get_text_config()
+        return AutoConfig.from_pretrained(name).get_text_config()
     changes = _text_changes(arguments)
     return AutoConfig.from_pretrained(find_backbone(arguments.text, "text"), **changes).get_text_config()
 
@@ -124,7 +126,8 @@ def check_model(arguments: ModelArguments, processor: FlamingoProcessor) -> None
         ValueError: a backbone is of the wrong kind, or a field does not fit.
     """
     if arguments.model is not None:
-        if find_partial(arguments.model) is not None:  # what it belongs to was checked when it was trained
+        # What a part belongs to was checked when it was trained
+        if find_partial(fetch_partial(arguments.model)) is not None:
             return
         config = AutoConfig.from_pretrained(arguments.model)
         vision_model = _build_without_weights(config.vision_config)
@@ -182,14 +185,16 @@ def find_backbone(name: str, kind: Literal["vision", "text"]) -> str:
 
 
 def _load_saved(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoProcessor]:
-    content = find_partial(arguments.model)
+    folder = fetch_partial(arguments.model)
+    content = find_partial(folder)
     if content is not None:
         if arguments.quantization is not None:
             raise ValueError(
                 f"{arguments.model!r} has only {content}, which cannot be put into a quantized model. Merge them with their base "
                 f"first: flamingo merge {arguments.model} NEW_FOLDER, and train NEW_FOLDER."
             )
-        model, processor = load_partial(arguments.model)
+        model, processor = load_partial(folder)
+        record_base(model, model=arguments.model)
         if arguments.chat_template is not None:
             processor.set_chat_template(arguments.chat_template)
         return model, processor

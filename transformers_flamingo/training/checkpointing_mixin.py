@@ -18,6 +18,7 @@ from ..saving_flamingo import disk_errors, update_folder, write_json
 from ..utils.folders import call_on_main_process
 from ..utils.partial_models import save_base
 from ..utils.trainable import TRAINABLE_NAME, load_trainable, save_trainable
+from .adapters import name_adapter_base
 from .checkpointing import find_damage, get_last_checkpoint, remove_damaged, write_manifest
 from .output_checks import check_space
 from .statistics import check_weights_are_finite
@@ -128,10 +129,13 @@ class CheckpointingMixin:
                 save_base(model, partial)
             if not self.args.save_trainable_only:
                 super()._save(str(partial), state_dict)
+                if has_adapters:
+                    name_adapter_base(partial, is_published=self.args.push_to_hub)
                 return
             save_trainable(model, partial, state_dict)
             if has_adapters:  # says which layers the trained parameters belong to
                 model.peft_config[model.active_adapter].save_pretrained(partial)
+                name_adapter_base(partial, is_published=self.args.push_to_hub)
             model.config.save_pretrained(partial)
             if self.processing_class is not None:
                 self.processing_class.save_pretrained(partial)

@@ -1,9 +1,11 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Check the arguments of a training before anything is computed."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
+from ..utils.names import count_of
 from .arguments import DefaultSize, FlamingoTrainingArguments
 from .data_source import DataSource
 from .held_out import SCORES, GenerationEvalDataset
@@ -28,6 +30,26 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, str]] = {
     "auto_find_batch_size": (False, "Lower `data.NAME.batch_size` of each source by hand."),
     "use_liger_kernel": (False, "Liger has no kernels for Flamingo. Remove it."),
 }
+
+
+def find_idle_workers(num_workers: int) -> str | None:
+    """
+    Say so if a process has more workers than CPUs, of which torch warns for each of its loaders.
+
+    Args:
+        num_workers (`int`): `dataloader_num_workers` of the training.
+
+    Returns:
+        `str` or `None`: a sentence with a remedy.
+    """
+    has_affinity = hasattr(os, "sched_getaffinity")  # a cluster gives a process some of the CPUs of its machine
+    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    if num_workers <= cpus:
+        return None
+    return (
+        f"`dataloader_num_workers` is {num_workers}, and there {'is' if cpus == 1 else 'are'} {count_of(cpus, 'CPU')}, so workers wait for "
+        f"each other. Give `--dataloader_num_workers {cpus}`."
+    )
 
 
 def check_arguments_for_mixture(args: FlamingoTrainingArguments, sources: Sequence[DataSource]) -> None:

@@ -1,12 +1,16 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Train on data of which only the path is known: its format is found out, and a recipe is filled in."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
-from ..data import detect_format
+from transformers.utils import CONFIG_NAME
+
+from ..data import FORMATS, Detection, detect_format
 from ..data.data_files import SeveralSplitsError
+from ..utils.partial_models import find_partial
 from .recipe_file import read_recipe_file
 
 
@@ -22,7 +26,9 @@ _BUDGETS = {
 }
 
 
-def find_sources(path: str, evaluation: str | None = None) -> tuple[dict[str, Any], dict[str, Any] | None, list[str]]:
+def find_sources(
+    path: str, evaluation: str | None = None, *, format: str | None = None, split: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any] | None, list[str]]:
     """
     Find out format and split of the data to train on and to evaluate on.
 
@@ -30,22 +36,24 @@ def find_sources(path: str, evaluation: str | None = None) -> tuple[dict[str, An
         path (`str`): The data, as [`~data.Reader.load`] takes it. If it has several splits, that of the training is trained on, and
             the validation data, or else the test data, is evaluated on.
         evaluation (`str`, *optional*): Held-out data at another path; `"null"` for none.
+        format, split (`str`, *optional*): The format of `path`, and the split to read of it, if they are known.
 
     Returns:
         `tuple`: fields of the [`DataSource`] to train on, those of the held-out one or `None`, and a sentence for each decision.
 
     Raises:
-        FileNotFoundError, ValueError: as [`~data.detect_format`].
+        FileNotFoundError, ValueError: as [`~data.detect_format`]; or the path is that of a saved model.
     """
-    split = held_out = None
+    refuse_model(path)
+    held_out = None
     try:
-        found = detect_format(path)
+        found = _detect(path, split, format)
     except SeveralSplitsError as error:
         other = next((name for name in ("validation", "test") if name in error.words), None)
         if "train" not in error.words or other is None:
             raise
         split, held_out = ("+".join(error.words[name]) for name in ("train", other))
-        found = detect_format(path, split)
+        found = _detect(path, split, format)
     lines = [found.describe()]
     source = {"format": found.format, "path": path, **({} if split is None else {"split": split})}
     if evaluation == "null":
@@ -58,6 +66,41 @@ def find_sources(path: str, evaluation: str | None = None) -> tuple[dict[str, An
         return source, None, lines
     lines.append(f"trained on: split {split!r}; evaluated on: split {held_out!r}")
     return source, {**source, "split": held_out}, lines
+
+
+def _detect(path: str, split: str | None, format: str | None) -> Detection:
+    """Return the format that was found or given, after a look at the splits of the files."""
+    if format is None:
+        return detect_format(path, split)
+    if format in FORMATS:  # otherwise the source says which there are
+        FORMATS[format]().find(path, split)
+    return Detection(format, path, "as asked for")
+
+
+def refuse_model(path: str) -> None:
+    """
+    Refuse a folder with a model in place of data: its files are tables, of which nothing could be learned.
+
+    Raises:
+        ValueError: it is one. The message says what to run.
+    """
+    part = find_partial(path)
+    if part is None:
+        try:
+            kind = json.loads((Path(path) / CONFIG_NAME).read_text(encoding="utf-8"))["model_type"]
+        except (OSError, ValueError, KeyError, TypeError):  # it is not one of a model, and may be data
+            return
+        part = f"a saved model of type {kind!r}"
+    raise ValueError(
+        f"{path!r} is not data: it has {part}. To look at data as this model will see it, run `flamingo check DATA --model {path}`; to "
+        f"train it further, `flamingo train --data DATA --model {path}`."
+    )
+
+
+def default_source_name() -> str:
+    """Return the name that data has in a training for which only its path is given."""
+    (name,) = read_recipe_file(Path(DEFAULT_RECIPE))["data"]
+    return name
 
 
 def fill_recipe(
@@ -102,6 +145,8 @@ def fill_recipe(
         values["eval_strategy"] = "no"
     else:
         values["evaluation"] = {name: _fill(_held_out_settings(settings), held_out)}
+    example = f'--data.{name}.options \'{{"media_root": "FOLDER"}}\''
+    lines.append(f"the source is {name!r}: --data.{name}.FIELD changes it, such as {example}")
     return values, lines
 
 

@@ -6,16 +6,21 @@ Stop a training on Ctrl-C and SIGTERM: after the current step, with a checkpoint
 lost, so a resumed run would skip them. Here the step is finished, and all processes stop after the same one.
 """
 
+import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from transformers import TrainerCallback
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 from transformers.utils import logging
 
@@ -59,11 +64,12 @@ class InterruptionCallback(TrainerCallback):
         self.received: int | None = None
         self._stops = False
         self._since = 0.0
+        self._process = os.getpid()
         self._previous: dict[int, Any] = {}
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Listen to the signals. Python lets only the main thread do that."""
-        self.received, self._stops = None, False
+        self.received, self._stops, self._process = None, False, os.getpid()
         if not self._previous and threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
 
@@ -106,6 +112,9 @@ class InterruptionCallback(TrainerCallback):
         self._previous = {}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        # A worker that was forked from the process of the training, which needs it until the step is done
+        if os.getpid() != self._process:
+            return
         if self.received is None:
             self.received, self._since = number, time.monotonic()
             if self.accelerator.is_main_process:
@@ -143,6 +152,44 @@ class InterruptionMixin:
         finally:
             if self._interruption is not None:
                 self._interruption.restore()
+
+
+@contextmanager
+def stopping_on_signals(trainer: Trainer, is_wanted: bool = True) -> Iterator[None]:
+    """
+    Let Ctrl-C and SIGTERM end the training of a stock `Trainer` as [`InterruptionMixin`] does, for as long as the block lasts.
+
+    Args:
+        trainer (`Trainer`): The trainer.
+        is_wanted (`bool`, *optional*, defaults to `True`): Otherwise nothing happens.
+
+    Raises:
+        TrainingInterrupted: a signal ended the training, which has saved a checkpoint.
+    """
+    if not is_wanted:
+        yield
+        return
+    callback = InterruptionCallback(trainer.accelerator)
+    trainer.add_callback(callback)
+    make_loader = trainer.get_train_dataloader
+
+    def make_outliving_loader() -> DataLoader:
+        loader = make_loader()
+        loader.worker_init_fn = partial(_start_worker, then=loader.worker_init_fn)
+        return loader
+
+    trainer.get_train_dataloader = make_outliving_loader
+    try:
+        yield
+    finally:
+        callback.restore()
+        del trainer.get_train_dataloader
+
+
+def _start_worker(worker: int, then: Callable[[int], None] | None) -> None:
+    outlive_signals(worker)
+    if then is not None:
+        then(worker)
 
 
 def outlive_signals(worker: int) -> None:

@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from ..cards.origins import find_dataset_names
 from ..utils.redaction import explain
+from .adapters import published_adapter_base
 from .card import TrainingRecord, write_training_card
 
 
@@ -118,7 +119,8 @@ class PublishingMixin:
         self.create_model_card(**{name: kwargs[name] for name in _CARD_ARGUMENTS if name in kwargs})
         self._is_publishing = True
         try:
-            return super().push_to_hub(*args, **kwargs)
+            with published_adapter_base(self.args.output_dir):
+                return super().push_to_hub(*args, **kwargs)
         # `huggingface_hub` and its HTTP library raise unrelated types of errors when a network fails
         except Exception as error:
             name = self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).absolute().name

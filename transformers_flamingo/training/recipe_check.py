@@ -118,20 +118,29 @@ def check_recipe(recipe: Recipe, *, max_rows: int | None = None) -> DataCheck:
     return check
 
 
-def check_data(source: DataSource, processor: FlamingoProcessor, *, max_rows: int | None = None) -> DataCheck:
+def check_data(
+    source: DataSource,
+    processor: FlamingoProcessor,
+    *,
+    held_out: DataSource | None = None,
+    max_rows: int | None = None,
+) -> DataCheck:
     """
     Read all rows of a source with a processor.
 
     Args:
         source ([`DataSource`]): The source.
         processor ([`FlamingoProcessor`]): Of the model that is to be trained.
-        max_rows (`int`, *optional*): Maximum number of rows. By default all are read.
+        held_out ([`DataSource`], *optional*): The data for its evaluation.
+        max_rows (`int`, *optional*): Maximum number of rows of each. By default all are read.
 
     Returns:
         [`DataCheck`]: what was found, errors included.
     """
     checked = check_source(source, processor, max_rows=max_rows)
     check = DataCheck([checked])
+    if held_out is not None:
+        check.sources.append(check_source(held_out, processor, is_held_out=True, max_rows=max_rows))
     _judge_sources(check)
     formats = readable_formats(source) if checked.rows and not checked.good else []
     # Rows of its own format whose images are missing are bad rows too

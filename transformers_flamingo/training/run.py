@@ -14,7 +14,7 @@ from ..utils.folders import call_on_main_process
 from ..utils.redaction import explain
 from .build import build_model
 from .checkpointing import get_last_checkpoint, lock_output
-from .checks import check_arguments_for_mixture, choose_best_metric
+from .checks import check_arguments_for_mixture, choose_best_metric, find_idle_workers
 from .held_out import GenerationEvalDataset
 from .held_out_evaluation import SAMPLES_NAME
 from .mixture import DataMixture
@@ -66,6 +66,8 @@ def _run(recipe: Recipe) -> dict[str, Any]:
     check_arguments_for_mixture(args, recipe.data)
     choose_best_metric(args, {source.name: source for source in recipe.evaluation} or None)
     checkpoint = _find_checkpoint(args.resume_from_checkpoint, args.output_dir)
+    if (doubt := find_idle_workers(args.dataloader_num_workers)) is not None and args.process_index == 0:
+        logger.warning(doubt)
     set_seed(args.seed)
     model, processor = build_model(recipe.model)
     positions = getattr(model.config.text_config, "max_position_embeddings", None)

@@ -2,6 +2,9 @@
 """Share a folder between runs and between the processes of one run: a lock, and decisions that all processes make alike."""
 
 import os
+import socket
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,15 +12,19 @@ from typing import Any, TypeVar
 
 import filelock
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from transformers.utils import logging
 
 from ..saving_flamingo import disk_errors
+from .names import summarize_names
 
 
 logger = logging.get_logger(__name__)
 
 Result = TypeVar("Result")
+
+# A network disk may show a new file to another machine later than to its own
+_SECONDS_UNTIL_SEEN = 5.0
 
 
 @contextmanager
@@ -75,3 +82,38 @@ def call_on_main_process(function: Callable[[], Result]) -> Result:
     if isinstance(results[0], Exception):
         raise results[0]
     return results[0]
+
+
+def check_folder_is_shared(directory: str | os.PathLike, purpose: str) -> None:
+    """
+    Check that all processes see the same folder: those of several machines need a disk that all have. Every process calls this.
+
+    Args:
+        directory (`str` or `os.PathLike`): The folder, which exists where the main process is.
+        purpose (`str`): What the processes share through it, for the message.
+
+    Raises:
+        OSError: some do not see what the main process writes. Raised in all processes.
+    """
+    if PartialState().num_processes == 1:
+        return
+    directory = Path(directory)
+
+    def leave_mark() -> str:
+        mark = directory / f".seen-{uuid.uuid4().hex}"
+        with disk_errors(directory):
+            mark.touch()
+        return mark.name
+
+    mark = directory / call_on_main_process(leave_mark)
+    end = time.monotonic() + _SECONDS_UNTIL_SEEN
+    while not (is_seen := mark.is_file()) and time.monotonic() < end:
+        time.sleep(0.1)
+    blind = gather_object([] if is_seen else [f"process {PartialState().process_index} on {socket.gethostname()!r}"])
+    if PartialState().is_main_process:
+        mark.unlink(missing_ok=True)
+    if blind:
+        raise OSError(
+            f"{str(directory)!r} is not the same folder for all processes: {summarize_names(blind)} cannot see what the first process "
+            f"writes there, and they share {purpose} through it. Give an absolute path on a disk that all machines have."
+        )

@@ -13,7 +13,7 @@ from ..backbone_files_flamingo import is_missing_path
 from ..configuration_flamingo import FlamingoConfig
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
-from .partial_models import add_part, find_partial, name_base, read_base
+from .partial_models import add_part, fetch_partial, find_partial, name_base, read_base, record_base
 from .plugins import TEXT_BACKBONES, VISION_BACKBONES, plugin_path
 from .redaction import explain
 from .weight_files import check_folder, check_weight_map, check_weights_file, read_json
@@ -29,8 +29,8 @@ def load_flamingo(
     """
     Load a saved Flamingo and its processor.
 
-    `from_pretrained` only warns about weights that are missing and initializes them randomly. Here they are an error. A folder
-    with adapters, or with the trained parameters alone, is loaded into the model that it belongs to.
+    `from_pretrained` only warns about weights that are missing and initializes them randomly. Here they are an error. A folder or
+    repository with adapters, or with the trained parameters alone, is loaded into the model that it belongs to.
 
     Args:
         name_or_path (`str` or `os.PathLike`): Folder or Hub name.
@@ -44,8 +44,10 @@ def load_flamingo(
     name = os.fspath(name_or_path)
     if device is None:
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    if find_partial(name) is not None:
-        model, processor = load_partial(name, dtype)
+    folder = fetch_partial(name)
+    if find_partial(folder) is not None:
+        model, processor = load_partial(folder, dtype)
+        record_base(model, model=name)  # stays known when it is trained further
         return model.to(device), processor
     _check_flamingo_folder(name)
     config = _read_config(name)

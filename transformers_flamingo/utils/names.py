@@ -20,15 +20,16 @@ def summarize_names(names: Iterable[str], limit: int = 4) -> str:
     return ", ".join(names[:limit]) + more if names else "none"
 
 
-def count_of(number: int, noun: str) -> str:
+def count_of(number: int, noun: str, plural: str | None = None) -> str:
     """
     Write a number with its noun.
 
     Args:
         number (`int`): The number.
-        noun (`str`): The noun, whose plural has an `s`.
+        noun (`str`): The noun.
+        plural (`str`, *optional*): Its plural, if that is not the noun with an `s`.
 
     Returns:
         `str`: Such as `"1 row"` or `"1,000 rows"`.
     """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

@@ -7,14 +7,19 @@ Next to them, `base_model.json` says what they belong to: a saved Flamingo, or t
 `_base_model.json`: names with an underscore are not published.
 """
 
+import functools
 import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors import safe_open
 from torch import nn
+from transformers.utils import CONFIG_NAME
 
+from ..backbone_files_flamingo import is_missing_path
 from ..configuration_flamingo import FlamingoConfig
 from ..modeling_flamingo import FlamingoModel
 from ..saving_flamingo import write_json
@@ -37,6 +42,37 @@ def find_partial(name: str | os.PathLike) -> str | None:
     if (path / ADAPTER_NAME).is_file() and not (path / "config.json").is_file():
         return "adapters"
     return None
+
+
+@functools.cache
+def fetch_partial(name: str) -> str:
+    """
+    Return the folder of a repository of the Hub that has only a part of a model, which is downloaded, and any other name as it is.
+
+    The name of a complete model stays: transformers downloads what it needs of it.
+
+    Args:
+        name (`str`): Folder or Hub name.
+    """
+    if os.path.exists(name) or is_missing_path(name):
+        return name
+    try:
+        if not _is_on_hub(name, TRAINABLE_NAME) and (
+            _is_on_hub(name, CONFIG_NAME) or not _is_on_hub(name, ADAPTER_NAME)
+        ):
+            return name
+        return snapshot_download(name, ignore_patterns=["checkpoint-*"])  # of a training, which has pushed them too
+    # No such repository, no access or no network: transformers says so in its own words when it looks for the model there
+    except (OSError, ValueError):
+        return name
+
+
+def _is_on_hub(name: str, file: str) -> bool:
+    try:
+        hf_hub_download(name, file)
+    except EntryNotFoundError:
+        return False
+    return True
 
 
 def record_base(model: nn.Module, /, **names: Any) -> None:

@@ -358,6 +358,21 @@ def pairs(tmp_path) -> str:
     return str(tmp_path)
 
 
+def test_classification_reads_folders_of_classes(tmp_path):
+    for split, count in (("train", 2), ("test", 1)):
+        for name in ("black_cat", "dog"):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (8, 8), (i, 0, 0)).save(folder / f"{i}.png")
+    task = make_task("classification", str(tmp_path))
+    assert task.queries()[0].candidates == ["black cat", "dog"]
+    assert sorted(example.answer for example in task.queries()) == ["black cat", "dog"]
+    assert len(task.support()) == 4
+    apart = {"support_data": str(tmp_path / "train")}
+    assert make_task("classification", str(tmp_path / "test"), apart).queries() == task.queries()
+
+
 def test_custom_data(pairs):
     captions = make_task("captioning", pairs)
     assert [example.references for example in captions.queries()] == [["cat"], ["dog"], ["cat"], ["dog"]]

@@ -8,6 +8,7 @@ from typing import Any
 from fsspec.core import url_to_fs
 from transformers.utils import logging
 
+from ...utils.names import count_of
 from ..columns import parse_record, require_column, row_location
 from ..documents import Chunk
 from ..errors import BadSampleError
@@ -62,7 +63,7 @@ class FiftyOne(Reader):
         unlabeled = sorted(paths.keys() - content["labels"].keys())
         if unlabeled:
             logger.warning_once(
-                f"{folder!r} has {len(unlabeled)} images without a class in {file!r}, such as {unlabeled[0]!r}."
+                f"{folder!r} has {count_of(len(unlabeled), 'image')} without a class in {file!r}, such as {unlabeled[0]!r}."
             )
         classes, records = content.get("classes"), []
         for name, label in content["labels"].items():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from ...utils.names import count_of
 from ..columns import parse_record, require_text
 from ..data_files import IMAGE_SUFFIXES, find_splits, kind_of
 from ..documents import Chunk
@@ -70,7 +71,7 @@ class ImageClasses(Reader):
         classes = class_folders(files)
         if len(classes) < 2 or all(any(find_splits(name).values()) for name in classes):
             raise NoClassesError(
-                f"{path!r} leads to {len(files)} images in {'the folder' if len(classes) == 1 else 'folders named'} "
+                f"{path!r} leads to {count_of(len(files), 'image')} in {'the folder' if len(classes) == 1 else 'folders named'} "
                 f"{', '.join(map(repr, sorted(classes)[:5]))}, and not in a folder for each class, so nothing says what is in an image. Move "
                 "the images of each class into a folder with its name, or give each image a text: `a.txt` beside `a.jpg`, or a `metadata.csv` "
                 "with the columns `file_name` and `text` (format `image_text_pairs`)."
@@ -79,7 +80,7 @@ class ImageClasses(Reader):
         if outer := sorted(folder for folder in folders if any(other.startswith(f"{folder}/") for other in folders)):
             stray = sorted(file for file in files if os.path.dirname(file) == outer[0])
             raise NoClassesError(
-                f"{path!r} has {len(stray)} images beside folders of images, such as {stray[0]!r}, so whether {os.path.basename(outer[0])!r} is a "
+                f"{path!r} has {count_of(len(stray), 'image')} beside folders of images, such as {stray[0]!r}, so whether {os.path.basename(outer[0])!r} is a "
                 "class is unknown. Move them into the folder of their class, or away."
             )
         # A stream reads the files in their order, and batches of one class would teach to say that class

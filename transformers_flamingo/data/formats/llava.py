@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from ...utils.names import count_of
 from ..columns import parse_record, require_list, row_location
 from ..conversations import messages_to_document
 from ..documents import Chunk
@@ -64,7 +65,7 @@ class Llava(Reader):
             messages.append((role, parts))
         if count != len(images):
             raise BadSampleError(
-                f"{row_location(row)}: {count} `<image>` in 'conversations' and {len(images)} images in 'image', so it is "
+                f"{row_location(row)}: {count} `<image>` in 'conversations' and {count_of(len(images), 'image')} in 'image', so it is "
                 "unknown which marker an image belongs to. Fix the row, or remove it."
             )
         return messages_to_document(messages, row_location(row), images_first=self.images_first)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...messages_flamingo import check_messages
+from ...utils.names import count_of
 from ..columns import parse_record, require_list, row_location
 from ..conversations import messages_to_document
 from ..documents import Chunk
@@ -92,7 +93,7 @@ def read_messages(reader: Reader, row: dict[str, Any], messages: list[dict[str, 
         marked = len(images)
     if marked != len(images):
         raise BadSampleError(
-            f"{row_location(row)}: {marked} parts of type image in the messages and {len(images)} images, so it is "
+            f"{row_location(row)}: {count_of(marked, 'part')} of type image in the messages and {count_of(len(images), 'image')}, so it is "
             "unknown which part an image belongs to. Fix the row, or remove it."
         )
     rest = iter(images)

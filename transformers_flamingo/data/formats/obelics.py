@@ -35,7 +35,7 @@ class Obelics(Reader):
         images, texts = require_list(row, "images"), require_list(row, "texts")
         if len(images) != len(texts):
             raise BadSampleError(
-                f"{row_location(row)}: {len(images)} entries in 'images' and {len(texts)} in 'texts'. The two lists must be "
+                f"{row_location(row)}: the list 'images' has length {len(images)}, and 'texts' {len(texts)}. The two lists must be "
                 "parallel, or it is unknown which text an image belongs to. Fix the row, or remove it."
             )
         parts = []

@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ...utils.names import count_of
 from ..columns import parse_record, require_column, require_list, row_location
 from ..conversations import messages_to_document
 from ..documents import Chunk
@@ -66,7 +67,7 @@ class PromptCompletion(Reader):
             first, others = "", [""] * (len(images) - 1) + [prompt]
         if len(others) != len(images) or not completion.strip():
             raise BadSampleError(
-                f"{row_location(row)}: {len(others)} `{_MARKER}` in 'prompt', {len(images)} images, and the completion {completion!r:.100}. "
+                f"{row_location(row)}: {len(others)} `{_MARKER}` in 'prompt', {count_of(len(images), 'image')}, and the completion {completion!r:.100}. "
                 "Each marker needs an image, and something must be learned. Fix the row, or remove it."
             )
         document = [Chunk("", prompt=first)] if first else []

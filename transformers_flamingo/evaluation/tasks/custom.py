@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ...data import FORMATS, BadSampleError, Chunk, row_location
+from ...data import FORMATS, BadSampleError, Chunk, Reader, detect_format, row_location
 from ...data.columns import parse_record, require_column
 from ...few_shot.examples import Example
 from .common import Captioning, Choice, OpenEnded
@@ -37,7 +37,7 @@ class _CustomTask:
     format = "image_text_pairs"
 
     def __post_init__(self):
-        reader = FORMATS[self.format](media_root=self.media_root)
+        reader = self._reader
         try:
             queries, support = (reader.find(*source) for source in self._sources)
         except FileNotFoundError as error:
@@ -56,6 +56,11 @@ class _CustomTask:
             )
 
     @property
+    def _reader(self) -> Reader:
+        """Return the reader of the files."""
+        return FORMATS[self.format](media_root=self.media_root)
+
+    @property
     def _sources(self) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
         """Return path and split of the queries, and of the demonstrations."""
         if self.support_data is not None:
@@ -64,7 +69,7 @@ class _CustomTask:
 
     def _documents(self, path: str, split: str | None) -> list[tuple[str, dict, Chunk]]:
         """Read the id, the row and the only chunk of each row."""
-        reader = FORMATS[self.format](media_root=self.media_root)
+        reader = self._reader
         documents = []
         for number, row in enumerate(reader.load(path, split=split)):
             chunks = reader.read(row)
@@ -168,9 +173,8 @@ class CustomVqa(_CustomTask, OpenEnded):
 @dataclass(frozen=True)
 class CustomClassification(_CustomTask, Choice):
     """
-    Classification of your own images, in files of the format `image_text_pairs`, scored by accuracy in percent.
-
-    Each text is the name of a class.
+    Classification of your own images, scored by accuracy in percent: in files of the format `image_text_pairs`, where each text is the
+    name of a class, or in those of `image_classes`, such as a folder for each class. Which of the two it is, is found out.
 
     Args:
         prompt (`str`, *optional*, defaults to `"Output:"`): The text before the name.
@@ -184,6 +188,15 @@ class CustomClassification(_CustomTask, Choice):
     classes: Sequence[str] | None = None
 
     name = "classification"
+
+    @property
+    def _reader(self) -> Reader:
+        path, split = self._sources[0]
+        try:
+            has_classes = detect_format(path, split).format == "image_classes"
+        except (OSError, ValueError):  # the reader of pairs says what is wrong
+            has_classes = False
+        return FORMATS["image_classes" if has_classes else self.format](media_root=self.media_root)
 
     def _examples(self, path: str, split: str | None) -> list[Example]:
         documents = {source: self._documents(*source) for source in self._sources}
