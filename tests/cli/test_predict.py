@@ -91,7 +91,7 @@ def _shots() -> list[tuple[str, str, int]]:
 def test_parquet_has_the_same_rows(folder, expected, capsys):
     assert predict(folder, "--out", folder / "out.parquet", "--top-candidates", "1") == 0
     out = capsys.readouterr().out
-    assert "8 images" not in out and "6 demonstrations, task: classify" in out
+    assert " 8 images" not in out and "6 demonstrations, task: classify" in out
     assert "images: 13 files with images and no texts" in out and "out.parquet: 13 rows; " in out
     assert "1 row has no prediction: see the column `error`" in out
     rows = load_dataset("parquet", data_files=str(folder / "out.parquet"), split="train").to_list()
