@@ -4,6 +4,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -228,6 +229,22 @@ def test_questions_are_those_of_the_rows(folder, capsys):
         device="cpu",
     )
     assert predictor(folder / "images" / "00.png", "w20").text == rows[0]["text"]
+
+
+def test_copied_folders_get_the_same_predictions(folder, tmp_path):
+    """Neither the order of demonstrations nor a random draw depends on where the folders are."""
+    make_layout(folder, "classes")
+    for name, copy in (("shots", "of other name"), ("classes", "copied")):
+        shutil.copytree(folder / name, tmp_path / copy)
+    options = ["--selection", "random", "--shots", "2", "--out"]
+    assert predict(folder, *options, tmp_path / "there.jsonl", images="classes") == 0
+    elsewhere = {"images": str(tmp_path / "copied"), "demonstrations": str(tmp_path / "of other name")}
+    assert predict(folder, *options, tmp_path / "here.jsonl", **elsewhere) == 0
+    names = [
+        [[Path(path).name for path in row["demonstrations"]] for row in read(tmp_path / f"{name}.jsonl")]
+        for name in ("there", "here")
+    ]
+    assert names[0] == names[1] and len(set(map(tuple, names[0]))) > 5
 
 
 def test_a_name_that_is_not_utf_8(folder):

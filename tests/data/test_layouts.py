@@ -5,6 +5,7 @@ import gzip
 import json
 import logging
 
+import fsspec
 import numpy as np
 import pytest
 from data_factory import (
@@ -194,6 +195,25 @@ def test_folders_of_classes(tmp_path, streaming, processor):
             rows.load(str(path), split=split)
     with pytest.raises(ValueError, match="without {class}"):
         FORMATS["image_classes"](template="a cat")
+
+
+def test_the_order_of_classes_stays_when_their_folder_is_copied(tmp_path):
+    """The order decides which demonstrations are shown last, and the ids of an evaluation."""
+    names = [f"{name}/{number}.png" for name in ("cat", "dog") for number in range(6)]
+    fs = fsspec.filesystem("memory")
+    orders = []
+    for root in ("shots", "a copy/elsewhere"):
+        for name in names:
+            write_png(tmp_path / root / name, 1)
+            fs.pipe_file(f"/order/{root}/{name}", (tmp_path / root / name).read_bytes())
+        paths = [tmp_path / root, f"{tmp_path / root}/*/*.png", f"{tmp_path / root}/{{dog,cat}}"]
+        for path in [*map(str, paths), f"memory://order/{root}"]:
+            files = FORMATS["image_classes"]().find(path)
+            orders.append([file.split(f"{root}/")[1] for file in files])
+    fs.rm("/order", recursive=True)
+    assert all(order == orders[0] for order in orders) and sorted(orders[0]) == names
+    labels = "".join(name[0] for name in orders[0])
+    assert labels not in ("ccccccdddddd", "ddddddcccccc")  # they are mixed
 
 
 def test_what_systems_leave_is_no_class_and_a_stray_image_is_an_error(tmp_path):

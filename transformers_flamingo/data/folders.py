@@ -150,6 +150,16 @@ def _read_text(names: list[str]) -> tuple[str | None, str | None]:
     return None, None
 
 
+def common_folder(files: Collection[str]) -> str:
+    """
+    Return the deepest folder that files have in common, with the `/` at its end. The rest of their paths stays when it is copied or renamed,
+    so orders and random draws depend on that rest alone.
+    """
+    # `commonpath` would make `s3:/` of `s3://`
+    prefix = os.path.commonprefix(list(files))  # noqa: RUF071
+    return prefix[: prefix.rfind("/") + 1]
+
+
 def class_folders(files: Collection[str]) -> set[str]:
     """Return the names of the folders that files are in."""
     return {os.path.basename(os.path.dirname(file)) for file in files}

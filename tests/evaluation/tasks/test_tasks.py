@@ -3,6 +3,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -371,6 +372,17 @@ def test_classification_reads_folders_of_classes(tmp_path):
     assert len(task.support()) == 4
     apart = {"support_data": str(tmp_path / "train")}
     assert make_task("classification", str(tmp_path / "test"), apart).queries() == task.queries()
+    # An id says which image it is, wherever the folder is: draws and comparisons of runs go by it
+    copy = tmp_path.with_name("another name")
+    shutil.copytree(tmp_path, copy)
+    ids = {example.id: example.answer for example in task.support()}
+    assert {example.id: example.answer for example in make_task("classification", str(copy)).support()} == ids
+    assert ids == {
+        "black_cat/0.png": "black cat",
+        "black_cat/1.png": "black cat",
+        "dog/0.png": "dog",
+        "dog/1.png": "dog",
+    }
 
 
 def test_custom_data(pairs):

@@ -11,7 +11,7 @@ from ...utils.names import count_of
 from ..columns import parse_record, require_text
 from ..data_files import IMAGE_SUFFIXES, find_splits, kind_of
 from ..documents import Chunk
-from ..folders import FOLDER, class_folders
+from ..folders import FOLDER, class_folders, common_folder
 from ..reader import Column, Reader
 
 
@@ -60,7 +60,8 @@ class ImageClasses(Reader):
 
     def find(self, path: str, split: str | None = None) -> list[str]:
         """
-        Find the files as [`Reader.find`] does. Images are in an order that mixes their classes.
+        Find the files as [`Reader.find`] does. Images are in an order that mixes their classes, by a hash of their paths below the folder that
+        they have in common, so it stays when that folder is copied or renamed.
 
         Raises:
             NoClassesError: the folders of the images cannot be classes, because there is only one, or they are splits.
@@ -84,7 +85,9 @@ class ImageClasses(Reader):
                 "class is unknown. Move them into the folder of their class, or away."
             )
         # A stream reads the files in their order, and batches of one class would teach to say that class
-        return sorted(files, key=lambda file: blake2b(file.encode(errors="surrogateescape"), digest_size=8).digest())
+        start = len(common_folder(files))
+        names = {file: file[start:].encode(errors="surrogateescape") for file in files}
+        return sorted(files, key=lambda file: blake2b(names[file], digest_size=8).digest())
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = parse_record(row)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...data import FORMATS, BadSampleError, Chunk, Reader, detect_format, row_location
-from ...data.columns import parse_record, require_column
+from ...data.columns import FILE, ROW, parse_record, require_column
+from ...data.folders import common_folder
 from ...few_shot.examples import Example
 from .common import Captioning, Choice, OpenEnded
 
@@ -68,17 +69,22 @@ class _CustomTask:
         return (self.data, self.queries_split), (self.data, self.support_split)
 
     def _documents(self, path: str, split: str | None) -> list[tuple[str, dict, Chunk]]:
-        """Read the id, the row and the only chunk of each row."""
+        """Read the id, the row and the only chunk of each row. The id is its number or, of a file that is a row itself, its path in the folder."""
         reader = self._reader
+        rows = reader.load(path, split=split)
+        files = [row[FILE] for row in rows if row.get(FILE) is not None and row.get(ROW) is None]
+        start = len(common_folder(files))
         documents = []
-        for number, row in enumerate(reader.load(path, split=split)):
+        for number, row in enumerate(rows):
             chunks = reader.read(row)
             if len(chunks) != 1:
                 raise ValueError(
                     f"{self.name}: {row_location(row)} has {len(chunks)} parts, but it must be one image with one text. Fix the row, or "
                     "remove it."
                 )
-            documents.append((str(number), row, chunks[0]))
+            # A name that is not UTF-8 could not be written
+            id = row[FILE][start:].encode(errors="backslashreplace").decode() if files else str(number)
+            documents.append((id, row, chunks[0]))
         return documents
 
     def _examples(self, path: str, split: str | None) -> list[Example]:
@@ -109,14 +115,15 @@ class CustomCaptioning(_CustomTask, Captioning):
     name = "captioning"
 
     def _examples(self, path: str, split: str | None) -> list[Example]:
-        captions: dict[str, tuple[Chunk, list[str]]] = {}
-        for number, _, chunk in self._documents(path, split):
+        captions: dict[str, tuple[str, Chunk, list[str]]] = {}
+        for id, _, chunk in self._documents(path, split):
             is_path = isinstance(chunk.item, dict) and chunk.item.get("bytes") is None
-            key = f"path {chunk.item['path']}" if is_path else f"row {number}"
-            captions.setdefault(key, (chunk, []))[1].extend((chunk.text, *chunk.alternatives))
+            key = f"path {chunk.item['path']}" if is_path else f"row {id}"
+            captions.setdefault(key, (id, chunk, []))[2].extend((chunk.text, *chunk.alternatives))
         return [
-            replace(self.caption_example(number, chunk.item, texts), prompt=self.prompt)
-            for number, (chunk, texts) in enumerate(captions.values())
+            # Those of a table are numbers of images, not of rows
+            replace(self.caption_example(number if id.isdecimal() else id, chunk.item, texts), prompt=self.prompt)
+            for number, (id, chunk, texts) in enumerate(captions.values())
         ]
 
 
