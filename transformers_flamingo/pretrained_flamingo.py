@@ -16,6 +16,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import logging
+from transformers.utils.loading_report import log_state_dict_report
 from transformers.utils.quantization_config import GgufConfig, QuantizationConfigMixin
 
 from .backbone_files_flamingo import FILE_ARGUMENTS, check_kind, read_backbone_config
@@ -353,6 +354,37 @@ class FlamingoPretrainedMixin:
         if model.can_generate() and end_of_turn_id not in (None, *model.generation_config.eos_token_id):
             model.generation_config.eos_token_id.append(end_of_turn_id)
         return model.eval()
+
+    def load_adapter(self, *args, **kwargs) -> Any:
+        """Load adapters of PEFT, without a warning about the new rows of a tied head: they are saved once, as those of the embeddings."""
+        held: list[Any] = []
+        reporter = logging.get_logger("transformers.integrations.peft")
+
+        def hold(record: Any) -> bool:
+            held.extend([record] if (is_report := "LOAD REPORT" in record.getMessage()) else [])
+            return not is_report
+
+        reporter.addFilter(hold)
+        try:
+            info = super().load_adapter(*args, **kwargs)
+        except Exception:
+            for record in held:  # its details
+                logger.handle(record)
+            raise
+        finally:
+            reporter.removeFilter(hold)
+        tied = [name for name, module in self.named_modules() if getattr(module, "tied_adapter", None) is not None]
+        info.missing_keys = {
+            key for key in info.missing_keys if not key.startswith(tuple(f"{name}." for name in tied))
+        }
+        log_state_dict_report(
+            model=self,
+            pretrained_model_name_or_path=str(args[0] if args else kwargs.get("peft_model_id")),
+            ignore_mismatched_sizes=True,  # otherwise it was raised already
+            loading_info=info,
+            logger=logger,
+        )
+        return info
 
     def _adopt_quantization(self) -> None:
         """Copy the quantization attributes to the composite model, where saving, loading, Trainer and PEFT expect them."""

@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace) -> None:
     from transformers_flamingo.evaluation.checks import check_model
     from transformers_flamingo.few_shot.prediction_files import check_output, predict_files
     from transformers_flamingo.few_shot.sources import QueryFiles
-    from transformers_flamingo.few_shot.templates import TEMPLATES
+    from transformers_flamingo.few_shot.templates import TEMPLATES, check_prompt
     from transformers_flamingo.utils.loading import load_flamingo
 
     # On a CPU it would not see the other processes of `torchrun` by itself
@@ -154,6 +154,7 @@ def run(arguments: argparse.Namespace) -> None:
     candidates = _read_candidates(options)
     task, shots, ids = _read_shots(options, state.is_main_process)
     prompt = TEMPLATES[task].prompt if options.prompt is None else options.prompt
+    check_prompt(prompt, task)
     source = QueryFiles(
         options.images,
         task,
@@ -169,8 +170,10 @@ def run(arguments: argparse.Namespace) -> None:
     model, processor = load_flamingo(options.model, dtype, state.device)
     check_model(model)
     predictor = _make_predictor(options, model, processor, shots, task, candidates)
+    # By the names of the options, which a message names if they differ
+    made_with = {"shots" if name == "top_k" else name: value for name, value in predictor.settings().items()}
     settings = {
-        **predictor.settings(),
+        **made_with,
         "images": source.fingerprint(),
         "question": options.question,
         "top_candidates": options.top_candidates,
@@ -225,6 +228,10 @@ def _read_shots(options: PredictArguments, is_main: bool) -> tuple[str, list[tup
     from transformers_flamingo.few_shot.sources import read_demonstrations
 
     if options.demonstrations is None:
+        if options.shots:
+            raise ValueError(
+                f"`--shots` is {options.shots}, but there are no demonstrations to show. Give some with `--demonstrations`, or omit it."
+            )
         return options.task or ("caption" if options.question is None else "answer"), [], []
     read = read_demonstrations(
         options.demonstrations,
@@ -234,6 +241,10 @@ def _read_shots(options: PredictArguments, is_main: bool) -> tuple[str, list[tup
         format=options.demonstrations_format,
         media_root=options.media_root,
     )
+    if options.shots is not None and options.shots > len(read.shots):
+        raise ValueError(
+            f"`--shots` is {options.shots}, but {options.demonstrations!r} has {len(read.shots)} demonstrations. Lower it, or add some."
+        )
     if is_main:
         print(f"{read.reason}\n{len(read.shots):,} demonstrations, task: {read.task}", flush=True)
     return read.task, read.shots, read.ids

@@ -106,7 +106,7 @@ def test_parquet_has_the_same_rows(folder, expected, capsys):
     assert predict(folder, "--out", folder / "out.parquet", "--shots", "2") == 1
     error = capsys.readouterr().err
     assert (
-        "has predictions with other top_k, top_candidates: saved {'top_k': 6, 'top_candidates': 1}, current" in error
+        "has predictions with other shots, top_candidates: saved {'shots': 6, 'top_candidates': 1}, current" in error
     )
 
 
@@ -271,6 +271,9 @@ def test_errors(folder, capsys):
         (["--out", folder / "x.jsonl"], {"images": "nowhere"}, "leads to no file"),
         (["--out", folder / "x.jsonl"], {"demonstrations": "images"}, "nothing says what is in an image"),
         (["--out", folder / "x.jsonl", "--task", "answer"], {}, "6 of the 6 demonstrations"),
+        (["--out", folder / "x.jsonl", "--shots", "7"], {}, "`--shots` is 7, but "),
+        (["--out", folder / "x.jsonl", "--prompt", "{foo}:"], {}, "`prompt` is '{foo}:', with {foo}"),
+        (["--out", folder / "x.jsonl", "--prompt", "{question}:"], {}, "with {question}, but the task 'classify' asks no"),
         (["--out", folder / "x.jsonl"], {"images": "broken"}, "No row could be predicted"),
     ):
         assert predict(folder, *arguments, **kwargs) == 1

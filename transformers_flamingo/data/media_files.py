@@ -127,6 +127,8 @@ def open_item(
     if isinstance(item, dict):
         path = item.get("path")
         item = path if item.get("bytes") is None else item["bytes"]
+    if isinstance(item, os.PathLike):
+        item = path = os.fspath(item)
     if isinstance(item, PIL.Image.Image):
         return f"the {kind}", None, item
     if isinstance(item, bytes | bytearray | memoryview):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from transformers.utils import logging
 
 from ..data import FORMATS, BadSampleError, Chunk, Reader, detect_format, row_location
-from ..data.columns import parse_record, require_text
+from ..data.columns import parse_record
 from ..data.data_files import IMAGE_SUFFIXES, find_files, kind_of
 from ..data.detection import UnknownLayoutError
 from ..data.folders import common_folder
@@ -268,7 +268,15 @@ class QueryFiles:
         item, values = self._image_of(row)
         if self.task != "answer" or self.question is not None:
             return [(item, self.question)]
-        return [(item, require_text(values, "question"))]
+        question = values.get("question")
+        if not isinstance(question, str) or not question.strip():
+            columns = [name for name in values if not name.startswith("__") and values[name] is not None]
+            what = f"the question is {question!r}" if question is not None else f"no value in 'question', only in {columns}"
+            raise BadSampleError(
+                f"{row_location(row)}: {what}, and the task is 'answer'. Ask one question about all images with `--question`, or add a column "
+                "'question'."
+            )
+        return [(item, question.strip())]
 
     def queries(self, index: int = 0, count: int = 1) -> Iterator[Query]:
         """
@@ -291,7 +299,7 @@ class QueryFiles:
         try:
             pairs = self._read(row)
             if not pairs:
-                raise BadSampleError(f"{location}: it has no question. Add one, or give one for all rows.")
+                raise BadSampleError(f"{location}: it has no question. Add one, or ask one question about all images with `--question`.")
         except BadSampleError as error:
             yield Query((number, row_number, 0), location, None, None, error)
             return

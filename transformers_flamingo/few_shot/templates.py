@@ -12,6 +12,31 @@ from .examples import GenerationSettings
 QUESTION = "{question}"
 
 
+def check_prompt(prompt: str, task: str) -> None:
+    """
+    Check the text between an image and its answer. A place that nothing fills would be shown to the model as it is written.
+
+    Args:
+        prompt (`str`): The text.
+        task (`str`): A key of `TEMPLATES`.
+
+    Raises:
+        ValueError: an answer has no place for its question, or there is a place that nothing fills.
+    """
+    if task == "answer" and QUESTION not in prompt:
+        raise ValueError(f"`prompt` is {prompt!r}, without {QUESTION}, so no prompt would have its question. Add it.")
+    if task != "answer" and QUESTION in prompt:
+        raise ValueError(
+            f"`prompt` is {prompt!r}, with {QUESTION}, but the task {task!r} asks no question. Use the task 'answer', or remove it."
+        )
+    other = re.search(r"\{(?!question\})\w+\}", prompt)
+    if other is not None:
+        raise ValueError(
+            f"`prompt` is {prompt!r}, with {other[0]}, which nothing fills in: the model would read it as it is. "
+            f"{'Only ' + QUESTION + ' is replaced. ' if task == 'answer' else ''}Remove it."
+        )
+
+
 def cut_caption(text: str) -> str:
     """Cut a generated caption where the next demonstration would begin, as OpenFlamingo does."""
     return text.split("Output", 1)[0].replace('"', "").strip()

@@ -29,7 +29,7 @@ class Benchmark(Task):
         files (`tuple[str, ...]`): The published names of the annotations in `data`. `{field}` in a name is the value of a field.
 
     Raises:
-        FileNotFoundError: annotations are missing. [`evaluate`] checks the media that are shown.
+        FileNotFoundError: there is no such folder, or annotations are missing. [`evaluate`] checks the media that are shown.
     """
 
     data: str
@@ -37,12 +37,18 @@ class Benchmark(Task):
     files: ClassVar[tuple[str, ...]]
 
     def __post_init__(self):
+        if not os.path.isdir(self.data):
+            what = "a file" if os.path.exists(self.data) else "a folder that does not exist"
+            raise FileNotFoundError(
+                f"{self.name} reads its files from {self.data!r}, which is {what}. Give a folder with them: `flamingo evaluate --task "
+                f"{self.name} --help` lists them, by their published names."
+            )
         names = [name.format(**vars(self)) for name in self.files]
         missing = [name for name in names if not os.path.exists(os.path.join(self.data, name))]
         if missing:
             raise FileNotFoundError(
-                f"{self.name} needs {', '.join(map(repr, missing))} in {self.data!r}. The docstring of "
-                f"{type(self).__name__} lists its files, by their published names."
+                f"{self.name} needs {', '.join(map(repr, missing))} in {self.data!r}. `flamingo evaluate --task "
+                f"{self.name} --help` lists its files, by their published names."
             )
 
     def path(self, *names: str) -> str:
