@@ -154,7 +154,7 @@ def run(arguments: argparse.Namespace) -> None:
     candidates = _read_candidates(options)
     task, shots, ids = _read_shots(options, state.is_main_process)
     prompt = TEMPLATES[task].prompt if options.prompt is None else options.prompt
-    check_prompt(prompt, task)
+    check_prompt(prompt, has_question=task == "answer")
     source = QueryFiles(
         options.images,
         task,
@@ -225,7 +225,7 @@ def _read_candidates(options: PredictArguments) -> list[str] | None:
 
 def _read_shots(options: PredictArguments, is_main: bool) -> tuple[str, list[tuple], list[str]]:
     """Return the task, and the demonstrations with their names."""
-    from transformers_flamingo.few_shot.sources import read_demonstrations
+    from transformers_flamingo.few_shot.sources import check_images, read_demonstrations
 
     if options.demonstrations is None:
         if options.shots:
@@ -247,6 +247,7 @@ def _read_shots(options: PredictArguments, is_main: bool) -> tuple[str, list[tup
         )
     if is_main:
         print(f"{read.reason}\n{len(read.shots):,} demonstrations, task: {read.task}", flush=True)
+    check_images(read)
     return read.task, read.shots, read.ids
 
 

@@ -206,7 +206,7 @@ def test_questions_are_those_of_the_rows(folder, capsys):
     assert "task: answer" in capsys.readouterr().out
     rows = read(folder / "asked.out.jsonl")
     assert [row["question"] for row in rows] == ["w20", "w21 w22", None]
-    assert "no value in 'question'" in rows[2]["error"]
+    assert "no value in 'question', only in ['image']" in rows[2]["error"] and "`--question`" in rows[2]["error"]
     assert predict(folder, "--out", folder / "llava.out.jsonl", *template, images="llava.json", **options) == 0
     assert [(row["question"], row["text"]) for row in read(folder / "llava.out.jsonl")] == [
         (row["question"], row["text"]) for row in rows[:2]
@@ -264,6 +264,7 @@ def test_errors(folder, capsys):
     (folder / "texts.jsonl").write_text('{"a": 1}\n')
     (folder / "broken").mkdir()
     (folder / "broken" / "a.png").write_bytes(b"no")
+    (folder / "damaged.csv").write_text("file_name,text\nshots/w7/3.png,a\nbroken/a.png,b\n")
     for arguments, kwargs, message in (
         (["--out", folder / "x.csv"], {}, "Its name must end with .parquet or .jsonl"),
         (["--out", folder / "taken.jsonl"], {}, "is not of `flamingo predict`"),
@@ -273,7 +274,12 @@ def test_errors(folder, capsys):
         (["--out", folder / "x.jsonl", "--task", "answer"], {}, "6 of the 6 demonstrations"),
         (["--out", folder / "x.jsonl", "--shots", "7"], {}, "`--shots` is 7, but "),
         (["--out", folder / "x.jsonl", "--prompt", "{foo}:"], {}, "`prompt` is '{foo}:', with {foo}"),
-        (["--out", folder / "x.jsonl", "--prompt", "{question}:"], {}, "with {question}, but the task 'classify' asks no"),
+        (
+            ["--out", folder / "x.jsonl", "--prompt", "{question}:"],
+            {},
+            "with {question}, but the task asks no question",
+        ),
+        (["--out", folder / "x.jsonl"], {"demonstrations": "damaged.csv"}, "damaged.csv, row 1: the image '"),
         (["--out", folder / "x.jsonl"], {"images": "broken"}, "No row could be predicted"),
     ):
         assert predict(folder, *arguments, **kwargs) == 1

@@ -10,7 +10,7 @@ import pytest
 from data_factory import number_of, png
 from loopback import Server
 
-from transformers_flamingo.data import FORMATS, BadSampleError, FixedRate, decode_image, decode_video
+from transformers_flamingo.data import FORMATS, BadSampleError, FixedRate, decode_image, decode_video, load_media
 from transformers_flamingo.data import media_files as data_files
 from transformers_flamingo.data.columns import FILE, ROW
 from transformers_flamingo.data.media_files import MediaPath, open_media, resolve_media_path
@@ -147,3 +147,11 @@ def test_a_path_keeps_the_permissions_of_its_source():
     path = MediaPath("http://127.0.0.1:9/a", "root", True)
     for again in (pickle.loads(pickle.dumps(path)), copy.deepcopy(path)):
         assert (again, again.root, again.allow_remote) == (str(path), "root", True)
+
+
+def test_a_path_object_is_a_path(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(5))
+    assert number_of(load_media(tmp_path / "a.png", "row")) == 5
+    assert [number_of(frame) for frame in load_media([tmp_path / "a.png"], "row")] == [5]
+    with pytest.raises(BadSampleError, match=r"row: the image '.*b\.png' cannot be read"):
+        load_media(tmp_path / "b.png", "row")

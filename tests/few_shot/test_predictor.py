@@ -181,7 +181,7 @@ def test_a_bad_image_is_an_error_or_is_skipped(parts, tmp_path):
         make(parts)(images)
     with pytest.raises(ValueError, match=r"missing\.png"):
         make(parts)(images[3])
-    with pytest.raises(ValueError, match="support '4'.*cannot be decoded"):  # which is the fault of no query
+    with pytest.raises(ValueError, match="demonstration '4'.*cannot be decoded"):  # which is the fault of no query
         make(parts, [*SHOTS, (str(bad), "w4")], on_error="skip")(images)
     got = make(parts, on_error="skip", max_new_tokens=2)(images)
     assert [prediction.text is None for prediction in got] == [False, True, False, True, True, False, True]

@@ -56,7 +56,8 @@ class Prompt:
 
 def media_of(example: Example, kind: str) -> list[MediaItem]:
     """Return the media of an example. `kind` is its split, such as `"query"`: ids are unique within a split only."""
-    return [MediaItem((kind, example.id, i), data, f"{kind} {example.id!r}") for i, data in enumerate(example.media)]
+    name = "demonstration" if kind == "support" else kind
+    return [MediaItem((kind, example.id, i), data, f"{name} {example.id!r}") for i, data in enumerate(example.media)]
 
 
 def media_identity(data: Any) -> Hashable | None:

@@ -3,12 +3,13 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from transformers.utils import logging
 
-from ..data import FORMATS, BadSampleError, Chunk, Reader, detect_format, row_location
+from ..data import FORMATS, BadSampleError, Chunk, Reader, detect_format, load_media, row_location
 from ..data.columns import parse_record
 from ..data.data_files import IMAGE_SUFFIXES, find_files, kind_of
 from ..data.detection import UnknownLayoutError
@@ -29,6 +30,8 @@ logger = logging.get_logger(__name__)
 _IMAGE_ROWS = ("image_text_pairs", "image_classes", "question_answering")
 # Files with fewer bytes are counted row by row before the work begins, so that the time left can be told
 _MAX_COUNTED = 2**31
+# More demonstrations than that are a pool, which are decoded when they are shown
+_MAX_CHECKED = 1000
 
 
 class Query(NamedTuple):
@@ -135,6 +138,20 @@ def read_demonstrations(
         )
     shots = pairs if task == "answer" else [(item, text) for item, _, text in pairs]
     return DemonstrationFiles(task, shots, ids, reason)
+
+
+def check_images(read: DemonstrationFiles) -> None:
+    """
+    Decode the images of demonstrations, so that a damaged one is found before a model is loaded. Of a large pool most may never be shown, and
+    nothing is checked.
+
+    Raises:
+        BadSampleError: one cannot be decoded. The message names its file and row.
+    """
+    if len(read.shots) <= _MAX_CHECKED:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as executor:
+            for _ in executor.map(load_media, (shot[0] for shot in read.shots), read.ids):
+                pass
 
 
 def _single_image(document: list[Chunk], location: str) -> tuple[Any, list[Chunk]]:
@@ -271,7 +288,11 @@ class QueryFiles:
         question = values.get("question")
         if not isinstance(question, str) or not question.strip():
             columns = [name for name in values if not name.startswith("__") and values[name] is not None]
-            what = f"the question is {question!r}" if question is not None else f"no value in 'question', only in {columns}"
+            what = (
+                f"the question is {question!r}"
+                if question is not None
+                else f"no value in 'question', only in {columns}"
+            )
             raise BadSampleError(
                 f"{row_location(row)}: {what}, and the task is 'answer'. Ask one question about all images with `--question`, or add a column "
                 "'question'."
@@ -299,7 +320,9 @@ class QueryFiles:
         try:
             pairs = self._read(row)
             if not pairs:
-                raise BadSampleError(f"{location}: it has no question. Add one, or ask one question about all images with `--question`.")
+                raise BadSampleError(
+                    f"{location}: it has no question. Add one, or ask one question about all images with `--question`."
+                )
         except BadSampleError as error:
             yield Query((number, row_number, 0), location, None, None, error)
             return

@@ -12,28 +12,28 @@ from .examples import GenerationSettings
 QUESTION = "{question}"
 
 
-def check_prompt(prompt: str, task: str) -> None:
+def check_prompt(prompt: str, *, has_question: bool, name: str = "prompt") -> None:
     """
     Check the text between an image and its answer. A place that nothing fills would be shown to the model as it is written.
 
     Args:
         prompt (`str`): The text.
-        task (`str`): A key of `TEMPLATES`.
+        has_question (`bool`): Whether the task asks questions.
+        name (`str`, *optional*, defaults to `"prompt"`): Name of the argument, for messages.
 
     Raises:
-        ValueError: an answer has no place for its question, or there is a place that nothing fills.
+        ValueError: a question has no place, or there is a place that nothing fills.
     """
-    if task == "answer" and QUESTION not in prompt:
-        raise ValueError(f"`prompt` is {prompt!r}, without {QUESTION}, so no prompt would have its question. Add it.")
-    if task != "answer" and QUESTION in prompt:
+    if has_question and QUESTION not in prompt:
+        raise ValueError(f"`{name}` is {prompt!r}, without {QUESTION}, so no prompt would have its question. Add it.")
+    if not has_question and QUESTION in prompt:
         raise ValueError(
-            f"`prompt` is {prompt!r}, with {QUESTION}, but the task {task!r} asks no question. Use the task 'answer', or remove it."
+            f"`{name}` is {prompt!r}, with {QUESTION}, but the task asks no question. Remove it, or use a task with questions."
         )
     other = re.search(r"\{(?!question\})\w+\}", prompt)
     if other is not None:
         raise ValueError(
-            f"`prompt` is {prompt!r}, with {other[0]}, which nothing fills in: the model would read it as it is. "
-            f"{'Only ' + QUESTION + ' is replaced. ' if task == 'answer' else ''}Remove it."
+            f"`{name}` is {prompt!r}, with {other[0]}, which nothing fills in, so the model would read it as it is. Remove it."
         )
 
 

@@ -401,6 +401,13 @@ def test_custom_data(pairs):
         ValueError, match="train/metadata.jsonl, row 2 is of class 'cat', which is not one of `classes`"
     ):
         make_task("classification", pairs, {"classes": "[dog]", "support_split": "train"}).queries()
+    for name, option, message in (
+        ("captioning", {"prompt": "{question}"}, "`prompt` is .*the task asks no question"),
+        ("classification", {"prompt": "A {label}:"}, "with {label}, which nothing fills in"),
+        ("question_answering", {"template": "{question} {x}"}, "`template` is .*with {x}, which"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_task(name, pairs, option)
     with pytest.raises(
         FileNotFoundError, match="of split 'gone'.*If yours have other names, give `--option queries_split="
     ):
@@ -652,7 +659,7 @@ def test_answers_as_datasets_stores_them(tmp_path):
     write(tmp_path, "test.jsonl", [row])
     with pytest.raises(ValueError, match="test.jsonl, row 0: no value in 'answers' or 'answer'"):
         make_task("question_answering", str(tmp_path)).queries()
-    with pytest.raises(ValueError, match="must contain {question}"):
+    with pytest.raises(ValueError, match="without {question}, so no prompt"):
         make_task("question_answering", str(tmp_path), {"template": "Q:"})
 
 
@@ -712,3 +719,12 @@ def test_frames_of_a_part_of_a_video(tmp_path):
     assert grays(VideoSegment(late, 0.0, 1.0, num_frames=2)) == pytest.approx([0, 0], abs=1.5)
     with pytest.raises(ValueError, match="query '1': the video .*nothing.mp4' cannot be read"):
         load_media(VideoSegment(str(tmp_path / "nothing.mp4")), "query '1'")
+
+
+def test_a_missing_folder_and_missing_files_name_the_help(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match="nowhere', which is a folder that does not exist.*--task coco --help` lists"
+    ):
+        make_task("coco", str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="coco needs .*`flamingo evaluate --task coco --help` lists its files"):
+        make_task("coco", str(tmp_path))

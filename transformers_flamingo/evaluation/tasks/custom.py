@@ -8,6 +8,7 @@ from ...data import FORMATS, BadSampleError, Chunk, Reader, detect_format, row_l
 from ...data.columns import FILE, ROW, parse_record, require_column
 from ...data.folders import common_folder
 from ...few_shot.examples import Example
+from ...few_shot.templates import check_prompt
 from .common import Captioning, Choice, OpenEnded
 
 
@@ -114,6 +115,10 @@ class CustomCaptioning(_CustomTask, Captioning):
 
     name = "captioning"
 
+    def __post_init__(self):
+        super().__post_init__()
+        check_prompt(self.prompt, has_question=False)
+
     def _examples(self, path: str, split: str | None) -> list[Example]:
         captions: dict[str, tuple[str, Chunk, list[str]]] = {}
         for id, _, chunk in self._documents(path, split):
@@ -138,7 +143,7 @@ class CustomVqa(_CustomTask, OpenEnded):
         template (`str`, *optional*): The prompt, with `{question}` for the question.
 
     Raises:
-        ValueError: the template has no `{question}`.
+        ValueError: the template has no `{question}`, or another name in braces.
     """
 
     template: str = OpenEnded.prompt
@@ -148,10 +153,7 @@ class CustomVqa(_CustomTask, OpenEnded):
 
     def __post_init__(self):
         super().__post_init__()
-        if "{question}" not in self.template:
-            raise ValueError(
-                f"`template` is {self.template!r}, but it must contain {{question}}. Otherwise no prompt would have its question."
-            )
+        check_prompt(self.template, has_question=True, name="template")
 
     def _examples(self, path: str, split: str | None) -> list[Example]:
         examples = []
@@ -195,6 +197,10 @@ class CustomClassification(_CustomTask, Choice):
     classes: Sequence[str] | None = None
 
     name = "classification"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_prompt(self.prompt, has_question=False)
 
     @property
     def _reader(self) -> Reader:
