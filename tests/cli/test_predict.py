@@ -232,19 +232,24 @@ def test_questions_are_those_of_the_rows(folder, capsys):
 
 
 def test_copied_folders_get_the_same_predictions(folder, tmp_path):
-    """Neither the order of demonstrations nor a random draw depends on where the folders are."""
+    """Neither the order of all demonstrations nor a random set of them depends on where the folders are."""
     make_layout(folder, "classes")
     for name, copy in (("shots", "of other name"), ("classes", "copied")):
         shutil.copytree(folder / name, tmp_path / copy)
-    options = ["--selection", "random", "--shots", "2", "--out"]
-    assert predict(folder, *options, tmp_path / "there.jsonl", images="classes") == 0
     elsewhere = {"images": str(tmp_path / "copied"), "demonstrations": str(tmp_path / "of other name")}
-    assert predict(folder, *options, tmp_path / "here.jsonl", **elsewhere) == 0
-    names = [
-        [[Path(path).name for path in row["demonstrations"]] for row in read(tmp_path / f"{name}.jsonl")]
-        for name in ("there", "here")
-    ]
-    assert names[0] == names[1] and len(set(map(tuple, names[0]))) > 5
+    for shots in (2, 6):
+        options = ["--shots", shots, "--out"]
+        assert predict(folder, *options, tmp_path / f"there{shots}.jsonl", images="classes") == 0
+        assert predict(folder, *options, tmp_path / f"here{shots}.jsonl", **elsewhere) == 0
+        there, here = (
+            [
+                (Path(row["image"]).name, [Path(path).name for path in row["demonstrations"]], row["probabilities"])
+                for row in read(tmp_path / f"{name}{shots}.jsonl")
+            ]
+            for name in ("there", "here")
+        )
+        assert_same(here, there)
+        assert len(there[0][1]) == shots
 
 
 def test_a_name_that_is_not_utf_8(folder):

@@ -110,7 +110,6 @@ def predict_files(
         resumed = len(done)
         state.wait_for_everyone()  # all processes have read before one of them writes
         predictor.build_index(state)
-        predictor.pool.draw_keys = source.draw_keys
         writer = _Writer(predictor, demonstration_ids, top_candidates)
         start = time.monotonic()
         count = writer.write(parts / f"{state.process_index}.jsonl", source, done, state)

@@ -2,7 +2,7 @@
 """Demonstrations and queries of files: every layout that a training reads, and images without any text."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,7 +13,6 @@ from ..data import FORMATS, BadSampleError, Chunk, Reader, detect_format, load_m
 from ..data.columns import parse_record
 from ..data.data_files import IMAGE_SUFFIXES, find_files, kind_of
 from ..data.detection import UnknownLayoutError
-from ..data.folders import common_folder
 from ..data.formats.image_classes import NoClassesError
 from ..data.row_stream import RowStream
 from ..utils.fingerprint import fingerprint
@@ -171,28 +170,6 @@ def _single_image(document: list[Chunk], location: str) -> tuple[Any, list[Chunk
     return items[0], chunks
 
 
-class RelativeIds(Mapping[str, str]):
-    """
-    For ids of queries, their parts below the folder of the files: what random demonstrations are drawn by ([`Demonstrations`]), so that they
-    stay when the folder is copied or renamed. Ids are not held, as there may be millions.
-
-    Args:
-        files (`list[str]`): The files.
-    """
-
-    def __init__(self, files: list[str]):
-        self._folder = common_folder(files)
-
-    def __getitem__(self, id: str) -> str:
-        return id.removeprefix(self._folder)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-
 class QueryFiles:
     """
     Queries in files, read one after the other.
@@ -209,7 +186,6 @@ class QueryFiles:
 
     Attributes:
         files (`list[str]`): The files.
-        draw_keys ([`RelativeIds`]): What the random demonstrations of each query are drawn by.
         reason (`str`): What they were taken for, for the user.
 
     Raises:
@@ -247,7 +223,6 @@ class QueryFiles:
             files = find_files(path, split, media=IMAGE_SUFFIXES)
             self.stream = RowStream(files, self.reader.tar_members if kind_of(files[0]) == "tar" else None)
         self.files = self.stream.files
-        self.draw_keys = RelativeIds(self.files)
         self.kind = kind_of(self.files[0])
         if error is not None:
             self._check_images(path, error)
