@@ -307,3 +307,22 @@ def test_a_wrong_value_is_not_reported_as_missing_too():
         with pytest.raises(ValueError, match=message) as error:
             parse_recipe({**recipe, **changes}, arguments)
         assert not hasattr(error.value, "parts"), error.value
+
+
+@pytest.mark.parametrize(
+    ("values", "arguments", "message"),
+    [
+        ({}, ["--split", "train"], "There is no option --split. It is a field of a source: give `--data.a.split`"),
+        ({"split": "train"}, [], "A recipe has no 'split'. It is a field of a source: give `--data.a.split`"),
+        ({}, ["--data.a.options", "5"], "`options` is 5. Give names with values, such as `--data.NAME.options.FIELD"),
+    ],
+)
+def test_where_a_field_of_a_source_belongs(values, arguments, message):
+    source = {"format": "llava", "path": "p"}
+    with pytest.raises(ValueError, match=message):
+        parse_recipe({"vision": "a", "text": "b", "use_cpu": True, "data": {"a": source}, **values}, arguments)
+
+
+def test_a_misspelled_recipe():
+    with pytest.raises(FileNotFoundError, match="no such file exists. Did you mean 'caption'?"):
+        read_recipe("captoin")

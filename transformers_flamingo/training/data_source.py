@@ -191,7 +191,9 @@ class DataSource:
             rows = (reader.open_stream if self.streaming else reader.load)(self.path, split=self.split)
             is_empty = next(iter(rows), None) is None if self.streaming else len(rows) == 0
         except Exception as error:  # each file format raises others
-            cause = "" if error.__cause__ is None else f" {type(error.__cause__).__name__}: {error.__cause__}"
+            cause = error.__cause__
+            is_said = cause is None or str(cause) in str(error) or "corresponds to no data" in str(cause)
+            cause = "" if is_said else f" {type(cause).__name__}: {cause}"
             raise ValueError(
                 f"{subject} cannot be opened ({type(error).__name__}: {redact(f'{error}{cause}')}). "
                 f"{remedy.format('`path`, `format` and `split`')}"

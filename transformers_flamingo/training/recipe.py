@@ -76,7 +76,10 @@ def read_recipe(path: str | os.PathLike, arguments: Sequence[str] = ()) -> Recip
 
 def parse_recipe(values: dict[str, Any], arguments: Sequence[str] = ()) -> Recipe:
     """Make a recipe from the content of its YAML file. See [`read_recipe`]."""
-    (model, data, training), mappings, text = parse_values(values, arguments, _KINDS, _MAPPING_NAMES, _check_sources)
+    item_fields = [f.name for f in fields(DataSource) if f.name != "name"]
+    (model, data, training), mappings, text = parse_values(
+        values, arguments, _KINDS, _MAPPING_NAMES, _check_sources, item_fields
+    )
     sources = {kind: _make_sources(kind, mappings[kind], data.data_root) for kind in ("data", "evaluation")}
     # Not the default, which leaves one evaluation at the end
     if yaml.safe_load(text).get("eval_strategy") == "no":

@@ -128,6 +128,7 @@ def parse_values(
     kinds: Sequence[type],
     mapping_names: Sequence[str],
     check: Callable[[dict[str, dict[str, Any]]], object] | None = None,
+    item_fields: Iterable[str] = (),
 ) -> tuple[list[Any], dict[str, dict[str, Any]], str]:
     """
     Make the dataclasses of a recipe, with all changes of the command line.
@@ -140,6 +141,7 @@ def parse_values(
         kinds (`Sequence[type]`): The dataclasses.
         mapping_names (`Sequence[str]`): The fields of the recipe that map names to values.
         check (`Callable`, *optional*): Gets the mappings, and raises a `ValueError` if one is wrong.
+        item_fields (`Iterable[str]`, *optional*): Fields of what `data` maps names to, which are easily taken for fields of the recipe.
 
     Returns:
         `tuple`: an instance of each dataclass, the mappings, and all of the recipe as YAML, to run it again, without secrets.
@@ -150,7 +152,15 @@ def parse_values(
     check_values(values, "The recipe")
     known = {*mapping_names, *(f.name for kind in kinds for f in fields(kind) if f.init)}
     unknown = [name for name in values if name not in known]
-    errors: list[Exception] = [ValueError(f"A recipe has no {show(name)}.{suggest(name, known)}") for name in unknown]
+    names = list(values["data"]) if isinstance(values.get("data"), dict) else []
+
+    def hint(name: str) -> str:
+        if name not in item_fields:
+            return suggest(name, known)
+        name = f"data.{show(names[0])[1:-1] if names else 'NAME'}.{name}"
+        return f" It is a field of a source: give `--{name}`."
+
+    errors: list[Exception] = [ValueError(f"A recipe has no {show(name)}.{hint(name)}") for name in unknown]
     values = {name: value for name, value in values.items() if name not in unknown}
     parser = RecipeParser(kinds, mapping_names)
     given, rest = parser.parse_given(arguments, errors)
@@ -160,7 +170,7 @@ def parse_values(
     for name in mapping_names:
         with _collecting(errors, wrong, name):
             values[name] = _parse_mapping(name, values.get(name))
-    for change in _parse_changes(rest, mapping_names, known, errors):
+    for change in _parse_changes(rest, mapping_names, hint, errors):
         with _collecting(errors, wrong, next(iter(change))):
             values = merge(values, change)
     values = {name: v for name, v in values.items() if v is not None and (v or name not in mapping_names)}
@@ -226,7 +236,7 @@ def _parse_mapping(name: str, value: Any) -> dict[str, Any] | None:
 
 
 def _parse_changes(
-    arguments: Sequence[str], mapping_names: Sequence[str], known: Iterable[str], errors: list[Exception]
+    arguments: Sequence[str], mapping_names: Sequence[str], hint: Callable[[str], str], errors: list[Exception]
 ) -> Iterator[dict[str, Any]]:
     """Convert `--data.NAME.FIELD VALUE` to `{"data": {NAME: {FIELD: VALUE}}}`, and add unknown options to `errors`."""
     waiting = list(reversed(arguments))
@@ -241,7 +251,7 @@ def _parse_changes(
             )
             continue
         if name not in mapping_names:
-            errors.append(ValueError(f"There is no option {show(option)[1:-1]}.{suggest(name, known)}"))
+            errors.append(ValueError(f"There is no option {show(option)[1:-1]}.{hint(name)}"))
             while waiting and not equals and not waiting[-1].startswith("--"):
                 waiting.pop()  # its values
             continue

@@ -89,7 +89,7 @@ def _find_wrong_numbers(args: TrainingArguments) -> Iterator[str]:
 
 
 def _trackers() -> list[str]:
-    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+    from transformers.integrations import INTEGRATION_TO_CALLBACK
 
     return ["all", "none", *INTEGRATION_TO_CALLBACK]
 
