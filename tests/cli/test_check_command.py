@@ -341,3 +341,21 @@ def test_words_of_prompts_are_a_warning(tmp_path, capsys):
     assert main(["check", path, "--text", "miniature", "--options", '{"prompt": "Whatever:"}']) == 0
     (line,) = lines_of(capsys, "warning")
     assert "of the tokens to read" in line and "'Whatever'" in line
+
+
+def test_options_reach_the_detection(tmp_path, capsys):
+    results = [{"type": "choices", "from_name": name, "value": {"choices": [name]}} for name in ("red", "cat")]
+    (tmp_path / "a.png").write_bytes(png(1))
+    record = {"data": {"image": "a.png"}, "annotations": [{"result": results}]}
+    (tmp_path / "a.json").write_text(json.dumps([record]))
+    command = ["check", "a.json", "--text", str(text_backbone_path())]
+    assert main(command) == 1
+    assert "Here, options are given as `--options '" in capsys.readouterr().err
+    assert main([*command, "--options", '{"control": "red"}']) == 0
+    assert "took it for label_studio" in capsys.readouterr().out
+
+
+def test_data_is_given_once(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--data", "a", "--data=b"])
+    assert "--data is given twice, 'a' and 'b'" in capsys.readouterr().err
