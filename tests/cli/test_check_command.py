@@ -307,7 +307,11 @@ def test_train_on_a_path(tmp_path, recipe, capsys):
         (["mine", "--text", "miniature", "--format", "webdataset"], 1, "Known formats are image_text_pairs"),
         (["mine", "--text", "miniature", "--options", "{"], 2, "`--options` is not JSON"),
         (["mine", "--text", "miniature", "--options", "[1]"], 2, "Give names with values"),
-        (["mine", "--text", "miniature", "--options", '{"promt": "x"}'], 1, "has no ['promt']"),
+        (
+            ["mine", "--text", "miniature", "--options", '{"promt": "x"}'],
+            1,
+            "No format has the option 'promt' of `--options`. Did you mean 'prompt'?",
+        ),
         (["mine", "--max_rows", "0"], 2, "`max_rows` is 0, but it must be at least 1"),
         (["mine", "--show_rows", "13"], 2, "`show_rows` is 13, but it must be from 0 to 12"),
         (["miniature", "--format", "llava"], 2, "In a recipe, give `--data.NAME.format`"),

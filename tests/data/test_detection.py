@@ -191,6 +191,11 @@ def test_what_cannot_be_read(tmp_path):
             b'{"questions": []}',
             "annotations.json' with its answers is",
         ),
+        (
+            "mine.json",
+            b'{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}',
+            "taken for 'coco_captions', but none .*row 0: there is no text in 'captions'",
+        ),
         ("mine.json", b'{"questions": []}', "its name has no subset"),
     ],
 )

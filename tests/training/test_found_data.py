@@ -102,3 +102,9 @@ def test_what_the_command_line_says_of_the_source(data, tmp_path):
         fill_recipe(path, arguments=["--data.captions.options.control", "c1"])
     arguments = ["--data.captions.options.control", "c1", "--data.captions.split", "train"]
     assert fill_recipe(path, arguments=arguments)[0]["data"]["captions"]["split"] == "train"
+    with pytest.raises(ValueError, match="`--data.caption` changes no source: .* so give `--data.captions.FIELD`"):
+        fill_recipe(path, arguments=["--data.caption.options.control", "c1"])
+    with pytest.raises(
+        UnknownLayoutError, match="the option 'contrl' of `--data.captions.options`. Did you mean 'control'"
+    ):
+        fill_recipe(path, arguments=["--data.captions.options.contrl", "c1"])

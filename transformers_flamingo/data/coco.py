@@ -111,7 +111,7 @@ def find_image(start: str, file_name: str, may_leave: bool) -> str:
     for path in (file_name, name):
         if os.path.isfile(os.path.join(start, path)):
             return path
-    found = [path for path in _paths_below(start, file_name) if os.path.isfile(os.path.join(start, path))]
+    found = _find_below(start, file_name)
     if not found and may_leave:
         beside = os.path.join(start, "..", "images", file_name)
         found = [os.path.join("..", "images", file_name)] if os.path.isfile(beside) else []
@@ -122,12 +122,16 @@ def find_image(start: str, file_name: str, may_leave: bool) -> str:
     return found[0] if found else file_name
 
 
-def _paths_below(start: str, file_name: str) -> list[str]:
-    """Return where an image may be in the folders below, to the second level. In files without a subset, the name is enough."""
-    names = dict.fromkeys((file_name, os.path.basename(file_name)))
-    return [
-        os.path.join(folder, name) for folder in _folders_below(start, os.stat(start).st_mtime_ns) for name in names
-    ]
+def _find_below(start: str, file_name: str) -> list[str]:
+    """Return where an image is in the folders below, to the second level: by its path or, if there is none, by its name."""
+    if not os.path.isdir(start):
+        return []
+    folders = _folders_below(start, os.stat(start).st_mtime_ns)
+    for name in dict.fromkeys((file_name, os.path.basename(file_name))):
+        found = [os.path.join(folder, name) for folder in folders if os.path.isfile(os.path.join(start, folder, name))]
+        if found:
+            return found
+    return []
 
 
 @lru_cache(64)

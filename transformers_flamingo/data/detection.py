@@ -110,6 +110,7 @@ def detect_format(
         SeveralSplitsError: the files are of several splits, and none is chosen.
         UnknownLayoutError: the rows have no format, or several. The message has the columns, and the nearest format.
     """
+    _refuse_unknown(options or {}, options_flag)
     looks = list(look_at(path, split, options))
     fitting = _without_weaker([look for look in looks if look.fits])
     if len(fitting) == 1:
@@ -128,6 +129,16 @@ def detect_format(
     if options_flag is not None and "`options`" in message:
         message += f" Here, options are given as `{options_flag} '{{\"NAME\": VALUE}}'`."
     raise UnknownLayoutError(message)
+
+
+def _refuse_unknown(options: Mapping[str, Any], flag: str | None) -> None:
+    """Raise if no format has an option."""
+    known = {field.name for kind in FORMATS.values() for field in fields(kind)}
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else " docs/data-formats.md lists them."
+            raise UnknownLayoutError(f"No format has the option {name!r} of `{flag or 'options'}`.{hint}")
 
 
 def _without_weaker(fitting: list[_Look]) -> list[_Look]:
@@ -209,16 +220,16 @@ def look_at(path: str, split: str | None, options: Mapping[str, Any] | None = No
 
 def _read_first(files: list[str], members: Any, make_records: Any) -> tuple[list[dict[str, Any]], Exception | None]:
     """Return the first rows of the first file that has any; of images, each is a row."""
-    if kind_of(files[0]) == "media":
-        return list(read_rows(files)), None
+    is_media = kind_of(files[0]) == "media"
+    rows: list[dict[str, Any]] = []
     for file in files:
         try:
-            rows = list(itertools.islice(read_rows([file], members, make_records=make_records), _NUM_ROWS))
+            rows += itertools.islice(read_rows([file], members, make_records=make_records), _NUM_ROWS)
         except ValueError as error:
             return [], error
-        if rows:
-            return rows, None
-    return [], None
+        if rows and not is_media:
+            break
+    return rows, None
 
 
 def _explain(look: _Look) -> str:
@@ -241,6 +252,10 @@ def _explain(look: _Look) -> str:
 
 def _describe_unknown(path: str, looks: list[_Look]) -> str:
     looks = [look for look in looks if look.rows]
+    # A format that made the rows of a file of its own is the one
+    best = next((look for look in looks if look.reader.make_records is not None), None)
+    if best is not None:
+        return f"{path!r} was taken for {best.name!r}, but none of the first rows can be read. {best.error}"
     best = max(looks, key=lambda look: look.score)
     names = _names_of(best.rows)
     found = f"{path!r} has no known layout: {os.path.basename(best.files[0])!r} has {', '.join(map(repr, names)) or 'no values'}."

@@ -184,7 +184,13 @@ def fill_recipe(
 
 def _find_with(path: str, evaluation: str | None, name: str, arguments: Sequence[str]) -> tuple:
     """Find the sources with what the command line says of the source `name`."""
-    changes = ((read_changes(arguments).get("data") or {}).get(name)) or {}
+    of_sources = read_changes(arguments).get("data") or {}
+    for other, fields in of_sources.items():
+        if other != name and isinstance(fields, dict) and not {"format", "path"} <= fields.keys():
+            raise ValueError(
+                f"`--data.{other}` changes no source: `--data PATH` is the source {name!r}, so give `--data.{name}.FIELD`."
+            )
+    changes = of_sources.get(name) or {}
     known = {key: changes[key] for key in ("format", "options") if changes.get(key) is not None}
     if not isinstance(known.get("options", {}), dict) or not isinstance(known.get("format", ""), str):
         known = {}  # which the source refuses in words

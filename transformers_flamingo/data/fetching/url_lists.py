@@ -32,7 +32,7 @@ from ..rows import read_rows
 # Rows of a table that are read at once
 _BATCH = 256
 # The files of COCO that have no texts
-_BOXES = re.compile(r"(instances|person_keypoints|stuff|panoptic|image_info)_.*\.json$")
+_BOXES = re.compile(r"(instances|person_keypoints|stuff|panoptic|image_info)_.*\.json(\.\w+)?$")
 
 
 class UrlList:

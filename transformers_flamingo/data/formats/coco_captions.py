@@ -12,10 +12,10 @@ from transformers.utils import logging
 
 from ...utils.names import count_of
 from ..coco import find_image, named_subset, read_karpathy_image
-from ..columns import FILE, JSON, parse_record, require_texts
+from ..columns import FILE, JSON, parse_record, require_texts, row_location
 from ..data_files import SeveralSplitsError, find_files
 from ..documents import Chunk
-from ..errors import ContentError
+from ..errors import BadSampleError, ContentError
 from ..reader import Column, Reader
 from ..row_stream import RowFilter
 
@@ -126,7 +126,11 @@ class CocoCaptions(Reader):
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = parse_record(row)
         start = self.media_root or os.path.dirname(row[FILE])
-        image = self.resolve_path(find_image(start, row["file_name"], may_leave=self.media_root is None), row)
+        try:
+            file = find_image(start, row["file_name"], may_leave=self.media_root is None)
+        except ValueError as error:
+            raise BadSampleError(f"{row_location(row)}: {error}.") from error
+        image = self.resolve_path(file, row)
         first, *others = require_texts(row, "captions")
         return [Chunk(first, image, self.prompt, alternatives=tuple(others))]
 
