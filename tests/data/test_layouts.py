@@ -537,6 +537,15 @@ def test_label_studio_json_min(tmp_path, streaming, processor):
         sample("label_studio", path, processor, streaming)
     assert sample("label_studio", path, processor, streaming, control="caption") == PAIR
     assert sample("label_studio", path, processor, streaming, control="kind")[0] == f"<image>a, b{EOC}"
+    path = tmp_path / "export.csv"
+    for value, text in (
+        ("a red cat", "a red cat"),
+        ('"{""choices"":[""a"",""b""]}"', "a, b"),
+        ('"[""a"",""a""]"', "a"),
+    ):
+        path.write_text(f"id,image,caption,annotator,annotation_id\n1,/data/upload/1/cat.png,{value},1,2\n")
+        assert detect_format(str(path)).format == "label_studio"
+        assert sample("label_studio", path, processor, streaming)[0] == f"<image>{text}{EOC}"
 
 
 @both

@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Exports of Label Studio."""
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from ..errors import BadSampleError
 from ..reader import Column, Reader
 
 
-# What JSON-MIN has of the task itself
+# What JSON-MIN and CSV have of the task itself
 _OWN_COLUMNS = (
     "id",
     "data",
@@ -39,8 +40,7 @@ class LabelStudio(Reader):
     The text is what was written into a text area, or the choices that were made, joined by commas. Of several texts, such as those of several
     annotators, one is drawn each time the image comes. Canceled annotations do not count, and a task without any is a bad row.
 
-    Of an export as JSON-MIN, which has the results beside the data, the texts and choices are those of the columns beside `image`. Its CSV
-    is not read.
+    Of an export as JSON-MIN or CSV, which has the results beside the data, the texts and choices are those of the columns beside `image`.
 
     The path of an image that was uploaded, `/data/upload/1/cat.jpg`, is `upload/1/cat.jpg` in the media folder of Label Studio, and that of local
     storage, `/data/local-files/?d=photos/cat.jpg`, is `photos/cat.jpg`: give the folder that has it as `media_root`. The name alone is enough
@@ -58,7 +58,7 @@ class LabelStudio(Reader):
     columns = (
         Column(("data",), "a record with the `image` of the task"),
         Column(("annotations",), "a list of records with a list `result`"),
-        Column(("annotation_id",), "in JSON-MIN, in place of these", is_required=False),
+        Column(("annotation_id",), "in JSON-MIN and CSV, in place of these", is_required=False),
     )
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
@@ -116,15 +116,17 @@ def _read_results(annotations: list[dict[str, Any]]) -> Iterator[tuple[str, str]
 
 
 def _image_columns(row: dict[str, Any]) -> list[str]:
-    """Return the columns of a row of JSON-MIN with its image: `image`, or those with the path of one."""
+    """Return the columns of a row of JSON-MIN or CSV with its image: `image`, or those with the path of one."""
     return ["image"] if "image" in row else [name for name, value in row.items() if kind_of(str(value)) == "media"]
 
 
 def _read_columns(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the name of its control and the text for each text of a row of JSON-MIN."""
+    """Yield the name of its control and the text for each text of a row of JSON-MIN or CSV."""
     for name, value in row.items():
         if name in row["data"] or name in _OWN_COLUMNS or name.startswith("__"):
             continue
+        if isinstance(value, str) and value.startswith(('{"', '["')):  # in a .csv
+            value = json.loads(value)
         chosen = value.get("choices") if isinstance(value, dict) else None
         if chosen:
             yield name, ", ".join(chosen)
