@@ -189,6 +189,24 @@ def parse_values(
     return parts, mappings, text
 
 
+def parse_changes(
+    arguments: Sequence[str], kinds: Sequence[type], mapping_names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """
+    Return what `--NAME.FIELD VALUE` on a command line changes in the mappings of a recipe.
+
+    Args:
+        arguments, kinds, mapping_names: As in [`parse_values`], which says what is wrong with them.
+    """
+    errors: list[Exception] = []
+    _, rest = RecipeParser(kinds, mapping_names).parse_given(arguments, errors)
+    changes: dict[str, Any] = {}
+    for change in _parse_changes(rest, mapping_names, lambda name: "", errors):
+        with _collecting(errors):
+            changes = merge(changes, change)
+    return changes
+
+
 @contextmanager
 def _collecting(errors: list[Exception], wrong: set[str] | None = None, name: str = "") -> Iterator[None]:
     """Add an error to `errors`, and the field that it is about to `wrong`, instead of raising it."""
