@@ -428,6 +428,11 @@ def test_published_lists_of_pairs(tmp_path):
             "annotations": [{"image_id": 7, "caption": "a cat"}, {"image_id": 7, "caption": "the cat"}],
         }
         (tmp_path / "captions_train2017.json").write_text(json.dumps(coco))
+        boxes = {"images": coco["images"], "annotations": [{"bbox": []}]}
+        (tmp_path / "annotations").mkdir()
+        for name, content in (("captions", coco), ("instances", boxes)):
+            (tmp_path / "annotations" / f"{name}_train2017.json").write_text(json.dumps(content))
+        assert UrlList(str(tmp_path / "annotations"), "train").count() == 2
         report = fetch(tmp_path, tmp_path / "captions_train2017.json", "coco")
         assert [row["captions"] for row in rows_of(tmp_path / "coco")] == [["a cat", "the cat"]]
         assert report["rows"]["dropped"] == {"no_text": 1} and server.requests["/1.png"] == 1
@@ -653,9 +658,15 @@ def test_a_network_that_is_down_kills_no_image(tmp_path, monkeypatch):
         ):
             fetch(tmp_path, source, retries=0)
         assert failed(tmp_path / "out") == [] and rows_of(tmp_path / "out") == []
-        # One dead host is no dead network
-        source = write_list(tmp_path, server, [f"http://127.0.0.2:{port}/{i}.png" for i in range(20)])
-        assert fetch(tmp_path, source, "dead", retries=0)["images"]["failed"] == {"connection": 20}
+        # Nor where the list has no other host
+        dead = [f"http://127.0.0.2:{port}/{i}.png" for i in range(20)]
+        source = write_list(tmp_path, server, dead)
+        with pytest.raises(NetworkDownError, match="6 images, all of the same host, could not .*remove its rows"):
+            fetch(tmp_path, source, "one", retries=0)
+        assert failed(tmp_path / "one") == []
+        # One dead host is no dead network, if it is not all that there is
+        source = write_list(tmp_path, server, [*dead, "0.png", *dead])
+        assert fetch(tmp_path, source, "dead", retries=0)["images"]["failed"] == {"connection": 40}
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path):
