@@ -232,9 +232,9 @@ class DecodedQueries:
     def _start(self) -> None:
         if self._waiting:
             key, item, name = self._waiting.popleft()
-            self._started.append((key, name, self._executor.submit(self._decode, item, name)))
+            self._started.append((key, name, self._executor.submit(self._read_item, item, name)))
 
-    def _decode(self, item: Any, name: str) -> tuple[Any, str | None]:
+    def _read_item(self, item: Any, name: str) -> tuple[Any, str | None]:
         media = load_media(item, name)
         return media, content_digest(media) if self._makes_digests else None
 
