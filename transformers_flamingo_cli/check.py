@@ -161,7 +161,9 @@ def _check_data(options: CheckArguments) -> "DataCheck":
     fields = {name: getattr(options, name) for name in _OF_DATA if getattr(options, name) is not None}
     if "options" in fields:
         fields["options"] = _parse_options(fields["options"])
-    found, held_out, lines = find_sources(options.source, format=options.format, split=options.split)
+    found, held_out, lines = find_sources(
+        options.source, format=options.format, split=options.split, options=fields.get("options")
+    )
     if options.format is None:
         print(lines[0], flush=True)
     if held_out is not None:

@@ -30,6 +30,19 @@ def _list_common_fields() -> str:
     return describe_common_fields()
 
 
+class _Once(argparse.Action):
+    """An option that is given once: of two paths, the first would silently not be read."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values, option_string=None):
+        given = getattr(namespace, self.dest)
+        if given is not None:
+            parser.error(
+                f"{option_string} is given twice, {given!r} and {values!r}, and it is one source. For two, write a recipe with both below "
+                "`data`, each with a name, `format` and `path` (docs/training.md); or give a folder or a pattern that leads to all files"
+            )
+        setattr(namespace, self.dest, values)
+
+
 def add_arguments(parser: Parser) -> None:
     """Add the recipe, whose fields are options that `read_recipe` parses, and `--dry_run`."""
     add_recipe(parser, _list_fields, _list_common_fields)
@@ -38,11 +51,13 @@ def add_arguments(parser: Parser) -> None:
     parser.usage = "%(prog)s [-h] [RECIPE] [--data PATH] [--NAME VALUE ...]"
     parser.add_argument(
         "--data",
+        action=_Once,
         metavar="PATH",
         help="Train on a file, a folder or a pattern, whose format is found out and said. RECIPE is `caption` if it is not given.",
     )
     parser.add_argument(
         "--evaluation",
+        action=_Once,
         metavar="PATH",
         help="Held-out data for `--data PATH` (default: its validation or test split, if it has splits; null for none).",
     )
@@ -93,7 +108,7 @@ def _read_recipe(arguments: argparse.Namespace, first: Sequence[str] = ()) -> "R
     # A mapping of sources is a field of the recipe, as all others
     is_path = arguments.data is not None and arguments.data != "null" and not arguments.data.startswith("{")
     if is_path:
-        values, lines = fill_recipe(arguments.data, arguments.recipe, arguments.evaluation)
+        values, lines = fill_recipe(arguments.data, arguments.recipe, arguments.evaluation, overrides)
         if os.environ.get("RANK", "0") == "0":
             print("\n".join(lines), flush=True)
         return parse_recipe(values, overrides)

@@ -307,7 +307,11 @@ def test_train_on_a_path(tmp_path, recipe, capsys):
         (["mine", "--text", "miniature", "--format", "webdataset"], 1, "Known formats are image_text_pairs"),
         (["mine", "--text", "miniature", "--options", "{"], 2, "`--options` is not JSON"),
         (["mine", "--text", "miniature", "--options", "[1]"], 2, "Give names with values"),
-        (["mine", "--text", "miniature", "--options", '{"promt": "x"}'], 1, "has no ['promt']"),
+        (
+            ["mine", "--text", "miniature", "--options", '{"promt": "x"}'],
+            1,
+            "No format has the option 'promt' of `--options`. Did you mean 'prompt'?",
+        ),
         (["mine", "--max_rows", "0"], 2, "`max_rows` is 0, but it must be at least 1"),
         (["mine", "--show_rows", "13"], 2, "`show_rows` is 13, but it must be from 0 to 12"),
         (["miniature", "--format", "llava"], 2, "In a recipe, give `--data.NAME.format`"),
@@ -341,3 +345,21 @@ def test_words_of_prompts_are_a_warning(tmp_path, capsys):
     assert main(["check", path, "--text", "miniature", "--options", '{"prompt": "Whatever:"}']) == 0
     (line,) = lines_of(capsys, "warning")
     assert "of the tokens to read" in line and "'Whatever'" in line
+
+
+def test_options_reach_the_detection(tmp_path, capsys):
+    results = [{"type": "choices", "from_name": name, "value": {"choices": [name]}} for name in ("red", "cat")]
+    (tmp_path / "a.png").write_bytes(png(1))
+    record = {"data": {"image": "a.png"}, "annotations": [{"result": results}]}
+    (tmp_path / "a.json").write_text(json.dumps([record]))
+    command = ["check", "a.json", "--text", str(text_backbone_path())]
+    assert main(command) == 1
+    assert "Here, options are given as `--options '" in capsys.readouterr().err
+    assert main([*command, "--options", '{"control": "red"}']) == 0
+    assert "took it for label_studio" in capsys.readouterr().out
+
+
+def test_data_is_given_once(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--data", "a", "--data=b"])
+    assert "--data is given twice, 'a' and 'b'" in capsys.readouterr().err

@@ -4,6 +4,7 @@
 import json
 import re
 
+import PIL.Image
 import pytest
 from data_factory import embedded, png, write_jsonl, write_png, write_tar
 from datasets import Dataset, DatasetDict, Features, Image, List, Value
@@ -134,6 +135,18 @@ def test_published_files(tmp_path):
             {"image": "a.png", "text": "a cat", "label": "cat"},
             r"could be 'image_text_pairs' \('a.jsonl', with 'image' and 'text'\) and 'image_classes' \(.*Choose with `--format`",
         ),
+        (
+            {"picture": "a.png", "description": "a cat"},
+            r"nearest format is 'image_text_pairs'.*\(perhaps 'picture': rename it\).*\(perhaps 'description': rename it\)",
+        ),
+        (
+            {"images": [], "prompt": "what?", "chosen": "a cat", "rejected": "a dog"},
+            r"are preferences \(DPO\), which no format reads: TRL .* nearest format is 'prompt_completion'.*perhaps 'chosen'",
+        ),
+        (
+            {"image": "a.png", "label": 0},
+            r"nearest format is 'image_classes'.*the class is 0: numbers without names. Give `names` in the `options`",
+        ),
     ],
 )
 def test_what_is_not_known_or_ambiguous(tmp_path, record, message):
@@ -157,3 +170,93 @@ def test_what_cannot_be_read(tmp_path):
     (tmp_path / "a.json").write_text('{"info": 1, "entries": []}')
     with pytest.raises(ValueError, match=r"a dict instead of a list of records: it has 'info', 'entries'"):
         detect_format(str(tmp_path / "a.json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b"", "has no row"),
+        ("a.csv", b"file_name,text\n", "has no row"),
+        ("a.csv", b"", "it is empty, and has no row"),
+        ("a.json", b"", "it is empty, and has no row"),
+        ("a.json", b"[]", "has no row"),
+        ("a.csv", b"file_name,text\na.png,caf\xe9\n", "no row that can be read.*not UTF-8 .it may be Latin-1"),
+        ("a.csv", b"file_name;text\na.png;a cat, or two\n", "separated by `;`"),
+        ("a.csv", b"file_name;text\na.png;a cat\n", "separated by `;`.* Save it with commas"),
+        ("a.csv", b"file_name\ttext\na.png\ta cat\n", "separated by tabs.* Name it .tsv"),
+        ("a.json", b'{"images": [{"id": 1}], "annotations": [{"bbox": []}]}', "no 'caption': it is of boxes"),
+        ("a.json", b'{"images": [{"id": 1}]}', "no 'annotations' with their captions"),
+        (
+            "v2_OpenEnded_mscoco_train2014_questions.json",
+            b'{"questions": []}',
+            "annotations.json' with its answers is",
+        ),
+        (
+            "mine.json",
+            b'{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}',
+            "taken for 'coco_captions', but none .*row 0: there is no text in 'captions'",
+        ),
+        ("mine.json", b'{"questions": []}', "its name has no subset"),
+    ],
+)
+def test_whole_files_are_not_called_damaged(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        detect_format(str(tmp_path / name))
+    assert "damaged" not in str(caught.value)
+
+
+def test_an_empty_file_among_others(tmp_path):
+    (tmp_path / "0.jsonl").write_text("")
+    write_jsonl(tmp_path / "1.jsonl", [RECORDS["image_text_pairs"]])
+    assert detect_format(str(tmp_path)).format == "image_text_pairs"
+
+
+def test_given_options_and_flags(tmp_path):
+    results = [{"type": "textarea", "from_name": name, "value": {"text": [name]}} for name in ("c1", "c2")]
+    file = tmp_path / "a.jsonl"
+    path = str(file)
+    write_jsonl(file, [{"data": {"image": "a.png"}, "annotations": [{"result": results}]}])
+    with pytest.raises(UnknownLayoutError, match="Choose one with `control` .*`--data.x.options '{\"NAME\": VALUE}'`"):
+        detect_format(path, options_flag="--data.x.options")
+    assert detect_format(path, options={"control": "c1"}).format == "label_studio"
+    write_jsonl(file, [{"image_url": "https://a/b.png", "caption": "a cat"}])
+    assert detect_format(path, options={"allow_remote": True}).format == "image_text_pairs"
+    write_jsonl(file, [{"image": "a.png", "label": 1}])
+    for names in (["red", "blue"], {"1": "blue"}, {1: "blue"}):
+        assert detect_format(path, options={"names": names}).format == "image_classes"
+    write_jsonl(file, [{"image": "a.png", "text": "a cat", "label": "cat"}])
+    with pytest.raises(UnknownLayoutError, match="Choose with `--data.x.format`"):
+        detect_format(path, format_flag="--data.x.format")
+
+
+def test_gifs(tmp_path, caplog):
+    for number in range(2):
+        write_png(tmp_path / f"{number}.png", number)
+        (tmp_path / f"{number}.txt").write_text("a cat")
+    frames = [PIL.Image.new("L", (8, 8), value) for value in (0, 255)]
+    frames[0].save(tmp_path / "2.gif", save_all=True, append_images=frames[1:])
+    (tmp_path / "2.txt").write_text("a cat")
+    assert detect_format(str(tmp_path)).format == "image_text_pairs"
+    assert not caplog.records
+    for number in range(2):
+        (tmp_path / f"{number}.png").unlink()
+    assert detect_format(str(tmp_path)).format == "video_text_pairs"
+    frames[0].save(tmp_path / "2.gif")
+    assert detect_format(str(tmp_path)).format == "image_text_pairs"
+
+
+def test_folders_of_classes(tmp_path, caplog):
+    for number, name in enumerate(("things/red/1.png", "animals/red/2.png", "animals/blue/3.png")):
+        write_png(tmp_path / "deep" / name, number)
+    assert detect_format(str(tmp_path / "deep")).format == "image_classes"
+    assert "2 folders named 'red'" in caplog.text and "'blue'" not in caplog.text
+    caplog.clear()
+    for number, name in enumerate(("train/cat/1.png", "val/cat/2.png", "train/dog/3.png")):
+        write_png(tmp_path / "splits" / name, number)
+    assert detect_format(str(tmp_path / "splits"), "train+val").format == "image_classes"
+    assert not caplog.records
+    for number, name in enumerate(("test/1.png", "dog/2.png")):
+        write_png(tmp_path / "classes" / name, number)
+    with pytest.raises(SeveralSplitsError, match="If 'test' is a class, and no split, rename its folder, .* 'tests'"):
+        detect_format(str(tmp_path / "classes"))

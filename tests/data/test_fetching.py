@@ -428,6 +428,11 @@ def test_published_lists_of_pairs(tmp_path):
             "annotations": [{"image_id": 7, "caption": "a cat"}, {"image_id": 7, "caption": "the cat"}],
         }
         (tmp_path / "captions_train2017.json").write_text(json.dumps(coco))
+        boxes = {"images": coco["images"], "annotations": [{"bbox": []}]}
+        (tmp_path / "annotations").mkdir()
+        for name, content in (("captions", coco), ("instances", boxes)):
+            (tmp_path / "annotations" / f"{name}_train2017.json").write_text(json.dumps(content))
+        assert UrlList(str(tmp_path / "annotations"), "train").count() == 2
         report = fetch(tmp_path, tmp_path / "captions_train2017.json", "coco")
         assert [row["captions"] for row in rows_of(tmp_path / "coco")] == [["a cat", "the cat"]]
         assert report["rows"]["dropped"] == {"no_text": 1} and server.requests["/1.png"] == 1

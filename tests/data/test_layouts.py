@@ -22,7 +22,14 @@ from data_factory import (
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
 from PIL import Image as PillowImage
 
-from transformers_flamingo.data import FORMATS, BadSampleError, document_to_sample, load_media, row_location
+from transformers_flamingo.data import (
+    FORMATS,
+    BadSampleError,
+    detect_format,
+    document_to_sample,
+    load_media,
+    row_location,
+)
 from transformers_flamingo.data.data_files import SeveralSplitsError, find_files
 
 
@@ -74,6 +81,28 @@ def test_coco_captions(tmp_path, streaming, images, processor):
     path = direct.with_name("instances_train2014.json")
     with pytest.raises(Exception, match="no 'caption': it is of boxes or keypoints"):
         list(FORMATS["coco_captions"]().load(str(path), streaming=True))
+
+
+@both
+@pytest.mark.parametrize("folder", [".", "photos", "images/sub", "../images"])
+def test_coco_captions_of_a_file_of_ones_own(tmp_path, streaming, folder, caplog):
+    root = tmp_path / "mine"
+    write_png(root / folder / "a.png", 1)
+    records = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": 1, "caption": "a cat"}]}
+    write_json(root / "captions_mine.json", records)
+    assert texts("coco_captions", root / "captions_mine.json", streaming=streaming) == [(1, "a cat")]
+    assert texts("coco_captions", root, streaming=streaming, media_root=str(root / folder)) == [(1, "a cat")]
+    records["annotations"].append({"image_id": 99, "caption": "a dog"})
+    write_json(root / "captions_mine.json", records)
+    assert texts("coco_captions", root, streaming=streaming) == [(1, "a cat")]
+    assert "has 1 caption of images that are not in 'images', such as 99" in caplog.text
+    (root / folder / "a.png").unlink()
+    write_png(root / "x" / "a.png", 2)
+    write_png(root / "y" / "a.png", 3)
+    with pytest.raises(
+        BadSampleError, match=r"'a.png' is in several folders \('x/a.png', 'y/a.png'\): give the right one"
+    ):
+        texts("coco_captions", root, streaming=streaming)
 
 
 def test_one_of_several_captions_is_drawn(tmp_path, processor):
@@ -194,6 +223,21 @@ def test_folders_of_classes(tmp_path, streaming, processor):
             rows.load(str(path), split=split)
     with pytest.raises(ValueError, match="without {class}"):
         FORMATS["image_classes"](template="a cat")
+
+
+def test_numbers_of_classes(tmp_path):
+    row = {"image": {"bytes": b"", "path": None}, "label": 1}
+    for names in (["red", "blue"], {"1": "blue"}, {1: "blue"}):
+        reader = FORMATS["image_classes"](names=names)
+        assert [chunk.text for chunk in (*reader.read(row), *reader.read({**row, "label": "1"}))] == ["blue"] * 2
+        for label in (-1, 2):
+            with pytest.raises(BadSampleError, match=f"the class is {label}, which `names` does not name"):
+                reader.read({**row, "label": label})
+    with pytest.raises(BadSampleError, match="the class is 1: numbers without names"):
+        FORMATS["image_classes"]().read(row)
+    for names in ("red", [1, 2], {"0": 1}):
+        with pytest.raises(ValueError, match="`names` is .*Give a list"):
+            FORMATS["image_classes"](names=names)
 
 
 def test_what_systems_leave_is_no_class_and_a_stray_image_is_an_error(tmp_path):
@@ -475,6 +519,33 @@ def test_label_studio(tmp_path, streaming, processor, address, place):
     write_json(tmp_path / "export.json", [canceled])
     with pytest.raises(BadSampleError, match="no annotation has a text"):
         sample("label_studio", tmp_path / "export.json", processor, streaming)
+
+
+@both
+def test_label_studio_json_min(tmp_path, streaming, processor):
+    path = tmp_path / "export.json"
+    write_png(tmp_path / "cat.png", 1)
+    own = {"id": 1, "annotator": 1, "annotation_id": 2, "created_at": "2026", "updated_at": "2026", "lead_time": 1.5}
+    for column, value in (("caption", "a red cat"), ("words", ["a red cat", "a red cat"]), ("label", "a red cat")):
+        write_json(path, [{**own, "image": "/data/upload/1/cat.png", column: value}])
+        assert detect_format(str(path)).format == "label_studio"
+        assert sample("label_studio", path, processor, streaming) == PAIR
+    write_json(
+        path, [{**own, "photo": "/data/upload/1/cat.png", "kind": {"choices": ["a", "b"]}, "caption": "a red cat"}]
+    )
+    with pytest.raises(BadSampleError, match="there are texts of 'kind', 'caption'. Choose one with `control`"):
+        sample("label_studio", path, processor, streaming)
+    assert sample("label_studio", path, processor, streaming, control="caption") == PAIR
+    assert sample("label_studio", path, processor, streaming, control="kind")[0] == f"<image>a, b{EOC}"
+    path = tmp_path / "export.csv"
+    for value, text in (
+        ("a red cat", "a red cat"),
+        ('"{""choices"":[""a"",""b""]}"', "a, b"),
+        ('"[""a"",""a""]"', "a"),
+    ):
+        path.write_text(f"id,image,caption,annotator,annotation_id\n1,/data/upload/1/cat.png,{value},1,2\n")
+        assert detect_format(str(path)).format == "label_studio"
+        assert sample("label_studio", path, processor, streaming)[0] == f"<image>{text}{EOC}"
 
 
 @both

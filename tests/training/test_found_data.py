@@ -80,3 +80,31 @@ def test_what_cannot_be_filled_in(data, tmp_path):
     recipe.write_text(yaml.safe_dump({"data": {"a": {}, "b": {}}}))
     with pytest.raises(ValueError, match=r"has several sources \('a', 'b'\).*Give `--data.NAME.path"):
         fill_recipe(path, recipe)
+
+
+def test_what_the_command_line_says_of_the_source(data, tmp_path):
+    results = [{"type": "choices", "from_name": name, "value": {"choices": [name]}} for name in ("c1", "c2")]
+    record = {"data": {"image": "a.png"}, "annotations": [{"result": results}]}
+    data("rows/train.jsonl", record)
+    data("rows/val.jsonl", record)
+    path = str(tmp_path / "rows")
+    with pytest.raises(UnknownLayoutError, match="`control` .*`--data.captions.options '"):
+        fill_recipe(path)
+    for argument in ("--data.captions.options.control=c1", '--data.captions.options={"control": "c1"}'):
+        values, _ = fill_recipe(path, arguments=["--seed", "3", argument])
+        for kind in ("data", "evaluation"):
+            source = values[kind]["captions"]
+            assert (source["format"], source["options"]) == ("label_studio", {"control": "c1"})
+    values, lines = fill_recipe(path, arguments=["--data.captions.format", "messages"])
+    assert values["data"]["captions"]["format"] == "messages" and lines[0].endswith("messages: as asked for")
+    data("rows/more.jsonl", record)
+    with pytest.raises(SeveralSplitsError, match="Here, `split` is given as `--data.captions.split`"):
+        fill_recipe(path, arguments=["--data.captions.options.control", "c1"])
+    arguments = ["--data.captions.options.control", "c1", "--data.captions.split", "train"]
+    assert fill_recipe(path, arguments=arguments)[0]["data"]["captions"]["split"] == "train"
+    with pytest.raises(ValueError, match="`--data.caption` changes no source: .* so give `--data.captions.FIELD`"):
+        fill_recipe(path, arguments=["--data.caption.options.control", "c1"])
+    with pytest.raises(
+        UnknownLayoutError, match="the option 'contrl' of `--data.captions.options`. Did you mean 'control'"
+    ):
+        fill_recipe(path, arguments=["--data.captions.options.contrl", "c1"])

@@ -8,12 +8,17 @@ same records.
 
 import os
 import re
+from functools import lru_cache
 from typing import Any, NamedTuple
+
+from .errors import ContentError
 
 
 #: The folder of the images of Karpathy's Flickr30k, which its file does not name.
 FLICKR_FOLDER = "flickr30k-images"
 
+# Levels of folders below the annotations in which images of a file of one's own are looked for
+_MAX_DEPTH = 2
 _SUBSET = re.compile(r"(?:train|val|test)\d{4}")
 
 
@@ -68,30 +73,73 @@ def subset_of(file: str, content: dict[str, Any] | None = None) -> str:
     Raises:
         ValueError: neither has one.
     """
-    named = _SUBSET.search(os.path.basename(file))
-    subset = (content or {}).get("data_subtype") or (named and named[0])
+    subset = (content or {}).get("data_subtype") or named_subset(file)
     if not isinstance(subset, str):
-        raise ValueError(
-            "its name has no subset, such as train2014, and so the folder of its images is unknown: use the published name"
+        raise ContentError(
+            "its name has no subset, such as train2014, and so the folder of its images is unknown: use the published name",
+            is_near=True,
         )
     return subset
 
 
+def named_subset(file: str) -> str | None:
+    """Return the subset in the name of a file, `None` if it is named otherwise than COCO's."""
+    named = _SUBSET.search(os.path.basename(file))
+    return named and named[0]
+
+
 def find_image(start: str, file_name: str, may_leave: bool) -> str:
     """
-    Return the path of an image of COCO relative to `start`, wherever its folder is.
+    Return the path of an image of COCO relative to `start`, wherever its folder is: a published place, or any folder below.
 
     Args:
         start (`str`): The folder of the annotations, or of the images.
-        file_name (`str`): `SUBSET/NAME`.
+        file_name (`str`): `SUBSET/NAME`, or in files of one's own any path.
         may_leave (`bool`): Whether the folder of the images may be beside `start`: the annotations are published as `annotations/`.
+
+    Raises:
+        ValueError: several folders have an image of this name, so which of them is meant is unknown.
     """
     subset, name = os.path.split(file_name)
     if "://" in start or os.path.isabs(file_name):
         return file_name
-    places = [subset, os.path.join("images", subset)]
+    places = [] if not subset else [subset, os.path.join("images", subset)]
     places += [os.path.join("..", place) for place in places] if may_leave else []
     for place in places:
         if os.path.isdir(os.path.join(start, place)):
             return os.path.join(place, name)
-    return name if os.path.isfile(os.path.join(start, name)) else file_name
+    for path in (file_name, name):
+        if os.path.isfile(os.path.join(start, path)):
+            return path
+    found = _find_below(start, file_name)
+    if not found and may_leave:
+        beside = os.path.join(start, "..", "images", file_name)
+        found = [os.path.join("..", "images", file_name)] if os.path.isfile(beside) else []
+    if len(found) > 1:
+        raise ValueError(
+            f"the image {file_name!r} is in several folders ({', '.join(map(repr, found[:3]))}): give the right one as `media_root` in the `options`"
+        )
+    return found[0] if found else file_name
+
+
+def _find_below(start: str, file_name: str) -> list[str]:
+    """Return where an image is in the folders below, to the second level: by its path or, if there is none, by its name."""
+    if not os.path.isdir(start):
+        return []
+    folders = _folders_below(start, os.stat(start).st_mtime_ns)
+    for name in dict.fromkeys((file_name, os.path.basename(file_name))):
+        found = [os.path.join(folder, name) for folder in folders if os.path.isfile(os.path.join(start, folder, name))]
+        if found:
+            return found
+    return []
+
+
+@lru_cache(64)
+def _folders_below(start: str, changed: int) -> tuple[str, ...]:
+    """List the folders below another one, again when it has changed: each row asks for them."""
+    found: list[str] = []
+    for folder, inner, _ in os.walk(start):
+        depth = 0 if folder == start else os.path.relpath(folder, start).count(os.sep) + 1
+        inner[:] = sorted(name for name in inner if not name.startswith((".", "__"))) if depth < _MAX_DEPTH else []
+        found += [os.path.relpath(os.path.join(folder, name), start) for name in inner]
+    return tuple(found)

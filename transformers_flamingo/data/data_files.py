@@ -22,6 +22,7 @@ import re
 import zipfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import BinaryIO, NoReturn
 
@@ -53,6 +54,19 @@ _SPLIT_WORDS = {
     name: re.compile(rf"(?<![a-z])((?:{'|'.join(words)})(?:set)?)(?![a-z])", re.IGNORECASE)
     for name, words in _SPLITS.items()
 }
+
+
+_has_warnings = ContextVar("has_warnings", default=True)
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Find files without a word about others, as for a look at them."""
+    token = _has_warnings.set(False)
+    try:
+        yield
+    finally:
+        _has_warnings.reset(token)
 
 
 def kind_of(file: str) -> str | None:
@@ -124,8 +138,9 @@ def find_files(
             f"{path!r} leads to files of several kinds ({', '.join(kinds)}), such as {files[0]!r} and {files[-1]!r}: "
             "which of them are the data is unknown. Give a pattern such as 'folder/*.csv'."
         )
-    _warn_of_missing_shards(path, files)
-    if kinds == ["media"]:
+    if _has_warnings.get():
+        _warn_of_missing_shards(path, files)
+    if kinds == ["media"] and _has_warnings.get():
         _warn_of_unread(
             path, [file for file in found if split is None or word.search(_folder_of(file, common))], files
         )
@@ -235,10 +250,13 @@ def _refuse_several_splits(path: str, labels: dict[str, str]) -> None:
     shown = [f"{word!r} in {file!r}" for word, file in sorted(examples.items())]
     if frozenset() in groups:
         shown.append(f"no such word in {groups[frozenset()]!r}")
+    is_class = frozenset() in groups and all(kind_of(file) == "media" for file in labels)
+    word = min(examples)
+    hint = f" If {word!r} is a class, and no split, rename its folder, such as to {f'{word}s'!r}." if is_class else ""
     raise SeveralSplitsError(
         f"{path!r} leads to files of several splits ({', '.join(shown)}). Read as one source, held-out rows would be "
         "among the others. Choose with `split`, such as `split: train`, or name several: `split: "
-        f"{'+'.join(sorted(examples))}`. Or give a narrower path.",
+        f"{'+'.join(sorted(examples))}`. Or give a narrower path.{hint}",
         {} if frozenset() in groups else _words_of_splits(labels),
     )
 

@@ -34,9 +34,10 @@ from ..utils.names import count_of
 from .column_files import column_rows, load_columns
 from .columns import ERROR, FILE, JSON, ROW, TAR_FILE, TAR_KEY
 from .data_files import kind_of, open_file, stamp, suffix_of
+from .errors import ContentError
 from .folders import BESIDE, FOLDER, names_beside, read_beside
 from .positions import START, Position, open_at
-from .utf8 import decode_utf8, is_utf8
+from .utf8 import OTHER_ENCODING, decode_utf8, is_utf8
 from .webdataset import tar_samples
 
 
@@ -102,6 +103,8 @@ def read_file(
             yield from _json_lines(file, start)
         else:
             yield from _count(_json_list(file, make_records), start)
+    except ContentError as error:
+        raise ContentError(f"{file!r} cannot be read: {error}.", error.is_near) from error
     except Exception as error:  # each compression, parser and remote file system has its own
         raise _unreadable(file, error) from error
 
@@ -191,6 +194,8 @@ def _json_lines(file: str, start: Position) -> Iterator[tuple[dict[str, Any], Po
 def _json_list(file: str, make_records: Callable[[Any, str], Iterable[Any]] | None = None) -> Iterator[dict[str, Any]]:
     with open_file(file) as source:
         text = source.read().decode("utf-8-sig")
+    if not text.strip():
+        raise ContentError("it is empty, and has no row")
     try:
         records = json.loads(text)
     except json.JSONDecodeError as error:
@@ -198,7 +203,7 @@ def _json_list(file: str, make_records: Callable[[Any, str], Iterable[Any]] | No
     if make_records is not None:
         records = make_records(records, file)
     elif not isinstance(records, list):
-        raise ValueError(f"it holds a {type(records).__name__} instead of a list of records{_show_keys(records)}")
+        raise ContentError(f"it holds a {type(records).__name__} instead of a list of records{_show_keys(records)}")
     for number, item in enumerate(records):
         yield {JSON: json.dumps(item), ERROR: None, FILE: file, ROW: number}
 
@@ -232,7 +237,9 @@ def _parse(lines: _Lines, file: str) -> Any:
 
 def _read_header(rows: Iterator[list[str]]) -> list[str]:
     names = next(rows, [])
-    if not names or len(set(names)) < len(names) or not is_utf8("".join(names)):
+    if not names:
+        raise ContentError("it is empty, and has no row")
+    if len(set(names)) < len(names) or not is_utf8("".join(names)):
         raise ValueError(f"its first line should name each column once, in UTF-8, but it is {names}")
     return names
 
@@ -245,6 +252,8 @@ def _header(file: str) -> list[str]:
 def _columns_of(file: str) -> list[str]:
     try:
         return _header(file)
+    except ContentError as error:
+        raise ContentError(f"{file!r} cannot be read: {error}.") from error
     except Exception as error:  # each compression and remote file system has its own
         raise _unreadable(file, error) from error
 
@@ -262,7 +271,7 @@ def _table_rows(file: str, columns: tuple[str, ...], start: Position) -> Iterato
             if len(values) != len(names):
                 error = f"it has {count_of(len(values), 'value')} for the {count_of(len(names), 'column')} {names}: a text with a comma needs quotes"
             elif not is_utf8("".join(values)):
-                error = "it is not UTF-8"
+                error = f"it is not UTF-8 ({OTHER_ENCODING})"
             values = dict.fromkeys(names) if error else dict(zip(names, values, strict=True))
             row = {**dict.fromkeys(columns), **values, ERROR: error, FILE: file, ROW: number}
             yield row, Position(number + 1, lines.byte)

@@ -104,7 +104,7 @@ def read_demonstrations(
     """
     reason = f"{path}: read as {format}, as asked for"
     if format is None:
-        found = detect_format(path, split)
+        found = detect_format(path, split, format_flag="--demonstrations_format")
         format, reason = found.format, found.describe()
     _check_format(format)
     reader = _make_reader(format, media_root)

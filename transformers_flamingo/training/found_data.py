@@ -3,6 +3,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from transformers.utils import CONFIG_NAME
 
 from ..data import FORMATS, Detection, detect_format
 from ..data.data_files import SeveralSplitsError
+from ..data.detection import look_at
 from ..utils.partial_models import find_partial
+from .recipe import read_changes
 from .recipe_file import read_recipe_file
 
 
@@ -27,7 +30,13 @@ _BUDGETS = {
 
 
 def find_sources(
-    path: str, evaluation: str | None = None, *, format: str | None = None, split: str | None = None
+    path: str,
+    evaluation: str | None = None,
+    *,
+    format: str | None = None,
+    split: str | None = None,
+    options: dict[str, Any] | None = None,
+    prefix: str = "--",
 ) -> tuple[dict[str, Any], dict[str, Any] | None, list[str]]:
     """
     Find out format and split of the data to train on and to evaluate on.
@@ -36,7 +45,9 @@ def find_sources(
         path (`str`): The data, as [`~data.Reader.load`] takes it. If it has several splits, that of the training is trained on, and
             the validation data, or else the test data, is evaluated on.
         evaluation (`str`, *optional*): Held-out data at another path; `"null"` for none.
-        format, split (`str`, *optional*): The format of `path`, and the split to read of it, if they are known.
+        format, split, options (*optional*): The format of `path`, the split to read of it, and options of its reader, if they are known.
+            The held-out data gets the same options if its format has them.
+        prefix (`str`, *optional*, defaults to `"--"`): How the flags of the command begin that give these three.
 
     Returns:
         `tuple`: fields of the [`DataSource`] to train on, those of the held-out one or `None`, and a sentence for each decision.
@@ -47,20 +58,29 @@ def find_sources(
     refuse_model(path)
     held_out = None
     try:
-        found = _detect(path, split, format)
+        found = _detect(path, split, format, options, prefix)
     except SeveralSplitsError as error:
         other = next((name for name in ("validation", "test") if name in error.words), None)
         if "train" not in error.words or other is None:
-            raise
+            raise SeveralSplitsError(f"{error} Here, `split` is given as `{prefix}split`.", error.words) from error
         split, held_out = ("+".join(error.words[name]) for name in ("train", other))
-        found = _detect(path, split, format)
+        found = _detect(path, split, format, options, prefix)
     lines = [found.describe()]
     source = {"format": found.format, "path": path, **({} if split is None else {"split": split})}
+    source |= {"options": options} if options else {}
     if evaluation == "null":
         return source, None, [*lines, "no held-out data, as asked for: nothing is evaluated"]
     if evaluation is not None:
-        held_out_found = detect_format(evaluation)
-        return source, {"format": held_out_found.format, "path": evaluation}, [*lines, held_out_found.describe()]
+        flags = {"format_flag": f"{prefix}format", "options_flag": f"{prefix}options"}
+        # Of the same layout, the same has to be said
+        same = format if format in FORMATS and _reads(format, evaluation, options) else None
+        other = (
+            Detection(same, evaluation, "as the data to train on")
+            if same is not None
+            else detect_format(evaluation, options=options, **flags)
+        )
+        known = {} if not options or other.format != found.format else {"options": options}
+        return source, {"format": other.format, "path": evaluation, **known}, [*lines, other.describe()]
     if held_out is None:
         lines.append("no held-out data, so nothing is evaluated: give --evaluation PATH")
         return source, None, lines
@@ -68,13 +88,21 @@ def find_sources(
     return source, {**source, "split": held_out}, lines
 
 
-def _detect(path: str, split: str | None, format: str | None) -> Detection:
+def _detect(
+    path: str, split: str | None, format: str | None, options: dict[str, Any] | None, prefix: str
+) -> Detection:
     """Return the format that was found or given, after a look at the splits of the files."""
     if format is None:
-        return detect_format(path, split)
+        return detect_format(
+            path, split, options=options, format_flag=f"{prefix}format", options_flag=f"{prefix}options"
+        )
     if format in FORMATS:  # otherwise the source says which there are
         FORMATS[format]().find(path, split)
     return Detection(format, path, "as asked for")
+
+
+def _reads(format: str, path: str, options: dict[str, Any] | None) -> bool:
+    return any(look.name == format and look.fits for look in look_at(path, None, options))
 
 
 def refuse_model(path: str) -> None:
@@ -104,7 +132,10 @@ def default_source_name() -> str:
 
 
 def fill_recipe(
-    path: str, recipe: str | os.PathLike | None = None, evaluation: str | None = None
+    path: str,
+    recipe: str | os.PathLike | None = None,
+    evaluation: str | None = None,
+    arguments: Sequence[str] = (),
 ) -> tuple[dict[str, Any], list[str]]:
     """
     Fill in the only source of a recipe with data of which only the path is known.
@@ -112,6 +143,7 @@ def fill_recipe(
     Args:
         path, evaluation: As in [`find_sources`].
         recipe (`str`, *optional*): A file or a name, as in [`read_recipe`]; by default [`DEFAULT_RECIPE`].
+        arguments (`Sequence[str]`, *optional*): The command line, as in [`parse_recipe`]: what it says of the source is known.
 
     Returns:
         `tuple`: the values of the recipe, for [`parse_recipe`], and a sentence for each decision.
@@ -131,8 +163,8 @@ def fill_recipe(
             evaluation = "null"  # which the recipe asks for
         elif evaluation != "null":
             del values["eval_strategy"]
-    source, held_out, lines = find_sources(path, evaluation)
     ((name, settings),) = given.items()
+    source, held_out, lines = _find_with(path, evaluation, name, arguments)
     trained = _fill(settings, source)
     values.pop("data_root", None)  # the paths are those of the command line
     values["data"], values["evaluation"] = {name: trained}, {}
@@ -150,10 +182,34 @@ def fill_recipe(
     return values, lines
 
 
+def _find_with(path: str, evaluation: str | None, name: str, arguments: Sequence[str]) -> tuple:
+    """Find the sources with what the command line says of the source `name`."""
+    of_sources = read_changes(arguments).get("data") or {}
+    for other, fields in of_sources.items():
+        if other != name and isinstance(fields, dict) and not {"format", "path"} <= fields.keys():
+            raise ValueError(
+                f"`--data.{other}` changes no source: `--data PATH` is the source {name!r}, so give `--data.{name}.FIELD`."
+            )
+    changes = of_sources.get(name) or {}
+    known = {key: changes[key] for key in ("format", "options") if changes.get(key) is not None}
+    if not isinstance(known.get("options", {}), dict) or not isinstance(known.get("format", ""), str):
+        known = {}  # which the source refuses in words
+    prefix = f"--data.{name}."
+    try:
+        return find_sources(path, evaluation, **known, prefix=prefix)
+    except SeveralSplitsError:
+        split = changes.get("split")
+        if not isinstance(split, str):
+            raise
+        return find_sources(path, evaluation, **known, split=split, prefix=prefix)
+
+
 def _fill(settings: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a source with another format and path."""
     if settings.get("format") == source["format"]:
-        return {**{key: value for key, value in settings.items() if key != "split"}, **source}
+        options = {**(settings.get("options") or {}), **source.get("options", {})}
+        kept = {key: value for key, value in settings.items() if key not in ("split", "options")}
+        return {**kept, **source, **({"options": options} if options else {})}
     kept = {key: value for key, value in settings.items() if key not in ("options", "split", "max_images")}
     return {**kept, **_BUDGETS.get(source["format"], {}), **source}
 

@@ -30,7 +30,7 @@ import yaml
 from .arguments import DataArguments, FlamingoTrainingArguments, ModelArguments
 from .data_source import DataSource
 from .recipe_file import raise_together, read_recipe_file, show, suggest
-from .recipe_parser import RecipeParser, parse_values
+from .recipe_parser import RecipeParser, parse_changes, parse_values
 
 
 _KINDS = (ModelArguments, DataArguments, FlamingoTrainingArguments)
@@ -81,6 +81,16 @@ def parse_recipe(values: dict[str, Any], arguments: Sequence[str] = ()) -> Recip
     if yaml.safe_load(text).get("eval_strategy") == "no":
         sources["evaluation"] = []
     return Recipe(model, training, **sources, text=text)
+
+
+def read_changes(arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """
+    Return what a command line changes in the mappings of a recipe: `{"data": {NAME: {FIELD: VALUE}}}` of `--data.NAME.FIELD VALUE`.
+
+    Args:
+        arguments (`Sequence[str]`): As in [`read_recipe`]. What is wrong with others is left to it.
+    """
+    return parse_changes(arguments, _KINDS, _MAPPING_NAMES)
 
 
 def make_recipe_parser(**kwargs: Any) -> ArgumentParser:

@@ -150,6 +150,23 @@ def parse_values(
     return parts, mappings, text
 
 
+def parse_changes(
+    arguments: Sequence[str], kinds: Sequence[type], mapping_names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """
+    Return what `--NAME.FIELD VALUE` on a command line changes in the mappings of a recipe.
+
+    Args:
+        arguments, kinds, mapping_names: As in [`parse_values`], which says what is wrong with unknown options.
+    """
+    known = {*mapping_names, *(f.name for kind in kinds for f in fields(kind) if f.init)}
+    _, rest = RecipeParser(kinds, mapping_names).parse_given(arguments)
+    changes: dict[str, Any] = {}
+    for change in _parse_changes(rest, mapping_names, known, []):
+        changes = merge(changes, change)
+    return changes
+
+
 def _make_parts(kinds: Sequence[type], values: dict[str, Any], errors: list[Exception]) -> list[Any]:
     """Make an instance of each dataclass. What is wrong is added to `errors`, so that the others are still checked."""
     parts = []

@@ -13,6 +13,8 @@ Rows of published lists of URLs, in whichever files they come.
 import csv
 import io
 import itertools
+import os
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -29,6 +31,8 @@ from ..rows import read_rows
 
 # Rows of a table that are read at once
 _BATCH = 256
+# The files of COCO that have no texts
+_BOXES = re.compile(r"(instances|person_keypoints|stuff|panoptic|image_info)_.*\.json(\.\w+)?$")
 
 
 class UrlList:
@@ -43,7 +47,7 @@ class UrlList:
     """
 
     def __init__(self, path: str, split: str | None = None):
-        self.files = find_files(path, split)
+        self.files = _without_boxes(find_files(path, split))
         self.kind = kind_of(self.files[0])
         if self.kind in ("tar", "media"):
             raise ValueError(
@@ -101,6 +105,14 @@ class UrlList:
             if start < count:
                 yield from _parquet_rows(file, start)
             start = max(0, start - count)
+
+
+def _without_boxes(files: list[str]) -> list[str]:
+    """Return the files without those that COCO publishes beside its captions, as a training reads them."""
+    names = [os.path.basename(file) for file in files]
+    if not any(name.startswith("captions_") for name in names):
+        return files
+    return [file for file, name in zip(files, names, strict=True) if not _BOXES.match(name)]
 
 
 def make_url_records(content: Any, file: str) -> list[Any]:

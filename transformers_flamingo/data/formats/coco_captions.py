@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..coco import find_image, read_karpathy_image, subset_of
-from ..columns import FILE, JSON, parse_record, require_texts
+from transformers.utils import logging
+
+from ...utils.names import count_of
+from ..coco import find_image, named_subset, read_karpathy_image
+from ..columns import FILE, JSON, parse_record, require_texts, row_location
 from ..data_files import SeveralSplitsError, find_files
 from ..documents import Chunk
+from ..errors import BadSampleError, ContentError
 from ..reader import Column, Reader
 from ..row_stream import RowFilter
 
+
+logger = logging.get_logger(__name__)
 
 _KARPATHY = r"^dataset_\w+\.json$"
 
@@ -31,6 +37,9 @@ class CocoCaptions(Reader):
     `split: train2014` (or `train`) chooses a file of COCO. In Karpathy's files, `split` chooses rows: `train`, `val`, `test` or `restval`,
     and `train+restval` is what captioning models are usually trained on. The folders of the images are next to the file, next to its
     folder, or in `images/` there.
+
+    A file of one's own with `images` and `annotations` may have any name (in a folder, `captions_*.json`): its images are next to it, in
+    `media_root`, or in a folder below.
 
     A row is an image with its five captions. One of them is drawn each time the image comes, and an evaluation compares with the first.
 
@@ -54,14 +63,27 @@ class CocoCaptions(Reader):
         """Make a record for each image, with its path and its captions."""
         images = content.get("images") if isinstance(content, dict) else None
         if not isinstance(images, list):
-            raise ValueError("it has no list 'images', so it is no file of COCO captions")
+            raise ContentError("it has no list 'images', so it is no file of COCO captions")
         if "annotations" not in content:
+            if any("sentences" not in image for image in images):
+                raise ContentError("it has 'images' and no 'annotations' with their captions", is_near=True)
             return [{"split": image["split"], **read_karpathy_image(image)._asdict()} for image in images]
-        subset, captions = subset_of(file), {image["id"]: [] for image in images}
+        strays: list[Any] = []
+        # The name of a file of one's own says no folder, and the images are looked for
+        subset, captions = named_subset(file) or "", {image["id"]: [] for image in images}
         for annotation in content["annotations"]:
             if "caption" not in annotation:
-                raise ValueError("its annotations have no 'caption': it is of boxes or keypoints. Use captions_*.json")
-            captions[annotation["image_id"]].append(annotation["caption"])
+                raise ContentError(
+                    "its annotations have no 'caption': it is of boxes or keypoints. Use captions_*.json", is_near=True
+                )
+            if annotation["image_id"] in captions:
+                captions[annotation["image_id"]].append(annotation["caption"])
+            else:
+                strays.append(annotation["image_id"])
+        if strays:
+            logger.warning_once(
+                f"{file!r} has {count_of(len(strays), 'caption')} of images that are not in 'images', such as {strays[0]!r}; not read."
+            )
         return [
             {
                 "id": image["id"],
@@ -104,7 +126,11 @@ class CocoCaptions(Reader):
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = parse_record(row)
         start = self.media_root or os.path.dirname(row[FILE])
-        image = self.resolve_path(find_image(start, row["file_name"], may_leave=self.media_root is None), row)
+        try:
+            file = find_image(start, row["file_name"], may_leave=self.media_root is None)
+        except ValueError as error:
+            raise BadSampleError(f"{row_location(row)}: {error}.") from error
+        image = self.resolve_path(file, row)
         first, *others = require_texts(row, "captions")
         return [Chunk(first, image, self.prompt, alternatives=tuple(others))]
 

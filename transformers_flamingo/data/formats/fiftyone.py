@@ -11,7 +11,7 @@ from transformers.utils import logging
 from ...utils.names import count_of
 from ..columns import parse_record, require_column, row_location
 from ..documents import Chunk
-from ..errors import BadSampleError
+from ..errors import BadSampleError, ContentError
 from ..reader import Column, Reader
 
 
@@ -52,7 +52,7 @@ class FiftyOne(Reader):
         if isinstance(content, dict) and isinstance(content.get("samples"), list):
             return content["samples"]
         if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
-            raise ValueError(
+            raise ContentError(
                 "it has no list 'samples' and no 'labels' by name, so it is no export of FiftyOne for texts of images"
             )
         folder = os.path.join(os.path.dirname(file), "data")

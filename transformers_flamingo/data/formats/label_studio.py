@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """Exports of Label Studio."""
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,9 +9,24 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from ..columns import FILE, parse_record, row_location
+from ..data_files import kind_of
 from ..documents import Chunk
 from ..errors import BadSampleError
 from ..reader import Column, Reader
+
+
+# What JSON-MIN and CSV have of the task itself
+_OWN_COLUMNS = (
+    "id",
+    "data",
+    "annotation_id",
+    "annotator",
+    "created_at",
+    "updated_at",
+    "lead_time",
+    "agreement",
+    "inner_id",
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +39,8 @@ class LabelStudio(Reader):
 
     The text is what was written into a text area, or the choices that were made, joined by commas. Of several texts, such as those of several
     annotators, one is drawn each time the image comes. Canceled annotations do not count, and a task without any is a bad row.
+
+    Of an export as JSON-MIN or CSV, which has the results beside the data, the texts and choices are those of the columns beside `image`.
 
     The path of an image that was uploaded, `/data/upload/1/cat.jpg`, is `upload/1/cat.jpg` in the media folder of Label Studio, and that of local
     storage, `/data/local-files/?d=photos/cat.jpg`, is `photos/cat.jpg`: give the folder that has it as `media_root`. The name alone is enough
@@ -40,12 +58,18 @@ class LabelStudio(Reader):
     columns = (
         Column(("data",), "a record with the `image` of the task"),
         Column(("annotations",), "a list of records with a list `result`"),
+        Column(("annotation_id",), "in JSON-MIN and CSV, in place of these", is_required=False),
     )
 
     def _document(self, row: dict[str, Any]) -> list[Chunk]:
         row = parse_record(row)
         texts: dict[str, list[str]] = {}
-        for name, text in _read_results(row["annotations"]):
+        if "annotations" not in row and "annotation_id" in row:
+            row = {**row, "data": {name: row[name] for name in _image_columns(row)}}
+            results = _read_columns(row)
+        else:
+            results = _read_results(row["annotations"])
+        for name, text in results:
             texts.setdefault(name, []).append(text)
         control = self.control
         if control is None and len(texts) > 1:
@@ -89,6 +113,26 @@ def _read_results(annotations: list[dict[str, Any]]) -> Iterator[tuple[str, str]
                         yield result["from_name"], text.strip()
             elif result.get("type") == "choices" and chosen:
                 yield result["from_name"], ", ".join(chosen)
+
+
+def _image_columns(row: dict[str, Any]) -> list[str]:
+    """Return the columns of a row of JSON-MIN or CSV with its image: `image`, or those with the path of one."""
+    return ["image"] if "image" in row else [name for name, value in row.items() if kind_of(str(value)) == "media"]
+
+
+def _read_columns(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the name of its control and the text for each text of a row of JSON-MIN or CSV."""
+    for name, value in row.items():
+        if name in row["data"] or name in _OWN_COLUMNS or name.startswith("__"):
+            continue
+        if isinstance(value, str) and value.startswith(('{"', '["')):  # in a .csv
+            value = json.loads(value)
+        chosen = value.get("choices") if isinstance(value, dict) else None
+        if chosen:
+            yield name, ", ".join(chosen)
+        for text in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
+            if isinstance(text, str) and text.strip():
+                yield name, text.strip()
 
 
 def find_upload(start: str, address: str) -> str:

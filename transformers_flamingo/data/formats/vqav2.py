@@ -10,6 +10,7 @@ from ..coco import annotations_file, find_image, image_file, read_vqa_answers, s
 from ..columns import FILE, parse_record
 from ..data_files import open_file
 from ..documents import Chunk
+from ..errors import ContentError
 from ..reader import Column
 from .question_answering import QuestionAnswering
 
@@ -42,14 +43,16 @@ class Vqav2(QuestionAnswering):
         """Make a record for each question, with the path of its image and its answers."""
         questions = content.get("questions") if isinstance(content, dict) else None
         if not isinstance(questions, list):
-            raise ValueError("it has no list 'questions', so it is no file of questions of VQAv2 or OK-VQA")
+            raise ContentError("it has no list 'questions', so it is no file of questions of VQAv2 or OK-VQA")
         subset, other = subset_of(file, content), annotations_file(file)
         try:
             with open_file(other) as source:
                 annotations = json.load(source)["annotations"]
         except FileNotFoundError as error:
-            raise ValueError(
-                f"{other!r} with its answers is missing. Put both files into one folder, by their published names; test splits have no answers"
+            raise ContentError(
+                f"{other!r} with its answers is missing: these are the annotations. Put both files into one folder, by their published names; test splits "
+                "have no answers",
+                is_near=True,
             ) from error
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{other!r} with its answers cannot be read ({type(error).__name__}: {error})") from error
