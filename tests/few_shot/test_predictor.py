@@ -156,6 +156,10 @@ def test_columns_are_no_row(parts):
             predictor(columns)
         with pytest.raises(ValueError, match="must be rows"):
             list(predictor(iter([columns])))
+    arrays = [np.asarray(image) for image in IMAGES]
+    with pytest.raises(ValueError, match="a DataLoader that makes batches"):
+        list(predictor(torch.utils.data.DataLoader(arrays, batch_size=2)))
+    assert list(predictor(torch.utils.data.DataLoader(arrays, batch_size=None))) == predictor(IMAGES)
     assert predictor({"video": IMAGES[:2]}) == predictor([IMAGES[:2]])[0]
 
 

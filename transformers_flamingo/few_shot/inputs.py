@@ -10,6 +10,7 @@ from itertools import repeat
 from typing import Any, NamedTuple, get_args
 
 import PIL.Image
+from torch.utils.data import DataLoader
 
 from ..data import VideoSegment, load_media
 from ..data.media_files import MediaPath, check_media_file
@@ -116,8 +117,12 @@ def iterate_items(items: Any, name: str) -> Iterator[Any]:
     Iterate over an iterable, or over anything with a length and items by number, as a dataset of PyTorch.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or gives batches.
     """
+    if isinstance(items, DataLoader) and items.batch_sampler is not None:
+        raise ValueError(
+            f"The {name} are a DataLoader that makes batches, each of which would be read as a video. Give its dataset: batches are made here."
+        )
     if isinstance(items, Iterable):
         return iter(items)
     if _has_items(items):

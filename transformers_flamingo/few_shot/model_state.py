@@ -47,10 +47,9 @@ def weights_state(model: nn.Module) -> Hashable:
         version = None if weight.is_inference() else weight._version
         state.append((_pointer(weight), version))
     for module in model.modules():  # of peft, without importing it
-        if hasattr(module, "disable_adapters") and hasattr(module, "active_adapters"):
-            active = module.active_adapters
-            names = () if callable(active) else tuple(active)
-            state.append((names, bool(module.disable_adapters)))
+        kind = type(module)  # whose attributes are found faster
+        if isinstance(getattr(kind, "active_adapters", None), property) and hasattr(kind, "disable_adapters"):
+            state.append((tuple(module.active_adapters), module.disable_adapters))
     return tuple(state)
 
 
