@@ -43,6 +43,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Write one line and exit with code 2. What is missing may be there, misspelled."""
         if message.startswith("the following arguments are required"):
+            if self.recipe_for_data is not None:
+                message += ", or --data PATH to train on data"
             message += self.suggest(self._given)
         self.exit(2, f"{self.prog}: {' '.join(message.split()).removesuffix('.')}. See `{self.prog} --help`.\n")
 

@@ -101,7 +101,7 @@ def test_everything_that_is_wrong_is_said_at_once(recipe, tmp_path, capsys):
     expected = (
         "error: data.mine: .*row 2: the text in 'text'",
         "error: evaluation.mine: .*row 2: the text in 'text'",
-        "error: evaluation.gone: Data source 'gone' cannot be opened",
+        "error: evaluation.gone: Held-out data 'gone' cannot be opened",
         "error: data.mine: 20.0% of the tokens to learn",
         "error: `learning_rate` is 3,.* `warmup_steps` is 50",
         "error: `metric_for_best_model` is 'cider', which the evaluation does not have",

@@ -201,3 +201,9 @@ def test_demo_with_an_impossible_argument_is_a_message(tmp_path, capsys):
         main(["demo", "--output-dir", str(tmp_path), "--max-steps", "0"])
     assert stop.value.code == 2
     assert "`max_steps` is 0, but it must be at least 1. See `flamingo demo --help`." in capsys.readouterr().err
+
+
+def test_a_training_without_arguments_can_be_of_a_recipe_or_of_data(capsys):
+    with pytest.raises(SystemExit):
+        main(["train"])
+    assert "required: RECIPE, or --data PATH" in capsys.readouterr().err

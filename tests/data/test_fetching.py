@@ -658,9 +658,15 @@ def test_a_network_that_is_down_kills_no_image(tmp_path, monkeypatch):
         ):
             fetch(tmp_path, source, retries=0)
         assert failed(tmp_path / "out") == [] and rows_of(tmp_path / "out") == []
-        # One dead host is no dead network
-        source = write_list(tmp_path, server, [f"http://127.0.0.2:{port}/{i}.png" for i in range(20)])
-        assert fetch(tmp_path, source, "dead", retries=0)["images"]["failed"] == {"connection": 20}
+        # Nor where the list has no other host
+        dead = [f"http://127.0.0.2:{port}/{i}.png" for i in range(20)]
+        source = write_list(tmp_path, server, dead)
+        with pytest.raises(NetworkDownError, match="6 images, all of the same host, could not .*remove its rows"):
+            fetch(tmp_path, source, "one", retries=0)
+        assert failed(tmp_path / "one") == []
+        # One dead host is no dead network, if it is not all that there is
+        source = write_list(tmp_path, server, [*dead, "0.png", *dead])
+        assert fetch(tmp_path, source, "dead", retries=0)["images"]["failed"] == {"connection": 40}
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path):

@@ -216,3 +216,26 @@ def test_pickled_and_logged_arguments_hold_no_secret(tmp_path):
     for twin in (copy.copy(args), copy.deepcopy(args), args):  # in this process they are complete
         assert twin.hub_token == secrets[0]
         assert twin.lr_scheduler_kwargs == {"nested": [{"api_key": secrets[1]}]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"logging_steps": 0}, "`logging_steps` is 0, but it must be above 0"),
+        ({"max_steps": 0}, "`max_steps` is 0, but a training has at least 1 step"),
+        ({"max_steps": -5}, "`max_steps` is -5"),
+        ({"seed": -1}, "`seed` is -1, but it must be from 0"),
+        ({"dataloader_num_workers": -1}, "`dataloader_num_workers` is -1"),
+        ({"report_to": "tensorboad"}, "`report_to` is 'tensorboad'. Did you mean 'tensorboard'"),
+        (
+            {"load_best_model_at_end": True, "eval_strategy": "no"},
+            "`eval_strategy` is 'no' and `save_strategy` 'steps'",
+        ),
+        ({"lr_scheduler_type": "cosin"}, "`lr_scheduler_type` is 'cosin'. Did you mean 'cosine'"),
+    ],
+)
+def test_a_stock_field_that_cannot_have_its_value_is_named(arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message) as error:
+        FlamingoTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **arguments)
+    assert not hasattr(error.value, "parts"), error.value
+    assert FlamingoTrainingArguments(output_dir=str(tmp_path), use_cpu=True, max_steps=-1).max_steps == -1

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from transformers_flamingo.training import build_model, parse_recipe
+from transformers_flamingo.training import ModelArguments, build_model, parse_recipe
 from transformers_flamingo.training.build import build_processor
 from transformers_flamingo_miniature import text_backbone_path, vision_backbone_path
 
@@ -100,3 +100,8 @@ def test_missing_weights_are_an_error_instead_of_random(tmp_path, part):
 def test_a_field_that_a_backbone_does_not_accept_is_reported():
     with pytest.raises(ValueError, match="`model_config` has text_nope, and the backbone does not accept them"):
         build_model(model_arguments(model_config={"text_nope": 3}))
+
+
+def test_a_folder_without_a_model_is_refused_before_its_processor_is_read(tmp_path):
+    with pytest.raises(FileNotFoundError, match="has no config.json. Pass a folder that a complete Flamingo"):
+        build_model(ModelArguments(model=str(tmp_path)))

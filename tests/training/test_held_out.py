@@ -76,18 +76,29 @@ def test_early_stopping_needs_an_evaluation(tmp_path, pairs):
 
 def test_bad_rows(tmp_path):
     path = write_pairs(tmp_path / "pairs", 4, broken=(2,))
-    with pytest.raises(BadSampleError, match="Data source 'pairs': .*row 2"):
+    with pytest.raises(BadSampleError, match="Held-out data 'pairs': .*row 2"):
         GenerationEvalDataset(source("pairs", path), tiny_processor())
     assert len(GenerationEvalDataset(source("pairs", path), tiny_processor(), skip_bad_samples=True)) == 3
     with pytest.raises(ValueError, match="is streamed"):
         GenerationEvalDataset(source("pairs", path, streaming=True), tiny_processor())
 
 
+def test_an_error_of_held_out_data_does_not_name_a_source_of_the_training(tmp_path):
+    with pytest.raises(ValueError) as error:
+        GenerationEvalDataset(source("pairs", str(tmp_path / "none")), tiny_processor())
+    text = str(error.value)
+    assert text.startswith("Held-out data 'pairs' cannot be opened")
+    assert (
+        "of `evaluation.pairs`, or train without an evaluation (`--eval_strategy no`)" in text
+        and "mixture" not in text
+    )
+
+
 def test_rows_that_an_evaluation_cannot_use(tmp_path):
     """Find them before the training instead of in the middle of it."""
     path = write_pairs(tmp_path / "pairs", 3)
     Image.new("F", (8, 8), -5.0).save(tmp_path / "pairs" / "1.png", "TIFF")
-    with pytest.raises(BadSampleError, match="Data source 'pairs': .*row 1: it cannot be collated .*-5.0"):
+    with pytest.raises(BadSampleError, match="Held-out data 'pairs': .*row 1: it cannot be collated .*-5.0"):
         GenerationEvalDataset(source("pairs", path), tiny_processor())
     assert len(GenerationEvalDataset(source("pairs", path), tiny_processor(), skip_bad_samples=True)) == 2
     texts = [[{"type": "text", "text": "w5 w6"}], [{"type": "text", "text": "w7 w8"}]]

@@ -260,3 +260,69 @@ def test_the_warm_up_of_the_caption_recipe_fits_a_run_of_one_step():
     training = read_recipe("caption", ["--use_cpu"]).training
     assert [training.get_warmup_steps(steps) for steps in (1, 2, 20, 375)] == [0, 1, 1, 19]
     check_schedule(training, 1)
+
+
+def test_no_error_hides_another():
+    recipe = {
+        "vision": "a", "text": "b", "use_cpu": True, "learning_rat": 1, "max_steps": "many", "lr_scheduler_type": "cosin",
+        "save_strategy": "epok", "eval_steps": "${max_steps}",
+        "data": {"a": {"format": "image_text_pair", "path": "p", "batchsize": 4, "weight": "heavy"}},
+        "evaluation": {"a": {"format": "llava", "path": "p", "max_images": 0}},
+    }  # fmt: skip
+    with pytest.raises(ValueError) as error:
+        parse_recipe(recipe, ["--seed", "x", "--save_steps", "--logging_steps", "0", "--data.a.split"])
+    text = str(error.value)
+    assert text.startswith("12 errors. "), text
+    for part in (
+        "Did you mean 'learning_rate'?",
+        "`max_steps` is 'many'",
+        "`lr_scheduler_type` is 'cosin'. Did you mean 'cosine'",
+        "`save_strategy` is 'epok'",
+        "'batchsize', which no source has",
+        "Data source 'a': `format` is 'image_text_pair'. Did you mean 'image_text_pairs'?",
+        "Data source 'a': `weight` is 'heavy'. Give a number.",
+        "Held-out data 'a': `max_images` is 0",
+        "`--seed` is 'x'. Give a whole number.",
+        "`--save_steps` has no value",
+        "`logging_steps` is 0",
+        "--data.a.split has no value",
+    ):
+        assert text.count(part) == 1, (part, text)
+
+
+def test_a_wrong_value_is_not_reported_as_missing_too():
+    recipe = {
+        "vision": "a",
+        "text": "b",
+        "use_cpu": True,
+        "data": {"a": {"format": "llava", "path": "p"}},
+        "save_strategy": "steps",
+    }
+    for changes, arguments, message in (
+        ({"eval_strategy": 5, "load_best_model_at_end": True}, [], "`eval_strategy` is the number 5"),
+        ({"data": "x"}, [], "`data` is 'x'"),
+        ({"vision": ["a"]}, [], r"`vision` is \['a'\]"),
+        ({}, ["--text"], "`--text` has no value"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            parse_recipe({**recipe, **changes}, arguments)
+        assert not hasattr(error.value, "parts"), error.value
+
+
+@pytest.mark.parametrize(
+    ("values", "arguments", "message"),
+    [
+        ({}, ["--split", "train"], "There is no option --split. It is a field of a source: give `--data.a.split`"),
+        ({"split": "train"}, [], "A recipe has no 'split'. It is a field of a source: give `--data.a.split`"),
+        ({}, ["--data.a.options", "5"], "`options` is 5. Give names with values, such as `--data.NAME.options.FIELD"),
+    ],
+)
+def test_where_a_field_of_a_source_belongs(values, arguments, message):
+    source = {"format": "llava", "path": "p"}
+    with pytest.raises(ValueError, match=message):
+        parse_recipe({"vision": "a", "text": "b", "use_cpu": True, "data": {"a": source}, **values}, arguments)
+
+
+def test_a_misspelled_recipe():
+    with pytest.raises(FileNotFoundError, match="no such file exists. Did you mean 'caption'?"):
+        read_recipe("captoin")

@@ -157,8 +157,8 @@ def test_a_recipe_that_is_not_a_file(tmp_path, kind):
         (["--model_config", "{"], "not valid YAML"),
         (["--model_config.resampler_num_latent", "3"], "'resampler_num_latents'"),
         (["3"], "'3' on the command line belongs to no option"),
-        (["--max_steps"], "expected one argument"),
-        (["--max_steps", "x" * 5000], "invalid int"),
+        (["--max_steps"], "`--max_steps` has no value"),
+        (["--max_steps", "x" * 5000], "`--max_steps` is 'xxx.*Give a whole number"),
     ],
 )
 def test_a_mistake_on_the_command_line(tmp_path, arguments, match):

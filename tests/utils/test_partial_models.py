@@ -17,6 +17,7 @@ from transformers_flamingo import FlamingoModel
 from transformers_flamingo.training import ModelArguments, build_model
 from transformers_flamingo.training.build import read_text_config
 from transformers_flamingo.utils.loading import load_flamingo
+from transformers_flamingo.utils.partial_models import fetch_partial
 from transformers_flamingo_cli import main
 
 
@@ -140,3 +141,13 @@ def test_a_base_that_was_moved_is_named_anew(saved, backbones, tmp_path, capsys)
     if (moved / "trainable.safetensors").exists() and not (moved / "adapter_config.json").exists():
         with pytest.raises(FileNotFoundError, match=r"no base_model\.json that says which model"):
             load_flamingo(moved)
+
+
+def test_a_name_that_is_no_folder_and_cannot_be_looked_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    new = ModelArguments(vision="miniature", text="nope")
+    for function in (lambda: fetch_partial("nope"), lambda: load_flamingo("nope"), lambda: build_model(new)):
+        with pytest.raises(FileNotFoundError, match="There is no folder 'nope', and the Hub cannot be reached"):
+            function()
+    (tmp_path / "models--someone--cached" / "snapshots").mkdir(parents=True)
+    assert fetch_partial("someone/cached") == "someone/cached"

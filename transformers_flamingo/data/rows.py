@@ -174,9 +174,9 @@ def load_rows(
     except DatasetGenerationError as error:
         raise (error.__cause__ or error) from None
     except ValueError as error:  # `datasets` refuses to make a dataset without rows
-        raise ValueError(
-            f"There is no row in {files[0]!r} and the {len(files) - 1} files after it ({error}). Check the path."
-        ) from error
+        others = f" and the {len(files) - 1} files after it" if len(files) > 1 else ""
+        reason = "" if "corresponds to no data" in str(error) else f" ({error})"
+        raise ValueError(f"There is no row in {files[0]!r}{others}{reason}. Check the path.") from error
     return [rows]
 
 

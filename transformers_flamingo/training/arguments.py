@@ -15,6 +15,7 @@ from ..chat_templates_flamingo import CHAT_TEMPLATES
 from ..configuration_flamingo import FlamingoConfig
 from ..utils.redaction import redact_values
 from .recipe_file import raise_together, show, suggest
+from .stock_checks import find_stock_errors
 
 
 MixtureStrategy = Literal["accumulate", "round_robin"]
@@ -364,6 +365,7 @@ class FlamingoTrainingArguments(SecretFreeTrainingArguments):
                 errors.append(ValueError(f"`{f.name}` is {value}, so nothing can be trained. Give a finite number."))
         # Before the stock checks, the first of which hides the others
         errors += [ValueError(message) for message in self._find_errors()]
+        errors += [ValueError(message) for message in find_stock_errors(self)]
         raise_together([*errors, *self._find_stock_errors()])
 
     def _find_errors(self) -> Iterator[str]:

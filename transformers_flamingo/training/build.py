@@ -22,7 +22,8 @@ from ..backbone_files_flamingo import check_kind
 from ..modeling_flamingo import FlamingoModel
 from ..pretrained_flamingo import join_configs, split_backbone_arguments
 from ..processing_flamingo import FlamingoProcessor
-from ..utils.loading import TOKENIZER_OPTIONS, check_name, check_weights, load_partial
+from ..utils.hub_names import check_can_look_up
+from ..utils.loading import TOKENIZER_OPTIONS, check_name, check_weights, load_partial, read_flamingo_config
 from ..utils.partial_models import fetch_partial, find_partial, read_base, record_base
 from ..utils.plugins import TEXT_BACKBONES, VISION_BACKBONES, plugin_path
 from ..utils.redaction import explain
@@ -80,12 +81,16 @@ def build_processor(arguments: ModelArguments) -> FlamingoProcessor:
     template = {} if arguments.chat_template is None else {"chat_template": arguments.chat_template}
     if arguments.model is not None:
         name = fetch_partial(arguments.model)
+        if find_partial(name) is None:  # which the processor of any other model would be loaded from
+            read_flamingo_config(name)
         check_name(name)
         processor = AutoProcessor.from_pretrained(name)
         if template:
             processor.set_chat_template(arguments.chat_template)
         return processor
     vision, text = find_backbone(arguments.vision, "vision"), find_backbone(arguments.text, "text")
+    for name in (vision, text):  # after both were looked for on this machine
+        check_can_look_up(name)
     model_config = arguments.model_config or {}
     options = {name: model_config[name] for name in TOKENIZER_OPTIONS if name in model_config}
     return FlamingoProcessor.from_vision_text_pretrained(vision, text, **options, **template)

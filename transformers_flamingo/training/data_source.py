@@ -1,7 +1,9 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """A source of a data mixture: its files, and how their rows are trained on."""
 
+import difflib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_args, get_type_hints
 
@@ -13,7 +15,11 @@ from ..data import FORMATS, Chunk, Reader, document_to_sample
 from ..data.row_stream import RowStream
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.redaction import redact, redact_values
-from .recipe_file import show
+from .recipe_file import raise_together, show
+
+
+#: How errors name a source that is evaluated on, instead of `Data source`.
+HELD_OUT = "Held-out data"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,56 +90,88 @@ class DataSource:
             raise ValueError(
                 f"A data source has the name {self.name!r}. Give it one: its losses are logged under its name."
             )
+        subject = f"Data source {show(self.name)}"
+        errors = [f"{subject}: `{name}` is {self._show(name)}. {reason}" for name, reason in self._find_errors()]
+        raise_together([ValueError(message) for message in errors])
+
+    def _show(self, name: str) -> str:
+        return show(redact_values(getattr(self, name)))
+
+    def _find_errors(self) -> Iterator[tuple[str, str]]:
+        """Yield each field that cannot have its value, and what it can have. A value of another type is not looked at further."""
+        wrong = set()
         if not isinstance(self.format, str) or self.format not in FORMATS:
-            self._raise("format", f"Known formats are {', '.join(FORMATS)}.")
+            wrong.add("format")
+            close = difflib.get_close_matches(str(self.format), FORMATS, n=1)
+            hint = f"Did you mean {close[0]!r}? " if close else ""
+            yield "format", f"{hint}Known formats are {', '.join(FORMATS)}."
         words = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
         for name, hint in get_type_hints(type(self)).items():
             try:
                 type_validator(name, getattr(self, name), int | float if hint is float else hint)
             except TypeError:
                 kind = next(iter(get_args(hint)), hint) if hint not in words else hint
-                self._raise(name, f"Give {words.get(kind, 'names with values')}.")
+                reason = f"Give {words.get(kind, 'a text')}."
+                if name == "options":
+                    reason = "Give names with values, such as `--data.NAME.options.FIELD VALUE`."
+                if name not in wrong:
+                    yield name, reason
+                wrong.add(name)
+        for name, reason in self._find_values_out_of_range():
+            if name not in wrong:
+                wrong.add(name)
+                yield name, reason
+        if not wrong & {"format", "options"} and (reason := self._find_wrong_options()) is not None:
+            yield "options", reason
+
+    def _find_values_out_of_range(self) -> Iterator[tuple[str, str]]:
+        def number(name: str) -> float:
+            value = getattr(self, name)  # one of another type has its own message
+            return value if isinstance(value, int | float) else 1
+
         for name in ("weight", "leading_space_probability", "next_image_probability"):
-            if not math.isfinite(getattr(self, name)):
-                self._raise(name, "Give a finite number.")
-        if not self.weight > 0:
-            self._raise(
-                "weight", "It multiplies the loss, so it must be above 0. To train without the source, remove it."
+            if not math.isfinite(number(name)):
+                yield name, "Give a finite number."
+        if not number("weight") > 0:
+            yield (
+                "weight",
+                "It multiplies the loss, so it must be above 0. To train without the source, remove it.",
             )
         for name in ("batch_size", "max_length", "max_images"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                self._raise(name, "It counts rows, tokens or images: give a whole number of at least 1.")
-        if self.shuffle_buffer_size is not None and self.shuffle_buffer_size < 0:
-            self._raise("shuffle_buffer_size", "It counts rows: give a whole number, or 0 for the order of the files.")
-        if self.shuffle_buffer_size is not None and not self.streaming:
-            self._raise("shuffle_buffer_size", "Without `streaming`, all rows of a source are shuffled. Remove it.")
-        if self.cache_features and self.streaming:
-            self._raise("cache_features", "The rows of a stream are not kept. Set `streaming` to false.")
+            if number(name) < 1:
+                yield name, "It counts rows, tokens or images: give a whole number of at least 1."
+        if number("shuffle_buffer_size") < 0:
+            yield "shuffle_buffer_size", "It counts rows: give a whole number, or 0 for the order of the files."
+        if self.shuffle_buffer_size is not None and self.streaming is False:
+            yield "shuffle_buffer_size", "Without `streaming`, all rows of a source are shuffled. Remove it."
+        if self.cache_features is True and self.streaming is True:
+            yield "cache_features", "The rows of a stream are not kept. Set `streaming` to false."
         for name in ("leading_space_probability", "next_image_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                self._raise(name, "It is a probability: give a number from 0 to 1.")
+            if not 0 <= number(name) <= 1:
+                yield name, "It is a probability: give a number from 0 to 1."
+
+    def _find_wrong_options(self) -> str | None:
         known = [f.name for f in fields(FORMATS[self.format])]
         unknown = [name for name in self.options if name not in known]
         if unknown:
-            self._raise("options", f"Of these, {self.format!r} has no {unknown}. Its options are {known}.")
+            return f"Of these, {self.format!r} has no {unknown}. Its options are {known}."
         try:
             _ = self.reader
         except ValueError as error:
-            self._raise("options", str(error))
-
-    def _raise(self, name: str, reason: str) -> None:
-        value = show(redact_values(getattr(self, name)))
-        raise ValueError(f"Data source {show(self.name)}: `{name}` is {value}. {reason}")
+            return str(error)
+        return None
 
     @property
     def reader(self) -> Reader:
         """Return the reader of `format`, with `options`."""
         return FORMATS[self.format](**self.options)
 
-    def load(self) -> Dataset | RowStream:
+    def load(self, *, is_held_out: bool = False) -> Dataset | RowStream:
         """
         Open the files.
+
+        Args:
+            is_held_out (`bool`, *optional*, defaults to `False`): Whether it is for the evaluation, which errors then say.
 
         Returns:
             `datasets.Dataset`, or a [`RowStream`] with `streaming`.
@@ -141,23 +179,30 @@ class DataSource:
         Raises:
             ValueError: the files cannot be opened, or have no row. The message names the source.
         """
+        subject = f"{HELD_OUT} {self.name!r}" if is_held_out else f"Data source {self.name!r}"
+        # A fault of the evaluation is not looked for among the sources of the training, which may have the same names
+        remedy = (
+            f"Check {{}} of `evaluation.{self.name}`, or train without an evaluation (`--eval_strategy no`)."
+            if is_held_out
+            else "Continuing without it would change the mixture, so the run was stopped. Check {}, or remove the source."
+        )
         try:
             reader = self.reader
             rows = (reader.open_stream if self.streaming else reader.load)(self.path, split=self.split)
             is_empty = next(iter(rows), None) is None if self.streaming else len(rows) == 0
         except Exception as error:  # each file format raises others
-            cause = "" if error.__cause__ is None else f" {type(error.__cause__).__name__}: {error.__cause__}"
+            cause = error.__cause__
+            is_said = cause is None or str(cause) in str(error) or "corresponds to no data" in str(cause)
+            cause = "" if is_said else f" {type(cause).__name__}: {cause}"
             raise ValueError(
-                f"Data source {self.name!r} cannot be opened ({type(error).__name__}: {redact(f'{error}{cause}')}). Continuing "
-                "without it would change the mixture, so the run was stopped. Check `path`, `format` and `split`, or remove the "
-                "source."
+                f"{subject} cannot be opened ({type(error).__name__}: {redact(f'{error}{cause}')}). "
+                f"{remedy.format('`path`, `format` and `split`')}"
             ) from error
         if is_empty:
             kept = rows.row_filter if self.streaming else None
             reason = "" if kept is None or kept.reason is None else f" that is kept: {kept.reason}"
             raise ValueError(
-                f"Data source {self.name!r}: there is no row in {redact(self.path)!r}{reason}. Continuing without it would change the "
-                "mixture, so the run was stopped. Check `path` and `split`, or remove the source."
+                f"{subject}: there is no row in {redact(self.path)!r}{reason}. {remedy.format('`path` and `split`')}"
             )
         return rows
 

@@ -14,7 +14,7 @@ from ..data.documents import draw_texts
 from ..data.samples import adds_special_tokens
 from ..evaluation.metrics import exact_match, word_f1
 from ..processing_flamingo import FlamingoProcessor
-from .data_source import DataSource
+from .data_source import HELD_OUT, DataSource
 
 
 logger = logging.get_logger(__name__)
@@ -72,7 +72,7 @@ class GenerationEvalDataset(torch.utils.data.Dataset):
         self.processor = processor
         self.is_blind = False
         self.samples: list[dict[str, Any]] = []
-        rows, reader = source.load(), source.reader
+        rows, reader = source.load(is_held_out=True), source.reader
         count = len(rows) if max_rows is None else min(max_rows, len(rows))
         for index in np.linspace(0, len(rows) - 1, count).round().astype(int).tolist():
             row = rows[index]
@@ -80,10 +80,10 @@ class GenerationEvalDataset(torch.utils.data.Dataset):
                 self.samples.append(self._render(reader.read(row), row_location(row)))
             except BadSampleError as error:
                 if not skip_bad_samples:
-                    raise BadSampleError(f"Data source {source.name!r}: {error}") from error
+                    raise BadSampleError(f"{HELD_OUT} {source.name!r}: {error}") from error
                 logger.warning(f"Skipped in the evaluation on {source.name!r}: {error}")
         if not self.samples:
-            raise ValueError(f"Data source {source.name!r}: none of {count} rows can be used for evaluation.")
+            raise ValueError(f"{HELD_OUT} {source.name!r}: none of {count} rows can be used for evaluation.")
 
     def _render(self, document: list[Chunk], location: str) -> dict[str, Any]:
         """Render a document, and check that it can be evaluated."""
@@ -128,7 +128,7 @@ def refuse_stream(source: DataSource) -> None:
     """
     if source.streaming:
         raise ValueError(
-            f"Data source {source.name!r} is streamed, but held-out rows are chosen from the whole source. Remove `streaming`."
+            f"{HELD_OUT} {source.name!r} is streamed, but held-out rows are chosen from the whole source. Remove `streaming`."
         )
 
 

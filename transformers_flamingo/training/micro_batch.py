@@ -203,9 +203,13 @@ class MicroBatchBuilder:
         is_new = not isinstance(self.rows, StreamShard) or self.rows.epoch == 0
         skipped.append(SkippedRow(row, is_new, message))
         if len(skipped) >= MAX_CONSECUTIVE_BAD_ROWS:
+            numbers = {row.row for row in skipped}
+            rows = f"{MAX_CONSECUTIVE_BAD_ROWS} consecutive rows"
+            if None not in numbers:  # a small source is drawn from again and again
+                rows += f" ({len(numbers):,} different ones)"
             raise BadSampleError(
-                f"Data source {name!r}: {MAX_CONSECUTIVE_BAD_ROWS} consecutive rows cannot be trained on, the last one because "
-                f"of: {message} Its `format` or `options` may be wrong, or its files damaged."
+                f"Data source {name!r}: {rows} cannot be trained on, the last one because of: {message} "
+                "Its `format` or `options` may be wrong, or its files damaged."
             ) from cause
 
     def _collate_alone(self, samples: list[tuple[dict[str, Any], str, int | None]]) -> dict[int, Exception]:

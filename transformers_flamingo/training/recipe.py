@@ -27,8 +27,9 @@ from typing import Any
 
 import yaml
 
+from ..data import FORMATS
 from .arguments import DataArguments, FlamingoTrainingArguments, ModelArguments
-from .data_source import DataSource
+from .data_source import HELD_OUT, DataSource
 from .recipe_file import raise_together, read_recipe_file, show, suggest
 from .recipe_parser import RecipeParser, parse_changes, parse_values
 
@@ -75,7 +76,10 @@ def read_recipe(path: str | os.PathLike, arguments: Sequence[str] = ()) -> Recip
 
 def parse_recipe(values: dict[str, Any], arguments: Sequence[str] = ()) -> Recipe:
     """Make a recipe from the content of its YAML file. See [`read_recipe`]."""
-    (model, data, training), mappings, text = parse_values(values, arguments, _KINDS, _MAPPING_NAMES, _check_sources)
+    item_fields = [f.name for f in fields(DataSource) if f.name != "name"]
+    (model, data, training), mappings, text = parse_values(
+        values, arguments, _KINDS, _MAPPING_NAMES, _check_sources, item_fields
+    )
     sources = {kind: _make_sources(kind, mappings[kind], data.data_root) for kind in ("data", "evaluation")}
     # Not the default, which leaves one evaluation at the end
     if yaml.safe_load(text).get("eval_strategy") == "no":
@@ -112,12 +116,12 @@ def make_recipe_parser(**kwargs: Any) -> ArgumentParser:
 
 
 def _check_sources(mappings: dict[str, Any]) -> None:
-    """Raise an error with all that is wrong with the sources of a recipe."""
+    """Raise an error with all that is wrong with the sources of a recipe. A mapping that is not there is not checked."""
     errors: list[Exception] = []
-    if not mappings["data"]:
+    if not mappings.get("data", True):
         errors = [ValueError("The recipe has no `data`, so there is nothing to train on. Name at least one source.")]
     for kind in ("data", "evaluation"):
-        for name in mappings[kind]:
+        for name in mappings.get(kind, ()):
             try:
                 _make_sources(kind, mappings[kind], None, only=name)
             except ValueError as error:
@@ -136,15 +140,28 @@ def _make_sources(kind: str, mapping: dict[str, Any], root: str | None, only: st
             raise ValueError(
                 f"`{kind}.{shown}` is {show(values)}. It must map names to values, at least `format` and `path`."
             )
-        for key in values:
-            if key not in known:
-                raise ValueError(f"`{kind}.{shown}` has {show(key)}, which no source has.{suggest(key, known)}")
+        errors: list[Exception] = [
+            ValueError(f"`{kind}.{shown}` has {show(key)}, which no source has.{suggest(key, known)}")
+            for key in values
+            if key not in known
+        ]
         missing = [key for key in ("format", "path") if key not in values]
         if missing:
             others = [other for other in mapping if other != name]
             hint = suggest(name, others) if others else ""  # the name may be a misspelled one
-            raise ValueError(f"`{kind}.{shown}` has no {' and no '.join(map(repr, missing))}. Add it.{hint}")
-        source = DataSource(name=name, **values)
+            errors.append(ValueError(f"`{kind}.{shown}` has no {' and no '.join(map(repr, missing))}. Add it.{hint}"))
+        # What is missing must not hide what is wrong with the others
+        fillers = {"format": next(iter(FORMATS)), "path": ""} if "options" not in values or "format" in values else {}
+        try:
+            given = {key: value for key, value in values.items() if key in known}
+            source = DataSource(name=name, **{key: fillers[key] for key in missing if key in fillers}, **given)
+        except ValueError as error:
+            subject = "Data source" if kind == "data" else HELD_OUT
+            parts = [str(part) for part in getattr(error, "parts", [error])]
+            errors += [ValueError(f"{subject}{part.removeprefix('Data source')}") for part in parts]
+        except TypeError:  # its format is missing, without which nothing is known of its options
+            pass
+        raise_together(errors)
         if root is not None and "://" not in source.path:
             source = replace(source, path=os.path.join(root, source.path))
         sources.append(source)

@@ -262,8 +262,11 @@ def read_recipe_file(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
         kind = (
             "it is a folder, a pipe or a device instead of a file" if os.path.exists(path) else "no such file exists"
         )
+        hint = plugins.install_hint(plugins.RECIPES, str(path))
+        if not hint and (close := difflib.get_close_matches(str(path)[:100], _recipe_names(), n=1)):
+            hint = f" Did you mean {close[0]!r}?"
         raise FileNotFoundError(
-            f"There is no recipe {name}: {kind}.{plugins.install_hint(plugins.RECIPES, str(path))} Give a YAML file, or the name "
+            f"There is no recipe {name}: {kind}.{hint} Give a YAML file, or the name "
             f"of a recipe: {', '.join(_recipe_names())}."
         )
     with open(path, "rb") as file:

@@ -5,10 +5,12 @@ Turn the values of a recipe, and the command line that changes them, into checke
 `OmegaConf` merges, resolves `${NAME}` and converts values to the types of the dataclasses. `HfArgumentParser` reads the flags.
 """
 
-from argparse import SUPPRESS
+import re
+from argparse import SUPPRESS, ArgumentTypeError
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, field, fields, make_dataclass
-from functools import reduce, wraps
+from functools import reduce
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
@@ -36,6 +38,8 @@ _SECRETS_NOTE = (
 )
 # `TrainingArguments` declares these as texts, and takes `true` and `false` too
 _TEXTS_OR_BOOLS = ("fsdp", "resume_from_checkpoint")
+# In place of the value of a flag that has none, and of one that does not fit
+_NO_VALUE, _UNFIT = object(), object()
 
 
 class RecipeParser(HfArgumentParser):
@@ -63,18 +67,33 @@ class RecipeParser(HfArgumentParser):
             if action.default is None:
                 action.default = SUPPRESS  # the help shows no default where there is none
 
+        #: Names of the flags whose values did not fit.
+        self.unfit: set[str] = set()
+
     def error(self, message: str) -> NoReturn:
         """Raise the error instead of ending the process."""
         raise ValueError(one_line(message, 500))
 
-    def parse_given(self, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-        """Return the values of the flags that were given, `None` for `null`, and the arguments that are not flags."""
+    def parse_given(self, arguments: Sequence[str], errors: list[Exception]) -> tuple[dict[str, Any], list[str]]:
+        """
+        Return the values of the flags that were given, `None` for `null`, and the arguments that are not flags. A value that does not
+        fit is added to `errors`, so that it does not hide other errors.
+        """
         for action in self._actions:
             # The choices are checked by the dataclass
             action.default, action.choices = SUPPRESS, None
-            action.type = _allow_null_and_references(action.type or str)
+            action.type = _allow_null_and_references(action.type or str, action.dest, errors)
+            if action.nargs is None and action.option_strings:
+                action.nargs, action.const = "?", _NO_VALUE
         given, rest = self.parse_known_args(list(arguments))
-        values = {name: _plain(value) for name, value in vars(given).items()}
+        values = {}
+        for name, value in vars(given).items():
+            if value is _NO_VALUE:
+                errors.append(ValueError(f"`--{name}` has no value. Add one after it."))
+            if value in (_NO_VALUE, _UNFIT) or (isinstance(value, list) and _UNFIT in value):
+                self.unfit.add(name)
+            else:
+                values[name] = _plain(value)
         check_values(values, "The command line")
         return values, rest
 
@@ -84,12 +103,21 @@ def _plain(value: Any) -> Any:
     return list(map(_plain, value)) if isinstance(value, list) else getattr(value, "value", value)
 
 
-def _allow_null_and_references(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    @wraps(convert)  # argparse shows its name in errors
+def _allow_null_and_references(
+    convert: Callable[[str], Any], name: str, errors: list[Exception]
+) -> Callable[[str], Any]:
     def convert_plain(text: str) -> Any:
         if text == "null":
             return None
-        return text if REFERENCE.search(text) else convert(text)
+        if text is _NO_VALUE or REFERENCE.search(text):
+            return text
+        try:
+            return convert(text)
+        except (ArgumentTypeError, TypeError, ValueError) as error:
+            word = {int: "a whole number", float: "a number"}.get(convert)
+            reason = f"Give {word}." if word else one_line(str(error), 300)
+            errors.append(ValueError(f"`--{name}` is {show(redact_values({name: text})[name])}. {reason}"))
+            return _UNFIT
 
     return convert_plain
 
@@ -100,6 +128,7 @@ def parse_values(
     kinds: Sequence[type],
     mapping_names: Sequence[str],
     check: Callable[[dict[str, dict[str, Any]]], object] | None = None,
+    item_fields: Iterable[str] = (),
 ) -> tuple[list[Any], dict[str, dict[str, Any]], str]:
     """
     Make the dataclasses of a recipe, with all changes of the command line.
@@ -112,6 +141,7 @@ def parse_values(
         kinds (`Sequence[type]`): The dataclasses.
         mapping_names (`Sequence[str]`): The fields of the recipe that map names to values.
         check (`Callable`, *optional*): Gets the mappings, and raises a `ValueError` if one is wrong.
+        item_fields (`Iterable[str]`, *optional*): Fields of what `data` maps names to, which are easily taken for fields of the recipe.
 
     Returns:
         `tuple`: an instance of each dataclass, the mappings, and all of the recipe as YAML, to run it again, without secrets.
@@ -122,28 +152,37 @@ def parse_values(
     check_values(values, "The recipe")
     known = {*mapping_names, *(f.name for kind in kinds for f in fields(kind) if f.init)}
     unknown = [name for name in values if name not in known]
-    errors: list[Exception] = [ValueError(f"A recipe has no {show(name)}.{suggest(name, known)}") for name in unknown]
-    values = {name: value for name, value in values.items() if name not in unknown}
-    given, rest = RecipeParser(kinds, mapping_names).parse_given(arguments)
-    values = {**replace_model(values, given), **given}
-    values |= {name: _parse_mapping(name, values.get(name)) for name in mapping_names}
-    for change in _parse_changes(rest, mapping_names, known, errors):
-        values = merge(values, change)
-    values = {name: v for name, v in values.items() if v is not None and (v or name not in mapping_names)}
+    names = list(values["data"]) if isinstance(values.get("data"), dict) else []
 
-    try:
-        _check_references(values)
-        typed = _resolve(values, {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()})
-    except ValueError as error:
-        raise_together([*errors, error])
-    mappings = {name: typed.get(name, {}) for name in mapping_names}
-    parts = _make_parts(kinds, typed, errors)
+    def hint(name: str) -> str:
+        if name not in item_fields:
+            return suggest(name, known)
+        name = f"data.{show(names[0])[1:-1] if names else 'NAME'}.{name}"
+        return f" It is a field of a source: give `--{name}`."
+
+    errors: list[Exception] = [ValueError(f"A recipe has no {show(name)}.{hint(name)}") for name in unknown]
+    values = {name: value for name, value in values.items() if name not in unknown}
+    parser = RecipeParser(kinds, mapping_names)
+    given, rest = parser.parse_given(arguments, errors)
+    values = {**replace_model(values, given), **given}
+    # Fields whose values are wrong. They are left out of what is checked next, which would only find that they are missing
+    wrong = parser.unfit
+    for name in mapping_names:
+        with _collecting(errors, wrong, name):
+            values[name] = _parse_mapping(name, values.get(name))
+    for change in _parse_changes(rest, mapping_names, hint, errors):
+        with _collecting(errors, wrong, next(iter(change))):
+            values = merge(values, change)
+    values = {name: v for name, v in values.items() if v is not None and (v or name not in mapping_names)}
+    hints = {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()}
+    typed = _resolve(values, hints, errors, wrong)
+    mappings = {name: typed.get(name, {}) for name in mapping_names if name not in wrong}
+    parts = _make_parts(kinds, typed, errors, wrong)
     if check is not None:
-        try:
+        with _collecting(errors):
             check(mappings)
-        except ValueError as error:
-            errors.append(error)
     raise_together(errors)
+    mappings = {name: typed.get(name, {}) for name in mapping_names}
     public = {name: value for name, value in redact_values(values).items() if value is not None}
     note = "" if public == values else _SECRETS_NOTE
     text = note + yaml.safe_dump(public, sort_keys=False)
@@ -157,21 +196,37 @@ def parse_changes(
     Return what `--NAME.FIELD VALUE` on a command line changes in the mappings of a recipe.
 
     Args:
-        arguments, kinds, mapping_names: As in [`parse_values`], which says what is wrong with unknown options.
+        arguments, kinds, mapping_names: As in [`parse_values`], which says what is wrong with them.
     """
-    known = {*mapping_names, *(f.name for kind in kinds for f in fields(kind) if f.init)}
-    _, rest = RecipeParser(kinds, mapping_names).parse_given(arguments)
+    errors: list[Exception] = []
+    _, rest = RecipeParser(kinds, mapping_names).parse_given(arguments, errors)
     changes: dict[str, Any] = {}
-    for change in _parse_changes(rest, mapping_names, known, []):
-        changes = merge(changes, change)
+    for change in _parse_changes(rest, mapping_names, lambda name: "", errors):
+        with _collecting(errors):
+            changes = merge(changes, change)
     return changes
 
 
-def _make_parts(kinds: Sequence[type], values: dict[str, Any], errors: list[Exception]) -> list[Any]:
-    """Make an instance of each dataclass. What is wrong is added to `errors`, so that the others are still checked."""
-    parts = []
+@contextmanager
+def _collecting(errors: list[Exception], wrong: set[str] | None = None, name: str = "") -> Iterator[None]:
+    """Add an error to `errors`, and the field that it is about to `wrong`, instead of raising it."""
+    try:
+        yield
+    except ValueError as error:
+        errors.append(error)
+        if wrong is not None:
+            wrong.add(name)
+
+
+def _make_parts(
+    kinds: Sequence[type], values: dict[str, Any], all_errors: list[Exception], wrong: set[str]
+) -> list[Any]:
+    """Make an instance of each dataclass. What is wrong is added to `all_errors`, so that the others are still checked."""
+    parts, errors = [], []
     for kind in kinds:
         missing = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING and f.name not in values]
+        if wrong.intersection(missing):
+            continue
         if missing:
             errors.append(ValueError(f"The recipe has no `{'`, `'.join(missing)}`. Add it, or give `--{missing[0]}`."))
             continue
@@ -181,6 +236,11 @@ def _make_parts(kinds: Sequence[type], values: dict[str, Any], errors: list[Exce
             errors.append(error)
         except Exception as error:  # `TrainingArguments` raises others for values that it does not expect
             errors.append(ValueError(f"The values of the recipe do not fit: {explain(error)}"))
+    # What does not fit the default of a field whose value is wrong may fit the value that was meant
+    names = re.compile("|".join(rf"\b{name}\b" for name in wrong)) if wrong else None
+    for part in (part for error in errors for part in getattr(error, "parts", [error])):
+        if names is None or names.search(str(part)) is None:
+            all_errors.append(part)
     return parts
 
 
@@ -194,7 +254,7 @@ def _parse_mapping(name: str, value: Any) -> dict[str, Any] | None:
 
 
 def _parse_changes(
-    arguments: Sequence[str], mapping_names: Sequence[str], known: Iterable[str], errors: list[Exception]
+    arguments: Sequence[str], mapping_names: Sequence[str], hint: Callable[[str], str], errors: list[Exception]
 ) -> Iterator[dict[str, Any]]:
     """Convert `--data.NAME.FIELD VALUE` to `{"data": {NAME: {FIELD: VALUE}}}`, and add unknown options to `errors`."""
     waiting = list(reversed(arguments))
@@ -204,19 +264,24 @@ def _parse_changes(
         name, *path = option.removeprefix("--").split(".")
         name = name.replace("-", "_")
         if not option.startswith("--"):
-            raise ValueError(f"{show(argument)} on the command line belongs to no option. Options are --NAME VALUE.")
+            errors.append(
+                ValueError(f"{show(argument)} on the command line belongs to no option. Options are --NAME VALUE.")
+            )
+            continue
         if name not in mapping_names:
-            errors.append(ValueError(f"There is no option {show(option)[1:-1]}.{suggest(name, known)}"))
+            errors.append(ValueError(f"There is no option {show(option)[1:-1]}.{hint(name)}"))
             while waiting and not equals and not waiting[-1].startswith("--"):
                 waiting.pop()  # its values
             continue
-        if len(path) >= 10 or not all(path):
-            raise ValueError(f"{show(option)[1:-1]} is not --NAME.FIELD with a name in each place.")
         if not equals and not waiting:
-            raise ValueError(f"{show(option)[1:-1]} has no value. Add one after it.")
-        yield reduce(
-            lambda inner, key: {key: inner}, reversed([name, *path]), _parse_scalar(value if equals else waiting.pop())
-        )
+            errors.append(ValueError(f"{show(option)[1:-1]} has no value. Add one after it."))
+            continue
+        value = value if equals else waiting.pop()
+        if len(path) >= 10 or not all(path):
+            errors.append(ValueError(f"{show(option)[1:-1]} is not --NAME.FIELD with a name in each place."))
+            continue
+        with _collecting(errors):
+            yield reduce(lambda inner, key: {key: inner}, reversed([name, *path]), _parse_scalar(value))
 
 
 def _parse_scalar(text: str) -> Any:
@@ -233,10 +298,10 @@ def _parse_scalar(text: str) -> Any:
     return value
 
 
-def _check_references(values: dict[str, Any]) -> None:
-    """Check that each `${NAME}` names a plain value, which is not a secret."""
+def _check_references(checked: Any, values: dict[str, Any]) -> int:
+    """Check that each `${NAME}` names a plain value, which is not a secret. Return the number of characters of all of them."""
     size = 0
-    for text in _texts(values):
+    for text in _texts(checked):
         for name in REFERENCE.findall(text):
             value = reduce(lambda at, key: at.get(key) if isinstance(at, dict) else None, name.split("."), values)
             subject = f"The recipe has the text {show(text)}, and"
@@ -255,10 +320,7 @@ def _check_references(values: dict[str, Any]) -> None:
                     f"{subject} {name!r} is {show(value)}. A reference can only name a plain text or number."
                 )
             size += len(str(value))
-    if size > MAX_BYTES:
-        raise ValueError(
-            f"The references `${{NAME}}` of the recipe expand to more than {MAX_BYTES:,} characters. Remove some."
-        )
+    return size
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -269,31 +331,61 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-def _resolve(values: dict[str, Any], hints: dict[str, Any]) -> dict[str, Any]:
-    """Replace each `${NAME}` by the value of that name, and convert the values to their types."""
-    schema = []
+def _resolve(
+    values: dict[str, Any], hints: dict[str, Any], errors: list[Exception], wrong: set[str]
+) -> dict[str, Any]:
+    """
+    Replace each `${NAME}` by the value of that name, and convert the values to their types. Those that do not fit are added to
+    `errors`, their names to `wrong`, and they are left out.
+    """
+    schema, size = {}, 0
     for name, value in values.items():
         hint = hints.get(name, dict)
         if name in _TEXTS_OR_BOOLS:
             hint = str | bool
         kinds = {get_origin(kind) or kind for kind in (get_args(hint) or [hint])}
-        _check_kind(name, value, kinds)
+        with _collecting(errors, wrong, name):
+            _check_kind(name, value, kinds)
+            size += _check_references(value, values)
         # In a union, `OmegaConf` 2.4 can neither resolve all texts of a dictionary nor convert the items of a list
         if isinstance(value, dict):
             hint = dict[str, Any]
         elif isinstance(value, list):
             hint = list[str]
-        schema.append((name, hint, field(default=PLACEHOLDER)))
-    try:
-        config = OmegaConf.merge(OmegaConf.structured(make_dataclass("Schema", schema)), values)
-        if missing := sorted(OmegaConf.missing_keys(config)):
-            raise ValueError(f"`{missing[0]}` is '{PLACEHOLDER}', a placeholder. Give it a value, or remove it.")
-        return OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        name = str(error.full_key).partition(".")[0].partition("[")[0]
-        value = redact_values({name: values.get(name)})[name]
-        reason = "" if value is None else f": {one_line(str(error).partition(chr(10))[0], 300)}"
-        raise ValueError(f"`{name}` is {show(value)}, which does not fit{reason.rstrip('.')}.") from error
+        schema[name] = hint
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"The references `${{NAME}}` of the recipe expand to more than {MAX_BYTES:,} characters. Remove some."
+        )
+    while True:
+        values = {name: value for name, value in values.items() if name not in wrong}
+        # The value of a wrong field is not there to be copied
+        copies = {name for name, value in values.items() if wrong & _names_in(value)}
+        if copies:
+            wrong |= copies
+            continue
+        made = make_dataclass("Schema", [(name, schema[name], field(default=PLACEHOLDER)) for name in values])
+        try:
+            config = OmegaConf.merge(OmegaConf.structured(made), values)
+            if not (missing := sorted(OmegaConf.missing_keys(config))):
+                return OmegaConf.to_container(config, resolve=True)
+            name = missing[0].partition(".")[0].partition("[")[0]
+            errors.append(
+                ValueError(f"`{missing[0]}` is '{PLACEHOLDER}', a placeholder. Give it a value, or remove it.")
+            )
+        except OmegaConfBaseException as error:
+            name = str(error.full_key).partition(".")[0].partition("[")[0]
+            value = redact_values({name: values.get(name)})[name]
+            reason = "" if value is None else f": {one_line(str(error).partition(chr(10))[0], 300)}"
+            errors.append(ValueError(f"`{name}` is {show(value)}, which does not fit{reason.rstrip('.')}."))
+            if name not in values:
+                return {}
+        wrong.add(name)
+
+
+def _names_in(value: Any) -> set[str]:
+    """Return the fields that a value refers to."""
+    return {name.partition(".")[0] for text in _texts(value) for name in REFERENCE.findall(text)}
 
 
 def _check_kind(name: str, value: Any, kinds: set[type]) -> None:

@@ -135,7 +135,7 @@ class DataPosition:
                 f"The checkpoint {str(checkpoint)!r} is of a run with other {', '.join(changed)}: saved "
                 f"{ {name: saved.get(name) for name in changed} }, current { {name: current.get(name) for name in changed} }. "
                 "The saved data position is no longer valid. Use the same settings, or restart the data with "
-                "`ignore_data_skip=True`."
+                "`ignore_data_skip=True` (`--ignore_data_skip true`)."
             )
 
 

@@ -279,7 +279,7 @@ def _iterate(check: SourceCheck, max_rows: int | None) -> Iterator[dict[str, Any
     try:
         if check.is_held_out:
             refuse_stream(check.source)
-        rows = check.source.load()
+        rows = check.source.load(is_held_out=check.is_held_out)
         check.total = None if isinstance(rows, RowStream) else len(rows)
         yield from select_rows(rows, max_rows)
     # Each file format and file system raises its own types of errors

@@ -107,7 +107,7 @@ def _message(error: BaseException) -> str | None:
         return _by_errno(int(found[1]), "") or _say(error)
     if isinstance(error, ImportError):
         return _of_import(error)
-    if _is_of_network(error):
+    if is_of_network(error):
         return _of_network(error)
     if isinstance(error, OSError):
         if (found := re.match(r"(Can't load .+?)\. If you were trying to load it from", str(error))) is not None:
@@ -193,7 +193,7 @@ def _extra_of(module: str | None) -> str | None:
     return None
 
 
-def _is_of_network(error: BaseException) -> bool:
+def is_of_network(error: BaseException) -> bool:
     """Tell whether a connection failed. An error that a server answers with has its own message."""
     names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
     kinds = ("httpx.TransportError", "httpx2.TransportError", "requests.ConnectionError", "requests.Timeout")

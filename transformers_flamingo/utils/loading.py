@@ -13,6 +13,7 @@ from ..backbone_files_flamingo import is_missing_path
 from ..configuration_flamingo import FlamingoConfig
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
+from .hub_names import check_can_look_up
 from .partial_models import add_part, fetch_partial, find_partial, name_base, read_base, record_base
 from .plugins import TEXT_BACKBONES, VISION_BACKBONES, plugin_path
 from .redaction import explain
@@ -49,8 +50,7 @@ def load_flamingo(
         model, processor = load_partial(folder, dtype)
         record_base(model, model=name)  # stays known when it is trained further
         return model.to(device), processor
-    _check_flamingo_folder(name)
-    config = _read_config(name)
+    config = read_flamingo_config(name)
     processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # silences its table of weights; the errors below say the same in one line
@@ -113,8 +113,9 @@ def _load_base(
             raise ValueError("it would be its own base")
         return load_flamingo(record["model"], dtype, "cpu")
     vision, text = plugin_path(VISION_BACKBONES, record["vision"]), plugin_path(TEXT_BACKBONES, record["text"])
-    check_name(vision)
-    check_name(text)
+    for check in (check_name, check_can_look_up):
+        check(vision)
+        check(text)
     options = {**record.get("config", {}), **record.get("options", {})} | ({} if dtype == "auto" else {"dtype": dtype})
     model = FlamingoModel.from_vision_text_pretrained(vision, text, **options)
     of_files = {name: options[name] for name in TOKENIZER_OPTIONS if name in options}
@@ -170,8 +171,18 @@ def _check_json(file: Path) -> None:
             raise FileNotFoundError(f"{file} names {missing[0]!r}, which is missing. Fetch it.")
 
 
-def _read_config(name: str) -> FlamingoConfig:
-    """Read the config of a model, with a `ValueError` if it is not one of a Flamingo."""
+def read_flamingo_config(name: str) -> FlamingoConfig:
+    """
+    Read the configuration of a saved Flamingo, after a look at its files.
+
+    Args:
+        name (`str`): Folder or Hub name.
+
+    Raises:
+        FileNotFoundError: the folder or one of its files does not exist.
+        ValueError: a file is damaged, or the model is not a Flamingo.
+    """
+    _check_flamingo_folder(name)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (TypeError, AttributeError, KeyError) as error:  # values of unexpected types

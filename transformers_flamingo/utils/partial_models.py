@@ -23,6 +23,7 @@ from ..backbone_files_flamingo import is_missing_path
 from ..configuration_flamingo import FlamingoConfig
 from ..modeling_flamingo import FlamingoModel
 from ..saving_flamingo import write_json
+from .hub_names import check_can_look_up
 from .plugins import TEXT_BACKBONES, VISION_BACKBONES, find_plugins
 from .redaction import explain, redact
 from .trainable import TRAINABLE_NAME, load_trainable
@@ -53,9 +54,13 @@ def fetch_partial(name: str) -> str:
 
     Args:
         name (`str`): Folder or Hub name.
+
+    Raises:
+        FileNotFoundError: there is no such folder, and the Hub cannot be reached.
     """
     if os.path.exists(name) or is_missing_path(name):
         return name
+    check_can_look_up(name)
     try:
         if not _is_on_hub(name, TRAINABLE_NAME) and (
             _is_on_hub(name, CONFIG_NAME) or not _is_on_hub(name, ADAPTER_NAME)

@@ -18,7 +18,8 @@ from .failures import FetchError
 BACKOFF_SECONDS = 1.0
 #: Maximum number of seconds that a site can make this run wait by `Retry-After`.
 MAX_WAIT_SECONDS = 120.0
-#: This many failures to connect, to so many hosts and with no success between them, are a failure of this machine's own network.
+#: This many failures to connect, to so many hosts and with no success between them, are a failure of this machine's own network. At the
+#: beginning of a list they are so for any number of hosts.
 MAX_FAILED_IN_A_ROW, MIN_FAILED_HOSTS = 200, 20
 
 
@@ -44,9 +45,12 @@ class Downloads:
         concurrency (`int`): Number of threads.
         max_per_host (`int`): Maximum number of files of one host at the same time.
         retries (`int`): Maximum number of further tries.
+        is_first (`bool`, *optional*, defaults to `False`):
+            Whether nothing was fetched of the list before. Then a single host that cannot be reached may be a failure of this
+            machine's own network too, if the list has no other one. Later it is a host that is gone.
     """
 
-    def __init__(self, concurrency: int, max_per_host: int, retries: int):
+    def __init__(self, concurrency: int, max_per_host: int, retries: int, is_first: bool = False):
         self.max_per_host, self.retries = max_per_host, retries
         self._changed = threading.Condition()
         self._waiting: dict[str, deque[_Job]] = {}
@@ -58,6 +62,8 @@ class Downloads:
         self._later: list[tuple[float, int, _Job | str]] = []
         self._numbers = itertools.count()
         self._failed_in_a_row, self._failed_hosts = 0, set()
+        self._hosts: set[str] = set()
+        self._is_first = is_first
         self._stopped: BaseException | None = None
         self.threads = [threading.Thread(target=self._work, daemon=True) for _ in range(concurrency)]
         for thread in self.threads:
@@ -83,6 +89,8 @@ class Downloads:
             if self._stopped is not None:
                 job.future.set_exception(self._stopped)
                 return job.future
+            if self._is_first:
+                self._hosts.add(host)
             self._waiting.setdefault(host, deque()).append(job)
             self._mark(host)
         return job.future
@@ -181,15 +189,21 @@ class Downloads:
         """End the downloads if nothing can be reached any more."""
         with self._changed:
             if error is None or error.reason not in ("connection", "dns", "timeout"):
-                self._failed_in_a_row = 0
+                self._failed_in_a_row, self._is_first = 0, False
                 self._failed_hosts.clear()
                 return
             self._failed_in_a_row += 1
             self._failed_hosts.add(host)
-            is_down = self._failed_in_a_row >= MAX_FAILED_IN_A_ROW and len(self._failed_hosts) >= MIN_FAILED_HOSTS
+            are_all = self._is_first and self._hosts <= self._failed_hosts
+            is_down = self._failed_in_a_row >= MAX_FAILED_IN_A_ROW and (
+                are_all or len(self._failed_hosts) >= MIN_FAILED_HOSTS
+            )
+            hosts = "all of the same host" if len(self._failed_hosts) == 1 else f"of {len(self._failed_hosts)} hosts"
+            remedy = " If a host is gone for good, remove its rows from the list." if are_all else ""
             message = (
-                f"The last {self._failed_in_a_row} images, of {len(self._failed_hosts)} hosts, could not be reached ({error.detail}). "
+                f"The last {self._failed_in_a_row} images, {hosts}, could not be reached ({error.detail}). "
                 "Is the network down? They are not counted as dead. Run the same command again to go on."
+                f"{remedy}"
             )
         if is_down:
             self.stop(NetworkDownError(message))

@@ -155,7 +155,9 @@ class _Run:
         if not wanted:
             self.folder.finish()
             return
-        downloads = Downloads(self.options.concurrency, self.options.max_per_host, self.options.retries)
+        downloads = Downloads(
+            self.options.concurrency, self.options.max_per_host, self.options.retries, is_first=not done
+        )
         pending: deque[_Shard] = deque()
         try:
             first = min(wanted)
