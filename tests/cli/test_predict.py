@@ -148,6 +148,21 @@ def test_processes_share_the_rows(folder, tmp_path, selection):
     assert_same(read(folder / f"two-{selection}.jsonl"), read(folder / f"one-{selection}.jsonl"))
 
 
+def test_random_demonstrations_are_of_the_image(folder, tmp_path):
+    """Not of its name or place."""
+    (tmp_path / "copied").mkdir()
+    for number, path in enumerate(sorted((folder / "images").iterdir(), reverse=True)):
+        (tmp_path / "copied" / f"{number:02}.png").write_bytes(path.read_bytes())
+    options = ["--selection", "random", "--shots", "2", "--max-new-tokens", "1"]
+    assert predict(folder, "--out", tmp_path / "one.jsonl", *options) == 0
+    assert (
+        predict(folder, "--out", tmp_path / "two.jsonl", *options, images=os.path.relpath(tmp_path / "copied", folder))
+        == 0
+    )
+    one, two = ([row["demonstrations"] for row in read(tmp_path / f"{name}.jsonl")] for name in ("one", "two"))
+    assert one == two[::-1] and len(set(map(str, one))) > 2
+
+
 def predict_in_two(folder: Path, out: str, options: list[str]) -> None:
     assert predict(folder, "--out", folder / out, *options) == 0
 

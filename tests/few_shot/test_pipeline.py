@@ -46,6 +46,9 @@ def test_it_gives_what_the_predictor_gives(tmp_path):
     assert (
         answers(IMAGES[0], "w8")["text"] == FewShotPredictor(model, processor, asked, "answer")(IMAGES[0], "w8").text
     )
+    assert answers(IMAGES[0], question="w8", batch_size=4) == answers(IMAGES[0], "w8")
+    with pytest.raises(ValueError, match="which are the same argument"):
+        answers(IMAGES[0], "w8", question="w8")
 
 
 def test_errors():

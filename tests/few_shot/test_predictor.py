@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from factory import tiny_flamingo, tiny_processor
+from transformers.pipelines.pt_utils import KeyDataset
 from words import draw_image
 
 from transformers_flamingo import FewShotPredictor
@@ -100,12 +101,12 @@ def test_classes_get_the_probabilities_of_their_texts(parts):
     assert (prediction.text, prediction.score) == (predictor.candidates[best], max(prediction.probabilities.values()))
     sums = make(parts, task="classify", length_normalized=False)(IMAGES[0]).probabilities
     assert list(sums.values()) != pytest.approx(expected, abs=1e-3)
-    assert list(make(parts, candidates=["w30", "w31"])(IMAGES[0]).probabilities) == ["w30", "w31"]
+    assert list(make(parts, candidates=["w10", "w12"])(IMAGES[0]).probabilities) == ["w10", "w12"]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("selection", ["fixed", "random", "rices"])
-def test_batches_and_forms_of_input_change_nothing(parts, tmp_path, selection, batch_size):
+def test_batches_and_forms_of_input_change_nothing(parts, tmp_path, monkeypatch, selection, batch_size):
     settings = {"selection": selection, "top_k": 2, "max_new_tokens": 3}
     paths = [tmp_path / f"{number}.png" for number in range(len(IMAGES))]
     for image, path in zip(IMAGES, paths, strict=True):
@@ -118,20 +119,114 @@ def test_batches_and_forms_of_input_change_nothing(parts, tmp_path, selection, b
     assert list(streamed) == expected
     assert [predictor(str(path)) for path in paths[:2]] == expected[:2]
     assert list(predictor(paths[:2] * 2, show_progress_bar=True)) == expected[:2] * 2
-    if selection != "random":  # which draws by the name of the file
-        rows = datasets.Dataset.from_dict({"image": [str(path) for path in paths]}).cast_column(
-            "image", datasets.Image()
-        )
-        assert list(predictor(rows)) == expected
-        assert predictor([np.asarray(image) for image in IMAGES]) == expected
-        assert predictor([path.read_bytes() for path in paths]) == expected
-        assert predictor(np.stack([np.asarray(image) for image in IMAGES])) == expected
+    rows = datasets.Dataset.from_dict({"image": [str(path) for path in paths]}).cast_column("image", datasets.Image())
+    assert list(predictor(rows)) == expected
+    assert predictor([np.asarray(image) for image in IMAGES]) == expected
+    assert predictor([path.read_bytes() for path in paths]) == expected
+    assert predictor(np.stack([np.asarray(image) for image in IMAGES])) == expected
+    assert predictor(IMAGES[::-1], batch_size=5) == expected[::-1]
+    monkeypatch.chdir(tmp_path)
+    assert predictor(["./0.png", f"../{tmp_path.name}/1.png"]) == expected[:2]
+    assert list(predictor(PlainDataset(paths))) == list(predictor(KeyDataset(rows, "image"))) == expected
+
+
+class PlainDataset(torch.utils.data.Dataset):
+    """A dataset with a length and items, and no iterator."""
+
+    def __init__(self, items: list):
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, number: int) -> object:
+        return self.items[number]
+
+
+def test_columns_are_no_row(parts):
+    predictor = make(parts, max_new_tokens=1)
+    rows = datasets.Dataset.from_dict({"image": IMAGES[:3], "question": QUESTIONS[:3]})
+    for columns in (
+        rows[:3],
+        {"image": IMAGES[:2]},
+        {"image": IMAGES[0], "question": QUESTIONS[:1]},
+        next(iter(torch.utils.data.DataLoader([{"image": np.asarray(image)} for image in IMAGES], batch_size=2))),
+    ):
+        with pytest.raises(ValueError, match=r"Columns of several rows, such as `dataset\[:3\]`"):
+            predictor(columns)
+        with pytest.raises(ValueError, match="must be rows"):
+            list(predictor(iter([columns])))
+    arrays = [np.asarray(image) for image in IMAGES]
+    with pytest.raises(ValueError, match="a DataLoader that makes batches"):
+        list(predictor(torch.utils.data.DataLoader(arrays, batch_size=2)))
+    assert list(predictor(torch.utils.data.DataLoader(arrays, batch_size=None))) == predictor(IMAGES)
+    assert predictor({"video": IMAGES[:2]}) == predictor([IMAGES[:2]])[0]
+
+
+@pytest.mark.parametrize("selection", ["random", "rices"])
+def test_no_image_is_its_own_demonstration(parts, selection):
+    shots = [*SHOTS, (SHOTS[1][0].copy(), "w9")]  # twice
+    predictor = make(parts, shots, selection=selection, top_k=3, max_new_tokens=1)
+    asked = [(image, predictor(image).demonstrations) for image, _ in shots]
+    for number, (_, shown) in enumerate(asked):
+        own = {1, 4} if number in (1, 4) else {number}
+        assert len(shown) == 3 and not own & set(shown)
+    everything = make(parts, shots, selection=selection, top_k=5, max_new_tokens=1)
+    assert sorted(everything(shots[1][0]).demonstrations) == [0, 2, 3]
+    assert sorted(everything(IMAGES[0]).demonstrations) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("selection", ["fixed", "rices"])
+def test_training_between_predictions(selection):
+    model = tiny_flamingo(gates=0.7)
+    model.requires_grad_(True)
+    dropouts = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    for dropout in dropouts:
+        dropout.p = 0.5
+    predictor = make((model, tiny_processor()), task="classify", selection=selection, top_k=3)
+    before = predictor(IMAGES[:3])
+    model.train()
+    model.vision_model.eval()
+    assert dropouts and predictor(IMAGES[:3]) == before
+    assert model.training and model.language_model.training and not model.vision_model.training
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    after = predictor(IMAGES[:3])
+    assert after != before
+    assert after == make((model, predictor.processor), task="classify", selection=selection, top_k=3)(IMAGES[:3])
+    for weight in model.parameters():
+        weight.data.mul_(0.9)
+    predictor.reset()
+    assert predictor(IMAGES[:3]) == make((model, predictor.processor), task="classify", selection=selection, top_k=3)(
+        IMAGES[:3]
+    )
+
+
+def test_demonstrations_in_any_form(parts, tmp_path):
+    shots = [(image, text.replace(" ", "_")) for image, text in SHOTS]
+    for number, (image, text) in enumerate(shots):
+        (tmp_path / text).mkdir(exist_ok=True)
+        image.save(tmp_path / text / f"{number}.png")
+    expected = make(parts, max_new_tokens=2)(IMAGES[:2])
+    rows = [{"image": image, "text": text, "id": 1} for image, text in SHOTS]
+    assert make(parts, rows, max_new_tokens=2)(IMAGES[:2]) == expected
+    assert make(parts, datasets.Dataset.from_list(rows), max_new_tokens=2)(IMAGES[:2]) == expected
+    assert make(parts, PlainDataset(rows), max_new_tokens=2)(IMAGES[:2]) == expected
+    read = make(parts, tmp_path, None)
+    assert (read.task, sorted(read.candidates)) == ("classify", ["w4 w5", "w6", "w7 w8"])
+    answers = [dict(zip(("image", "question", "answer"), shown, strict=True)) for shown in ANSWERS]
+    settings = {"task": "answer", "prompt": "{question}", "max_new_tokens": 2}
+    assert make(parts, answers, **settings)(IMAGES[0], "w4") == make(parts, ANSWERS, **settings)(IMAGES[0], "w4")
 
 
 def test_the_most_similar_are_shown_last(parts):
     predictor = make(parts, selection="rices", top_k=3, max_new_tokens=1)
     for number, (image, _) in enumerate(SHOTS):
-        assert predictor(image).demonstrations[-1] == number
+        similar = image.copy()  # the same image is not shown
+        similar.putpixel((0, 0), (9, 9, 9))
+        assert predictor(similar).demonstrations[-1] == number
 
 
 def test_the_embeddings_of_a_pool_are_kept(parts, tmp_path):
@@ -243,6 +338,25 @@ def test_no_demonstrations(parts):
         ),
         (SHOTS, {"top_k": 5}, "`top_k` is 5, but it must be from 0 to 4"),
         (SHOTS, {"batch_size": 0}, "`batch_size` is 0"),
+        (SHOTS, {"batch_size": "a"}, "`batch_size` is 'a', but it must be an integer"),
+        (SHOTS, {"top_k": "4"}, "`top_k` is '4', but it must be an integer"),
+        (SHOTS, {"top_k": 2.5}, "`top_k` is 2.5"),
+        (SHOTS, {"num_beams": 0}, "`num_beams` is 0, but it must be at least 1"),
+        (SHOTS, {"max_new_tokens": 2.5}, "`max_new_tokens` is 2.5"),
+        (SHOTS, {"length_penalty": "a"}, "`length_penalty` is 'a', but it must be a number"),
+        (SHOTS, {"separator": 3}, "`separator` is 3, but it must be a text"),
+        (SHOTS, {"prompt": 3}, "`prompt` is 3, but it must be a text"),
+        (SHOTS, {"seed": -1}, "`seed` is -1"),
+        (SHOTS, {"generate_kwargs": 3}, "`generate_kwargs` is 3"),
+        (SHOTS, {"selection": "rices", "index_dir": 3}, "`index_dir` is 3, but it must be the path of a folder"),
+        (SHOTS, {"selection": "rices", "index_dir": "/proc/x"}, "`index_dir` is '/proc/x', which cannot be made"),
+        (None, {}, "`demonstrations` is None, but it must be a list"),
+        ({"cat.png": "cat"}, {}, "`demonstrations` is a dict"),
+        (3, {}, "The demonstrations are a int"),
+        ([{"image": draw_image(1), "label": 3}], {}, "demonstration 0 has 'image', 'label', and no 'text'"),
+        ([{"image": None, "text": "w4", "question": "w5"}], {}, "demonstration 0 has a question"),
+        (SHOTS, {"candidates": ["w4 ", " w4"]}, "The candidates 'w4 ' and ' w4' have the same tokens"),
+        (SHOTS, {"candidates": ["zebra", "horse"]}, "The candidates 'zebra' and 'horse' have the same tokens"),
         (
             SHOTS,
             {"task": "answer", "prompt": "{question}"},
@@ -272,3 +386,10 @@ def test_no_demonstrations(parts):
 def test_errors(parts, demonstrations, kwargs, message):
     with pytest.raises(ValueError, match=message.replace("<|", r"<\|").replace("|>", r"\|>").replace("{q", r"\{q")):
         make(parts, demonstrations, **{"prompt": "w11", **kwargs})
+
+
+def test_a_name_is_no_model(parts):
+    with pytest.raises(ValueError, match=r"`model` is 'm', a name. Use `FewShotPredictor.from_pretrained\('m'"):
+        FewShotPredictor("m", parts[1], SHOTS)
+    with pytest.raises(ValueError, match="`processor` is a NoneType, but it must be the FlamingoProcessor"):
+        FewShotPredictor(parts[0], None, SHOTS)

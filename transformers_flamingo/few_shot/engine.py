@@ -24,6 +24,7 @@ from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from .batching import PrefixKey, Row, batch_continued, batch_whole, make_rows, pad_left
 from .examples import GenerationSettings
+from .model_state import in_evaluation_mode
 from .prompts import MediaItem, Prompt
 from .ranking import CandidateScorer
 from .shared_prefixes import SharedPrefixes, can_align
@@ -57,7 +58,7 @@ class FewShotEngine:
     Inference engine that generates texts after prompts, or ranks candidates.
 
     Args:
-        model ([`FlamingoModel`]): The model, on its device. It is put into evaluation mode.
+        model ([`FlamingoModel`]): The model, on its device. It is in evaluation mode while it computes.
         processor ([`FlamingoProcessor`]): The processor of the model.
         batch_size (`int`, *optional*, defaults to 8): Prompts answered together, and images encoded together.
         max_candidate_tokens (`int`, *optional*, defaults to 256): Approximate number of candidate tokens computed together.
@@ -80,7 +81,7 @@ class FewShotEngine:
         max_cached_media: int = 8192,
         shares_prefix: bool = True,
     ):
-        self.model = model.eval()
+        self.model = model
         self.processor = processor
         self.batch_size = batch_size
         self.max_cached_media = max_cached_media
@@ -91,6 +92,12 @@ class FewShotEngine:
         self._kept: SharedPrefixes | None = None
         self._aligns = can_align(model)
 
+    def reset(self) -> None:
+        """Forget the images and prefixes that are computed, for a model whose weights have changed."""
+        self._latents.clear()
+        self._kept = None
+
+    @in_evaluation_mode
     @torch.inference_mode()
     def encode(self, media: Sequence[MediaItem]) -> None:
         """Encode the items of `media` that are not encoded yet, in batches."""
@@ -191,6 +198,7 @@ class FewShotEngine:
         features = self._image_features(last)
         return features["mm_encoder_outputs"]["image"]["pooler_output"][:, 0] if features else None
 
+    @in_evaluation_mode
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[str]:
         """
@@ -231,6 +239,7 @@ class FewShotEngine:
                 texts[index] = text
         return texts
 
+    @in_evaluation_mode
     @torch.inference_mode()
     def rank(
         self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]], *, length_normalized: bool = True

@@ -101,6 +101,11 @@ class ImageIndex:
         image_of, first, _ = self._images
         return np.argsort(image_of, kind="stable"), np.searchsorted(np.sort(image_of), np.arange(len(first) + 1))
 
+    def reset(self) -> None:
+        """Forget the embeddings in memory, for an encoder whose weights have changed. Those on the disk are of their encoder."""
+        self._blocks = self._faiss_index = None
+        vars(self.embed).pop("fingerprint", None)
+
     @property
     def num_images(self) -> int:
         """Return the number of different images."""

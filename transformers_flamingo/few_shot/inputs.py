@@ -10,6 +10,7 @@ from itertools import repeat
 from typing import Any, NamedTuple, get_args
 
 import PIL.Image
+from torch.utils.data import DataLoader
 
 from ..data import VideoSegment, load_media
 from ..data.media_files import MediaPath, check_media_file
@@ -18,6 +19,7 @@ from ..media_flamingo import is_array
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.literal_text import special_token_spans
 from .examples import Example, GenerationSettings
+from .own_images import content_digest
 from .prompts import MediaItem
 from .templates import QUESTION
 
@@ -45,7 +47,7 @@ def iterate_rows(images: Iterable[Any], questions: Any) -> Iterator[Row]:
     Pair images with their questions.
 
     Args:
-        images (`Iterable`): Images, or rows with `image` and perhaps `question`, as those of a dataset.
+        images (`Iterable`): Images, or rows with `image` (or `video`) and perhaps `question`, as those of a dataset.
         questions: One question for all, or an iterable with one for each, or `None`.
 
     Raises:
@@ -54,7 +56,7 @@ def iterate_rows(images: Iterable[Any], questions: Any) -> Iterator[Row]:
     every = repeat(questions) if questions is None or isinstance(questions, str) else iter(questions)
     is_shared = isinstance(every, repeat)
     number, end = 0, object()
-    for number, image in enumerate(images, 1):
+    for number, image in enumerate(iterate_items(images, "images"), 1):
         question = next(every, end)
         if question is end:
             raise ValueError(f"There are {number - 1} questions, and more images. Give a question for each image.")
@@ -72,11 +74,64 @@ def as_row(image: Any, question: Any = None) -> Row:
     """
     if not isinstance(image, Mapping) or "bytes" in image or "path" in image:
         return Row(image, question)
-    if "image" not in image:
+    own = image.get("question")
+    if own is not None and not isinstance(own, str):
+        raise ValueError(f"The 'question' of a row is {describe(own)}, but it must be a text. {_ONE_ROW_EACH}")
+    return Row(image_of_row(image, "A row"), own if question is None else question)
+
+
+_ONE_ROW_EACH = (
+    "Columns of several rows, such as `dataset[:3]` or a batch of a DataLoader, must be rows: give the dataset itself, `dataset.select(range(3))`, "
+    "or a list of dicts with an image each."
+)
+
+
+def image_of_row(row: Mapping[str, Any], name: str) -> Any:
+    """
+    Return the image of a row, or its video.
+
+    Args:
+        row (`Mapping`): A row with `image`, or with `video`: a list of frames, an array with 4 dimensions, or a [`VideoSegment`].
+        name (`str`): Its name in messages.
+
+    Raises:
+        ValueError: it has none, or `image` has several, which may be a batch or a video.
+    """
+    if "image" not in row:
+        if row.get("video") is not None:
+            return row["video"]
         raise ValueError(
-            f"A row has {', '.join(map(repr, image)) or 'no values'}, and no 'image'. Rename the column of the images."
+            f"{name} has {', '.join(map(repr, row)) or 'no values'}, and no 'image'. Rename the column of the images."
         )
-    return Row(image["image"], image.get("question") if question is None else question)
+    image = row["image"]
+    if isinstance(image, list | tuple) or is_array(image, 4, 5):
+        count = len(image)
+        raise ValueError(
+            f"{name} has {count} images in 'image', but it must have one. {_ONE_ROW_EACH} The frames of a video belong into 'video'."
+        )
+    return image
+
+
+def iterate_items(items: Any, name: str) -> Iterator[Any]:
+    """
+    Iterate over an iterable, or over anything with a length and items by number, as a dataset of PyTorch.
+
+    Raises:
+        ValueError: it is neither, or gives batches.
+    """
+    if isinstance(items, DataLoader) and items.batch_sampler is not None:
+        raise ValueError(
+            f"The {name} are a DataLoader that makes batches, each of which would be read as a video. Give its dataset: batches are made here."
+        )
+    if isinstance(items, Iterable):
+        return iter(items)
+    if _has_items(items):
+        return (items[number] for number in range(len(items)))
+    raise ValueError(f"The {name} are a {type(items).__name__}. Give a list, an iterator or a dataset.")
+
+
+def _has_items(items: Any) -> bool:
+    return hasattr(items, "__getitem__") and hasattr(items, "__len__")
 
 
 def as_media(image: Any, name: str) -> Any:
@@ -113,6 +168,29 @@ def path_of(item: Any) -> str | None:
     return str(item) if isinstance(item, str) else None
 
 
+def make_query(name: str, image: Any, question: Any, *, prompt: str, asks: bool) -> Example | ValueError:
+    """
+    Make the example of an image and its question. An error is returned, for a caller that goes on without it.
+
+    Args:
+        name (`str`): Its name in messages, if it is no file.
+        image: What [`as_media`] takes.
+        question: Its question, if `asks`.
+        prompt (`str`): The text before the answer.
+        asks (`bool`): Whether there must be a question.
+    """
+    try:
+        item = as_media(image, name)
+        name = path_of(item) or name
+        if asks:
+            if not isinstance(question, str) or not question.strip():
+                raise ValueError(f"{name}: the question is {question!r}, but it must be a text that is not empty.")
+            prompt = prompt.replace(QUESTION, question)
+        return Example(name, [item], prompt)
+    except ValueError as error:
+        return error
+
+
 class DecodedQueries:
     """
     Queries whose images are decoded in threads, a few ahead of their use, so that few are in memory.
@@ -122,10 +200,23 @@ class DecodedQueries:
         executor (`Executor`): Its threads decode.
         window (`int`): Number of images that are decoded ahead.
         serial (`Hashable`): Told apart from it are images of other groups: the same file may have changed.
+        digests (`bool`, *optional*, defaults to `False`): Whether to compute `digests`.
+
+    Attributes:
+        digests (`dict[Hashable, str]`): What [`content_digest`] returns for the images that were read so far, by key.
     """
 
-    def __init__(self, queries: Sequence[Example | ValueError], executor: Executor, window: int, serial: Hashable):
-        self.queries, self._executor = queries, executor
+    def __init__(
+        self,
+        queries: Sequence[Example | ValueError],
+        executor: Executor,
+        window: int,
+        serial: Hashable,
+        *,
+        digests: bool = False,
+    ):
+        self.queries, self._executor, self._makes_digests = queries, executor, digests
+        self.digests: dict[Hashable, str] = {}
         self.keys: list[tuple[Hashable, ...]] = []
         self._waiting: deque[tuple[Hashable, Any, str]] = deque()
         seen: dict[Hashable, Hashable] = {}
@@ -146,14 +237,21 @@ class DecodedQueries:
     def _start(self) -> None:
         if self._waiting:
             key, item, name = self._waiting.popleft()
-            self._started.append((key, name, self._executor.submit(load_media, item, name)))
+            self._started.append((key, name, self._executor.submit(self._read_item, item, name)))
+
+    def _read_item(self, item: Any, name: str) -> tuple[Any, str | None]:
+        media = load_media(item, name)
+        return media, content_digest(media) if self._makes_digests else None
 
     def __iter__(self) -> Iterator[tuple[Hashable, MediaItem | ValueError]]:
         while self._started:
             key, name, future = self._started.popleft()
             self._start()
             try:
-                yield key, MediaItem(key, future.result(), name)
+                media, digest = future.result()
+                if digest is not None:
+                    self.digests[key] = digest
+                yield key, MediaItem(key, media, name)
             except ValueError as error:
                 yield key, error
 
@@ -170,7 +268,7 @@ def check_iterable(images: Any) -> None:
     Raises:
         ValueError: they are of another type.
     """
-    if not isinstance(images, Iterable):
+    if not isinstance(images, Iterable) and not _has_items(images):
         raise ValueError(
             f"The images are a {type(images).__name__}. Give an image (a path, an address, a PIL image, an array, bytes), or a list, an "
             "iterator or a dataset of them."
@@ -263,7 +361,7 @@ def make_demonstration(processor: FlamingoProcessor, prompt: str, task: str, num
         check_text(processor, text, f"{name}: the text")
     item = None if image is None else as_media(image, name)
     path = path_of(item)
-    if path is not None:
+    if path is not None and not (isinstance(item, Mapping) and item.get("bytes") is not None):
         try:
             check_media_file(item["path"] if isinstance(item, dict) else item)
         except (OSError, ValueError) as error:
@@ -306,6 +404,7 @@ def find_candidates(
         raise ValueError(
             f"The candidate {repeated[0]!r} is given twice, so its probability would be split. Remove one."
         )
+    _check_tokens(processor, candidates)
     if task == "classify":
         known = set(candidates)
         unknown = [shown.answer for shown in demonstrations if shown.answer not in known]
@@ -315,3 +414,17 @@ def find_candidates(
                 "remove the demonstration."
             )
     return list(candidates)
+
+
+def _check_tokens(processor: FlamingoProcessor, candidates: Sequence[str]) -> None:
+    """Check that no two candidates are the same to the model, or differ only in the space around them."""
+    tokens = processor.tokenizer(list(candidates), add_special_tokens=False)["input_ids"]
+    first: dict[Hashable, str] = {}
+    for candidate, ids in zip(candidates, tokens, strict=True):
+        for identity, reason in ((tuple(ids), "the same tokens"), (candidate.strip(), "the same text but for space")):
+            other = first.setdefault(identity, candidate)
+            if other != candidate:
+                raise ValueError(
+                    f"The candidates {other!r} and {candidate!r} have {reason}, so their probability would be split. Remove one, or write "
+                    "them so that they differ; words that the tokenizer does not know are all alike."
+                )

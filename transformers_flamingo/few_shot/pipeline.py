@@ -25,7 +25,7 @@ class FewShotPipeline(Pipeline):
 
     Args:
         demonstrations (`Sequence`, *optional*, defaults to `()`): As of [`FewShotPredictor`].
-        few_shot_task (`str`, *optional*, defaults to `"caption"`): Its `task`, a name that `pipeline()` has for something else.
+        few_shot_task (`str`, *optional*): Its `task`, a name that `pipeline()` has for something else.
         batch_size (`int`, *optional*, defaults to 8): Images computed together.
         kwargs: Other arguments of [`FewShotPredictor`], and those of [`~transformers.Pipeline`].
     """
@@ -36,7 +36,7 @@ class FewShotPipeline(Pipeline):
     _load_feature_extractor = False
     _load_video_processor = False
 
-    def __init__(self, model: Any, demonstrations: Any = (), few_shot_task: str = "caption", **kwargs: Any):
+    def __init__(self, model: Any, demonstrations: Any = (), few_shot_task: str | None = None, **kwargs: Any):
         own = {name: kwargs.pop(name) for name in _PREDICTOR_ARGUMENTS if name in kwargs}
         super().__init__(model=model, **kwargs)
         if self.processor is None:
@@ -44,17 +44,21 @@ class FewShotPipeline(Pipeline):
         self.predictor = FewShotPredictor(self.model, self.processor, demonstrations, few_shot_task, **own)
 
     def __call__(
-        self, images: Any, questions: Any = None, **kwargs: Any
+        self, images: Any, questions: Any = None, *, question: Any = None, **kwargs: Any
     ) -> dict[str, Any] | list[dict[str, Any]] | Iterator[dict[str, Any]]:
         """
         Predict.
 
         Args:
             images, questions, kwargs: As of [`~FewShotPredictor.__call__`].
+            question (*optional*): Another name of `questions`, as other pipelines have it.
 
         Returns:
             A `dict` with the fields of [`FewShotPrediction`], a list of them for a list of images, and an iterator for anything else.
         """
+        if question is not None and questions is not None:
+            raise ValueError("There are `questions` and a `question`, which are the same argument. Give one of them.")
+        questions = question if questions is None else questions
         predictions = self.predictor(images, questions, **kwargs)
         if isinstance(predictions, FewShotPrediction):
             return asdict(predictions)

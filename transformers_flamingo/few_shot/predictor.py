@@ -2,7 +2,7 @@
 """Give a few examples, then label any number of images: few-shot prediction for users, on top of the engine that evaluation uses."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -17,6 +17,8 @@ from ..processing_flamingo import FlamingoProcessor
 from ..saving_flamingo import json_value
 from ..utils.fingerprint import fingerprint, fingerprint_weights
 from ..utils.loading import load_flamingo
+from .arguments import check_generate_kwargs, check_index_dir, check_integer, check_parts, check_values, find_top_k
+from .demonstration_forms import find_demonstrations
 from .demonstrations import Demonstrations, Selection
 from .engine import FewShotEngine
 from .examples import Example
@@ -24,7 +26,6 @@ from .fitting import PromptLengths
 from .image_index import media_identity
 from .inputs import (
     DecodedQueries,
-    as_media,
     as_row,
     change_settings,
     check_choice,
@@ -35,8 +36,10 @@ from .inputs import (
     is_single,
     iterate_rows,
     make_demonstration,
-    path_of,
+    make_query,
 )
+from .model_state import WeightWatch
+from .own_images import OwnImages
 from .prompts import MediaItem, Prompt, build_prompt, media_of
 from .retrieval import ImageEmbedder
 from .templates import QUESTION, TEMPLATES
@@ -53,6 +56,11 @@ _GROUP = 4
 _MAX_THREADS = 8
 # Encoded demonstrations that are kept, of a large pool
 _MAX_KEPT = 8192
+# Demonstrations less similar to a query are other images; the others are compared pixel by pixel
+_LEAST_SAME = 0.98
+# Another number for each change of what is chosen, so that a file of predictions is of one way.
+# 2: random ones are drawn by content, and no image is its own demonstration.
+_CHOICE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -83,21 +91,24 @@ class FewShotPredictor:
     decoded in threads while others are computed.
 
     Args:
-        model ([`FlamingoModel`]): The model, on its device. It is put into evaluation mode.
+        model ([`FlamingoModel`]): The model, on its device. It is in evaluation mode while it computes, and then in its own again.
         processor ([`FlamingoProcessor`]): Its processor.
         demonstrations (`Sequence`, *optional*, defaults to `()`):
-            Pairs `(image, text)`; with `task="answer"` triples `(image, question, answer)`. An image is a path, an address, bytes, a dict of
+            Pairs `(image, text)`; with `task="answer"` triples `(image, question, answer)`; rows with these names, as dicts or of a dataset;
+            or the path of a folder, file or pattern of any layout that training reads. An image is a path, an address, bytes, a dict of
             `bytes` and `path`, a PIL image, an array, a video (a list of frames or a [`VideoSegment`]), or `None` for a text alone.
-        task (`str`, *optional*, defaults to `"caption"`):
+        task (`str`, *optional*):
             `"caption"`: a text about the image. `"answer"`: the answer to a question. `"classify"`: the best of the candidates, which by
-            default are the texts of the demonstrations. The prompts are OpenFlamingo's.
+            default are the texts of the demonstrations. The prompts are OpenFlamingo's. By default it is `"caption"` or, if the
+            demonstrations are a path, the task of their layout.
         candidates (`Sequence[str]`, *optional*):
             The possible texts. They are ranked instead of generated, and each gets a probability: the softmax of their log-likelihoods. By
             default a log-likelihood is the mean over the tokens of the candidate, as OpenFlamingo ranks, see `length_normalized`.
         selection (`str`, *optional*, defaults to `"fixed"`):
             `"fixed"`: the same demonstrations for all queries: all that are given in their order or, with a smaller `top_k`, a random set.
-            `"random"`: a random set for each query. `"rices"`: those whose image is most similar to the query's, the most similar last. Random
-            sets of `"classify"` have about as many of each class.
+            `"random"`: a random set for each image, drawn by its pixels: the same wherever it is, in whatever form, and for all questions about
+            it. `"rices"`: those whose image is most similar to the query's, the most similar last. Random sets of `"classify"` have about as
+            many of each class. `"random"` and `"rices"` never show a query its own image with its answer; there is one fewer if all are shown.
         top_k (`int`, *optional*): Number of demonstrations of a query. By default all if they are fixed, and otherwise at most 8.
         prompt (`str`, *optional*): The text between an image and its answer. By default `"Output:"`, and
             `"Question:{question} Short answer:"` of an answer.
@@ -139,8 +150,8 @@ class FewShotPredictor:
         self,
         model: FlamingoModel,
         processor: FlamingoProcessor,
-        demonstrations: Sequence[Any] = (),
-        task: FewShotTask = "caption",
+        demonstrations: Any = (),
+        task: FewShotTask | None = None,
         *,
         candidates: Sequence[str] | None = None,
         selection: Selection = "fixed",
@@ -159,10 +170,23 @@ class FewShotPredictor:
         seed: int = 0,
         on_error: OnError = "raise",
     ):
-        check_choice("task", task, FewShotTask)
+        given = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "length_penalty": length_penalty}
+        check_parts(model, processor)
+        if task is not None:
+            check_choice("task", task, FewShotTask)
         check_choice("on_error", on_error, OnError)
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` is {batch_size}, but it must be at least 1.")
+        check_values(
+            **given,
+            batch_size=batch_size,
+            seed=seed,
+            top_k=top_k,
+            prompt=prompt,
+            separator=separator,
+            clip=clip,
+            faiss=faiss,
+        )
+        check_generate_kwargs(generate_kwargs)
+        demonstrations, task = find_demonstrations(demonstrations, task)
         template = TEMPLATES[task]
         self.model, self.processor, self.task, self.batch_size = model, processor, task, batch_size
         self.prompt = template.prompt if prompt is None else prompt
@@ -171,17 +195,18 @@ class FewShotPredictor:
         self._cut = template.cut
         if task == "answer" and QUESTION not in self.prompt:
             raise ValueError(f"`prompt` is {self.prompt!r}, without {QUESTION}, so no prompt would have its question.")
-        given = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "length_penalty": length_penalty}
         self.generation = change_settings(template.generation, given, generate_kwargs or {})
         self.demonstrations = [
             make_demonstration(processor, self.prompt, task, *shown) for shown in enumerate(demonstrations)
         ]
         self.candidates = find_candidates(processor, task, candidates, self.demonstrations)
-        self.top_k = self._check_top_k(top_k, selection)
-        self.engine = self._make_engine(selection)
+        self.top_k = find_top_k(top_k, selection, len(self.demonstrations))
+        self.engine = self._make_engine()
+        check_index_dir(index_dir)
         self._embedder = self._make_embedder(selection, clip, index_dir, faiss)
         self._vectors: dict[Any, np.ndarray] = {}  # of the images of the group that is computed
-        self._num_groups = 0
+        self._num_groups, self._own_images = 0, OwnImages()
+        self._weights = WeightWatch(model)
         # A smaller `top_k` of fixed demonstrations is drawn here; all of them are shown as they are
         self.pool = Demonstrations(
             self.demonstrations,
@@ -200,8 +225,8 @@ class FewShotPredictor:
     def from_pretrained(
         cls,
         name_or_path: str | os.PathLike,
-        demonstrations: Sequence[Any] = (),
-        task: FewShotTask = "caption",
+        demonstrations: Any = (),
+        task: FewShotTask | None = None,
         *,
         dtype: str | torch.dtype = "auto",
         device: str | torch.device | None = None,
@@ -217,16 +242,17 @@ class FewShotPredictor:
         return cls(*load_flamingo(name_or_path, dtype, device), demonstrations, task, **kwargs)
 
     def __call__(
-        self, images: Any, questions: Any = None, *, show_progress_bar: bool = False
+        self, images: Any, questions: Any = None, *, show_progress_bar: bool = False, batch_size: int | None = None
     ) -> FewShotPrediction | list[FewShotPrediction] | Iterator[FewShotPrediction]:
         """
         Predict.
 
         Args:
             images: An image in any form that a demonstration may have; a list of them; or an iterator or a dataset, whose rows may
-                also be mappings with `image` and `question`. An iterator is read at most `8 * batch_size` images ahead.
+                also be mappings with `image` (or `video`, of frames) and `question`. An iterator is read at most `8 * batch_size` images ahead.
             questions (*optional*): The question, or one for each image. Needed with `task="answer"`, unless rows have it.
             show_progress_bar (`bool`, *optional*, defaults to `False`): Whether to show a progress bar.
+            batch_size (`int`, *optional*): Queries computed together. By default that of the predictor.
 
         Returns:
             A [`FewShotPrediction`] for an image, a list for a list, and an iterator, which computes while it is read, for anything else.
@@ -236,12 +262,14 @@ class FewShotPredictor:
         """
         if questions is not None and self.task != "answer":
             raise ValueError(f"There are questions, but the task is {self.task!r}. Use `task='answer'`, or omit them.")
+        check_integer("batch_size", batch_size, 1)
         if is_single(images):
-            return next(self.predict_examples([self._as_query(0, *as_row(images, questions))]))
+            return next(self.predict_examples([self._make_query(0, *as_row(images, questions))]))
         check_iterable(images)
         rows = enumerate(iterate_rows(images, questions))
         total = len(images) if hasattr(images, "__len__") else None
-        predictions = self.predict_examples((self._as_query(number, *row) for number, row in rows))
+        queries = (self._make_query(number, *row) for number, row in rows)
+        predictions = self.predict_examples(queries, batch_size=batch_size)
         predictions = _with_progress(predictions, total, self.task) if show_progress_bar else predictions
         return list(predictions) if is_many(images) else predictions
 
@@ -262,6 +290,7 @@ class FewShotPredictor:
             "selection": self.pool.selection,
             "top_k": self.top_k,
             "seed": self.pool.seed,
+            "choice": _CHOICE_VERSION,
             "embedder": None if self._embedder is None else self._embedder.fingerprint,
             "faiss": self.faiss,
         }
@@ -276,36 +305,55 @@ class FewShotPredictor:
         if self.pool.index is not None and self.top_k:
             self.pool.index.build(state)
 
-    def predict_examples(self, queries: Iterable[Example | ValueError]) -> Iterator[FewShotPrediction]:
+    def reset(self) -> None:
+        """
+        Forget what was computed. Weights that an optimizer, `load_state_dict` or a change of adapters has changed are noticed at the next
+        prediction; those written through `parameter.data`, as DeepSpeed does, are not.
+        """
+        self.engine.reset()
+        if self.pool.index is not None:
+            self.pool.index.reset()
+
+    def predict_examples(
+        self, queries: Iterable[Example | ValueError], *, batch_size: int | None = None
+    ) -> Iterator[FewShotPrediction]:
         """
         Predict the answers to examples with a prompt, one after the other.
 
         Args:
             queries (`Iterable[Example | ValueError]`): The queries. An error stands for one that could not be read.
+            batch_size (`int`, *optional*): Queries computed together. By default that of the predictor.
         """
         remaining = iter(queries)
-        size, window = _GROUP * self.batch_size, 2 * self.batch_size
+        batch_size = batch_size or self.batch_size
+        size, window, digests = _GROUP * batch_size, 2 * batch_size, self._needs_digests()
         with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as executor:
 
             def read() -> DecodedQueries:
                 self._num_groups += 1  # of all calls: latents are kept by the number
-                return DecodedQueries(list(islice(remaining, size)), executor, window, self._num_groups)
+                rows = list(islice(remaining, size))
+                return DecodedQueries(rows, executor, window, self._num_groups, digests=digests)
 
             group = read()
             while group.queries:
                 following = read()  # is decoded while this one is computed
+                self._set_batch_size(batch_size)  # at each group: calls may alternate
                 yield from self._predict(group)
                 group = following
 
     def _predict(self, group: DecodedQueries) -> list[FewShotPrediction]:
         """Predict the answers to a group of queries."""
+        if self._weights.have_changed():  # else old and new ones would be mixed without a word
+            self.engine.reset()
+        if self._embedder is not None and self._embedder.has_changed():
+            self.pool.index.reset()
         failed = self._encode(group)
         problems: list[ValueError | None] = []
         for query, keys in zip(group.queries, group.keys, strict=True):
             own = query if isinstance(query, ValueError) else self._check_query(query)
             problems.append(own or next((failed[key] for key in keys if key in failed), None))
         good = [i for i, problem in enumerate(problems) if problem is None]
-        chosen = self._choose([group.queries[i] for i in good], [group.keys[i] for i in good])
+        chosen = self._choose([group.queries[i] for i in good], [group.keys[i] for i in good], group.digests)
         shown = dict(zip(good, chosen, strict=True))
         too_long = self._lengths.find_too_long([group.queries[i] for i in good], [shown[i] for i in good])
         for i, problem in zip(good, too_long, strict=True):
@@ -337,7 +385,7 @@ class FewShotPredictor:
         failed: dict[Any, ValueError] = {}
         self._vectors.clear()
         images = iter(group)
-        while batch := list(islice(images, self.batch_size)):
+        while batch := list(islice(images, self.engine.batch_size)):
             failed |= {key: item for key, item in batch if isinstance(item, ValueError)}
             self._raise_first(failed.values())
             items = [item for _, item in batch if isinstance(item, MediaItem)]
@@ -397,17 +445,37 @@ class FewShotPredictor:
                 if problem is not None:
                     raise problem
 
-    def _choose(self, queries: Sequence[Example], keys: Sequence[Sequence[Any]]) -> list[list[Example]]:
+    def _needs_digests(self) -> bool:
+        return self.pool.selection != "fixed" and self.top_k > 0
+
+    def _choose(
+        self, queries: Sequence[Example], keys: Sequence[Sequence[Any]], digests: Mapping[Any, str]
+    ) -> list[list[Example]]:
         """Choose the demonstrations of queries whose images are encoded."""
         if self.pool.selection == "fixed" and self.top_k == len(self.demonstrations):
             return [self.demonstrations] * len(queries)  # in the order of the caller
         if not self.top_k:
             return [[] for _ in queries]
-        if self.pool.index is None or not queries:
+        if self.pool.selection == "fixed" or not queries:
             return self.pool.choose_many(queries, self.top_k)
-        vectors = np.stack([self._vectors[own[0]] for own in keys])
-        nearest, _ = self.pool.index.search_vectors(vectors, self.top_k)
-        return [[self.pool.pool[row] for row in reversed(rows)] for rows in nearest]
+        images = [digests[own[0]] for own in keys]
+
+        def draw(indices: list[int], count: int) -> list[list[tuple[Example, bool]]]:
+            # By its content, wherever an image is and however it is given; of more, the first are those of fewer
+            named = [replace(queries[i], id=images[i]) for i in indices]
+            return [[(shown, True) for shown in drawn] for drawn in self.pool.choose_many(named, count)]
+
+        def search(indices: list[int], count: int) -> list[list[tuple[Example, bool]]]:
+            vectors = np.stack([self._vectors[keys[i][0]] for i in indices])
+            found = zip(*self.pool.index.search_vectors(vectors, count), strict=True)
+            return [
+                [(self.pool.pool[row], value > _LEAST_SAME) for row, value in zip(rows, values, strict=True)]
+                for rows, values in found
+            ]
+
+        is_drawn = self.pool.index is None
+        chosen = self._own_images.choose(images, self.top_k, len(self.demonstrations), draw if is_drawn else search)
+        return chosen if is_drawn else [nearest[::-1] for nearest in chosen]
 
     def _build_prompt(self, query: Example, shown: Sequence[Example], keys: Sequence[Any]) -> Prompt:
         prompt = build_prompt(self.processor, query, shown, separator=self.separator)
@@ -415,30 +483,8 @@ class FewShotPredictor:
         media = [MediaItem(key, None, item.location) for key, item in zip(keys, prompt.query_media, strict=True)]
         return replace(prompt, query_media=tuple(media))
 
-    def _as_query(self, number: int, image: Any, question: Any) -> Example | ValueError:
-        """Make the example of an image and its question. An error is returned, for `on_error`."""
-        name = f"image {number}"
-        try:
-            item = as_media(image, name)
-            name = path_of(item) or name  # so that the random choice for a file is the same in any call
-            prompt = self.prompt
-            if self.task == "answer":
-                if not isinstance(question, str) or not question.strip():
-                    raise ValueError(f"{name}: the question is {question!r}, but it must be a text that is not empty.")
-                prompt = self.prompt.replace(QUESTION, question)
-            return Example(name, [item], prompt)
-        except ValueError as error:
-            return error
-
-    def _check_top_k(self, top_k: int | None, selection: str) -> int:
-        available = len(self.demonstrations)
-        if top_k is None:
-            return available if selection == "fixed" else min(8, available)
-        if not 0 <= top_k <= available:
-            raise ValueError(
-                f"`top_k` is {top_k}, but it must be from 0 to {available}, the number of demonstrations."
-            )
-        return top_k
+    def _make_query(self, number: int, image: Any, question: Any) -> Example | ValueError:
+        return make_query(f"image {number}", image, question, prompt=self.prompt, asks=self.task == "answer")
 
     def _answer_length(self) -> int:
         """Return the number of positions of the longest answer. Its last token is not fed to the model."""
@@ -451,7 +497,7 @@ class FewShotPredictor:
         """Check that the shortest query fits after the longest demonstrations."""
         shortest = Example("query", [None], self.prompt.replace(QUESTION, ""))
         is_pool = self.pool.selection != "fixed"
-        shown = self.demonstrations if is_pool else self._choose([shortest], [])[0]
+        shown = self.demonstrations if is_pool else self._choose([shortest], [], {})[0]
         self._lengths.check_demonstrations(shown, shortest, is_pool=is_pool, count=self.top_k)
 
     def _make_embedder(self, selection: str, clip: str | None, *others: Any) -> ImageEmbedder | None:
@@ -464,16 +510,19 @@ class FewShotPredictor:
             )
         return None
 
-    def _make_engine(self, selection: str) -> FewShotEngine:
+    def _make_engine(self) -> FewShotEngine:
+        kept = self._num_kept(self.batch_size)
+        return FewShotEngine(self.model, self.processor, batch_size=self.batch_size, max_cached_media=kept)
+
+    def _num_kept(self, batch_size: int) -> int:
         # Queries come once, so only the demonstrations are worth keeping, and what one group needs
-        group = _GROUP * self.batch_size
-        kept = min(len(self.demonstrations), max(_MAX_KEPT, group * self.top_k)) + 2 * group
-        return FewShotEngine(
-            self.model,
-            self.processor,
-            batch_size=self.batch_size,
-            max_cached_media=kept,
-        )
+        group = _GROUP * batch_size
+        return min(len(self.demonstrations), max(_MAX_KEPT, group * self.top_k)) + 2 * group
+
+    def _set_batch_size(self, batch_size: int) -> None:
+        self.engine.batch_size, self.engine.max_cached_media = batch_size, self._num_kept(batch_size)
+        if self._embedder is not None:
+            self._embedder.batch_size = batch_size
 
     def __getstate__(self) -> dict[str, Any]:
         # Without what was computed: a worker has another device, and computes its own
@@ -481,7 +530,7 @@ class FewShotPredictor:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.engine = self._make_engine(self.pool.selection)
+        self.engine = self._make_engine()
 
 
 def _with_progress(

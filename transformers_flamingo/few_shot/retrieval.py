@@ -15,6 +15,7 @@ from ..processing_flamingo import FlamingoProcessor
 from ..utils.fingerprint import fingerprint, fingerprint_weights
 from ..utils.loading import check_name
 from .examples import Example
+from .model_state import WeightWatch, in_evaluation_mode
 from .prompts import media_of
 
 
@@ -50,6 +51,11 @@ class ImageEmbedder:
             self.clip_image_processor = AutoImageProcessor.from_pretrained(clip)
         elif model.vision_model is None:
             raise ValueError("The model has no vision encoder to compare images with. Set `clip` to a CLIP or SigLIP.")
+        self._weights = WeightWatch(model.vision_model if self.clip is None else self.clip)
+
+    def has_changed(self) -> bool:
+        """Return whether the weights of the encoder have changed since the last call."""
+        return self._weights.have_changed()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -84,6 +90,7 @@ class ImageEmbedder:
         starts = range(0, len(examples), self.batch_size)
         return np.concatenate([self._embed(examples[start : start + self.batch_size], kind) for start in starts])
 
+    @in_evaluation_mode
     @torch.inference_mode()
     def _embed(self, examples: Sequence[Example], kind: str) -> np.ndarray:
         videos = []  # an image is a video of one frame
