@@ -363,6 +363,8 @@ def test_no_demonstrations(parts):
             r"demonstration 0 is a tuple of 2.*\(image, question, answer\)",
         ),
         (ANSWERS, {"task": "answer", "prompt": "w3"}, "`prompt` is 'w3', without {question}"),
+        (ANSWERS, {"task": "answer", "prompt": "{question} {foo}"}, "with {foo}, which nothing fills in"),
+        (SHOTS, {"prompt": "{question}"}, "with {question}, but the task asks no question"),
         ([(draw_image(1), "")], {}, "demonstration 0: the text is ''"),
         ([(draw_image(1), "w4<|endofchunk|>")], {}, "It has '<|endofchunk|>', which would be read as a special token"),
         ([("nowhere.png", "w4")], {}, "demonstration 0: 'nowhere.png' cannot be read"),

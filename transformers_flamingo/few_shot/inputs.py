@@ -184,7 +184,10 @@ def make_query(name: str, image: Any, question: Any, *, prompt: str, asks: bool)
         name = path_of(item) or name
         if asks:
             if not isinstance(question, str) or not question.strip():
-                raise ValueError(f"{name}: the question is {question!r}, but it must be a text that is not empty.")
+                raise ValueError(
+                    f"{name}: the question is {question!r}, but it must be a text that is not empty. Give questions beside the images, "
+                    "`predictor(images, questions)`, or rows with `image` and `question`."
+                )
             prompt = prompt.replace(QUESTION, question)
         return Example(name, [item], prompt)
     except ValueError as error:
@@ -418,7 +421,7 @@ def find_candidates(
 
 def _check_tokens(processor: FlamingoProcessor, candidates: Sequence[str]) -> None:
     """Check that no two candidates are the same to the model, or differ only in the space around them."""
-    tokens = processor.tokenizer(list(candidates), add_special_tokens=False)["input_ids"]
+    tokens = processor.tokenizer(list(candidates), add_special_tokens=False, verbose=False)["input_ids"]
     first: dict[Hashable, str] = {}
     for candidate, ids in zip(candidates, tokens, strict=True):
         for identity, reason in ((tuple(ids), "the same tokens"), (candidate.strip(), "the same text but for space")):

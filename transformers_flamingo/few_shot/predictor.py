@@ -42,7 +42,7 @@ from .model_state import WeightWatch
 from .own_images import OwnImages
 from .prompts import MediaItem, Prompt, build_prompt, media_of
 from .retrieval import ImageEmbedder
-from .templates import QUESTION, TEMPLATES
+from .templates import QUESTION, TEMPLATES, check_prompt
 
 
 if TYPE_CHECKING:
@@ -193,8 +193,7 @@ class FewShotPredictor:
         self.separator = template.separator if separator is None else separator
         self.length_normalized, self.on_error, self.faiss = length_normalized, on_error, faiss
         self._cut = template.cut
-        if task == "answer" and QUESTION not in self.prompt:
-            raise ValueError(f"`prompt` is {self.prompt!r}, without {QUESTION}, so no prompt would have its question.")
+        check_prompt(self.prompt, has_question=task == "answer")
         self.generation = change_settings(template.generation, given, generate_kwargs or {})
         self.demonstrations = [
             make_demonstration(processor, self.prompt, task, *shown) for shown in enumerate(demonstrations)
@@ -490,7 +489,7 @@ class FewShotPredictor:
         """Return the number of positions of the longest answer. Its last token is not fed to the model."""
         if self.candidates is None:
             return self.generation.max_new_tokens - 1
-        ids = self.processor.tokenizer(self.candidates, add_special_tokens=False)["input_ids"]
+        ids = self.processor.tokenizer(self.candidates, add_special_tokens=False, verbose=False)["input_ids"]
         return max(map(len, ids)) - 1
 
     def _check_lengths(self) -> None:
