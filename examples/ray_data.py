@@ -9,7 +9,7 @@ docs/data-formats.md. OUTPUT gets `.parquet` files with the path or id of each i
 
 - Each image is in OUTPUT once. A process or machine that dies is replaced, and what it was at is computed again.
 - An image that cannot be read has an `error` instead of a text. Any other error ends the job.
-- A job that was stopped goes on when the same command is given again; so does a finished one whose IMAGES have become more. What is done
+- A job that was stopped resumes when the same command is given again; so does a finished one whose IMAGES have become more. What is done
   is in OUTPUT.checkpoint, and OUTPUT.settings.json has what the texts depend on. Remove all three to begin anew.
 
 Without a cluster, it starts Ray on this machine. In a cluster, submit it with `ray job submit`. docs/few-shot.md says when to use it.

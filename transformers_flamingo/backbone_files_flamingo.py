@@ -66,7 +66,7 @@ def explain_gguf(name_or_path: str | os.PathLike, gguf_file: str | None) -> Iter
     """
     try:
         yield
-    # `struct.error` is no ValueError, and what is unpacked may be a key, an index or a type that does not exist
+    # `struct.error` is not a ValueError, and what is unpacked may be a key, an index or a type that does not exist
     except (struct.error, ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
         if gguf_file is None:
             raise

@@ -119,6 +119,12 @@ def expand_frame_mask(
     )
 
 
+def as_image_mask(frame_attention_mask: torch.Tensor) -> torch.BoolTensor:
+    """Return which images have a real frame, `(B, N)`, of a mask of images `(B, N)` or frames `(B, N, F)`."""
+    mask = frame_attention_mask.bool()
+    return mask.any(dim=2) if mask.ndim == 3 else mask
+
+
 def as_frames(
     features: torch.Tensor, frame_attention_mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.BoolTensor | None]:
@@ -380,8 +386,7 @@ class FlamingoImageFeaturesMixin:
             return None, None
         is_image = image_features.image_attention_mask
         if frame_attention_mask is not None:
-            is_image = frame_attention_mask.bool()
-            is_image = is_image.any(dim=2) if is_image.ndim == 3 else is_image
+            is_image = as_image_mask(frame_attention_mask)
         (is_image,) = to_host(is_image)
         return real_images_first(image_features, is_image), is_image
 
@@ -413,8 +418,7 @@ class FlamingoImageFeaturesMixin:
         is_image = image_outputs.get("image_attention_mask")
         if frame_attention_mask is not None:
             check_mask("frame_attention_mask", frame_attention_mask, (2, 3))
-            is_image = frame_attention_mask.bool()
-            is_image = is_image.any(dim=2) if is_image.ndim == 3 else is_image
+            is_image = as_image_mask(frame_attention_mask)
         if is_image is None:
             is_image = torch.ones(latents.shape[:2], dtype=torch.bool, device=latents.device)
         if is_image.shape != latents.shape[:2]:

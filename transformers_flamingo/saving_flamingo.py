@@ -94,7 +94,7 @@ def write_file(path: str | os.PathLike) -> Iterator[Path]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_entries(path.parent)
+        sync_entries(path.parent)
 
 
 @contextmanager
@@ -141,7 +141,7 @@ def write_folder(directory: str | os.PathLike, *, overwrite: bool = True) -> Ite
                 _swap(partial, directory, overwrite)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        _sync_entries(directory.parent)
+        sync_entries(directory.parent)
 
 
 @contextmanager
@@ -227,7 +227,7 @@ def sync_folder(directory: str | os.PathLike) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-        _sync_entries(parent)
+        sync_entries(parent)
 
 
 def _resolve(path: str | os.PathLike) -> Path:
@@ -276,7 +276,7 @@ def _move_files(partial: Path, directory: Path) -> None:
     kept -= {_variant(partial / name) for name in new if any(fnmatch(name, pattern) for pattern in _WEIGHTS)}
     for name in _MARKS:
         (directory / name).unlink(missing_ok=True)
-    _sync_entries(directory)
+    sync_entries(directory)
     for pattern in _WEIGHTS:
         for path in directory.glob(pattern):
             if path.name not in new and _variant(path) not in kept:
@@ -287,7 +287,7 @@ def _move_files(partial: Path, directory: Path) -> None:
             if target.is_dir() and not target.is_symlink():
                 shutil.rmtree(target)
             os.replace(partial / name, target)
-        _sync_entries(directory)
+        sync_entries(directory)
 
 
 def _variant(path: Path) -> str:
@@ -312,7 +312,7 @@ def _without_dtype(value: Any) -> Any:
     return value
 
 
-def _sync_entries(directory: str | os.PathLike) -> None:
+def sync_entries(directory: str | os.PathLike) -> None:
     """Wait until the names in a folder are on the disk, if the system can."""
     if os.name == "nt":  # cannot open a folder
         return

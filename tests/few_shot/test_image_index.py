@@ -16,7 +16,7 @@ from words import draw_image, example
 from transformers_flamingo.data import VideoSegment
 from transformers_flamingo.few_shot.demonstrations import Demonstrations
 from transformers_flamingo.few_shot.examples import Example
-from transformers_flamingo.few_shot.image_index import ImageIndex, _largest, media_identity
+from transformers_flamingo.few_shot.image_index import ImageIndex, _largest, media_fingerprint
 from transformers_flamingo.few_shot.retrieval import ImageEmbedder
 
 
@@ -176,18 +176,18 @@ def test_who_an_image_is(tmp_path, monkeypatch):
     draw_image(1).save(path)
     monkeypatch.chdir(tmp_path)
     assert (
-        media_identity("a.png")
-        == media_identity("./a.png")
-        == media_identity(path)
-        == media_identity({"path": "a.png", "bytes": None})
+        media_fingerprint("a.png")
+        == media_fingerprint("./a.png")
+        == media_fingerprint(path)
+        == media_fingerprint({"path": "a.png", "bytes": None})
     )
-    assert media_identity(draw_image(1)) == media_identity(draw_image(1)) != media_identity(draw_image(2))
-    assert media_identity({"bytes": b"x", "path": "a"}) == media_identity({"bytes": b"x", "path": None})
-    assert media_identity(VideoSegment("a.png", 0, 1)) != media_identity(VideoSegment("a.png", 0, 2))
-    assert media_identity("https://x.org/a.png") == "https://x.org/a.png"
-    before = media_identity("a.png")
+    assert media_fingerprint(draw_image(1)) == media_fingerprint(draw_image(1)) != media_fingerprint(draw_image(2))
+    assert media_fingerprint({"bytes": b"x", "path": "a"}) == media_fingerprint({"bytes": b"x", "path": None})
+    assert media_fingerprint(VideoSegment("a.png", 0, 1)) != media_fingerprint(VideoSegment("a.png", 0, 2))
+    assert media_fingerprint("https://x.org/a.png") == "https://x.org/a.png"
+    before = media_fingerprint("a.png")
     draw_image(2).resize((64, 64)).save(path)
-    assert media_identity("a.png") != before
+    assert media_fingerprint("a.png") != before
 
 
 def test_errors():

@@ -55,7 +55,7 @@ def make_predictor(
 
 class LabelActions:
     """
-    What happens when a visitor labels images.
+    Handle what a visitor does to label images.
 
     Args:
         chat ([`FlamingoChat`]): Has the model.

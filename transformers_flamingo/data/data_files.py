@@ -99,7 +99,7 @@ def find_files(
 
     Args:
         path (`str`): A file, a folder (without names below it that begin with `.` or `__`), or a pattern: `*`, `?` and `[0-9]`, and `{00000..00099}` and `{a,b}`, each file or
-            folder of which must exist. What exists by its whole name is no pattern.
+            folder of which must exist. What exists by its whole name is not a pattern.
         split (`str`, *optional*): As in [`Reader.load`].
         media (`Collection[str]`, *optional*): Suffixes of images or videos that are rows themselves if there are no tables.
         names (`str`, *optional*): Pattern of the names of tables that are read of a folder. By default all are.

@@ -1,8 +1,8 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Positions in data files, from which reading goes on without what is before them, where the file allows it.
+Positions in data files, from which reading resumes without what is before them, where the file allows it.
 
-| file | how reading goes on |
+| file | how reading resumes |
 |---|---|
 | `.jsonl`, `.csv`, `.tsv`, `.tar` | at the byte where the next row begins |
 | `.parquet` | at the row group of the next row |

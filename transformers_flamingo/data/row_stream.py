@@ -17,7 +17,7 @@ from .rows import read_file
 
 class RowFilter(NamedTuple):
     """
-    Which rows of the files of a format belong to the dataset.
+    Tell which rows of the files of a format belong to the dataset.
 
     Args:
         keep (`Callable`): Whether a row does.

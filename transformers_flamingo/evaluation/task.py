@@ -32,7 +32,7 @@ class Prediction:
 @dataclass(frozen=True)
 class Comparison:
     """
-    How a task compares with what the papers scored: the facts of a row of the table in `docs/evaluation.md`.
+    Compare a task with what the papers scored: the facts of a row of the table in `docs/evaluation.md`.
 
     Args:
         source (`str`): What it is compared with: `"OpenFlamingo"`, whose code is public, or `"Flamingo"`, of which there is a paper only.

@@ -77,7 +77,7 @@ def check_generate_kwargs(arguments: Any) -> None:
     Check other arguments of `generate()`.
 
     Raises:
-        ValueError: they are no mapping.
+        ValueError: they are not a mapping.
     """
     if arguments is not None and not isinstance(arguments, Mapping):
         raise ValueError(f"`generate_kwargs` is {arguments!r}, but it must be a dict of arguments of `generate()`.")
@@ -88,7 +88,7 @@ def check_index_dir(index_dir: Any) -> None:
     Check that a folder of embeddings can be written, and make it.
 
     Raises:
-        ValueError: it is no path, or it cannot be made or written.
+        ValueError: it is not a path, or it cannot be made or written.
     """
     if index_dir is None:
         return

@@ -89,7 +89,7 @@ class ImageIndex:
         for row, example in enumerate(self.examples):
             if not example.media:
                 raise ValueError(f"{self.kind} {example.id!r} has no image, so there is nothing to compare.")
-            identity = media_identity(example.media[0])
+            identity = media_fingerprint(example.media[0])
             image_of[row] = numbers.setdefault(identity, len(numbers))
             if len(first) < len(numbers):
                 first.append(row)
@@ -317,17 +317,17 @@ def _largest(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tens
     return largest, columns.gather(1, order)
 
 
-def media_identity(item: Any) -> str:
+def media_fingerprint(item: Any) -> str:
     """
     Return a text that is equal for equal images or videos: of a file its place, size and time of the last change, otherwise a digest.
     """
     if isinstance(item, VideoSegment):
-        return f"{media_identity(item.path)} {item.start} {item.end} {item.num_frames}"
+        return f"{media_fingerprint(item.path)} {item.start} {item.end} {item.num_frames}"
     if isinstance(item, list | tuple):
-        return " ".join(map(media_identity, item))
+        return " ".join(map(media_fingerprint, item))
     if isinstance(item, dict):
         data = item.get("bytes")
-        return media_identity(item.get("path")) if data is None else hashlib.sha256(data).hexdigest()
+        return media_fingerprint(item.get("path")) if data is None else hashlib.sha256(data).hexdigest()
     if isinstance(item, PIL.Image.Image):
         return f"{item.mode} {item.size} {hashlib.sha256(item.tobytes()).hexdigest()}"
     text = os.fspath(item) if isinstance(item, str | os.PathLike) else repr(item)

@@ -170,10 +170,10 @@ def path_of(item: Any) -> str | None:
 
 def make_query(name: str, image: Any, question: Any, *, prompt: str, asks: bool) -> Example | ValueError:
     """
-    Make the example of an image and its question. An error is returned, for a caller that goes on without it.
+    Make the example of an image and its question. An error is returned, for a caller that continues without it.
 
     Args:
-        name (`str`): Its name in messages, if it is no file.
+        name (`str`): Its name in messages, if it is not a file.
         image: What [`as_media`] takes.
         question: Its question, if `asks`.
         prompt (`str`): The text before the answer.

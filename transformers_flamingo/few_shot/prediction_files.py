@@ -37,7 +37,7 @@ SUFFIXES = (".parquet", ".jsonl")
 _SETTINGS = "settings.json"
 # Rows of a row group of Parquet
 _GROUP_ROWS = 8192
-# After so many errors and no prediction, it is not the images that are wrong
+# After this many errors and no prediction, it is not the images that are wrong
 _MAX_FIRST_ERRORS = 256
 
 

@@ -23,7 +23,7 @@ from .demonstrations import Demonstrations, Selection
 from .engine import FewShotEngine
 from .examples import Example
 from .fitting import PromptLengths
-from .image_index import media_identity
+from .image_index import media_fingerprint
 from .inputs import (
     DecodedQueries,
     as_row,
@@ -274,7 +274,9 @@ class FewShotPredictor:
 
     def settings(self) -> dict[str, Any]:
         """Return what predictions depend on, as values that JSON can express: settings, and fingerprints of model and demonstrations."""
-        shown = (repr((d.prompt, d.answer, [media_identity(item) for item in d.media])) for d in self.demonstrations)
+        shown = (
+            repr((d.prompt, d.answer, [media_fingerprint(item) for item in d.media])) for d in self.demonstrations
+        )
         return {
             "weights": fingerprint_weights(self.model.state_dict()),
             "dtype": str(self.model.dtype).removeprefix("torch."),
@@ -360,7 +362,7 @@ class FewShotPredictor:
                 problems[i] = ValueError(f"{group.queries[i].id}: {problem}")
         self._raise_first(problems)
         good = [i for i in good if problems[i] is None]
-        # Apart, because a demonstration that cannot be read is no fault of a query
+        # Apart, because a demonstration that cannot be read is not the fault of a query
         self.engine.encode([item for i in good for example in shown[i] for item in media_of(example, "support")])
         prompts = [self._build_prompt(group.queries[i], shown[i], group.keys[i]) for i in good]
         predictions = [FewShotPrediction(None, error=None if p is None else str(p)) for p in problems]

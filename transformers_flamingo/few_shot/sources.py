@@ -18,7 +18,7 @@ from ..data.row_stream import RowStream
 from ..utils.fingerprint import fingerprint
 from ..utils.names import count_of
 from .examples import Example
-from .image_index import media_identity
+from .image_index import media_fingerprint
 from .inputs import path_of
 from .templates import QUESTION
 
@@ -322,4 +322,4 @@ class QueryFiles:
 
     def fingerprint(self) -> str:
         """Return a fingerprint of the files: of their places, sizes and times of the last change."""
-        return fingerprint(f"{media_identity(file)}\n" for file in self.files)
+        return fingerprint(f"{media_fingerprint(file)}\n" for file in self.files)

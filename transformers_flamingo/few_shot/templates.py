@@ -50,7 +50,7 @@ def cut_answer(text: str) -> str:
 @dataclass(frozen=True)
 class TaskTemplate:
     """
-    How demonstrations and queries of a kind of task are written.
+    Describe how demonstrations and queries of a kind of task are written.
 
     Args:
         prompt (`str`): The text between an image and its answer. `{question}` in it is the question.

@@ -43,7 +43,7 @@ class DataSource:
             each epoch.
         shuffle_buffer_size (`int`, *optional*):
             Maximum number of rows that each reader of a stream (a worker of a process) holds to shuffle them; on average it
-            is half of them. A row comes at most so many rows later than in its file. Defaults to 1000. With 1 only the order
+            is half of them. A row comes at most this many rows later than in its file. Defaults to 1000. With 1 only the order
             of the files is shuffled, and with 0 nothing is.
         cache_features (`bool`, *optional*, defaults to `False`):
             Whether to encode the images once with the frozen vision encoder before the training, and keep the features for

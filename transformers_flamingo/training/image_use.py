@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..image_features_flamingo import as_image_mask
 from ..modeling_flamingo import FlamingoModel
 from ..padding_flamingo import find_real_images
 from ..visibility_flamingo import compute_media_index, find_documents
@@ -105,7 +106,7 @@ def plan_swap(model: FlamingoModel, inputs: Mapping[str, Any]) -> ImageSwap | No
     elif mask is None and name == "pixel_values":
         mask = find_real_images(tensor, model.find_markers(input_ids, None, inputs.get("attention_mask")).sum(dim=1))
     if mask is not None:
-        is_real = (mask.bool().any(dim=2) if mask.ndim == 3 else mask.bool()).cpu()
+        is_real = as_image_mask(mask).cpu()
     indices = is_real.nonzero().tolist()
     contents = [
         hash(tensor[row, index].contiguous().cpu().view(torch.uint8).numpy().tobytes()) for row, index in indices

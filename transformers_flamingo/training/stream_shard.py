@@ -33,9 +33,9 @@ logger = logging.get_logger(__name__)
 
 # Rows to shuffle: fifty megabytes, on average, if each has an image of a hundred kilobytes
 DEFAULT_BUFFER_SIZE = 1000
-# So many files for each reader are few enough to be shared unequally: the passes of two readers differ by a fourth at most
+# This many files for each reader are enough to be shared unequally: the passes of two readers differ by a fourth at most
 MIN_FILES_PER_READER = 4
-# So many bytes in the rows of one reader are worth a word, before the system ends the process without one
+# This many bytes in the rows of one reader are worth a warning, before the system ends the process without one
 LARGE_BUFFER = 2 * 10**9
 
 

@@ -18,7 +18,7 @@ from .failures import FetchError
 BACKOFF_SECONDS = 1.0
 #: Maximum number of seconds that a site can make this run wait by `Retry-After`.
 MAX_WAIT_SECONDS = 120.0
-#: This many failures to connect, to so many hosts and with no success between them, are a failure of this machine's own network. At the
+#: This many failures to connect, to this many hosts and with no success between them, are a failure of this machine's own network. At the
 #: beginning of a list they are so for any number of hosts.
 MAX_FAILED_IN_A_ROW, MIN_FAILED_HOSTS = 200, 20
 

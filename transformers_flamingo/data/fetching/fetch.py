@@ -42,7 +42,7 @@ class FetchInterrupted(KeyboardInterrupt):
     The fetching was stopped by a signal.
 
     Args:
-        message (`str`): What is complete, and how to go on.
+        message (`str`): What is complete, and how to resume.
         signal_number (`int`, *optional*, defaults to `SIGINT`): The signal.
     """
 
@@ -52,10 +52,10 @@ class FetchInterrupted(KeyboardInterrupt):
 
 
 class Progress:
-    """What is told of a run while it goes on. A subclass shows it."""
+    """Hear what a run does. A subclass shows it."""
 
     def start(self, num_rows: int, num_done: int, layout: str) -> None:
-        """Begin: so many rows, of which some were done by an earlier run."""
+        """Begin with this many rows, of which some were done by an earlier run."""
 
     def row_done(self) -> None:
         """Count a row whose images were all fetched or failed. Any thread may call it."""
@@ -78,7 +78,7 @@ def fetch_data(options: FetchOptions, progress: Progress | None = None) -> dict[
     """
     Fetch the images of a list of URLs, and write shards with the rows and their images, in the order of the list.
 
-    A second call with the same options goes on where the first one ended, or does nothing if it was complete.
+    A second call with the same options resumes where the first one ended, or does nothing if it was complete.
 
     Args:
         options ([`FetchOptions`]): The list, the folder, and how to fetch.
@@ -121,7 +121,7 @@ def fetch_data(options: FetchOptions, progress: Progress | None = None) -> dict[
 
 
 class _Run:
-    """One run of [`fetch_data`]."""
+    """Run [`fetch_data`] once."""
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ class FetchOptions:
             What becomes of a page with an image that was not fetched: it loses this image (`"drop_image"`), or is dropped
             (`"drop_page"`), or the run ends (`"error"`). A pair without its image is dropped, and so is a page without any.
         min_similarity (`float`, *optional*, defaults to 0.24): Images of MMC4 with a lower `matched_sim` are not fetched.
-        max_shortest_side (`int`, *optional*): Larger images are resized to so many pixels of their shorter side.
+        max_shortest_side (`int`, *optional*): Larger images are resized to this many pixels on their shorter side.
         min_shortest_side (`int`, *optional*, defaults to 1): Smaller images are dropped.
         max_bytes (`int`, *optional*, defaults to 32 MiB): Maximum size of a file.
         timeout (`float`, *optional*, defaults to 10.0): Seconds for a file.
@@ -45,7 +45,7 @@ class FetchOptions:
         concurrency (`int`, *optional*, defaults to 32): Number of files that are fetched at the same time.
         max_per_host (`int`, *optional*, defaults to 4): Maximum number of them from the same host.
         rows_per_shard (`int`, *optional*, defaults to 2000): Rows of the list in each shard.
-        max_rows (`int`, *optional*): Read only so many rows, for a try.
+        max_rows (`int`, *optional*): Read at most this many rows, for a try.
         cache_dir (`str`, *optional*): Keep all fetched files here, and look here first.
         user_agent (`str`, *optional*): What the sites are told, by default the name and version of this package.
         opt_out_directives (`list[str]`, *optional*): Directives of `X-Robots-Tag` that are obeyed.

@@ -17,7 +17,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features
 
-from ...saving_flamingo import write_json
+from ...saving_flamingo import sync_entries, write_file, write_json
 from .failures import DROPPED, REASONS
 from .layouts import Layout
 from .store import Store
@@ -35,14 +34,14 @@ from .store import Store
 #: The folder of all that is not data.
 NOTES = "__fetch__"
 
-# A row group is decoded at once: so many rows, or bytes of images
+# A row group is decoded at once: at most this many rows, or bytes of images
 _GROUP_ROWS, _GROUP_BYTES = 100, 2**26
 
 
 @dataclass
 class ShardRecord:
     """
-    What was counted in a shard. An image that is named twice counts twice.
+    Hold what was counted in a shard. An image that is named twice counts twice.
 
     Args:
         shard (`int`): Its number.
@@ -150,7 +149,7 @@ class ShardFolder:
             self.shard(record.shard).unlink(missing_ok=True)
         else:
             os.replace(partial, self.shard(record.shard))
-            _sync(self.path)  # or after a power cut the record could be there without the shard
+            sync_entries(self.path)  # or after a power cut the record could be there without the shard
         write_json(self.notes / f"{record.shard:05}.json", asdict(record))
         shutil.rmtree(self.store(record.shard).folder, ignore_errors=True)
 
@@ -174,8 +173,7 @@ class ShardFolder:
         rows = {"in_source": num_rows, "read": 0, "kept": 0}
         images = {"named": 0, "fetched": 0, "bytes": 0}
         dropped, failed, num_shards = Counter(), Counter(), 0
-        partial = self.notes / ".failed.jsonl.partial"
-        with open(partial, "w", encoding="utf-8") as file:
+        with write_file(self.notes / "failed.jsonl") as partial, open(partial, "w", encoding="utf-8") as file:
             for record in self.records():
                 num_shards += self.shard(record.shard).exists()
                 for name in ("read", "kept"):
@@ -186,7 +184,6 @@ class ShardFolder:
                 failed.update(entry["reason"] for entry in record.failed)
                 for entry in (*record.failed, *record.bad_rows):
                     file.write(json.dumps({"shard": record.shard, **entry}, ensure_ascii=False) + "\n")
-        os.replace(partial, self.notes / "failed.jsonl")
         report = {
             "source": source,
             "layout": layout,
@@ -216,7 +213,7 @@ class ShardWriter:
         self._bytes = 0
 
     def write(self, row: dict[str, Any], num_bytes: int) -> None:
-        """Add a row with so many bytes of images."""
+        """Add a row with this many bytes of images."""
         self._rows.append(row)
         self._bytes += num_bytes
         if len(self._rows) >= _GROUP_ROWS or self._bytes >= _GROUP_BYTES:
@@ -253,13 +250,3 @@ class ShardWriter:
             self._writer = pq.ParquetWriter(self.partial, table.schema, compression="snappy", use_dictionary=False)
         self._writer.write_table(table)
         self._rows, self._bytes = [], 0
-
-
-def _sync(folder: Path) -> None:
-    """Write the names in a folder to the disk. Not all systems can."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -16,6 +16,15 @@ from .common import Benchmark, Captioning
 class _Karpathy(Captioning, Benchmark):
     """Captions in a JSON file of Karpathy's splits."""
 
+    comparison = Comparison(
+        source="OpenFlamingo",
+        equal="prompt, 3 beams, 20 tokens, cut of the answer, first caption of a demonstration, CIDEr of all captions; Karpathy's splits",
+        differences=(
+            "captions are split into words without Java, as the Stanford tokenizer does what captions contain",
+        ),
+        verdict="yes",
+    )
+
     @cached_property
     def _images(self) -> list[dict]:
         return self.read_lists(self.files[0], "images")[0]
@@ -49,14 +58,6 @@ class Coco(_Karpathy):
     name = "coco"
     files = ("dataset_coco.json",)
     split_sizes = {"test": 5000}
-    comparison = Comparison(
-        source="OpenFlamingo",
-        equal="prompt, 3 beams, 20 tokens, cut of the answer, first caption of a demonstration, CIDEr of all captions; Karpathy's splits",
-        differences=(
-            "captions are split into words without Java, as the Stanford tokenizer does what captions contain",
-        ),
-        verdict="yes",
-    )
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,3 @@ class Flickr30k(_Karpathy):
     name = "flickr30k"
     files = ("dataset_flickr30k.json",)
     split_sizes = {"test": 1000}
-    comparison = Comparison(
-        source="OpenFlamingo",
-        equal="prompt, 3 beams, 20 tokens, cut of the answer, first caption of a demonstration, CIDEr of all captions; Karpathy's splits",
-        differences=(
-            "captions are split into words without Java, as the Stanford tokenizer does what captions contain",
-        ),
-        verdict="yes",
-    )
