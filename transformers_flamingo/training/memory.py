@@ -6,8 +6,9 @@ A step runs on fake tensors ([`CostCounter`]), so activations and FLOP are those
 them, and what they hold to talk to each other, is computed from sizes.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+import functools
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -98,7 +99,7 @@ def estimate_training_memory(
     dtype: torch.dtype = torch.bfloat16,
     trained_dtype: torch.dtype = torch.float32,
     optimizer: Optimizer = "adamw",
-    gradient_checkpointing: bool = False,
+    activation_checkpointing: bool = False,
     gradient_accumulation_steps: int = 1,
     quantization: Quantization | None = None,
     cached_features: bool = False,
@@ -126,7 +127,7 @@ def estimate_training_memory(
         trained_dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
             Type of the trained weights. If it is another one, the step runs under `torch.autocast` to `dtype`.
         optimizer (`str`, *optional*, defaults to `"adamw"`): `"adamw"`, `"adamw_8bit"` or `"sgd"` (without momentum).
-        gradient_checkpointing (`bool`, *optional*, defaults to `False`): Whether layers are computed once more in backward.
+        activation_checkpointing (`bool`, *optional*, defaults to `False`): Whether layers are computed once more in backward.
         gradient_accumulation_steps (`int`, *optional*, defaults to 1): Micro-batches of an optimizer step.
         quantization (`str`, *optional*): `"4bit"` or `"8bit"`: the linear layers of the frozen language model, except its head.
         cached_features (`bool`, *optional*, defaults to `False`): Whether features are read instead of pixels.
@@ -158,28 +159,26 @@ def estimate_training_memory(
         raise ValueError(
             f"`quantization` is {quantization!r}, and quantized weights are not sharded. Use `sharding='ddp'`."
         )
-    fakes = FakeModels()
-    flamingo = build_without_weights(config, dtype)
     is_sharded = num_gpus > 1 and sharding != "ddp"
-    # Sharded weights are gathered in the type that computes, so nothing casts them
-    model = _freeze(
-        fakes,
-        flamingo,
-        dtype if is_sharded else trained_dtype,
-        lora_rank=lora_rank,
-        train_vision=train_vision,
-        train_text=train_text,
-        train_token_embeddings=train_token_embeddings,
+    flamingo, costs = _run_step(
+        _Step(
+            config_text=config.to_json_string(),
+            config=config,
+            batch_size=batch_size,
+            num_images=num_images,
+            text_length=text_length,
+            dtype=dtype,
+            # Sharded weights are gathered in the type that computes, so nothing casts them
+            trained_dtype=dtype if is_sharded else trained_dtype,
+            feature_dtype=torch.float32 if torch.float32 == dtype == trained_dtype else torch.float16,
+            activation_checkpointing=activation_checkpointing,
+            cached_features=cached_features,
+            train_vision=train_vision,
+            train_text=train_text,
+            train_token_embeddings=train_token_embeddings,
+            lora_rank=lora_rank,
+        )
     )
-    images = make_images(fakes, flamingo, batch_size, num_images)
-    if cached_features:
-        is_exact = torch.float32 == dtype == trained_dtype
-        images = encode_images(images, fakes, flamingo, torch.float32 if is_exact else torch.float16)
-    batch = {"input_ids": make_text(config, batch_size, num_images, text_length), **images}
-    if gradient_checkpointing:
-        flamingo.activation_checkpointing_enable()
-    costs = _run_step(model, batch, dtype if not is_sharded and trained_dtype != dtype else None)
-
     weights = _WeightSizes(
         flamingo, num_gpus if is_sharded else 1, by_rows=sharding == "fsdp2", dtype=dtype, quantization=quantization
     )
@@ -292,42 +291,64 @@ def _find_quantized(model: FlamingoModel) -> list[nn.Parameter]:
     ]
 
 
-def _run_step(model: nn.Module, batch: dict[str, Any], autocast_dtype: torch.dtype | None) -> CostCounter:
-    """Run a forward and a backward pass as `Trainer` does."""
+@dataclass(frozen=True)
+class _Step:
+    """What decides the tensors of a step: see [`estimate_training_memory`]. Steps of equal configurations are equal."""
+
+    config_text: str
+    config: FlamingoConfig = field(compare=False)
+    batch_size: int
+    num_images: int
+    text_length: int
+    dtype: torch.dtype
+    trained_dtype: torch.dtype
+    feature_dtype: torch.dtype
+    activation_checkpointing: bool
+    cached_features: bool
+    train_vision: bool
+    train_text: bool
+    train_token_embeddings: bool
+    lora_rank: int | None
+
+
+@functools.lru_cache(maxsize=8)  # a step takes seconds, and is the same for any number of GPUs
+def _run_step(step: _Step) -> tuple[FlamingoModel, CostCounter]:
+    """Run a forward and a backward pass as `Trainer` does, and return the model and the costs."""
+    fakes = FakeModels()
+    flamingo = build_without_weights(step.config, step.dtype)
+    model = _freeze(fakes, flamingo, step)
+    images = make_images(fakes, flamingo, step.batch_size, step.num_images)
+    if step.cached_features:
+        images = encode_images(images, fakes, flamingo, step.feature_dtype)
+    input_ids = make_text(step.config, step.batch_size, step.num_images, step.text_length)
+    if step.activation_checkpointing:
+        flamingo.activation_checkpointing_enable()
     with count_costs() as costs:
         costs.exclude(*model.parameters(), *model.buffers())
-        costs.count(*tensors_of(batch))
+        costs.count(input_ids, *tensors_of(images))
         costs.hold_gradients(model)
-        with torch.autocast("cpu", autocast_dtype, enabled=autocast_dtype is not None):
-            loss = model(**batch, labels=batch["input_ids"]).loss
+        with torch.autocast("cpu", step.dtype, enabled=step.trained_dtype != step.dtype):
+            loss = model(input_ids=input_ids, labels=input_ids, **images).loss
         loss.backward()
-    return costs
+    return flamingo, costs
 
 
-def _freeze(
-    fakes: FakeModels,
-    flamingo: FlamingoModel,
-    trained_dtype: torch.dtype,
-    *,
-    lora_rank: int | None,
-    train_vision: bool,
-    train_text: bool,
-    train_token_embeddings: bool,
-) -> nn.Module:
-    """Freeze a model as [`build_model`] does, and make what is trained `trained_dtype`, except for the rows of an embedding."""
-    trained = [flamingo.resampler, flamingo.gated_cross_attention]
-    trained += [flamingo.vision_model] if train_vision and flamingo.vision_model is not None else []
-    trained += [flamingo.language_model] if train_text else []
+def _freeze(fakes: FakeModels, flamingo: FlamingoModel, step: _Step) -> nn.Module:
+    """Freeze a model as [`build_model`] does, and give it fake weights: trained ones of `trained_dtype`, except the rows of an embedding."""
+    trained: list[nn.Module] = [flamingo.resampler, flamingo.gated_cross_attention]
+    trained += [flamingo.vision_model] if step.train_vision and flamingo.vision_model is not None else []
+    trained += [flamingo.language_model] if step.train_text else []
     for part in trained:
-        part.to(trained_dtype)
-    if lora_rank is not None:
+        part.to(step.trained_dtype)
+    if step.lora_rank is not None:
         from peft import get_peft_model
 
         with torch.device("meta"):
-            model = get_peft_model(flamingo, lora_config(flamingo, r=lora_rank, lora_alpha=2 * lora_rank)).train()
+            adapters = lora_config(flamingo, r=step.lora_rank, lora_alpha=2 * step.lora_rank)
+            model = get_peft_model(flamingo, adapters).train()
         fakes.fill(model)
         return model
     fakes.fill(flamingo)
-    flamingo.freeze_backbones(train_token_embeddings=train_token_embeddings)
-    flamingo.unfreeze_backbones(vision_model=train_vision, language_model=train_text)
+    flamingo.freeze_backbones(train_token_embeddings=step.train_token_embeddings)
+    flamingo.unfreeze_backbones(vision_model=step.train_vision, language_model=step.train_text)
     return flamingo.train()

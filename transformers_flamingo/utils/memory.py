@@ -334,5 +334,5 @@ def _count_cache(cache: Cache) -> tuple[int, int]:
     """Return the bytes of the keys and values of the text, and of those of the last images."""
     sizes = {True: 0, False: 0}
     for layer in cache.layers:
-        sizes[isinstance(layer, MediaCacheLayer)] += count_bytes(*filter(None.__ne__, (layer.keys, layer.values)))
+        sizes[isinstance(layer, MediaCacheLayer)] += count_bytes(*tensors_of((layer.keys, layer.values)))
     return sizes[False], sizes[True]
