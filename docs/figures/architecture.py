@@ -18,7 +18,9 @@ def draw_architecture() -> None:
     draw_arrow(axes, (1.4, 0.9), (1.4, 1.32))
     draw_arrow(axes, (1.4, 1.9), (1.4, 2.52))
     axes.text(1.5, 2.2, "features\n(N, F, P, Dv)", fontsize=7, color=INK, va="center")
-    axes.text(1.4, 3.62, "latents (N, L, Dv): 64 for each\nimage, whatever its size", fontsize=7, color=INK, ha="center")
+    axes.text(
+        1.4, 3.62, "latents (N, L, Dv): 64 for each\nimage, whatever its size", fontsize=7, color=INK, ha="center"
+    )
 
     # Text: through the language model, with gated blocks in between
     draw_box(axes, 3.0, 0.3, 2.6, 0.6, "<image>dax<|endofchunk|><image>", DATA, fontsize=7.2, family="monospace")
@@ -44,9 +46,12 @@ def draw_architecture() -> None:
     x = 6.75
     draw_arrow(axes, (x, 0.75), (x, 4.85))
     axes.text(x - 0.1, 0.85, "x", ha="right", fontsize=9, color=INK, style="italic")
-    for low, name, gate in ((1.2, "cross-attention\nto one image's latents", "attn_gate"), (3.1, "feed-forward\nnetwork", "ffn_gate")):
+    for low, name, gate in (
+        (1.2, "cross-attention\nto one image's latents", "attn_gate"),
+        (3.1, "feed-forward\nnetwork", "ffn_gate"),
+    ):
         draw_box(axes, 7.2, low, 1.75, 0.7, name, TRAINED, fontsize=8)
-        draw_box(axes, 7.2, low + 0.85, 1.75, 0.42, f"× tanh({gate})", TRAINED, fontsize=7.5)
+        draw_box(axes, 7.2, low + 0.85, 1.75, 0.42, f"$\\times$ tanh({gate})", TRAINED, fontsize=7.5)
         draw_arrow(axes, (x, low + 0.12), (7.22, low + 0.12))
         draw_arrow(axes, (8.07, low + 0.68), (8.07, low + 0.88))
         draw_arrow(axes, (7.22, low + 1.06), (x + 0.11, low + 1.06))

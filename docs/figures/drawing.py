@@ -24,7 +24,9 @@ def new_diagram(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def draw_box(axes: Axes, x: float, y: float, width: float, height: float, text: str, color: str = DATA, **kwargs) -> None:
+def draw_box(
+    axes: Axes, x: float, y: float, width: float, height: float, text: str, color: str = DATA, **kwargs
+) -> None:
     """Draw a rounded box with its lower left corner at `(x, y)` and a text in the middle."""
     line_width = 1.8 if color == TRAINED else 0.9
     shape = FancyBboxPatch(

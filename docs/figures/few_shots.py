@@ -39,7 +39,9 @@ def draw_example(model, processor) -> None:
     *shots, query = [pool.images[index] for index in pool.draw(episode.pairs, rng)]
     *words, expected = episode.words
     demonstrations = list(zip(shots, words, strict=True))
-    predictor = FewShotPredictor(model, processor, demonstrations, task="classify", candidates=episode.candidates, prompt="", separator="")
+    predictor = FewShotPredictor(
+        model, processor, demonstrations, task="classify", candidates=episode.candidates, prompt="", separator=""
+    )
     prediction = predictor(query)
     print(f"expected {expected}, answered {prediction.text}: {prediction.probabilities}")
 
@@ -61,7 +63,14 @@ def draw_protocol(model, processor) -> None:
     *shots, query = [pool.images[index] for index in pool.draw(episode.pairs, rng)]
     *words, expected = episode.words
     demonstrations = list(zip(shots, words, strict=True))
-    settings = {"task": "classify", "candidates": episode.candidates, "prompt": "", "separator": "", "top_k": 4, "seed": SEED}
+    settings = {
+        "task": "classify",
+        "candidates": episode.candidates,
+        "prompt": "",
+        "separator": "",
+        "top_k": 4,
+        "seed": SEED,
+    }
     figure = Figure(figsize=(7, 5.9), layout="constrained")
     rows = figure.subplots(4, 5)
     for axes, name in zip(rows, ("fixed", "random", "rices", "blind"), strict=True):
@@ -69,10 +78,14 @@ def draw_protocol(model, processor) -> None:
         shown, asked = demonstrations, query
         if name == "blind":
             blank = Image.new("RGB", query.size, (128, 128, 128))
-            chosen = FewShotPredictor(model, processor, demonstrations, selection="rices", **settings)(query).demonstrations
+            chosen = FewShotPredictor(model, processor, demonstrations, selection="rices", **settings)(
+                query
+            ).demonstrations
             shown, asked, selection = [(blank, words[index]) for index in chosen], blank, "fixed"
         prediction = FewShotPredictor(model, processor, shown, selection=selection, **settings)(asked)
-        print(f"{name}: {prediction.text} ({prediction.score:.2f}), expected {expected}; shown {prediction.demonstrations}")
+        print(
+            f"{name}: {prediction.text} ({prediction.score:.2f}), expected {expected}; shown {prediction.demonstrations}"
+        )
         for panel, index in zip(axes, prediction.demonstrations, strict=False):
             show(panel, *shown[index])
         show(axes[-1], asked, f"{prediction.text}  ({prediction.score:.0%})", is_answer=True)

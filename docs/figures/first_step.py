@@ -37,7 +37,9 @@ def measure(zero_init: str, steps: int) -> list[dict[str, float]]:
     model = FlamingoModel.from_vision_text_pretrained(vision, text, cross_attention_zero_init=zero_init)
     model.freeze_backbones()
     images = [[Image.new("RGB", (64, 64), color)] for color in ("red", "blue")]
-    inputs = processor(images=images, text=["<image>a red circle", "<image>a blue square"], return_tensors="pt", padding=True)
+    inputs = processor(
+        images=images, text=["<image>a red circle", "<image>a blue square"], return_tensors="pt", padding=True
+    )
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD([parameter for _, parameter in named], lr=0.1)
     history = []

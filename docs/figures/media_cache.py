@@ -62,10 +62,16 @@ def draw_media_cache() -> None:
         print(f"{number:2d} images: {row[0]:8.1f} and {row[1]:10.1f} million operations, {row[2]:.0f} KiB kept")
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.subplots()
-    axes.plot(IMAGES, [row[1] for row in rows], "s--", color="#b5651d", label="projecting the latents of all images again")
+    axes.plot(
+        IMAGES, [row[1] for row in rows], "s--", color="#b5651d", label="projecting the latents of all images again"
+    )
     axes.plot(IMAGES, [row[0] for row in rows], "o-", color=INK, label="from the cache of one image")
     axes.set(
-        xlabel="images in the prompt", ylabel="million operations", xscale="log", yscale="log", xticks=IMAGES,
+        xlabel="images in the prompt",
+        ylabel="million operations",
+        xscale="log",
+        yscale="log",
+        xticks=IMAGES,
         title="One more token, in one gated block",
     )
     axes.set_xticklabels([str(number) for number in IMAGES])

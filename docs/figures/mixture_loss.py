@@ -18,7 +18,7 @@ def draw_mixture_loss() -> None:
         draw_arrow(axes, (1.72, y + 0.3), (2.22, y + 0.3))
         draw_arrow(axes, (3.92, y + 0.3), (4.42, y + 0.3))
         draw_arrow(axes, (6.32, y + 0.3), (7.5, 1.7 - 0.15 * (row - 1)))
-        axes.text(6.4, y + (0.42 if row < 2 else 0.02), f"× {weight}", fontsize=8.5, color=INK)
+        axes.text(6.4, y + (0.42 if row < 2 else 0.02), f"$\\times$ {weight}", fontsize=8.5, color=INK)
     draw_box(axes, 7.5, 1.3, 1.7, 0.7, "sum of gradients,\none step", TRAINED, fontsize=8)
     save(figure, FIGURES / "mixture-loss.svg")
 

@@ -21,7 +21,15 @@ def draw_visibility() -> None:
         for column, (token, image) in enumerate(zip(tokens, seen, strict=True)):
             x = 1.3 + 0.72 * column
             is_long = len(token) > 8
-            axes.text(x + 0.33, top - 0.17, token, fontsize=5.2 if is_long else 6.6, ha="center", family="monospace", color=INK)
+            axes.text(
+                x + 0.33,
+                top - 0.17,
+                token,
+                fontsize=5.2 if is_long else 6.6,
+                ha="center",
+                family="monospace",
+                color=INK,
+            )
             for row in range(1, max(seen) + 1):
                 y = top - 0.25 - 0.36 * row
                 axes.add_patch(Rectangle((x, y), 0.66, 0.3, fc=TRAINED if row == image else DATA, ec=INK, lw=0.6))
