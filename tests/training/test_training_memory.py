@@ -189,6 +189,7 @@ def test_a_quantized_language_model():
         ({"optimizer": "adam"}, "`optimizer` is 'adam'"),
         ({"num_gpus": 0}, "`num_gpus` is 0"),
         ({"train_text": True, "lora_rank": 8}, "keep frozen"),
+        ({"cached_features": True, "train_vision": True}, "trains the encoder whose features"),
         ({"quantization": "4bit", "num_gpus": 8, "sharding": "fsdp2"}, "quantized weights are not sharded"),
     ],
 )

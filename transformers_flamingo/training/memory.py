@@ -155,6 +155,10 @@ def estimate_training_memory(
         raise ValueError(
             "`train_text` trains the weights of the language model, which `quantization` and `lora_rank` keep frozen. Remove one of them."
         )
+    if cached_features and train_vision:
+        raise ValueError(
+            "`train_vision` trains the encoder whose features `cached_features` keeps. Remove one of them."
+        )
     if quantization is not None and num_gpus > 1 and sharding != "ddp":
         raise ValueError(
             f"`quantization` is {quantization!r}, and quantized weights are not sharded. Use `sharding='ddp'`."
