@@ -125,6 +125,16 @@ class FlamingoAttention(nn.Module):
         return weights * key.any(dim=3).any(dim=1)[:, None, None]
 
 
+def apply_gate(gate: torch.Tensor | None, hidden_states: torch.Tensor) -> torch.Tensor:
+    """
+    Scale what goes into the last projection of a branch by `tanh(gate)`, or return it as it is without a gate.
+
+    The projection is linear, so this scales the branch. The gradient of the gate needs what is scaled, and the input of the
+    projection is at hand in backward. Its output is not, and would be kept for the gate alone.
+    """
+    return hidden_states if gate is None else gate.tanh() * hidden_states
+
+
 class FlamingoMLP(nn.Module):
     """Feed-forward network without biases, with its layer norm in front."""
 
@@ -135,17 +145,22 @@ class FlamingoMLP(nn.Module):
         self.act = ACT2FN[activation]
         self.fc2 = nn.Linear(intermediate_size, hidden_size, bias=False)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Transform `(..., hidden_size)` to the same shape."""
+    def forward(self, hidden_states: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
+        """Transform `(..., hidden_size)` to the same shape, scaled by `tanh(gate)`."""
         hidden_states = self.fc1(self.norm(hidden_states))
         if torch.compiler.is_compiling() or not (self.training and hidden_states.requires_grad):
-            return self._project(hidden_states)
+            return self._project(hidden_states, gate)
         # Backward needs the widest tensor of a block before and after the activation. The latter is computed anew: it is cheap, and
         # the recomputation stops before the product.
-        return checkpoint(self._project, hidden_states, use_reentrant=False, preserve_rng_state=False)
+        return checkpoint(self._project, hidden_states, gate, use_reentrant=False, preserve_rng_state=False)
 
-    def _project(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.act(hidden_states))
+    def _project(self, hidden_states: torch.Tensor, gate: torch.Tensor | None) -> torch.Tensor:
+        return self.fc2(apply_gate(gate, self.act(hidden_states)))
+
+
+def _append(features: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    """Append latents, `(M, L, width)` or `(1, L, width)` for all, to features `(M, F * P, width)`."""
+    return torch.cat([features, latents.expand(features.shape[0], -1, -1)], dim=1)
 
 
 class FlamingoResamplerLayer(GradientCheckpointingLayer):
@@ -180,14 +195,20 @@ class FlamingoResamplerLayer(GradientCheckpointingLayer):
         """
         Update latents `(M, L, Dv)` from features `(M, F * P, Dv)` under an additive mask `(M, 1, 1, F * P + L)`.
 
-        With `num_attentions`, also return the attention weights of this many last latents `(M, heads, num_attentions, F * P + L)`.
+        Latents `(1, L, Dv)` are shared by all `M` images, and are projected once. With `num_attentions`, also return the attention
+        weights of this many last latents `(M, heads, num_attentions, F * P + L)`.
         """
         weights = None
         if self.attention is not None:
             normed = self.norm_latents(latents)
-            query = self.attention.split_heads(self.attention.q_proj(normed))
-            context = normed if features is None else torch.cat([self.norm_features(features), normed], dim=1)
-            key, value = self.attention.project_context(context)
+            q_proj, k_proj, v_proj = self.attention.q_proj, self.attention.k_proj, self.attention.v_proj
+            query, key, value = q_proj(normed), k_proj(normed), v_proj(normed)
+            if features is not None:
+                features = self.norm_features(features)
+                key, value = _append(k_proj(features), key), _append(v_proj(features), value)
+                # A copy, because not every kernel of attention takes a batch whose stride is 0
+                query = query.expand(features.shape[0], -1, -1).contiguous()
+            query, key, value = (self.attention.split_heads(states) for states in (query, key, value))
             if num_attentions > 0:
                 weights = self.attention.compute_weights(query[:, :, -num_attentions:], key, attention_mask)
             latents = latents + self.attention.o_proj(self.attention.attend(query, key, value, attention_mask))
@@ -276,11 +297,9 @@ class FlamingoPerceiverResampler(nn.Module):
             attention_mask = torch.zeros(visible.shape, dtype=features.dtype, device=features.device)
             attention_mask = attention_mask.masked_fill(~visible, torch.finfo(features.dtype).min)[:, None, None]
 
-        # A copy instead of a view: with frozen features a view would be a leaf that requires a gradient, which torch's
-        # flop counter does not support.
-        latents = self.latents.repeat(num_media, 1, 1)
+        latents = self.latents[None]
         if self.resampler_type == "transformer":
-            latents, features = torch.cat([features, latents], dim=1), None
+            latents, features = _append(features, latents), None
         attentions = []
         for layer in self.layers:
             latents = layer(latents, features, attention_mask, self.num_latents if output_attentions else 0)
@@ -312,11 +331,6 @@ class FlamingoPerceiverResampler(nn.Module):
         high = (low + 1).clamp(max=known - 1)
         weight = (position - low)[..., None].to(self.frame_embeddings.dtype)
         return self.frame_embeddings[low] * (1 - weight) + self.frame_embeddings[high] * weight
-
-
-def apply_gate(gate: nn.Parameter | None, branch: torch.Tensor) -> torch.Tensor:
-    """Scale a branch by `tanh(gate)`, or return it as it is without a gate."""
-    return branch if gate is None else gate.tanh() * branch
 
 
 class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
@@ -379,9 +393,9 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
         attended, weights = self._cross_attend(hidden_states, latents, layout, cache, output_attentions)
         # Without any image the attention branch adds exactly 0, and the feed-forward branch still runs.
         if attended is not None:
-            hidden_states = hidden_states + apply_gate(self.attn_gate, attended)
+            hidden_states = hidden_states + attended
         if self.mlp is not None:
-            hidden_states = hidden_states + apply_gate(self.ffn_gate, self.mlp(hidden_states))
+            hidden_states = hidden_states + self.mlp(hidden_states, self.ffn_gate)
         return (hidden_states, weights) if output_attentions else hidden_states
 
     def _cross_attend(
@@ -408,7 +422,8 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
             # (B, T, ...) -> (B / repeats, repeats * T, ...)
             query = self.attention.split_heads(query.unflatten(0, (-1, cache_layer.num_repeats)).flatten(1, 2))
             attended = self.attention.attend(query, cache_layer.keys, cache_layer.values)
-            attended = self.attention.o_proj(attended.view(*hidden_states.shape[:2], -1))
+            attended = attended.view(*hidden_states.shape[:2], -1)
+            attended = self.attention.o_proj(apply_gate(self.attn_gate, attended))
             if not output_attentions:
                 return attended, None
             weights = self.attention.compute_weights(query, cache_layer.keys)
@@ -421,7 +436,7 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
         attended, weights, last_key, last_value = attend(query, latents, layout, past, output_attentions)
         if cache_layer is not None:
             cache_layer.set_image(last_key, last_value)
-        return self.attention.o_proj(attended), weights
+        return self.attention.o_proj(apply_gate(self.attn_gate, attended)), weights
 
     def _attend_segments(
         self,
