@@ -78,6 +78,8 @@ OPTIONS = {
     "shots": "number of demonstrations before the query",
     "tokens": "number of tokens of a text, with its image markers",
     "workers": "number of workers of the data loader, compared with none",
+    "vocabulary": "number of tokens that are predicted",
+    "width": "width of the hidden states",
 }
 
 
