@@ -60,9 +60,9 @@ def encode_if_worthwhile(
     Raises:
         BadSampleError, ValueError: as [`~data.encode_documents`].
     """
-    reason = find_reason_against(rows, model, processor, num_rows_read)
-    encoded = encode(only_cached=True) if reason is None else None
-    kept = "those of an earlier run"
+    reason, encoded, kept = find_reason_against(source, rows, model, processor, num_rows_read), None, ""
+    if reason is None:
+        encoded, kept = encode(only_cached=True), "those of an earlier run"
     if reason is None and encoded is None:
         reason, kept = _look_for_space(source, rows, model, processor, dtype)
         encoded = encode() if reason is None else None
@@ -72,13 +72,17 @@ def encode_if_worthwhile(
 
 
 def find_reason_against(
-    rows: Dataset | RowStream, model: FlamingoModel, processor: FlamingoProcessor, num_rows_read: int | None
+    source: DataSource,
+    rows: Dataset | RowStream,
+    model: FlamingoModel,
+    processor: FlamingoProcessor,
+    num_rows_read: int | None,
 ) -> str | None:
     """
     Find out why keeping features would be wrong, or more work than encoding each image whenever it is read.
 
     Args:
-        rows, model, processor, num_rows_read: As in [`encode_if_worthwhile`].
+        source, rows, model, processor, num_rows_read: As in [`encode_if_worthwhile`].
 
     Returns:
         The reason, or `None` if there is none.
@@ -93,6 +97,9 @@ def find_reason_against(
         return "the number of steps is not known"
     if num_rows_read <= len(rows):
         return f"each process reads {num_rows_read:,} rows, and one process would encode all {len(rows):,}"
+    items = [item for row in _sample(rows) for item in _read_items(source, row)]
+    if source.reader.allow_remote or any(map(_is_remote, items)):
+        return "its rows may name addresses, whose content changes unnoticed"
     noise = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
     images = [[PIL.Image.fromarray(noise)]]
     pixels = [processor(images=images, return_tensors="pt")["pixel_values"] for _ in range(NUM_REPEATS)]
@@ -105,19 +112,11 @@ def _look_for_space(
     source: DataSource, rows: Dataset, model: FlamingoModel, processor: FlamingoProcessor, dtype: FeatureDtype
 ) -> tuple[str | None, str]:
     """Return why features are not to be kept, or `None`; and how much space they take."""
-    sample = np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE_SIZE)).astype(int)
-    counts = []
-    for row in rows.select(sample):
-        try:
-            items = [chunk.item for chunk in source.reader.read(row) if chunk.item is not None][: source.max_images]
-        except BadSampleError:  # which is reported when the row is encoded or trained on
-            continue
-        frames = [frame for item in items for frame in (item if isinstance(item, list | tuple) else [item])]
-        if any(map(_is_remote, frames)):
-            return "rows name addresses, whose content may change", ""
-        counts.append(sum(frame.num_frames if isinstance(frame, VideoSegment) else 1 for frame in frames))
+    sample = _sample(rows)
+    items = [item for row in sample for item in _read_items(source, row)]
+    count = sum(item.num_frames if isinstance(item, VideoSegment) else 1 for item in items)
     # A file that several rows name counts each time, and is stored once
-    num_images = math.ceil(len(rows) * sum(counts) / max(len(counts), 1))
+    num_images = math.ceil(len(rows) * count / len(sample))
     (features,) = encode_images(model, processor, [PIL.Image.new("RGB", (64, 64))], output="last_hidden_state")
     num_bytes = num_images * features.numel() * getattr(torch, dtype).itemsize
     needed = f"at most about {format_size(num_bytes)} of {num_images:,} images"
@@ -129,6 +128,20 @@ def _look_for_space(
     if num_bytes > MAX_SHARE_OF_DISK * free:
         return f"they take {space}, of which they may take {MAX_SHARE_OF_DISK:.0%}", space
     return None, space
+
+
+def _sample(rows: Dataset) -> Dataset:
+    """Return some rows at equal distances."""
+    return rows.select(np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE_SIZE)).astype(int))
+
+
+def _read_items(source: DataSource, row: dict[str, Any]) -> list[Any]:
+    """Return the images, single frames and segments of videos of a row, undecoded."""
+    try:
+        items = [chunk.item for chunk in source.reader.read(row) if chunk.item is not None][: source.max_images]
+    except BadSampleError:  # which is reported when the row is encoded or trained on
+        return []
+    return [frame for item in items for frame in (item if isinstance(item, list | tuple) else [item])]
 
 
 def _is_remote(item: Any) -> bool:
