@@ -314,9 +314,9 @@ class FlamingoPerceiverResampler(nn.Module):
         return self.frame_embeddings[low] * (1 - weight) + self.frame_embeddings[high] * weight
 
 
-def apply_gate(gate: nn.Parameter | None, branch: torch.Tensor) -> torch.Tensor:
-    """Scale a branch by `tanh(gate)`, or return it as it is without a gate."""
-    return branch if gate is None else gate.tanh() * branch
+def add_branch(hidden_states: torch.Tensor, branch: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+    """Add a branch, times the `scale` `(1,)` of its gate if it has one, in one operation."""
+    return hidden_states + branch if scale is None else torch.addcmul(hidden_states, scale, branch)
 
 
 class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
@@ -377,12 +377,34 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
             gives the latents of the image it sees, 0 if it sees none, or `None` without any image.
         """
         attended, weights = self._cross_attend(hidden_states, latents, layout, cache, output_attentions)
+        attn_scale, ffn_scale = self._find_scales(cache, is_step=hidden_states.shape[1] == 1)
         # Without any image the attention branch adds exactly 0, and the feed-forward branch still runs.
         if attended is not None:
-            hidden_states = hidden_states + apply_gate(self.attn_gate, attended)
+            hidden_states = add_branch(hidden_states, attended, attn_scale)
         if self.mlp is not None:
-            hidden_states = hidden_states + apply_gate(self.ffn_gate, self.mlp(hidden_states))
+            hidden_states = add_branch(hidden_states, self.mlp(hidden_states), ffn_scale)
         return (hidden_states, weights) if output_attentions else hidden_states
+
+    def _find_scales(
+        self, cache_layer: MediaCacheLayer | None, is_step: bool
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """
+        Return `tanh` of both gates, each `None` if there is no gate.
+
+        A step of a generation, of one token, takes those of the text before it from the cache. So it has as few operations as with
+        the gates multiplied into `o_proj` and `fc2`, and the weights stay as they are.
+        """
+        # A gradient must reach the gates, and a compiled graph computes them in the kernel that adds the branch.
+        keeps = not (cache_layer is None or torch.is_grad_enabled() or torch.compiler.is_compiling())
+        scales = (
+            getattr(cache_layer, "scales", None) if keeps and is_step else None
+        )  # a cache of an exported graph has none
+        if scales is None:
+            gates = (self.attn_gate, self.ffn_gate)
+            scales = tuple(None if gate is None else gate.tanh() for gate in gates)
+            if keeps:
+                cache_layer.scales = scales
+        return scales
 
     def _cross_attend(
         self,
@@ -406,12 +428,13 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
         if latents is None:
             # Beams of one prompt see one image, so they are one row with more tokens, and its keys are read once:
             # (B, T, ...) -> (B / repeats, repeats * T, ...)
-            query = self.attention.split_heads(query.unflatten(0, (-1, cache_layer.num_repeats)).flatten(1, 2))
-            attended = self.attention.attend(query, cache_layer.keys, cache_layer.values)
-            attended = self.attention.o_proj(attended.view(*hidden_states.shape[:2], -1))
+            rows = query.view(-1, cache_layer.num_repeats * query.shape[1], query.shape[2])
+            rows = self.attention.split_heads(rows)
+            attended = self.attention.attend(rows, cache_layer.keys, cache_layer.values)
+            attended = self.attention.o_proj(attended.view_as(query))
             if not output_attentions:
                 return attended, None
-            weights = self.attention.compute_weights(query, cache_layer.keys)
+            weights = self.attention.compute_weights(rows, cache_layer.keys)
             # (B / repeats, heads, repeats * T, L) -> (B, heads, T, L)
             return attended, weights.unflatten(2, (cache_layer.num_repeats, -1)).transpose(1, 2).flatten(0, 1)
 
