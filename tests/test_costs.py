@@ -147,6 +147,16 @@ def test_a_training_step_can_be_counted():
     assert 2 * forward.get_total_flops() < step.get_total_flops() < 3 * forward.get_total_flops()
 
 
+def test_the_gradient_of_the_logits_is_not_copied():
+    model = eager("gpt2").train()
+    model.freeze_backbones()
+    batch, _ = inputs(model, 4)
+    with Operations() as operations:
+        model(**batch, labels=batch["input_ids"])  # which computes the gradient of each chunk right away
+    assert "nll_loss_backward" in operations.names
+    assert "select_backward" not in operations.names
+
+
 def saved_bytes(model: FlamingoModel, batch: dict) -> int:
     """Return the bytes that autograd keeps for backward, without the parameters. Each piece of memory counts once."""
     parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
