@@ -157,6 +157,26 @@ def test_the_gradient_of_the_logits_is_not_copied():
     assert "select_backward" not in operations.names
 
 
+@pytest.mark.parametrize("backward", [False, True])
+def test_the_first_layer_of_the_resampler_projects_the_latents_once(backward):
+    resampler = tiny_flamingo().resampler
+
+    def cost(num_images: int) -> int:
+        with FlopCounterMode(display=False) as counter:
+            latents = resampler(torch.randn(num_images, 1, 16, 24))
+            if backward:
+                latents.sum().backward()
+        return counter.get_total_flops()
+
+    attention = resampler.layers[0].attention
+    num_weights = sum(
+        projection.weight.numel() for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    once = 2 * resampler.num_latents * num_weights * (3 if backward else 1)
+    for num_images in (2, 5):
+        assert cost(num_images) - once == num_images * (cost(1) - once)
+
+
 def saved_bytes(model: FlamingoModel, batch: dict) -> int:
     """Return the bytes that autograd keeps for backward, without the parameters. Each piece of memory counts once."""
     parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -190,3 +210,16 @@ def test_training_keeps_of_each_image_its_latents_keys_and_values():
     of_an_image = 4 * config.resampler_num_latents * (num_keys_and_values + config.vision_hidden_size)
     assert kept[16] - kept[8] <= 8 * of_an_image * 1.1
     assert kept[8] - kept[1] <= 7 * of_an_image * 1.1
+
+
+def test_a_gate_keeps_the_input_of_the_last_projection_and_not_the_branch():
+    kept = {}
+    for gating in ("tanh", "none"):
+        model = tiny_flamingo(cross_attention_gating=gating)
+        model.freeze_backbones()
+        model.train()
+        kept[gating] = saved_bytes(model, inputs(model, 1)[0])
+    config, num_blocks = model.config, len(model.gated_cross_attention)
+    inner = config.cross_attention_num_heads * config.cross_attention_head_dim
+    # A gate is one number, and what it scales in the feed-forward network is computed anew
+    assert 0 <= kept["tanh"] - kept["none"] - num_blocks * 4 * LENGTH * inner <= num_blocks * 2 * 4
