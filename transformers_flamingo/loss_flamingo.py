@@ -101,7 +101,7 @@ class LanguageModelHead(nn.Module):
         self.decoder.outputs = type(outputs)(**{**own, "last_hidden_state": hidden_states[None]})
         # It is not called as a module: hooks on the whole language model are not meant for its head.
         forward = type(self.language_model).forward
-        return forward(self.language_model, inputs_embeds=hidden_states[None], return_dict=True).logits[0]
+        return forward(self.language_model, inputs_embeds=hidden_states[None], return_dict=True).logits.squeeze(0)
 
 
 def extract_lm_head(language_model: nn.Module) -> LanguageModelHead | None:
