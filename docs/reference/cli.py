@@ -10,7 +10,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from transformers_flamingo_cli.command_line import COMMANDS, INSTALL_MINIATURE, MINIATURE_COMMANDS, find_commands, make_parser
+from transformers_flamingo_cli.command_line import (
+    COMMANDS,
+    INSTALL_MINIATURE,
+    MINIATURE_COMMANDS,
+    find_commands,
+    make_parser,
+)
 
 
 PAGE = Path(__file__).with_suffix(".md")
