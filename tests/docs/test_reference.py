@@ -59,10 +59,12 @@ def test_what_is_shown_has_a_docstring(name):
 
 def constant_docstring(module: str, attribute: str) -> str | None:
     """Return the string below the definition of a constant, in its module or in the one that it is imported from."""
-    body = ast.parse(inspect.getsource(importlib.import_module(module))).body
-    for i, node in enumerate(body):
+    tree = ast.parse(inspect.getsource(importlib.import_module(module)))
+    for node in ast.walk(tree):  # also an import for type checkers alone
         if isinstance(node, ast.ImportFrom) and node.level == 1 and attribute in [name.name for name in node.names]:
             return constant_docstring(f"{module}.{node.module}", attribute)
+    body = tree.body
+    for i, node in enumerate(body):
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if attribute in [getattr(target, "id", None) for target in targets]:
             following = body[i + 1] if i + 1 < len(body) else None
