@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.stem != "ray_data")
 
 
-def blocks(language: str, name: str = "README.md") -> list[str]:
-    """Return the code blocks of a language in the README, or in another page."""
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / name).read_text(), flags=re.M | re.S)
+def blocks(language: str) -> list[str]:
+    """Return the code blocks of a language in the README. `tests/docs/test_pages.py` runs those of the pages."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.M | re.S)
 
 
 def test_python_blocks_run_in_order(tmp_path, monkeypatch):
@@ -36,21 +36,6 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
         exec(compile(block, "README.md", "exec"), namespace)
     assert (tmp_path / "my-flamingo" / "modeling_flamingo.py").is_file()
     assert namespace["prompt"]["text"] == ["<image>red<|endofchunk|><image>blue<|endofchunk|><image>"]
-
-
-def test_the_page_of_few_shots_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    model, processor = build_miniature_flamingo()
-    processor.tokenizer.add_tokens(["cat", "dog"])  # to the miniature, all animals are one unknown word
-    model.resize_token_embeddings(len(processor.tokenizer))
-    for part in (model, processor):
-        part.save_pretrained("my-flamingo")
-    for number, name in enumerate(("cat-1", "cat-2", "cat-3", "dog-1", "dog-2", "dog-3")):
-        Image.new("RGB", (64, 64), (40 * number, 200, 100)).save(f"{name}.png")
-    namespace: dict = {}
-    for block in blocks("python", "docs/few-shot.md"):
-        exec(compile(block, "few-shot.md", "exec"), namespace)
-    assert namespace["prediction"].text in ("cat", "dog")
 
 
 def test_the_first_screen_runs():
