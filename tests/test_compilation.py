@@ -37,13 +37,12 @@ def batch(num_images: int, num_tokens: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(num_tokens)
     ids = torch.randint(5, 90, (3, num_tokens), generator=generator)
     ids[:, torch.arange(num_images) * num_tokens // num_images] = IMAGE
-    batch = {
+    return {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
         "pixel_values": random_images(3, num_images),
         "frame_attention_mask": torch.ones(3, num_images, dtype=torch.long),
     }
-    return batch
 
 
 def with_labels(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
