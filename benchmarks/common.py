@@ -25,6 +25,7 @@ from typing import Any
 # Otherwise the profiler prints a line to stderr whenever it starts and stops. It is read when torch is imported.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
+import devices
 import numpy as np
 import torch
 from PIL import Image
@@ -115,15 +116,23 @@ def build(arguments: argparse.Namespace, **fields: Any) -> FlamingoModel:
         end_of_chunk_token_id=text_config.vocab_size - 2,
         **fields,
     )
-    torch.manual_seed(0)
     dtype = torch.float32 if is_small else torch.bfloat16
-    with torch.device(arguments.device):
+
+    def make() -> FlamingoModel:
         default = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
         try:
-            model = FlamingoModel(config)
+            return FlamingoModel(config)
         finally:
             torch.set_default_dtype(default)
+
+    if torch.device(arguments.device).type == "cuda":
+        memory = devices.plan_memory(make)
+        print(f"{arguments.workload}: {memory}, if all is trained", flush=True)
+        devices.check_memory(memory, torch.cuda.mem_get_info()[0], f"--workload {arguments.workload}")
+    torch.manual_seed(0)
+    with torch.device(arguments.device):
+        model = make()
     with torch.no_grad():
         for block in model.gated_cross_attention:
             block.attn_gate.fill_(0.5)

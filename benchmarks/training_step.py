@@ -18,6 +18,7 @@ import argparse
 import functools
 
 import common
+import devices
 import torch
 
 
@@ -69,6 +70,7 @@ def measure(arguments: argparse.Namespace, cases: dict, name: str) -> None:
     timings = common.time_in_turns(cases, arguments.repeats, arguments.device)
     peaks = {case: common.peak_bytes(run, arguments.device) for case, run in cases.items()}
     first = next(iter(cases))
+    device = devices.device_name(arguments.device)
     rows = [
         {
             "": case,
@@ -77,6 +79,7 @@ def measure(arguments: argparse.Namespace, cases: dict, name: str) -> None:
             "over the first": f"{timing.over(timings[first]):.2f}",
             "peak, MB": common.megabytes(peaks[case]),
             "over the first ": f"{peaks[case] / peaks[first]:.2f}",
+            **({} if device is None else devices.rates(devices.count_flops(cases[case]), timing.median, device)),
         }
         for case, timing in timings.items()
     ]
