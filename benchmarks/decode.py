@@ -10,7 +10,6 @@ length, and with the gated blocks alone, run one after the other on one token an
 """
 
 import functools
-import time
 
 import common
 import torch
@@ -36,13 +35,11 @@ def main() -> None:
 
     @torch.no_grad()
     def blocks() -> float:
-        start = time.perf_counter()
+        start = common.read_clock(model.device)
         for _ in range(arguments.new_tokens):
             for block, layer in zip(model.gated_cross_attention, media_layers, strict=True):
                 block(hidden_states, None, None, layer)
-        if model.device.type == "cuda":
-            torch.cuda.synchronize()
-        return (time.perf_counter() - start) / arguments.new_tokens
+        return (common.read_clock(model.device) - start) / arguments.new_tokens
 
     cases["gated blocks alone"] = blocks
     timings = common.time_in_turns(cases, arguments.repeats, arguments.device)
