@@ -57,12 +57,16 @@ def main() -> None:
             name = f"{num_beams} beams, stock prefill"
             cases[name] = functools.partial(search, name, num_beams, is_stock=True)
     timings = common.time_in_turns(cases, arguments.repeats, arguments.device)
+    counts = {name: common.count(case, arguments.device) for name, case in cases.items()}
     rows = [
         {
             "": name,
+            "GFLOP": f"{counts[name].flops / 1e9:.1f}",
+            "operations": counts[name].operations,
+            "peak, MB": common.megabytes(counts[name].peak_bytes),
             "ms": common.milliseconds(timing),
-            "spread": common.percent(timing.spread),
             "over 1 beam": f"{timing.over(timings['1 beams']):.2f}",
+            "spread": common.percent(timing.spread),
             "kept for images, MB": common.megabytes(kept[name]) if name in kept else "",
         }
         for name, timing in timings.items()

@@ -336,8 +336,16 @@ def count(call: Callable[[], Any], device: str = "cpu") -> Counts:
     return Counts(flops.get_total_flops(), operations.number, peak)
 
 
-def report(arguments: argparse.Namespace, rows: list[dict[str, Any]], name: str | None = None) -> None:
-    """Print rows as a Markdown table, and with `--save` write them to the results."""
+def count_step(call: Callable[[int], Any], device: str = "cpu") -> Counts:
+    """Return the operations of the second step of `call(number of steps)`, and the peak of the call with two."""
+    two, one = count(functools.partial(call, 2), device), count(functools.partial(call, 1), device)
+    return Counts(two.flops - one.flops, two.operations - one.operations, two.peak_bytes)
+
+
+def report(
+    arguments: argparse.Namespace, rows: list[dict[str, Any]], name: str | None = None, clock: str | None = None
+) -> None:
+    """Print rows as a Markdown table, and with `--save` write them to the results, with the clock if it is another than ours."""
     print(markdown(rows))
     if not arguments.save:
         return
@@ -354,6 +362,7 @@ def report(arguments: argparse.Namespace, rows: list[dict[str, Any]], name: str 
         "date": date.today().isoformat(),
         "machine": torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU",
         "threads": torch.get_num_threads(),
+        "clock": clock or ("wall time" if device == "cuda" else "CPU time"),
         "torch": torch.__version__,
         "rows": rows,
     }

@@ -239,7 +239,7 @@ def main() -> None:
     common.report(arguments, processor_rows(arguments), "inputs-processor")
     with tempfile.TemporaryDirectory() as name:
         datasets.config.HF_DATASETS_CACHE = Path(name) / "cache"
-        common.report(arguments, loader_rows(arguments, Path(name)), "inputs-loader")
+        common.report(arguments, loader_rows(arguments, Path(name)), "inputs-loader", clock="wall time")
 
 
 if __name__ == "__main__":

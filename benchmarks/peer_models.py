@@ -59,6 +59,10 @@ class Side:
     model: nn.Module
     prefill_options: dict[str, int] = {}  # keywords of `forward` for the logits of the last token alone
 
+    def reset(self) -> None:
+        """Free what the model keeps from one call to the next, gradients included."""
+        self.model.zero_grad(set_to_none=True)
+
     def inputs(self, batch: Batch) -> Batch:
         """Return the batch as keyword arguments of the model's `forward` and `generate`."""
         return batch
@@ -148,6 +152,11 @@ class OpenFlamingo(Side):
             directory / "checkpoint.pt", directory / "ours", **backbones, cross_attention_every_n_layers=1
         )
 
+    def reset(self) -> None:
+        """Free gradients, and the latents that the layers keep."""
+        super().reset()
+        self.model.uncache_media()
+
     def inputs(self, batch: Batch) -> Batch:
         """Return the batch in OpenFlamingo's names, with a dimension for frames."""
         return {"vision_x": batch["pixel_values"][:, :, None], "lang_x": batch["input_ids"]}
@@ -234,6 +243,13 @@ class FlamingoMini(Side):
         torch.save(self.model.state_dict(), directory / "theirs" / "pytorch_model.bin")
         backbones = {name: directory / name for name in ("vision", "text", "tokenizer")}
         convert_flamingo_mini(directory / "theirs", directory / "ours", **backbones)
+
+    def reset(self) -> None:
+        """Free gradients, and the latents, keys and values that the layers keep."""
+        super().reset()
+        for layer in self.model.flamingo.get_modified_layers():
+            layer.condition(None, None)
+            layer.kv_output = None
 
     def inputs(self, batch: Batch) -> Batch:
         """Return the batch with flamingo-mini's mask of image markers `(B, T)`."""
