@@ -4,7 +4,7 @@
 #
 # Each GPU is a task, so no launcher is needed. Five minutes before the time limit, Slurm sends SIGTERM to all processes: the training
 # ends its step, saves a checkpoint and exits with 143, and the job is queued again and resumes. `output_dir` must be on a disk that
-# all machines share. For FSDP or DeepSpeed, start `accelerate launch` with a configuration on each machine instead (docs/training.md).
+# all machines share. For FSDP or DeepSpeed, start `accelerate launch` with a configuration on each machine instead (docs/how-to/multiple-gpus.md).
 #
 # A test runs this file with two tasks on the CPU of one machine, in place of Slurm. It was not run on a cluster or on GPUs.
 #SBATCH --job-name=flamingo
