@@ -7,6 +7,7 @@ A file that has no page, such as a script, is shown by its path, or linked if `r
 """
 
 import posixpath
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
@@ -30,6 +31,9 @@ SHOWN = {
         if path.suffix in (".md", ".png")
     },
 }
+# What a fence says to the tests of the pages, after its language. The extension of the site's fences knows only a language
+_FENCE_NOTE = re.compile(r"^( *```\w+) (?:no-run|no-check)$", flags=re.M)
+
 # The README is the home of the repository, as `index.md` is that of the site
 HOME = {"README.md": "index.md"}
 
@@ -126,11 +130,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Note which page is rendered next."""
+    """Note which page is rendered next, and cut what its fences say to the tests."""
     uri = page.file.src_uri
     _links.page = page
     _links.source = next((source for source, shown in SHOWN.items() if shown == uri), f"docs/{uri}")
-    return markdown
+    return _FENCE_NOTE.sub(r"\1", markdown)
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -43,16 +43,23 @@ def test_the_first_screen_runs():
     assert any("flamingo demo" in line for line in lines[:25])
     assert [block.strip() for block in blocks("bash")] == [
         "pip install -c constraints.txt -e . -e miniature && flamingo demo",
-        "hf upload my-name/my-flamingo DIRECTORY   # the model with its code, the processor and the card",
         'pip install -c constraints.txt -e ".[dev]" -e miniature && python -m pytest -n 2 --dist worksteal',
     ]
 
 
-def test_links_and_names_in_the_tree_exist():
+def test_it_is_short_and_its_files_exist():
     text = (ROOT / "README.md").read_text()
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
+    assert len(text.splitlines()) <= 150
+    for target in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", text):
         assert (ROOT / target).exists(), target
-    for name in re.findall(r"^    {4}([a-z_]+(?:\.py|/))", text, flags=re.M):
+
+
+def test_the_tree_is_that_of_the_package():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"^ {8}([a-z_]+/) ", text, flags=re.M))
+    folders = {f"{path.parent.name}/" for path in (ROOT / "transformers_flamingo").glob("*/__init__.py")}
+    assert named == folders
+    for name in re.findall(r"^ {8}([a-z_]+\.py)", text, flags=re.M):
         assert (ROOT / "transformers_flamingo" / name).exists(), name
 
 
