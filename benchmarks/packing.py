@@ -6,15 +6,19 @@ Measure the cost of a training step on short captions, with one row per caption 
 
 Captions have uniformly random lengths between the two, and one image each. Image features are cached, so a step includes
 the resampler but not the vision encoder. A step is forward and backward with frozen backbones. All cases have the same
-captions, and so the same floor: "tokens" minus padding.
+captions, and so the same floor: "tokens" minus padding. On a GPU with flash attention there is another table, of the same rows with it
+in the language model. The gated blocks have sdpa in both, which needs no mask in them.
 """
 
+import argparse
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import common
 import torch
 from accelerate.utils import send_to_device
+from transformers.utils import is_flash_attn_2_available
 
 from transformers_flamingo import FlamingoModel
 from transformers_flamingo.training import FlamingoDataCollator, check_packing
@@ -57,26 +61,40 @@ def main() -> None:
         collators[f"rows of {length}"] = FlamingoDataCollator(processor, max_length=length, packing=True)
     batches = {name: send_to_device(collator(rows), model.device) for name, collator in collators.items()}
     cases = {name: functools.partial(step, model, batch) for name, batch in batches.items()}
+    measure(arguments, cases, batches, f"packing-{arguments.text or arguments.workload}")
+    if torch.device(arguments.device).type == "cuda":
+        if not is_flash_attn_2_available() or model.dtype == torch.float32:
+            print("Without flash attention, which needs `flash_attn` and bfloat16 (`--workload large`).")
+            return
+        model.language_model.set_attn_implementation("flash_attention_2")
+        check_packing(model)
+        measure(arguments, cases, batches, f"packing-flash-{arguments.text or arguments.workload}")
+
+
+def measure(
+    arguments: argparse.Namespace, cases: dict[str, Callable], batches: dict[str, dict[str, Any]], name: str
+) -> None:
+    """Time the steps, and report them under a name."""
     timings = common.time_in_turns(cases, arguments.repeats, arguments.device)
 
     num_tokens = int(batches["a row each"]["attention_mask"].sum())
     baseline = timings["a row each"]
     table = []
-    for name, timing in timings.items():
-        num_rows, length = batches[name]["input_ids"].shape
+    for case, timing in timings.items():
+        num_rows, length = batches[case]["input_ids"].shape
         table.append(
             {
-                "": name,
+                "": case,
                 "rows": num_rows,
                 "tokens": num_rows * length,
                 "padding": common.percent(1 - num_tokens / (num_rows * length)),
                 "ms per step": common.milliseconds(timing),
                 "spread": common.percent(timing.spread),
                 "over a row each": f"{timing.over(baseline):.2f}",
-                "peak MB": common.megabytes(common.peak_bytes(cases[name], arguments.device)),
+                "peak MB": common.megabytes(common.peak_bytes(cases[case], arguments.device)),
             }
         )
-    common.report(arguments, table, f"packing-{arguments.text or arguments.workload}")
+    common.report(arguments, table, name)
 
 
 if __name__ == "__main__":

@@ -149,9 +149,11 @@ def real_images_first(features: FlamingoImageFeatures, is_wanted: torch.BoolTens
         order = torch.zeros_like(place).scatter(1, place, index)
 
         order = order.to(device)
+        # Not `take_along_dim`, which would give a graph of one batch size and one number of images
+        sample = torch.arange(order.shape[0], device=device)[:, None]
 
         def reorder(states: torch.Tensor) -> torch.Tensor:
-            return states.take_along_dim(order.view(*order.shape, *(1,) * (states.ndim - 2)), dim=1)
+            return states[sample, order]
 
         features = features.map_batch(reorder)
     return features

@@ -3,15 +3,16 @@
 The loss at supervised positions, in chunks.
 
 The head of a language model is a large part of the cost of training, and the logits of a whole batch a large part of its
-memory. Here logits exist at supervised positions only, [`LOSS_CHUNK_SIZE`] of them at a time.
+memory. Here logits exist at supervised positions only, [`LOSS_CHUNK_SIZE`] of them at a time. A graph of `torch.compile`
+has static shapes, so it cannot select positions: it computes all of them, in [`NUM_COMPILED_CHUNKS`] chunks.
 
 Shapes: `B` batch, `T` text length, `D` text width, `V` vocabulary, `M` supervised tokens of the batch.
 """
 
-import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -31,36 +32,64 @@ from .outputs_flamingo import FlamingoInputs
 # operations for each weight of the head that is read.
 LOSS_CHUNK_SIZE = 256
 
+# Under `torch.compile` the loop over the chunks is unrolled, so their number is a part of the graph. It is fixed, because with a
+# fixed size each length of the text would need a graph of its own.
+NUM_COMPILED_CHUNKS = 8
 
-class StubDecoder(nn.Module):
+
+class StubDecoder:
     """
     Stub decoder that returns precomputed outputs and delegates all other attributes to the real decoder.
 
     Args:
         decoder (`nn.Module`): The real decoder.
+        outputs (`ModelOutput`): What a call returns.
     """
 
-    outputs: ModelOutput
-
-    def __init__(self, decoder: nn.Module):
-        super().__init__()
-        self.__dict__["decoder"] = decoder  # not a submodule, because its parameters are not wanted
+    def __init__(self, decoder: nn.Module, outputs: ModelOutput):
+        self._decoder = decoder
+        self._outputs = outputs
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.decoder, name)
+        return getattr(self._decoder, name)
 
-    def forward(self, *args, **kwargs) -> ModelOutput:
+    def __call__(self, *args, **kwargs) -> ModelOutput:
         """Return the outputs."""
-        return self.outputs
+        return self._outputs
 
 
-class LanguageModelHead(nn.Module):
+class ModuleWithReplacement:
+    """
+    Stand-in for a module that has another object in place of one of its children.
+
+    Methods of the module's class run on the stand-in, and all other attributes are the module's own. The module does not
+    change, so threads may use it meanwhile. It is not a copy, because `torch.compile` cannot trace one.
+
+    Args:
+        module (`nn.Module`): The module.
+        name (`str`): Name of the child.
+        replacement: What is found by this name.
+    """
+
+    def __init__(self, module: nn.Module, name: str, replacement: Any):
+        self._module = module
+        self._name = name
+        self._replacement = replacement
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._name:
+            return self._replacement
+        value = getattr(self._module, name)
+        is_own = inspect.ismethod(value) and value.__self__ is self._module
+        return value.__func__.__get__(self) if is_own else value
+
+
+class LanguageModelHead:
     """
     The head of a causal language model: from the last hidden states of its decoder to logits.
 
     Heads differ between model families (bias, scaling, soft-capping), so instead of reimplementing them we call the
-    model's own `forward` on a shallow copy whose decoder is replaced by a [`StubDecoder`]. Modules and parameters are the
-    model's own, and the model itself does not change.
+    model's own `forward`, on a stand-in whose decoder is a [`StubDecoder`].
 
     Args:
         language_model (`PreTrainedModel`): The causal language model.
@@ -68,23 +97,16 @@ class LanguageModelHead(nn.Module):
     """
 
     def __init__(self, language_model: PreTrainedModel, decoder_name: str):
-        super().__init__()
-        self.language_model = module = self._copy(language_model)
-        *path, name = decoder_name.split(".")
-        for part in path:
-            module._modules[part] = self._copy(module._modules[part])
-            module = module._modules[part]
-        module._modules[name] = self.decoder = StubDecoder(module._modules[name])
+        self.language_model = language_model
+        self.decoder_name = decoder_name
 
-    @staticmethod
-    def _copy(module: nn.Module) -> nn.Module:
-        shallow = copy.copy(module)
-        shallow._modules = dict(module._modules)
-        # accelerate puts a forward on the instance, which would run the original.
-        shallow.__dict__.pop("forward", None)
-        return shallow
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the parameters of the head by their names in the language model, one that is tied to the decoder too."""
+        for name, parameter in self.language_model.named_parameters(remove_duplicate=False):
+            if not name.startswith(f"{self.decoder_name}."):
+                yield name, parameter
 
-    def forward(self, hidden_states: torch.Tensor, outputs: ModelOutput) -> torch.Tensor:
+    def __call__(self, hidden_states: torch.Tensor, outputs: ModelOutput) -> torch.Tensor:
         """
         Compute logits.
 
@@ -98,10 +120,17 @@ class LanguageModelHead(nn.Module):
         # The outputs may have more than their class says: what the tokens looked at
         names = {field.name for field in dataclasses.fields(outputs)}
         own = {name: value for name, value in outputs.items() if name in names}
-        self.decoder.outputs = type(outputs)(**{**own, "last_hidden_state": hidden_states[None]})
+        replaced = type(outputs)(**{**own, "last_hidden_state": hidden_states[None]})
+        *path, name = self.decoder_name.split(".")
+        modules = [self.language_model]
+        for part in path:
+            modules.append(getattr(modules[-1], part))
+        stand_in = StubDecoder(getattr(modules[-1], name), replaced)
+        for module, child in zip(reversed(modules), reversed([*path, name]), strict=True):
+            stand_in = ModuleWithReplacement(module, child, stand_in)
         # It is not called as a module: hooks on the whole language model are not meant for its head.
         forward = type(self.language_model).forward
-        return forward(self.language_model, inputs_embeds=hidden_states[None], return_dict=True).logits[0]
+        return forward(stand_in, inputs_embeds=hidden_states[None], return_dict=True).logits.squeeze(0)
 
 
 def extract_lm_head(language_model: nn.Module) -> LanguageModelHead | None:
@@ -172,6 +201,102 @@ class ChunkedLoss(torch.autograd.Function):
         return None, None, None, states_grad, None, *param_grads
 
 
+class _CallWithParameters(nn.Module):
+    """A function that uses the parameters of `model`, as a module for which `torch.func.functional_call` replaces them."""
+
+    def __init__(self, model: nn.Module, function: Callable):
+        super().__init__()
+        self.model = model
+        self.function = function
+
+    def forward(self, *args: torch.Tensor) -> torch.Tensor:
+        return self.function(*args)
+
+
+class WithGradients(torch.autograd.Function):
+    """
+    Identity of a scalar whose gradients are known: `apply(scalar, gradients, *tensors)`, one gradient for each tensor.
+
+    Backward scales them in float32, as [`ChunkedLoss`] does.
+    """
+
+    @staticmethod
+    def forward(
+        ctx, scalar: torch.Tensor, gradients: tuple[torch.Tensor, ...], *tensors: torch.Tensor
+    ) -> torch.Tensor:
+        """Copy the scalar."""
+        ctx.save_for_backward(*gradients)
+        ctx.dtypes = [tensor.dtype for tensor in tensors]
+        return scalar.clone()
+
+    @staticmethod
+    def backward(ctx, scale: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Scale the gradients."""
+        scaled = ((gradient.float() * scale).to(d) for gradient, d in zip(ctx.saved_tensors, ctx.dtypes, strict=True))
+        return None, None, *scaled
+
+
+def compiled_chunked_loss(
+    model: nn.Module,
+    sum_loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    hidden_states: torch.Tensor,
+    targets: torch.Tensor,
+    parameters: dict[str, nn.Parameter],
+    num_targets: torch.Tensor | int | None,
+    ignore_index: int,
+) -> torch.Tensor:
+    """
+    Compute the mean loss of targets, in chunks of all positions: [`chunked_loss`] for `torch.compile`.
+
+    It traces `torch.func`, but not `torch.autograd.grad`. The gradients are a part of the forward graph, so neither logits nor what
+    they are made of are kept for backward.
+
+    Args:
+        model (`nn.Module`): Has the parameters.
+        sum_loss (`Callable`): The summed loss of hidden states `(m, D)` and targets `(m,)`, which may be `ignore_index`.
+        hidden_states (`torch.Tensor` of shape `(B * T, D)`): The hidden states of all positions.
+        targets (`torch.Tensor` of shape `(B * T,)`): The ids to predict, or `ignore_index`.
+        parameters (`dict[str, nn.Parameter]`): The parameters that `sum_loss` uses, by their names in `model`.
+        num_targets (`torch.Tensor` or `int`, *optional*): Divisor of the sum; by default the number of targets.
+        ignore_index (`int`): What is not a target.
+
+    Returns:
+        A scalar.
+    """
+    parameters = {f"model.{name}": parameter for name, parameter in parameters.items() if parameter.requires_grad}
+    call = _CallWithParameters(model, sum_loss)
+
+    def loss(states: torch.Tensor, targets: torch.Tensor, values: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        replaced = dict(zip(parameters, values, strict=True))
+        # Names of tied parameters are all given
+        return torch.func.functional_call(call, replaced, (states, targets), tie_weights=False)
+
+    needs_gradient = torch.is_grad_enabled() and (hidden_states.requires_grad or len(parameters) > 0)
+    count = (targets != ignore_index).sum()
+    missing = -len(targets) % NUM_COMPILED_CHUNKS
+    hidden_states = nn.functional.pad(hidden_states, (0, 0, 0, missing)).unflatten(0, (NUM_COMPILED_CHUNKS, -1))
+    targets = nn.functional.pad(targets, (0, missing), value=ignore_index).unflatten(0, (NUM_COMPILED_CHUNKS, -1))
+    total = hidden_states.new_zeros((), dtype=torch.float32)
+    gradients = []
+    sums = [torch.zeros_like(value, dtype=torch.float32) for value in parameters.values()]
+    values = tuple(parameters.values())
+    differentiate = torch.func.grad_and_value(loss, argnums=(0, 2))
+    for chunk, chunk_targets in zip(hidden_states.unbind(), targets.unbind(), strict=True):
+        if not needs_gradient:
+            total = total + loss(chunk, chunk_targets, values)
+            continue
+        with torch.no_grad():
+            (states_grad, param_grads), chunk_loss = differentiate(chunk, chunk_targets, values)
+            total = total + chunk_loss
+            sums = [total_grad + gradient for total_grad, gradient in zip(sums, param_grads, strict=True)]
+        gradients.append(states_grad)
+    if needs_gradient:
+        total = WithGradients.apply(total, (torch.stack(gradients), *sums), hidden_states, *values)
+    # Without a target the mean is NaN, but the gradient 0
+    mean = total / (count if num_targets is None else num_targets)
+    return torch.where(count > 0, mean, mean.detach())
+
+
 def chunked_loss(
     sum_loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     hidden_states: torch.Tensor,
@@ -193,7 +318,8 @@ def chunked_loss(
     Returns:
         A scalar.
     """
-    parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    # Once each, although two names may be tied
+    parameters = list({id(parameter): parameter for parameter in parameters if parameter.requires_grad}.values())
     needs_gradient = torch.is_grad_enabled() and (hidden_states.requires_grad or len(parameters) > 0)
     total = ChunkedLoss.apply(sum_loss, LOSS_CHUNK_SIZE, needs_gradient, hidden_states, targets, *parameters)
     return total / (torch.tensor(len(targets)) if num_targets is None else num_targets)
@@ -240,8 +366,7 @@ class FlamingoLossMixin:
         keeps_all = isinstance(logits_to_keep, int) and logits_to_keep == 0
         self._check_skip_logits(skip_logits, labels, logits_to_keep)
         if skip_logits is None:
-            # A graph of static shapes cannot pick positions.
-            skip_logits = self.training and labels is not None and keeps_all and not torch.compiler.is_compiling()
+            skip_logits = self.training and labels is not None and keeps_all
         loss = logits = None
         check_tensors(labels=labels)
         host = HostInputs.of(inputs, labels, kwargs.get("shift_labels"))
@@ -312,13 +437,18 @@ class FlamingoLossMixin:
             return nn.functional.pad(labels[..., 1:], (0, 1), value=ignore_index) if given is None else given
 
         shift_labels = shifted(labels, shift_labels)
-        is_supervised = shifted(host.labels, host.shift_labels) != ignore_index  # (B, T)
-        supervised = is_supervised.flatten().nonzero().squeeze(-1).to(labels.device)  # (M,)
         # A custom loss need not be a sum over tokens, so it gets all supervised logits at once.
         head = extract_lm_head(self.language_model) if self.loss_function is ForCausalLMLoss else None
+        if torch.compiler.is_compiling():
+            supervised = None  # a graph of static shapes cannot select positions
+            logits_to_keep = 0
+        else:
+            is_supervised = shifted(host.labels, host.shift_labels) != ignore_index  # (B, T)
+            supervised = is_supervised.flatten().nonzero().squeeze(-1).to(labels.device)  # (M,)
+            logits_to_keep = is_supervised.to(labels.device)
         if head is None:
             outputs, image_features = self._forward_backbone(
-                self.language_model, inputs, host, logits_to_keep=is_supervised.to(labels.device), **kwargs
+                self.language_model, inputs, host, logits_to_keep=logits_to_keep, **kwargs
             )
         else:
             outputs, image_features = self._forward_backbone(self.language_model.base_model, inputs, host, **kwargs)
@@ -329,7 +459,7 @@ class FlamingoLossMixin:
         self,
         outputs: ModelOutput,
         head: LanguageModelHead | None,
-        supervised: torch.LongTensor,
+        supervised: torch.LongTensor | None,
         shift_labels: torch.LongTensor,
         num_items_in_batch: torch.Tensor | int | None = None,
         ignore_index: int = -100,
@@ -342,13 +472,15 @@ class FlamingoLossMixin:
         Args:
             outputs (`ModelOutput`): Of the language model's body, or, without `head`, of the whole language model.
             head ([`LanguageModelHead`], *optional*): Makes logits from hidden states, in chunks.
-            supervised (`torch.LongTensor` of shape `(M,)`): Where `shift_labels` is not `ignore_index`, as `b * T + t`.
+            supervised (`torch.LongTensor` of shape `(M,)`, *optional*):
+                Where `shift_labels` is not `ignore_index`, as `b * T + t`. `None` in a compiled graph: all positions.
             shift_labels (`torch.LongTensor` of shape `(B, T)`): The ids to predict.
             num_items_in_batch (`torch.Tensor` or `int`, *optional*): Divisor of the sum; by default `M`.
             ignore_index (`int`, *optional*, defaults to -100), kwargs: Arguments of the loss function.
         """
-        targets = shift_labels.flatten()[supervised]  # (M,)
-        if num_items_in_batch is None:
+        targets = shift_labels.flatten()
+        targets = targets if supervised is None else targets[supervised]  # (M,)
+        if num_items_in_batch is None and supervised is not None:
             check_supervision(len(targets) > 0, ignore_index)
         compute_loss = functools.partial(
             self.loss_function,
@@ -358,21 +490,25 @@ class FlamingoLossMixin:
             **kwargs,
         )
         if head is None:
-            return compute_loss(outputs.logits, shift_labels=targets, num_items_in_batch=num_items_in_batch)
+            logits = outputs.logits if supervised is not None else outputs.logits.flatten(0, 1)
+            return compute_loss(logits, shift_labels=targets, num_items_in_batch=num_items_in_batch)
 
         def sum_loss(hidden_states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             return compute_loss(head(hidden_states, outputs), shift_labels=targets, num_items_in_batch=1)
 
-        hidden_states = outputs.last_hidden_state
-        hidden_states = hidden_states.flatten(0, 1)[supervised.to(hidden_states.device)]  # (B, T, D) -> (M, D)
-        row_parameters = [] if self.head_token_rows is None else self.head_token_rows.parameters()
-        return chunked_loss(
-            sum_loss,
-            hidden_states,
-            targets.to(hidden_states.device),
-            [*head.parameters(), *row_parameters],
-            num_items_in_batch,
-        )
+        hidden_states = outputs.last_hidden_state.flatten(0, 1)  # (B, T, D) -> (B * T, D)
+        targets = targets.to(hidden_states.device)
+        parameters = {f"language_model.{name}": parameter for name, parameter in head.named_parameters()}
+        rows = self.head_token_rows
+        if rows is not None:
+            prefix = "input_token_rows" if rows is self.input_token_rows else "output_token_rows"
+            parameters |= {f"{prefix}.{name}": parameter for name, parameter in rows.named_parameters()}
+        if supervised is None:
+            return compiled_chunked_loss(
+                self, sum_loss, hidden_states, targets, parameters, num_items_in_batch, ignore_index
+            )
+        hidden_states = hidden_states[supervised.to(hidden_states.device)]
+        return chunked_loss(sum_loss, hidden_states, targets, parameters.values(), num_items_in_batch)
 
     def _with_zero_gradients(
         self, loss: torch.Tensor | None, logits: torch.Tensor | None

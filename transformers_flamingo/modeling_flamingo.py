@@ -47,6 +47,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 from transformers.utils.deprecation import deprecate_kwarg
+from transformers.utils.generic import is_flash_attention_requested
 
 from .attention_maps_flamingo import SEEN, add_seen
 from .checks_flamingo import (
@@ -86,6 +87,7 @@ from .pretrained_flamingo import FlamingoPretrainedMixin
 from .sequence_classification_flamingo import FlamingoSequenceClassificationMixin
 from .token_rows_flamingo import FlamingoFreezingMixin, TokenRows
 from .visibility_flamingo import (
+    build_flash_kwargs,
     check_image_counts,
     check_media_index,
     compute_media_index,
@@ -371,7 +373,10 @@ class FlamingoPreTrainedModel(
             kwargs["position_ids"] = infer_position_ids(
                 position_ids, attention_mask, media_index.shape[1], self._first_position
             )
-        if documents is not None and self._has_full_attention:
+        is_flash = self._accepts_kwargs and is_flash_attention_requested(self.language_model.config)
+        if documents is not None and is_flash:
+            kwargs |= build_flash_kwargs(documents, self.get_input_embeddings().weight.device)
+        elif documents is not None and self._has_full_attention:
             # Several language models (OPT, MPT, Falcon) make their mask without looking at the positions.
             like = self.get_input_embeddings().weight.new_empty(*shape, 0, dtype=self.dtype)
             attention_mask = create_causal_mask(

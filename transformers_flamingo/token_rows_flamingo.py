@@ -57,6 +57,8 @@ class TokenRows(nn.Module):
     @property
     def needs_gradient(self) -> bool:
         """Tell whether some row records gradients now. Rows whose matrix is offloaded have no values, and are not trained."""
+        if torch.compiler.is_compiling():  # where `torch.func` computes the gradient, of parameters that do not say so
+            return torch.is_grad_enabled()
         return torch.is_grad_enabled() and any(row.requires_grad and not row.is_meta for row in self.parameters())
 
     def hook(self, module: nn.Module, function: Callable) -> None:

@@ -83,6 +83,44 @@ def find_documents(
     return documents
 
 
+def find_document_starts(documents: torch.LongTensor) -> torch.BoolTensor:
+    """Find the first token of each document `(B, T)`, of the document of its row that each token is in."""
+    is_start = documents != documents.roll(1, dims=-1)
+    is_start[:, 0] = True
+    return is_start
+
+
+def build_flash_kwargs(documents: torch.LongTensor, device: torch.device) -> dict[str, torch.Tensor | int]:
+    """
+    Build the arguments by which flash attention keeps the documents of packed rows apart, for `transformers.FlashAttentionKwargs`.
+
+    transformers derives them from `position_ids` for a batch of one row only; in larger batches the documents would see each other.
+
+    Args:
+        documents (`torch.LongTensor` of shape `(B, T)`): The document of its row that each token is in. On the CPU, because the lengths
+            of the documents are asked for.
+        device (`torch.device`): Where attention is computed.
+
+    Returns:
+        `dict`: `cu_seq_lens_q` and `cu_seq_lens_k`, the first tokens of all documents in the flattened rows and the number of tokens, and
+        `max_length_q` and `max_length_k`, the length of the longest document.
+
+    Raises:
+        ValueError: inside of a compiled graph.
+    """
+    if torch.compiler.is_compiling():
+        raise ValueError(
+            "`position_ids` without `attention_mask` may pack several documents into a row, and the language model has flash attention. "
+            "The number of documents is not known in a compiled graph, so they would see each other. Do not compile the model, or load it "
+            "with `attn_implementation='sdpa'`."
+        )
+    starts = find_document_starts(documents).flatten().nonzero().squeeze(-1)
+    bounds = nn.functional.pad(starts, (0, 1), value=documents.numel()).to(torch.int32)
+    longest = int(bounds.diff().max())
+    bounds = bounds.to(device)
+    return {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}
+
+
 def compute_media_index(markers: torch.BoolTensor, documents: torch.LongTensor | None = None) -> torch.LongTensor:
     """
     Compute the paper's phi (section 3.1.3): for each token, how many images are marked at or before it.
@@ -110,9 +148,7 @@ def compute_media_index(markers: torch.BoolTensor, documents: torch.LongTensor |
     if documents is None:
         return media_index
     # Number of images marked before the document of each token
-    is_start = documents != documents.roll(1, dims=-1)
-    is_start[:, 0] = True
-    before = ((media_index - markers.long()) * is_start).cummax(dim=-1).values
+    before = ((media_index - markers.long()) * find_document_starts(documents)).cummax(dim=-1).values
     return media_index.masked_fill(media_index == before, 0)
 
 

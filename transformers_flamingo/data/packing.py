@@ -47,7 +47,7 @@ def check_packing(model: FlamingoModel) -> None:
 
     The gradient of the logits of the second document of a row must be exactly 0 at all tokens of the first, and these
     logits must equal those of the document alone, because some language models count positions from the edge of the row.
-    There are two rows, because flash attention separates documents only in a batch of one row. Modes, gradients of the
+    There are two rows, because stock flash attention separates documents only in a batch of one row. Modes, gradients of the
     weights and random generators stay unchanged.
 
     Args:
