@@ -10,7 +10,6 @@ of the prompt. "Kept for images" is the size of the media cache at the end.
 """
 
 import functools
-import time
 import types
 
 import common
@@ -31,7 +30,7 @@ def main() -> None:
         if is_stock:
             model._prefill = types.MethodType(GenerationMixin._prefill, model)
         try:
-            start = time.perf_counter()
+            start = common.read_clock(model.device)
             output = model.generate(
                 **batch,
                 num_beams=num_beams,
@@ -40,9 +39,7 @@ def main() -> None:
                 do_sample=False,
                 return_dict_in_generate=True,
             )
-            if model.device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds = time.perf_counter() - start
+            seconds = common.read_clock(model.device) - start
         finally:
             model.__dict__.pop("_prefill", None)
         layers = [layer for layer in output.cache.layers if isinstance(layer, MediaCacheLayer)]
@@ -60,12 +57,16 @@ def main() -> None:
             name = f"{num_beams} beams, stock prefill"
             cases[name] = functools.partial(search, name, num_beams, is_stock=True)
     timings = common.time_in_turns(cases, arguments.repeats, arguments.device)
+    counts = {name: common.count(case, arguments.device) for name, case in cases.items()}
     rows = [
         {
             "": name,
+            "GFLOP": f"{counts[name].flops / 1e9:.1f}",
+            "operations": counts[name].operations,
+            "peak, MB": common.megabytes(counts[name].peak_bytes),
             "ms": common.milliseconds(timing),
-            "spread": common.percent(timing.spread),
             "over 1 beam": f"{timing.over(timings['1 beams']):.2f}",
+            "spread": common.percent(timing.spread),
             "kept for images, MB": common.megabytes(kept[name]) if name in kept else "",
         }
         for name, timing in timings.items()

@@ -1,13 +1,16 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Shared parts of the benchmarks: the workloads, timing in turns, and saving of the figures.
+Shared parts of the benchmarks: the workloads, timing in turns, counting, and saving of the figures.
 
 A script measures its cases in turns within one run, so that other load on the machine affects all of them, and prints
-medians, their spread (the interquartile range over the median) and ratios. With `--save` the rows are written to
+medians, their spread (the interquartile range over the median) and ratios. On a CPU the time is that of the process in all its
+threads, so run it with one (`OMP_NUM_THREADS=1`). Counts have no noise. With `--save` the rows are written to
 `benchmarks/results/<script>.<device>.json`, from which `benchmarks/report.py` makes the tables of README.md.
 """
 
 import argparse
+import functools
+import gc
 import json
 import os
 import platform
@@ -31,6 +34,9 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import (
     CLIPVisionConfig,
     GPT2Config,
@@ -70,6 +76,7 @@ OPTIONS = {
     "images": "number of images",
     "layers": "number of layers of the language model; 0 for all",
     "max_images": "maximum number of images in a prompt",
+    "max_timed_images": "maximum number of images in a prompt that is timed; longer ones are only counted",
     "max_tokens": "maximum number of tokens of a caption",
     "min_tokens": "minimum number of tokens of a caption",
     "new_tokens": "number of tokens to generate",
@@ -79,6 +86,8 @@ OPTIONS = {
     "shots": "number of demonstrations before the query",
     "tokens": "number of tokens of a text, with its image markers",
     "workers": "number of workers of the data loader, compared with none",
+    "vocabulary": "number of tokens that are predicted",
+    "width": "width of the hidden states",
 }
 
 
@@ -169,6 +178,14 @@ def inputs(model: FlamingoModel, num_images: int, num_tokens: int, batch_size: i
     return {name: tensor.to(model.device) for name, tensor in batch.items()}
 
 
+def read_clock(device: str | torch.device = "cpu") -> float:
+    """Return seconds: the CPU time of the process, which other load lengthens least, or on a GPU the time after all its work."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
 @dataclass
 class Timing:
     """Seconds of one case over the repeats."""
@@ -194,26 +211,25 @@ class Timing:
 
 
 def time_in_turns(
-    cases: dict[str, Callable[[], Any]], repeats: int, device: str = "cpu", warmup: int = 1
+    cases: dict[str, Callable[[], Any]],
+    repeats: int,
+    device: str = "cpu",
+    warmup: int = 1,
+    clock: Callable[[], float] | None = None,
 ) -> dict[str, Timing]:
     """
     Run all cases in turns and time them: `warmup` rounds that do not count, then `repeats` rounds that do. A case that
-    returns a float has measured its own seconds.
+    returns a float has measured its own seconds. The clock is that of [`read_clock`] unless another is given.
     """
-
-    def synchronize() -> None:
-        if torch.device(device).type == "cuda":
-            torch.cuda.synchronize()
-
+    clock = clock or functools.partial(read_clock, device)
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(warmup + repeats):
         for name, case in cases.items():
-            synchronize()
-            start = time.perf_counter()
+            start = clock()
             measured = case()
-            synchronize()
+            elapsed = clock() - start
             if turn >= warmup:
-                seconds[name].append(measured if isinstance(measured, float) else time.perf_counter() - start)
+                seconds[name].append(measured if isinstance(measured, float) else elapsed)
     return {name: Timing(values) for name, values in seconds.items()}
 
 
@@ -224,9 +240,7 @@ class TokenTimes(StoppingCriteria):
         self.times: list[float] = []
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor, **kwargs) -> torch.BoolTensor:
-        if input_ids.is_cuda:
-            torch.cuda.synchronize()
-        self.times.append(time.perf_counter())
+        self.times.append(read_clock(input_ids.device))
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
@@ -245,6 +259,7 @@ def generate(model: PreTrainedModel, batch: dict[str, torch.Tensor], num_tokens:
 
 def peak_bytes(case: Callable[[], Any], device: str = "cpu") -> int:
     """Return the peak of the bytes of all tensors that `case` makes, as measured from the allocator."""
+    gc.collect()  # what earlier cases left is not freed in this one
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -259,20 +274,106 @@ def peak_bytes(case: Callable[[], Any], device: str = "cpu") -> int:
     return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
 
 
-def report(arguments: argparse.Namespace, rows: list[dict[str, Any]], name: str | None = None) -> None:
-    """Print rows as a Markdown table, and with `--save` write them to the results."""
+@dataclass
+class Counts:
+    """What a call costs, without noise."""
+
+    flops: int  # floating-point operations of matrix products
+    operations: int  # that PyTorch dispatched, views included
+    peak_bytes: int  # of the tensors that the call made
+
+
+class OperationCounter(TorchDispatchMode):
+    """Count the operations that PyTorch dispatches."""
+
+    def __init__(self):
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.number += 1
+        return func(*args, **(kwargs or {}))
+
+
+# The counter of torch has no entry for the fused attention of a CPU. It passes shapes.
+CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        lambda query, key, value, *args, **kwargs: sdpa_flop_count(query, key, value)
+    ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda grad, query, key, value, *args, **kwargs: sdpa_backward_flop_count(grad, query, key, value)
+    ),
+}
+
+
+class ZeroProducts(TorchDispatchMode):
+    """
+    Allocate zeros for the results of matrix products instead of computing them, since no count depends on their values.
+
+    Convolutions, which are few, are computed: their kernels need buffers of their own.
+    """
+
+    products = flop_registry.keys() | CPU_ATTENTION.keys()
+    products -= {torch.ops.aten.convolution, torch.ops.aten._convolution}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func._overloadpacket not in self.products:
+            return func(*args, **kwargs)
+        [device] = {value.device for value in tree_leaves(args) if isinstance(value, torch.Tensor)}
+        outputs = func(*self.to_meta(args), **self.to_meta(kwargs))
+        return tree_map_only(torch.Tensor, lambda output: torch.zeros_like(output, device=device), outputs)
+
+    @staticmethod
+    def to_meta(values: Any) -> Any:
+        """Return the tensors among the values without their memory."""
+        return tree_map_only(torch.Tensor, lambda value: torch.empty_like(value, device="meta"), values)
+
+
+def count(call: Callable[[], Any], device: str = "cpu") -> Counts:
+    """
+    Run `call` once without computing matrix products, and return its costs.
+
+    The peak is that of all tensors, results of products included, without the buffers inside of the products' kernels.
+    """
+    operations = OperationCounter()
+    flops = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
+
+    def counted() -> None:
+        with ZeroProducts(), flops, operations:
+            call()
+
+    peak = peak_bytes(counted, device)
+    return Counts(flops.get_total_flops(), operations.number, peak)
+
+
+def count_step(call: Callable[[int], Any], device: str = "cpu") -> Counts:
+    """Return the operations of the second step of `call(number of steps)`, and the peak of the call with two."""
+    two, one = count(functools.partial(call, 2), device), count(functools.partial(call, 1), device)
+    return Counts(two.flops - one.flops, two.operations - one.operations, two.peak_bytes)
+
+
+def report(
+    arguments: argparse.Namespace, rows: list[dict[str, Any]], name: str | None = None, clock: str | None = None
+) -> None:
+    """Print rows as a Markdown table, and with `--save` write them to the results, with the clock if it is another than ours."""
     print(markdown(rows))
     if not arguments.save:
         return
     device = torch.device(arguments.device).type
     path = RESULTS / f"{name or Path(sys.argv[0]).stem}.{device}.json"
     path.parent.mkdir(exist_ok=True)
-    options = [f"--{key.replace('_', '-')} {value}" for key, value in vars(arguments).items() if key != "save"]
+    options = [
+        f"--{key.replace('_', '-')}" + ("" if value is True else f" {value}")
+        for key, value in vars(arguments).items()
+        if key != "save" and value is not None and value is not False
+    ]
     content = {
-        "command": f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(o for o in options if 'None' not in o)}",
+        "command": f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(options)}",
         "date": date.today().isoformat(),
         "machine": torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU",
         "threads": torch.get_num_threads(),
+        "clock": clock or ("wall time" if device == "cuda" else "CPU time"),
         "torch": torch.__version__,
         "rows": rows,
     }

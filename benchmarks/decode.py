@@ -10,7 +10,7 @@ length, and with the gated blocks alone, run one after the other on one token an
 """
 
 import functools
-import time
+from dataclasses import replace
 
 import common
 import torch
@@ -36,16 +36,27 @@ def main() -> None:
 
     @torch.no_grad()
     def blocks() -> float:
-        start = time.perf_counter()
+        start = common.read_clock(model.device)
         for _ in range(arguments.new_tokens):
             for block, layer in zip(model.gated_cross_attention, media_layers, strict=True):
                 block(hidden_states, None, None, layer)
-        if model.device.type == "cuda":
-            torch.cuda.synchronize()
-        return (time.perf_counter() - start) / arguments.new_tokens
+        return (common.read_clock(model.device) - start) / arguments.new_tokens
 
     cases["gated blocks alone"] = blocks
     timings = common.time_in_turns(cases, arguments.repeats, arguments.device)
+    counts = {
+        f"{n} images": common.count_step(functools.partial(common.generate, model, batch), arguments.device)
+        for n, batch in batches.items()
+    }
+    bare = common.count_step(functools.partial(common.generate, model.language_model, batches[0]), arguments.device)
+    blocks_of_all_steps = common.count(blocks, arguments.device)
+    gated = replace(
+        blocks_of_all_steps,
+        flops=blocks_of_all_steps.flops // arguments.new_tokens,
+        operations=blocks_of_all_steps.operations // arguments.new_tokens,
+    )
+    both = replace(bare, flops=bare.flops + gated.flops, operations=bare.operations + gated.operations)
+    counts |= {"bare language model": bare, "gated blocks alone": gated, "floor": both}
 
     floor = common.Timing(
         [
@@ -59,10 +70,12 @@ def main() -> None:
         rows.append(
             {
                 "": name,
+                "GFLOP": f"{counts[name].flops / 1e9:.3f}",
+                "operations": counts[name].operations,
                 "ms per token": f"{1000 * timing.median:.2f}",
-                "spread": common.percent(timing.spread),
                 "over 1 image": f"{timing.over(one):.3f}",
                 "over the floor": f"{timing.over(floor):.3f}",
+                "spread": common.percent(timing.spread),
             }
         )
     common.report(arguments, rows, f"decode-{arguments.text or arguments.workload}")

@@ -19,7 +19,6 @@ the language model computes, with padding and generated tokens. On a CPU, the ti
 load on the machine counts less: run it with one thread (`OMP_NUM_THREADS=1`). Images are those that the gated blocks project to keys and values.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
@@ -107,16 +106,10 @@ class Case:
     def __call__(self) -> float:
         """Answer the prompts, whose queries have new images, and return the seconds per query."""
         self.prepare()
-        if self.engine.model.device.type == "cpu":
-            clock = time.process_time
-        else:
-            clock = time.perf_counter
-            torch.cuda.synchronize()
-        start = clock()
+        device = self.engine.model.device
+        start = common.read_clock(device)
         self.run()
-        if clock is time.perf_counter:
-            torch.cuda.synchronize()
-        return (clock() - start) / self.queries
+        return (common.read_clock(device) - start) / self.queries
 
     def prepare(self) -> None:
         """Bring the engine into the state in which the first call finds it."""

@@ -19,6 +19,7 @@ import io
 import itertools
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -211,7 +212,8 @@ def loader_rows(arguments: argparse.Namespace, directory: Path) -> list[dict[str
         if layout != "kept features":
             decoding = DataLoader(bare, batch_size=BATCH_SIZE, num_workers=workers, collate_fn=len)
             cases["decoding"] = functools.partial(take, decoding, num_batches)
-        timings = common.time_in_turns(cases, arguments.repeats)
+        # Workers are other processes.
+        timings = common.time_in_turns(cases, arguments.repeats, clock=time.perf_counter)
         number = num_batches * BATCH_SIZE
         rows.append(
             {
@@ -237,7 +239,7 @@ def main() -> None:
     common.report(arguments, processor_rows(arguments), "inputs-processor")
     with tempfile.TemporaryDirectory() as name:
         datasets.config.HF_DATASETS_CACHE = Path(name) / "cache"
-        common.report(arguments, loader_rows(arguments, Path(name)), "inputs-loader")
+        common.report(arguments, loader_rows(arguments, Path(name)), "inputs-loader", clock="wall time")
 
 
 if __name__ == "__main__":

@@ -114,9 +114,9 @@ def import_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     """Time imports and models, print both tables and save them if asked to."""
     arguments = common.parser(__doc__).parse_args()
-    common.report(arguments, import_rows(arguments), "loading-imports")
+    common.report(arguments, import_rows(arguments), "loading-imports", clock="wall time")
     with tempfile.TemporaryDirectory() as directory:
-        common.report(arguments, model_rows(arguments, directory), "loading-models")
+        common.report(arguments, model_rows(arguments, directory), "loading-models", clock="wall time")
 
 
 if __name__ == "__main__":

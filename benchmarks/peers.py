@@ -1,82 +1,73 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Compare this package with OpenFlamingo and flamingo-mini: the same weights and inputs, in turns within one run.
+Compare this package with OpenFlamingo, flamingo-mini, IDEFICS and Mllama: the same inputs, in turns within one run.
 
     pip install --target PEERS --no-deps open-flamingo==2.0.1 einops einops-exts
     cp -r a-clone-of-dhansmair/flamingo-mini/flamingo_mini PEERS
-    python benchmarks/peers.py --open-flamingo PEERS [--flamingo-mini PEERS] [--repeats 5] [--case ranking]
+    python benchmarks/peers.py --open-flamingo PEERS --flamingo-mini PEERS --idefics --mllama [--case ranking]
 
-The peer is built with random weights and gates at 0.5, and its state dict goes through this package's converter. Before
-anything is timed, both must give the same logits, candidate scores and loss within 1e-3, so each row compares two programs
-for the same function. The language model is OPT-125m or Llama, which both peers can still wrap. Dropout is 0, so that
-losses can be compared.
+OpenFlamingo and flamingo-mini have the same weights as this package. Before anything is timed, both must give the same logits,
+candidate scores and loss within 1e-3, so each row compares two programs for the same function. The language model is OPT-125m or
+Llama, which both can still wrap. Dropout is 0, so that losses can be compared. IDEFICS and Mllama, which are part of
+transformers, are other architectures with random weights in the same shapes: see `peer_models.py` for what is equal.
 
 - images: the vision encoder and the resampler alone, which are part of every other row. The encoder is the same stock
   module on both sides, so OpenFlamingo's times do not depend on open_clip and its version.
-- prefill: filling the cache with the prompt, as each one's `generate()` does: ours computes the logits of the last token only.
-- decode: each further token of a greedy `generate()`, without the prompt.
+- prefill: filling the cache with the prompt, as each one's `generate()` does.
+- decode: each further token of a greedy `generate()`. Its peak is that of the whole call, with the prompt.
 - beam search: `generate()` with 3 beams, with the prompt.
-- ranking: 10 candidates of 4 tokens after one context, as each one's evaluation scores them.
-- training step: forward and backward with the backbones frozen as each project freezes them and every token except `<image>`
-  supervised. No optimizer.
+- ranking: 10 candidates of 4 tokens after one context, as each one's evaluation scores them. IDEFICS and Mllama have none; they
+  get the cache of the context, repeated for the candidates.
+- training step, as released: forward and backward with the backbones frozen as each project freezes them. This package trains
+  the embeddings of its two tokens, OpenFlamingo and flamingo-mini train their whole embedding matrix, and of IDEFICS and Mllama
+  no training code is released. Every token except `<image>` is supervised. No optimizer.
+- training step, equal sets: the same with all embeddings frozen on both sides, so that the resampler and the gated blocks are trained.
 
-Next to the times are our floating-point operations and the ratio of operations, counted in matrix products. Operations have
-no noise, and where the ratio is close to 1, nearly all the work is work that both must do. `--layers 1 --max-images 1` is
-quick.
-
-Neither peer runs on current transformers unchanged. Each fix is made from outside and marked by a comment ("fixes: ..."),
-and none of them costs the peer time. Cases that cannot be fixed in a line are omitted. flamingo-mini's `generate()` needs
-caches of old releases, so it decodes in a plain loop over its `forward`, without the overhead of `generate()`, and has no
-beam search here. It has no ranking either: its `score_sequences` passes features that its own `forward` no longer accepts.
+Operations in matrix products, dispatched operations and peak memory are counted. They have no noise, and where the ratio of
+operations is close to 1, nearly all the work is work that both must do. `--layers 1 --max-images 1` is quick.
 """
 
 import argparse
 import functools
-import json
-import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import common
 import torch
+from peer_models import (
+    CONVERTED_PEERS,
+    STOCK_PEERS,
+    Batch,
+    FlamingoMini,
+    Ours,
+    Side,
+    build_in_shapes_of_stock_peers,
+)
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     CLIPVisionConfig,
     CLIPVisionModel,
+    LlamaConfig,
     PreTrainedTokenizerFast,
     set_seed,
 )
 from transformers.utils import logging
 
 from transformers_flamingo import FlamingoModel
-from transformers_flamingo.conversion import convert_flamingo_mini, convert_open_flamingo
 
 
-NUM_IMAGES = (1, 8, 32)
-NUM_BEAMS, NUM_BEAM_TOKENS = 3, 8
+NUM_IMAGES = (1, 5, 8, 32)
+LARGE_BATCH = (4, 4)  # texts, and images of each
 NUM_CANDIDATES, CANDIDATE_LENGTH = 10, 4
 TOLERANCE = 1e-3
-# Name of a case -> the method of both sides. Training is last, because it freezes them.
-CASES = {
-    "images": "images",
-    "prefill": "prefill",
-    "decode, per token": "decode",
-    "beam search": "beam_search",
-    "ranking": "ranking",
-    "training step": "training_step",
-}
-# model_type -> the name of its list of decoder layers, which OpenFlamingo asks for
-DECODER_LAYERS = {"opt": "model.decoder.layers", "llama": "model.layers"}
+CASES = ("images", "prefill", "decode", "beam_search", "ranking", "training_step")
+# A Llama with the shapes of OPT-125m, whose 3 matrices of the feed-forward network are as large as the 2 of OPT
+LLAMA_125M = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12}
+LLAMA_125M |= {"vocab_size": 50272, "tie_word_embeddings": True}
 
 
 def find_package(path: str, name: str) -> None:
@@ -94,244 +85,7 @@ def find_package(path: str, name: str) -> None:
     sys.path.insert(0, str(Path(path).resolve()))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The cases
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-Batch = dict[str, torch.Tensor]  # input_ids (B, T), pixel_values (B, N, C, H, W)
-
-
-class Side:
-    """A model with a method for each case, or `None` for a case that a peer does not have."""
-
-    name: str
-    model: nn.Module
-
-    def inputs(self, batch: Batch) -> Batch:
-        """Return the batch as keyword arguments of the model's `forward` and `generate`."""
-        return batch
-
-    def logits(self, batch: Batch) -> torch.Tensor:
-        """Return the logits of all tokens `(B, T, V)`."""
-        return self.model(**self.inputs(batch)).logits
-
-    def prefill(self, batch: Batch) -> torch.Tensor:
-        """Fill a cache with the prompt and return the logits of its last token `(B, 1, V)`."""
-        return self.model(**self.inputs(batch), use_cache=True).logits[:, -1:]
-
-    def decode(self, batch: Batch, num_tokens: int) -> float:
-        """Generate greedily and return the seconds per token after the first."""
-        return common.generate(self.model, self.inputs(batch), num_tokens)
-
-    def beam_search(self, batch: Batch) -> None:
-        """Generate with beams."""
-        common.generate(self.model, self.inputs(batch), NUM_BEAM_TOKENS - 1, num_beams=NUM_BEAMS)
-
-    def training_step(self, batch: Batch, labels: torch.LongTensor) -> torch.Tensor:
-        """Run forward and backward and return the loss."""
-        self.model.zero_grad()
-        loss = self.model(**self.inputs(batch), labels=labels, use_cache=False).loss
-        loss.backward()
-        return loss.detach()
-
-
-class Ours(Side):
-    """This package's model, converted from the peer's."""
-
-    name = "ours"
-
-    def __init__(self, directory: Path):
-        self.model = FlamingoModel.from_pretrained(directory)
-
-    def images(self, batch: Batch) -> None:
-        """Encode the images to latents."""
-        self.model.get_image_features(batch["pixel_values"])
-
-    def prefill(self, batch: Batch) -> torch.Tensor:
-        """Fill a cache with the prompt, and compute only the logits of its last token `(B, 1, V)`."""
-        return self.model(**batch, use_cache=True, logits_to_keep=1).logits
-
-    def ranking(self, batch: Batch, candidates: torch.LongTensor) -> torch.Tensor:
-        """Return log-likelihoods `(candidates,)`, from a cache of the context that is repeated for the candidates."""
-        context = self.model(**batch, use_cache=True, logits_to_keep=1)
-        cache = context.cache
-        cache.batch_repeat_interleave(len(candidates))
-        logits = self.model(candidates[:, :-1], cache=cache).logits
-        logits = torch.cat([context.logits.expand(len(candidates), -1, -1), logits], dim=1)
-        return logits.log_softmax(dim=-1).gather(2, candidates[..., None]).sum(dim=(1, 2))
-
-    def freeze(self) -> None:
-        """Freeze both backbones except the rows of the new tokens."""
-        self.model.freeze_backbones()
-
-
-class OpenFlamingo(Side):
-    """OpenFlamingo's model around a CLIP and a language model of transformers."""
-
-    name = "open-flamingo"
-
-    def __init__(self, directory: Path):
-        # fixes: its __init__ imports open_clip, which it needs only for vision encoders.
-        sys.modules.setdefault("open_clip", ModuleType("open_clip"))
-        from open_flamingo.src.flamingo import Flamingo
-        from open_flamingo.src.flamingo_lm import FlamingoLMMixin
-        from open_flamingo.src.utils import extend_instance
-
-        class Mixin(FlamingoLMMixin):
-            # fixes: generate() of transformers 5 omits a mask of ones, which the mixin's forward() requires.
-            def forward(self, input_ids, attention_mask=None, **kwargs):
-                return super().forward(input_ids, attention_mask, **kwargs)
-
-        language_model = AutoModelForCausalLM.from_pretrained(directory / "text")
-        extend_instance(language_model, Mixin)
-        language_model.set_decoder_layers_attr_name(DECODER_LAYERS[language_model.config.model_type])
-        vision_model = CLIPVisionModel.from_pretrained(directory / "vision")
-        vocab_size, size = language_model.config.vocab_size, vision_model.config.hidden_size
-        tower = SimpleNamespace(visual=OpenClipTower(vision_model))
-        self.model = Flamingo(tower, language_model, vocab_size - 2, vocab_size - 1, vis_dim=size)
-        open_gates(self.model, "attn_gate", "ff_gate")
-
-    def convert(self, directory: Path) -> None:
-        """Convert the model to `directory / "ours"`."""
-        torch.save(self.model.state_dict(), directory / "checkpoint.pt")
-        backbones = {name: directory / name for name in ("vision", "text", "tokenizer")}
-        convert_open_flamingo(
-            directory / "checkpoint.pt", directory / "ours", **backbones, cross_attention_every_n_layers=1
-        )
-
-    def inputs(self, batch: Batch) -> Batch:
-        """Return the batch in OpenFlamingo's names, with a dimension for frames."""
-        return {"vision_x": batch["pixel_values"][:, :, None], "lang_x": batch["input_ids"]}
-
-    def images(self, batch: Batch) -> None:
-        """Encode the images to latents."""
-        self.model._encode_vision_x(self.inputs(batch)["vision_x"])
-
-    def ranking(self, batch: Batch, candidates: torch.LongTensor) -> torch.Tensor:
-        """Score as its `get_rank_classifications` does: media and context are cached, then one call per token."""
-        input_ids, vision_x = batch["input_ids"], self.inputs(batch)["vision_x"]
-        call = functools.partial(self.model, None, clear_conditioned_layers=False, use_cache=True)
-        self.model.cache_media(input_ids, vision_x)
-        context = call(input_ids)
-        cache, scores = context.cache, []
-        for candidate in candidates:
-            logits = [context.logits]
-            for token in candidate:
-                logits.append(call(token.view(1, 1), cache=cache).logits)
-            log_probabilities = torch.cat(logits, dim=1).log_softmax(dim=-1)  # of the context too: (1, T + K, V)
-            chosen = log_probabilities[:, -len(candidate) - 1 : -1].gather(2, candidate[None, :, None])
-            scores.append(chosen.sum())
-            # fixes: the cache of transformers 5 is written in place, and the next candidate would follow this one.
-            cache.crop(-len(candidate))
-        self.model.uncache_media()
-        return torch.stack(scores)
-
-    def freeze(self) -> None:
-        """Freeze as its factory does."""
-        self.model.requires_grad_(False)
-        self.model.perceiver.requires_grad_(True)
-        self.model.lang_encoder.gated_cross_attn_layers.requires_grad_(True)
-        self.model.lang_encoder.get_input_embeddings().requires_grad_(True)
-
-
-class OpenClipTower(nn.Module):
-    """A CLIP vision encoder of transformers that returns the outputs of open_clip: (pooled, tokens `(B, P, Dv)`)."""
-
-    def __init__(self, model: CLIPVisionModel):
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: torch.Tensor) -> tuple[None, torch.Tensor]:
-        return None, self.model(pixels).last_hidden_state[:, 1:]
-
-
-def open_gates(model: nn.Module, *names: str) -> None:
-    """Set all parameters whose names end in one of `names` to 0.5."""
-    for name, parameter in model.named_parameters():
-        if name.endswith(names):
-            nn.init.constant_(parameter, 0.5)
-
-
-class FlamingoMini(Side):
-    """flamingo-mini's model around a CLIP and an OPT of transformers."""
-
-    name = "flamingo-mini"
-    beam_search = ranking = None
-
-    def __init__(self, directory: Path):
-        # fixes: its processor, which is not needed, imports a module that transformers 5 no longer has.
-        stub = ModuleType("transformers.models.clip.feature_extraction_clip")
-        stub.CLIPFeatureExtractor = object
-        sys.modules.setdefault(stub.__name__, stub)
-        import flamingo_mini
-
-        # It detects the family of the language model by the beginning of its name.
-        (directory / "facebook").mkdir()
-        (directory / "facebook" / "opt").symlink_to(directory / "text")
-        text_config, vision_config = (AutoConfig.from_pretrained(directory / name) for name in ("text", "vision"))
-        self.settings = {
-            "lm": "facebook/opt",
-            "clip_model_type": "vision",
-            "dim": text_config.hidden_size,
-            "dim_visual": vision_config.hidden_size,
-        }
-        before = os.getcwd()
-        os.chdir(directory)
-        try:
-            self.model = flamingo_mini.FlamingoModel(flamingo_mini.FlamingoConfig(**self.settings))
-        finally:
-            os.chdir(before)
-        self.image_token_id = text_config.vocab_size - 1
-        open_gates(self.model, "alpha_attn", "alpha_ffw")
-
-    def convert(self, directory: Path) -> None:
-        """Convert the model to `directory / "ours"`."""
-        # By hand: its save_pretrained() does not run on transformers 5.
-        (directory / "theirs").mkdir()
-        (directory / "theirs" / "config.json").write_text(json.dumps(self.settings))
-        torch.save(self.model.state_dict(), directory / "theirs" / "pytorch_model.bin")
-        backbones = {name: directory / name for name in ("vision", "text", "tokenizer")}
-        convert_flamingo_mini(directory / "theirs", directory / "ours", **backbones)
-
-    def inputs(self, batch: Batch) -> Batch:
-        """Return the batch with flamingo-mini's mask of image markers `(B, T)`."""
-        return {**batch, "media_locations": (batch["input_ids"] == self.image_token_id).long()}
-
-    def images(self, batch: Batch) -> None:
-        """Encode the images to latents."""
-        pixels = batch["pixel_values"].flatten(0, 1)
-        self.model.flamingo.resampler(self.model.flamingo.vision_encoder(pixels).last_hidden_state)
-
-    def decode(self, batch: Batch, num_tokens: int) -> float:
-        """Decode in a greedy loop over `forward`, without the overhead of `generate()`, and return the seconds per token."""
-        inputs = self.inputs(batch)
-        outputs = self.model(**inputs, use_cache=True)
-        locations = inputs["media_locations"]
-        start = time.perf_counter()
-        for _ in range(num_tokens):
-            token = outputs.logits[:, -1:].argmax(dim=-1)
-            locations = nn.functional.pad(locations, (0, 1))
-            outputs = self.model(token, media_locations=locations, cache=outputs.cache, use_cache=True)
-        if token.is_cuda:
-            torch.cuda.synchronize()
-        return (time.perf_counter() - start) / num_tokens
-
-    def freeze(self) -> None:
-        """Freeze by its own methods."""
-        self.model.flamingo.freeze_vm()
-        self.model.flamingo.freeze_lm()
-
-
-PEERS: tuple[type[Side], ...] = (OpenFlamingo, FlamingoMini)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The run
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def build(peer_class: type[Side], arguments: argparse.Namespace) -> tuple[Ours, Side]:
+def convert(peer_class: type[Side], arguments: argparse.Namespace) -> tuple[Ours, Side]:
     """Build the peer with random weights and this package's model with the same weights, and check that logits are equal."""
     is_small = arguments.workload == "small"
     text_config = common.TEXT[arguments.text]()
@@ -351,7 +105,7 @@ def build(peer_class: type[Side], arguments: argparse.Namespace) -> tuple[Ours, 
         save_tokenizer(words, directory / "tokenizer")
         peer = peer_class(directory)
         peer.convert(directory)
-        ours = Ours(directory / "ours")
+        ours = Ours(FlamingoModel.from_pretrained(directory / "ours"))
     for side in (ours, peer):
         side.model.eval().to(arguments.device)
     with torch.no_grad():
@@ -372,6 +126,20 @@ def save_tokenizer(words: list[str], directory: Path) -> None:
     ).save_pretrained(directory)
 
 
+def build_stock(peer_class: type[Side], arguments: argparse.Namespace) -> tuple[Ours, Side]:
+    """Build a peer of transformers and this package's model, with random weights in the same shapes."""
+    is_small = arguments.workload == "small"
+    vision_config = CLIPVisionConfig(**(common.CLIP_VIT_B_32 if is_small else common.CLIP_VIT_L_14))
+    text_config = LlamaConfig(**LLAMA_125M)
+    if arguments.layers:
+        text_config.num_hidden_layers = arguments.layers
+    set_seed(0)
+    sides = build_in_shapes_of_stock_peers(vision_config, text_config), peer_class(vision_config, text_config)
+    for side in sides:
+        side.model.eval().to(arguments.device, torch.float32 if is_small else torch.bfloat16)
+    return sides
+
+
 def check_equal(name: str, ours: torch.Tensor, theirs: torch.Tensor) -> None:
     """
     Check that results agree within `TOLERANCE`.
@@ -387,97 +155,163 @@ def check_equal(name: str, ours: torch.Tensor, theirs: torch.Tensor) -> None:
         )
 
 
-def count_operations(call: Callable[[], Any]) -> tuple[Any, int]:
-    """Return the result of `call` and the number of floating-point operations of its matrix products."""
-    # The counter does not see fused attention on a CPU.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        result = call()
-    return result, counter.get_total_flops()
+@dataclass
+class Workload:
+    """A case with its inputs: one row of the table."""
+
+    name: str
+    method: str  # of both sides
+    batch: Batch
+    options: list  # further arguments of the method
+    trains_embeddings: bool | None = None  # None for inference
+
+    @property
+    def num_images(self) -> int:
+        """Return the number of images of each text."""
+        return self.batch["pixel_values"].shape[1]
+
+    def prepare(self, side: Side) -> None:
+        """Set the mode of a model and what it trains, and free what it keeps from earlier calls, which a peak would not count."""
+        is_training = self.trains_embeddings is not None
+        side.reset()
+        side.model.train(is_training).requires_grad_(is_training)
+        if is_training:
+            side.freeze(self.trains_embeddings)
+
+    def run(self, side: Side) -> torch.Tensor | float | None:
+        """Run the case."""
+        with torch.set_grad_enabled(self.trains_embeddings is not None):
+            return getattr(side, self.method)(self.batch, *self.options)
+
+    def count(self, side: Side) -> common.Counts:
+        """Return the costs of the case, or of one of its steps."""
+        device = str(self.batch["input_ids"].device)
+        if self.method == "decode":
+            with torch.no_grad():
+                return common.count_step(functools.partial(side.decode, self.batch), device)
+        return common.count(functools.partial(self.run, side), device)
 
 
-def time_side_by_side(ours: Ours, peer: Side, arguments: argparse.Namespace) -> list[dict[str, str]]:
-    """Check, count and time all cases that the peer has, and return the rows of the table."""
+def list_workloads(ours: Ours, peer: Side, arguments: argparse.Namespace) -> Iterator[Workload]:
+    """Yield the cases that the peer has. Training is last, because it freezes both sides."""
+
+    def batch(num_images: int, size: int = 1) -> Batch:
+        return common.inputs(ours.model, num_images, arguments.tokens, size)
+
+    numbers = [number for number in NUM_IMAGES if number <= arguments.max_images]
     candidates = torch.arange(100, 100 + NUM_CANDIDATES * CANDIDATE_LENGTH).view(NUM_CANDIDATES, CANDIDATE_LENGTH)
+    candidates = candidates.to(arguments.device)
+    options = {"decode": [arguments.new_tokens], "ranking": [candidates]}
+    for method in CASES[:-1]:
+        if arguments.case in (None, method) and getattr(peer, method) is not None:
+            name = "decode, per token" if method == "decode" else method.replace("_", " ")
+            for number in numbers:
+                yield Workload(name, method, batch(number), options.get(method, []))
+    if arguments.case not in (None, "training_step"):
+        return
+    sets = {"training step, as released": True, "training step, equal sets": False}
+    if type(peer) in STOCK_PEERS:
+        del sets["training step, as released"]
+    for name, trains_embeddings in sets.items():
+        sizes = [(1, number) for number in numbers]
+        if LARGE_BATCH[1] <= arguments.max_images:
+            sizes.append(LARGE_BATCH)
+        for size, number in sizes:
+            inputs = batch(number, size)
+            labels = inputs["input_ids"].masked_fill(inputs["input_ids"] == ours.model.config.image_token_id, -100)
+            yield Workload(name, "training_step", inputs, [labels], trains_embeddings)
+
+
+def compare(ours: Ours, peer: Side, arguments: argparse.Namespace) -> list[dict[str, str]]:
+    """Count and time all cases that the peer has, and return the rows of the table."""
     rows = []
-    for name, method in CASES.items():
-        if arguments.case not in (None, method) or getattr(peer, method) is None:
-            continue
-        is_training = method == "training_step"
+    for workload in list_workloads(ours, peer, arguments):
         for side in (ours, peer):
-            side.model.train(is_training).requires_grad_(is_training)
-            if is_training:
-                side.freeze()
-        for num_images in NUM_IMAGES:
-            if num_images > arguments.max_images:
-                continue
-            batch = common.inputs(ours.model, num_images, arguments.tokens)
-            labels = batch["input_ids"].masked_fill(batch["input_ids"] == ours.model.config.image_token_id, -100)
-            given = {"decode": [arguments.new_tokens], "ranking": [candidates.to(labels.device)]}
-            given["training_step"] = [labels]
-            calls = [functools.partial(getattr(side, method), batch, *given.get(method, [])) for side in (ours, peer)]
-            with torch.set_grad_enabled(is_training):
-                results, counts = zip(*map(count_operations, calls), strict=True)
-                if method == "decode":
-                    # Subtract the prompt and the first token
-                    first = [count_operations(functools.partial(call.func, batch, 1))[1] for call in calls]
-                    steps = arguments.new_tokens - 1
-                    counts = [(whole - part) / steps for whole, part in zip(counts, first, strict=True)]
-                # bfloat16 is less precise than the tolerance. `build` compared the logits before the cast.
-                if isinstance(results[0], torch.Tensor) and results[0].dtype == torch.float32:
-                    check_equal(f"{name} with {num_images} images", *results)
-                # The runs above are the warm-up, except on a GPU, where they did not use the fused kernels.
-                our_timing, peer_timing = common.time_in_turns(
-                    dict(zip(("ours", "peer"), calls, strict=True)),
-                    arguments.repeats,
-                    arguments.device,
-                    warmup=int(arguments.device != "cpu"),
-                ).values()
-            rows.append(
-                {
-                    "": name,
-                    "images": num_images,
-                    "ours, ms": common.milliseconds(our_timing),
-                    f"{peer.name}, ms": common.milliseconds(peer_timing),
-                    "ratio": f"{peer_timing.over(our_timing):.2f}",
-                    "of operations": f"{counts[1] / counts[0]:.2f}",
-                    "ours, GFLOP": f"{counts[0] / 1e9:.2f}",
-                    "spread": common.percent(max(our_timing.spread, peer_timing.spread)),
-                }
-            )
-            print(*rows[-1].values(), file=sys.stderr, flush=True)
+            workload.prepare(side)
+        our_counts, counts = (workload.count(side) for side in (ours, peer))
+        rows.append(
+            {
+                "": workload.name,
+                "batch": len(workload.batch["input_ids"]),
+                "images": workload.num_images,
+                "GFLOP": f"{our_counts.flops / 1e9:.2f}",
+                f"{peer.name} over ours": f"{counts.flops / our_counts.flops:.2f}",
+                "operations": our_counts.operations,
+                "over ours": f"{counts.operations / our_counts.operations:.2f}",
+                "peak, MB": common.megabytes(our_counts.peak_bytes),
+                "over ours ": f"{counts.peak_bytes / our_counts.peak_bytes:.2f}",
+            }
+        )
+        if arguments.max_timed_images:
+            rows[-1] |= time_row(workload, ours, peer, arguments)
+        print(*rows[-1].values(), sep=" | ", file=sys.stderr, flush=True)
     return rows
 
 
+def time_row(workload: Workload, ours: Ours, peer: Side, arguments: argparse.Namespace) -> dict[str, str]:
+    """
+    Check that results are equal, time both sides in turns, and return the columns of the times.
+
+    The columns are empty with more than `--max-timed-images` images.
+    """
+    if workload.num_images > arguments.max_timed_images:
+        return {"ms": "", "over ours  ": "", "spread": ""}
+    our_result, result = workload.run(ours), workload.run(peer)  # and the warm-up
+    # bfloat16 is less precise than the tolerance. `convert` compared the logits before the cast.
+    is_comparable = isinstance(our_result, torch.Tensor) and our_result.dtype == torch.float32
+    if type(peer) in CONVERTED_PEERS and is_comparable:
+        check_equal(f"{workload.name} with {workload.num_images} images", our_result, result)
+    timings = common.time_in_turns(
+        {side.name: functools.partial(workload.run, side) for side in (ours, peer)},
+        arguments.repeats,
+        arguments.device,
+        warmup=0,
+    )
+    our_timing, timing = timings[ours.name], timings[peer.name]
+    return {
+        "ms": common.milliseconds(our_timing),
+        "over ours  ": f"{timing.over(our_timing):.2f}",
+        "spread": common.percent(max(our_timing.spread, timing.spread)),
+    }
+
+
 def main() -> None:
-    """Compare with each peer that is given, print the tables and save them if asked to."""
-    parser = common.parser(__doc__, tokens=256, new_tokens=16, max_images=NUM_IMAGES[-1], layers=0)
+    """Compare with each peer that is chosen, print the tables and save them if asked to."""
+    most = NUM_IMAGES[-1]
+    parser = common.parser(__doc__, tokens=256, new_tokens=16, max_images=most, max_timed_images=most, layers=0)
     parser.add_argument("--open-flamingo", metavar="PATH", help="folder that contains the package open_flamingo")
     parser.add_argument("--flamingo-mini", metavar="PATH", help="folder that contains the package flamingo_mini")
-    parser.add_argument("--case", choices=tuple(CASES.values()), help="time only this case (default: all)")
+    parser.add_argument("--idefics", action="store_true", help="compare with transformers' IDEFICS")
+    parser.add_argument("--mllama", action="store_true", help="compare with transformers' Mllama")
+    parser.add_argument("--case", choices=CASES, help="measure only this case (default: all)")
     arguments = parser.parse_args()
     arguments.text = arguments.text or ("opt" if arguments.workload == "small" else "llama-1b")
-    paths = {peer_class: getattr(arguments, peer_class.name.replace("-", "_")) for peer_class in PEERS}
-    if not any(paths.values()):
-        parser.error("choose a peer: --open-flamingo PATH, --flamingo-mini PATH, or both")
-    if arguments.new_tokens < 2:
-        parser.error(f"--new-tokens {arguments.new_tokens}: the first token comes with the prompt, so use at least 2")
+    chosen = {peer: getattr(arguments, peer.name.replace("-", "_")) for peer in CONVERTED_PEERS + STOCK_PEERS}
+    if not any(chosen.values()):
+        parser.error("choose a peer: --open-flamingo PATH, --flamingo-mini PATH, --idefics or --mllama")
     if arguments.text == "gpt2":
         parser.error("--text gpt2: neither peer can wrap its layers with current transformers; use opt")
     if arguments.flamingo_mini is not None and arguments.text != "opt":
         parser.error(f"--text {arguments.text}: flamingo-mini supports only opt")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    for peer_class, path in paths.items():
-        if path is None:
+    for peer_class, choice in chosen.items():
+        if not choice:
             continue
-        try:
-            find_package(path, peer_class.name.replace("-", "_"))
-        except FileNotFoundError as error:
-            parser.error(str(error))
-        ours, peer = build(peer_class, arguments)
-        rows = time_side_by_side(ours, peer, arguments)
+        if peer_class in CONVERTED_PEERS:
+            try:
+                find_package(choice, peer_class.name.replace("-", "_"))
+            except FileNotFoundError as error:
+                parser.error(str(error))
+            ours, peer = convert(peer_class, arguments)
+        else:
+            ours, peer = build_stock(peer_class, arguments)
+        rows = compare(ours, peer, arguments)
         # The saved command must not contain local paths, and a table is about one peer.
-        shown = {other.name.replace("-", "_"): "PATH" if other is peer_class else None for other in PEERS}
+        shown = {other.name.replace("-", "_"): None for other in chosen}
+        shown[peer.name.replace("-", "_")] = "PATH" if peer_class in CONVERTED_PEERS else True
+        if peer_class in STOCK_PEERS:
+            shown["text"] = None
         common.report(argparse.Namespace(**{**vars(arguments), **shown}), rows, f"peers-{peer.name}")
 
 

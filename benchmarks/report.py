@@ -24,7 +24,8 @@ def table(name: str) -> str:
     """Format the results of a file as a line with their origin and a Markdown table."""
     result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     threads = f"{result['threads']} thread{'s' if result['threads'] > 1 else ''}"
-    source = f"`{result['command']}`: {result['machine']}, {threads}, torch {result['torch']}, {result['date']}."
+    machine = f"{result['machine']}, {threads}, {result['clock']}"
+    source = f"`{result['command']}`: {machine}, torch {result['torch']}, {result['date']}."
     return f"{source}\n\n{markdown(result['rows'])}"
 
 

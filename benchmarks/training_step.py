@@ -66,20 +66,22 @@ def step(model: torch.nn.Module, batch: dict[str, torch.Tensor], **options) -> N
 
 
 def measure(arguments: argparse.Namespace, cases: dict, name: str) -> None:
-    """Time the cases, measure their peaks of memory, and report them under a name."""
+    """Count the operations and the peaks of memory of the cases, time them, and report them under a name."""
     timings = common.time_in_turns(cases, arguments.repeats, arguments.device)
-    peaks = {case: common.peak_bytes(run, arguments.device) for case, run in cases.items()}
+    counts = {case: common.count(run, arguments.device) for case, run in cases.items()}
     first = next(iter(cases))
     device = devices.device_name(arguments.device)
     rows = [
         {
             "": case,
+            "GFLOP": f"{counts[case].flops / 1e9:.1f}",
+            "operations": counts[case].operations,
+            "peak, MB": common.megabytes(counts[case].peak_bytes),
+            "over the first": f"{counts[case].peak_bytes / counts[first].peak_bytes:.2f}",
             "ms": common.milliseconds(timing),
+            "over the first ": f"{timing.over(timings[first]):.2f}",
             "spread": common.percent(timing.spread),
-            "over the first": f"{timing.over(timings[first]):.2f}",
-            "peak, MB": common.megabytes(peaks[case]),
-            "over the first ": f"{peaks[case] / peaks[first]:.2f}",
-            **({} if device is None else devices.rates(devices.count_flops(cases[case]), timing.median, device)),
+            **({} if device is None else devices.rates(counts[case].flops, timing.median, device)),
         }
         for case, timing in timings.items()
     ]

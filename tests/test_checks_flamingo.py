@@ -10,6 +10,7 @@ import torch
 from factory import VOCAB_SIZE, prompt, random_images, tiny_flamingo
 
 from transformers_flamingo import FlamingoModel
+from transformers_flamingo.checks_flamingo import is_finite
 
 
 @functools.cache
@@ -256,6 +257,17 @@ def test_pixels_that_are_not_finite_are_refused(value):
     for call in (shared_model(), functools.partial(shared_model().generate, max_new_tokens=1)):
         with pytest.raises(ValueError, match=message):
             call(input_ids=prompt("aIbI"), pixel_values=pixels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64])
+def test_values_are_finite_if_each_of_them_is(dtype):
+    large = torch.full((3, 4), torch.finfo(dtype).max if dtype.is_floating_point else 7, dtype=dtype)
+    assert is_finite(large)  # their sum is not
+    for wrong in ([float("nan")], [float("inf")], [float("-inf")], [float("inf"), float("-inf")]):
+        if dtype.is_floating_point:
+            values = large.clone()
+            values[0, : len(wrong)] = torch.tensor(wrong, dtype=dtype)
+            assert not is_finite(values)
 
 
 def test_padding_among_the_images_may_be_anything():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from factory import IMAGE, prompt, random_images, tiny_flamingo
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from transformers_flamingo import FlamingoModel
@@ -99,6 +100,40 @@ def test_one_more_token_costs_the_same_after_any_number_of_images(text):
     assert costs[0] == language_model + len(blocks) * 2 * (weights + scores)
 
 
+class Operations(TorchDispatchMode):
+    """Record the names of the operations that compute something: a view does not."""
+
+    def __init__(self):
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        is_view = any(value.alias_info is not None for value in function._schema.returns)
+        if not is_view and function is not torch.ops.aten._unsafe_view.default:
+            self.names.append(function._schema.name.removeprefix("aten::"))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("num_images", [0, 2])
+@pytest.mark.parametrize("fields", [{}, {"cross_attention_gating": "none"}, {"cross_attention_ffn_mult": 0}])
+def test_a_gated_block_adds_to_a_step_its_products_and_nothing_for_its_gates(fields, num_images):
+    """Gates that are multiplied into the weights would leave as many operations: each branch is scaled and added in one."""
+    model = tiny_flamingo(**fields)
+    add = "add" if "cross_attention_gating" in fields else "addcmul"
+    attention = ["native_layer_norm", "mm", "_scaled_dot_product_flash_attention_for_cpu", "mm", add]
+    mlp = ["native_layer_norm", "mm", "gelu", "mm", add]
+    expected = attention * (num_images > 0) + mlp * ("cross_attention_ffn_mult" not in fields)
+    text = inputs(model, num_images)[0] if num_images else {"input_ids": prompt("abc")}
+    state = torch.randn(3, 1, model.config.text_config.hidden_size)
+    with torch.no_grad():
+        cache = model(**text, use_cache=True).cache
+        cache.batch_repeat_interleave(3)  # three beams
+        for block, layer in zip(model.gated_cross_attention, cache.layers[-3:], strict=True):
+            with Operations() as operations:
+                block(state, None, cache=layer)
+            assert operations.names == expected
+
+
 def test_a_training_step_can_be_counted():
     """Expect three products per trained weight and token, and two per frozen weight that a gradient passes."""
     model = eager("gpt2")
@@ -110,6 +145,36 @@ def test_a_training_step_can_be_counted():
     with FlopCounterMode(display=False) as step:
         model(**batch, labels=batch["input_ids"]).loss.backward()
     assert 2 * forward.get_total_flops() < step.get_total_flops() < 3 * forward.get_total_flops()
+
+
+def test_the_gradient_of_the_logits_is_not_copied():
+    model = eager("gpt2").train()
+    model.freeze_backbones()
+    batch, _ = inputs(model, 4)
+    with Operations() as operations:
+        model(**batch, labels=batch["input_ids"])  # which computes the gradient of each chunk right away
+    assert "nll_loss_backward" in operations.names
+    assert "select_backward" not in operations.names
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_the_first_layer_of_the_resampler_projects_the_latents_once(backward):
+    resampler = tiny_flamingo().resampler
+
+    def cost(num_images: int) -> int:
+        with FlopCounterMode(display=False) as counter:
+            latents = resampler(torch.randn(num_images, 1, 16, 24))
+            if backward:
+                latents.sum().backward()
+        return counter.get_total_flops()
+
+    attention = resampler.layers[0].attention
+    num_weights = sum(
+        projection.weight.numel() for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    once = 2 * resampler.num_latents * num_weights * (3 if backward else 1)
+    for num_images in (2, 5):
+        assert cost(num_images) - once == num_images * (cost(1) - once)
 
 
 def saved_bytes(model: FlamingoModel, batch: dict) -> int:
@@ -145,3 +210,16 @@ def test_training_keeps_of_each_image_its_latents_keys_and_values():
     of_an_image = 4 * config.resampler_num_latents * (num_keys_and_values + config.vision_hidden_size)
     assert kept[16] - kept[8] <= 8 * of_an_image * 1.1
     assert kept[8] - kept[1] <= 7 * of_an_image * 1.1
+
+
+def test_a_gate_keeps_the_input_of_the_last_projection_and_not_the_branch():
+    kept = {}
+    for gating in ("tanh", "none"):
+        model = tiny_flamingo(cross_attention_gating=gating)
+        model.freeze_backbones()
+        model.train()
+        kept[gating] = saved_bytes(model, inputs(model, 1)[0])
+    config, num_blocks = model.config, len(model.gated_cross_attention)
+    inner = config.cross_attention_num_heads * config.cross_attention_head_dim
+    # A gate is one number, and what it scales in the feed-forward network is computed anew
+    assert 0 <= kept["tanh"] - kept["none"] - num_blocks * 4 * LENGTH * inner <= num_blocks * 2 * 4

@@ -65,6 +65,19 @@ def test_resampler_is_the_papers():
     assert_close(resampler(features), norm("norm", x))
 
 
+def test_latents_that_are_shared_have_the_gradients_of_copies():
+    resampler = randomized(tiny_flamingo()).resampler.double()
+    features = torch.randn(3, 14, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    layer, weights = resampler.layers[0], (resampler.latents, *resampler.layers[0].parameters())
+    results = []
+    for latents in (resampler.latents[None], resampler.latents.repeat(3, 1, 1)):
+        output = layer(latents, features)
+        results.append((output, torch.autograd.grad(output.square().sum(), weights)))
+    (shared, shared_gradients), (copied, copied_gradients) = results
+    torch.testing.assert_close(shared, copied)
+    torch.testing.assert_close(shared_gradients, copied_gradients)
+
+
 @torch.no_grad()
 def test_gated_block_is_the_papers():
     """Figure 4: `x += tanh(gate) * attention(LN(x), latents)`, then `x += tanh(gate) * ffn(LN(x))`."""

@@ -15,6 +15,7 @@ from decoding import (
     shared_model,
 )
 from factory import (
+    open_gates,
     prompt,
     random_images,
     tiny_text_config,
@@ -234,6 +235,40 @@ def test_a_reset_cache_holds_no_image():
         assert all(layer.is_initialized for layer in media_layers(cache))
         cache.reset()
     assert all(layer.keys is None and not layer.is_initialized for layer in media_layers(cache))
+
+
+@pytest.mark.parametrize("implementation", ["dynamic", "static"])
+def test_a_text_is_continued_with_the_gates_that_its_model_has_now(implementation):
+    """A static cache stays with the model from one call of `generate()` to the next."""
+    model, inputs = lively(), left_padded()
+    kwargs = {"cache_implementation": implementation, "disable_compile": True, **LENGTH}
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    before = model.generate(**inputs, **kwargs).tolist()
+    after = open_gates(model, -0.3).generate(**inputs, **kwargs).tolist()
+    assert after == open_gates(lively(), -0.3).generate(**inputs, **LENGTH).tolist() != before
+    assert open_gates(model).generate(**inputs, **kwargs).tolist() == before
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+def test_a_text_in_an_emptied_cache_sees_the_gates_that_its_model_has_now():
+    model, ids = lively(), prompt("abcd")
+    with torch.no_grad():
+        cache = model(input_ids=ids, use_cache=True).cache
+        cache.crop(-4)
+        open_gates(model, -0.3)
+        expected = model(input_ids=prompt("abcde"), use_cache=False).logits
+        assert_close(model(input_ids=ids, cache=cache).logits, expected[:, :4])
+        assert_close(model(input_ids=prompt("e"), cache=cache).logits, expected[:, 4:])
+
+
+def test_a_gradient_reaches_the_gates_through_a_step():
+    model = lively()
+    with torch.no_grad():
+        cache = model(input_ids=prompt("aIb"), pixel_values=random_images(1, 1), use_cache=True).cache
+        model(input_ids=prompt("c"), cache=cache)
+    model(input_ids=prompt("d"), cache=cache).logits.sum().backward()
+    for block in model.gated_cross_attention:
+        assert block.attn_gate.grad.abs() > 0 and block.ffn_gate.grad.abs() > 0
 
 
 def test_a_language_model_cannot_write_over_the_image():

@@ -3,7 +3,7 @@
 The hooks of the stock `generate()`, as a mixin.
 
 Images are encoded once, before the prompt is expanded for beams, and a prompt is computed once for all its beams. Each step
-then attends to the one image in the cache.
+then attends to the one image in the cache, and finds the values of the gates there, too: nothing is to be fused before inference.
 
 Shapes: `B` batch, `T` text length.
 """

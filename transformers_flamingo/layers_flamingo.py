@@ -125,6 +125,16 @@ class FlamingoAttention(nn.Module):
         return weights * key.any(dim=3).any(dim=1)[:, None, None]
 
 
+def scale_branch(hidden_states: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+    """
+    Scale what goes into the last projection of a branch, or return it as it is without a `scale` `(1,)`.
+
+    The projection is linear, so this scales the branch. The gradient of the gate needs what is scaled, and the input of the
+    projection is at hand in backward. Its output is not, and would be kept for the gate alone.
+    """
+    return hidden_states if scale is None else scale * hidden_states
+
+
 class FlamingoMLP(nn.Module):
     """Feed-forward network without biases, with its layer norm in front."""
 
@@ -135,17 +145,22 @@ class FlamingoMLP(nn.Module):
         self.act = ACT2FN[activation]
         self.fc2 = nn.Linear(intermediate_size, hidden_size, bias=False)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Transform `(..., hidden_size)` to the same shape."""
+    def forward(self, hidden_states: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
+        """Transform `(..., hidden_size)` to the same shape, times `scale`."""
         hidden_states = self.fc1(self.norm(hidden_states))
         if torch.compiler.is_compiling() or not (self.training and hidden_states.requires_grad):
-            return self._project(hidden_states)
+            return self._project(hidden_states, scale)
         # Backward needs the widest tensor of a block before and after the activation. The latter is computed anew: it is cheap, and
         # the recomputation stops before the product.
-        return checkpoint(self._project, hidden_states, use_reentrant=False, preserve_rng_state=False)
+        return checkpoint(self._project, hidden_states, scale, use_reentrant=False, preserve_rng_state=False)
 
-    def _project(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.act(hidden_states))
+    def _project(self, hidden_states: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+        return self.fc2(scale_branch(self.act(hidden_states), scale))
+
+
+def _append(features: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    """Append latents, `(M, L, width)` or `(1, L, width)` for all, to features `(M, F * P, width)`."""
+    return torch.cat([features, latents.expand(features.shape[0], -1, -1)], dim=1)
 
 
 class FlamingoResamplerLayer(GradientCheckpointingLayer):
@@ -180,14 +195,20 @@ class FlamingoResamplerLayer(GradientCheckpointingLayer):
         """
         Update latents `(M, L, Dv)` from features `(M, F * P, Dv)` under an additive mask `(M, 1, 1, F * P + L)`.
 
-        With `num_attentions`, also return the attention weights of this many last latents `(M, heads, num_attentions, F * P + L)`.
+        Latents `(1, L, Dv)` are shared by all `M` images, and are projected once. With `num_attentions`, also return the attention
+        weights of this many last latents `(M, heads, num_attentions, F * P + L)`.
         """
         weights = None
         if self.attention is not None:
             normed = self.norm_latents(latents)
-            query = self.attention.split_heads(self.attention.q_proj(normed))
-            context = normed if features is None else torch.cat([self.norm_features(features), normed], dim=1)
-            key, value = self.attention.project_context(context)
+            q_proj, k_proj, v_proj = self.attention.q_proj, self.attention.k_proj, self.attention.v_proj
+            query, key, value = q_proj(normed), k_proj(normed), v_proj(normed)
+            if features is not None:
+                features = self.norm_features(features)
+                key, value = _append(k_proj(features), key), _append(v_proj(features), value)
+                # A copy, because not every kernel of attention takes a batch whose stride is 0
+                query = query.expand(features.shape[0], -1, -1).contiguous()
+            query, key, value = (self.attention.split_heads(states) for states in (query, key, value))
             if num_attentions > 0:
                 weights = self.attention.compute_weights(query[:, :, -num_attentions:], key, attention_mask)
             latents = latents + self.attention.o_proj(self.attention.attend(query, key, value, attention_mask))
@@ -276,11 +297,9 @@ class FlamingoPerceiverResampler(nn.Module):
             attention_mask = torch.zeros(visible.shape, dtype=features.dtype, device=features.device)
             attention_mask = attention_mask.masked_fill(~visible, torch.finfo(features.dtype).min)[:, None, None]
 
-        # A copy instead of a view: with frozen features a view would be a leaf that requires a gradient, which torch's
-        # flop counter does not support.
-        latents = self.latents.repeat(num_media, 1, 1)
+        latents = self.latents[None]
         if self.resampler_type == "transformer":
-            latents, features = torch.cat([features, latents], dim=1), None
+            latents, features = _append(features, latents), None
         attentions = []
         for layer in self.layers:
             latents = layer(latents, features, attention_mask, self.num_latents if output_attentions else 0)
@@ -314,9 +333,9 @@ class FlamingoPerceiverResampler(nn.Module):
         return self.frame_embeddings[low] * (1 - weight) + self.frame_embeddings[high] * weight
 
 
-def apply_gate(gate: nn.Parameter | None, branch: torch.Tensor) -> torch.Tensor:
-    """Scale a branch by `tanh(gate)`, or return it as it is without a gate."""
-    return branch if gate is None else gate.tanh() * branch
+def add_branch(hidden_states: torch.Tensor, branch: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+    """Add a branch, times the `scale` `(1,)` of its gate if there is one, in one operation."""
+    return hidden_states + branch if scale is None else torch.addcmul(hidden_states, scale, branch)
 
 
 class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
@@ -376,13 +395,37 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
             `torch.Tensor` of shape `(B, T, D)`; with `output_attentions` also the weights `(B, heads, T, L)` that each token
             gives the latents of the image it sees, 0 if it sees none, or `None` without any image.
         """
-        attended, weights = self._cross_attend(hidden_states, latents, layout, cache, output_attentions)
+        scales, none = self._find_scales(cache, is_step=hidden_states.shape[1] == 1), (None, None)
+        # Training needs less memory if a branch is scaled before its last projection. In inference scaling is a part of the sum. A
+        # layer that is computed anew for backward runs without gradients first, and must give the same numbers then.
+        inner, outer = (scales, none) if self.training or torch.is_grad_enabled() else (none, scales)
+        attended, weights = self._cross_attend(hidden_states, latents, layout, cache, output_attentions, inner[0])
         # Without any image the attention branch adds exactly 0, and the feed-forward branch still runs.
         if attended is not None:
-            hidden_states = hidden_states + apply_gate(self.attn_gate, attended)
+            hidden_states = add_branch(hidden_states, attended, outer[0])
         if self.mlp is not None:
-            hidden_states = hidden_states + apply_gate(self.ffn_gate, self.mlp(hidden_states))
+            hidden_states = add_branch(hidden_states, self.mlp(hidden_states, inner[1]), outer[1])
         return (hidden_states, weights) if output_attentions else hidden_states
+
+    def _find_scales(
+        self, cache_layer: MediaCacheLayer | None, is_step: bool
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """
+        Return `tanh` of both gates, each `None` if there is no gate.
+
+        A step of a generation, of one token, takes those of the text before it from the cache. So it has as few operations as with
+        the gates multiplied into `o_proj` and `fc2`, and the weights stay as they are.
+        """
+        # A gradient must reach the gates, and a compiled graph computes them where they are used.
+        keeps = not (cache_layer is None or torch.is_grad_enabled() or torch.compiler.is_compiling())
+        # The cache of an exported graph has none.
+        scales = getattr(cache_layer, "scales", None) if keeps and is_step else None
+        if scales is None:
+            gates = (self.attn_gate, self.ffn_gate)
+            scales = tuple(None if gate is None else gate.tanh() for gate in gates)
+            if keeps:
+                cache_layer.scales = scales
+        return scales
 
     def _cross_attend(
         self,
@@ -391,9 +434,10 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
         layout: SegmentLayout | MaskLayout | None,
         cache_layer: MediaCacheLayer | None,
         output_attentions: bool,
+        scale: torch.Tensor | None,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """
-        Attend to the images of this call and the one in the cache.
+        Attend to the images of this call and the one in the cache, times `scale`.
 
         Returns:
             `(B, T, D)`, or `None` without any image, and the weights `(B, heads, T, L)`, if asked for.
@@ -406,12 +450,13 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
         if latents is None:
             # Beams of one prompt see one image, so they are one row with more tokens, and its keys are read once:
             # (B, T, ...) -> (B / repeats, repeats * T, ...)
-            query = self.attention.split_heads(query.unflatten(0, (-1, cache_layer.num_repeats)).flatten(1, 2))
-            attended = self.attention.attend(query, cache_layer.keys, cache_layer.values)
-            attended = self.attention.o_proj(attended.view(*hidden_states.shape[:2], -1))
+            rows = query.view(-1, cache_layer.num_repeats * query.shape[1], query.shape[2])
+            rows = self.attention.split_heads(rows)
+            attended = self.attention.attend(rows, cache_layer.keys, cache_layer.values)
+            attended = self.attention.o_proj(scale_branch(attended.view_as(query), scale))
             if not output_attentions:
                 return attended, None
-            weights = self.attention.compute_weights(query, cache_layer.keys)
+            weights = self.attention.compute_weights(rows, cache_layer.keys)
             # (B / repeats, heads, repeats * T, L) -> (B, heads, T, L)
             return attended, weights.unflatten(2, (cache_layer.num_repeats, -1)).transpose(1, 2).flatten(0, 1)
 
@@ -421,7 +466,7 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
         attended, weights, last_key, last_value = attend(query, latents, layout, past, output_attentions)
         if cache_layer is not None:
             cache_layer.set_image(last_key, last_value)
-        return self.attention.o_proj(attended), weights
+        return self.attention.o_proj(scale_branch(attended, scale)), weights
 
     def _attend_segments(
         self,

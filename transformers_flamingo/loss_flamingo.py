@@ -130,7 +130,7 @@ class LanguageModelHead:
             stand_in = ModuleWithReplacement(module, child, stand_in)
         # It is not called as a module: hooks on the whole language model are not meant for its head.
         forward = type(self.language_model).forward
-        return forward(stand_in, inputs_embeds=hidden_states[None], return_dict=True).logits[0]
+        return forward(stand_in, inputs_embeds=hidden_states[None], return_dict=True).logits.squeeze(0)
 
 
 def extract_lm_head(language_model: nn.Module) -> LanguageModelHead | None:

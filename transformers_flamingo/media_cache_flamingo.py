@@ -18,6 +18,9 @@ class MediaCacheLayer(CacheLayerMixin):
     whose attention output is exactly 0. Beams and candidates expanded from one prompt see the same image and share its
     keys and values: `num_repeats` consecutive rows of the batch.
 
+    It also holds the `scales` of the block, `tanh` of both gates, for the tokens that are generated one by one. Like all keys and values
+    of a cache, they are those of the weights that computed the text before.
+
     The layers come after the language model's own in one `Cache`, so beam reordering, batch repetition, deep copies,
     resets and static caches reach them through the stock methods.
 
@@ -29,7 +32,7 @@ class MediaCacheLayer(CacheLayerMixin):
 
     # Not in `__dict__`: exporters take a cache apart by what is there. They would pass the tensors of the text's layer twice, and
     # a graph would accept only texts with the last image at the place where it was traced.
-    __slots__ = ("comparison", "first", "last_media_position", "text_layer")
+    __slots__ = ("comparison", "first", "last_media_position", "scales", "text_layer")
     is_compileable = True
     is_croppable = True
     # `early_initialization` knows the shape of the language model's layers; this one has the shape of the gated block's.
@@ -40,6 +43,7 @@ class MediaCacheLayer(CacheLayerMixin):
         self.text_layer = text_layer
         self.first = self if first is None else first
         self.comparison: tuple[torch.Tensor, bool] | None = None
+        self.scales: tuple[torch.Tensor | None, torch.Tensor | None] | None = None
         # Masks are sized by the first layer of a kind. This one must not be the only one of its kind.
         self.is_sliding = text_layer.is_sliding
         self.is_static = isinstance(text_layer, StaticLayer)
@@ -83,7 +87,7 @@ class MediaCacheLayer(CacheLayerMixin):
 
     def reset(self) -> None:
         """Forget the image. A static layer keeps its memory."""
-        self.last_media_position = None
+        self.last_media_position = self.scales = None
         if self.is_static:
             super().reset()
         else:

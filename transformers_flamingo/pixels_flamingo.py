@@ -18,6 +18,7 @@ from transformers.image_processing_utils import get_size_dict
 from transformers.image_transforms import convert_to_rgb
 from transformers.image_utils import ChannelDimension, SizeDict, is_scaled_image
 
+from .checks_flamingo import is_finite
 from .images_flamingo import check_range, deep_values, find_bit_depth, read_image, to_rgb_8_bit
 from .media_flamingo import is_single_image
 
@@ -109,7 +110,7 @@ def _run_image_processor(
         )
     _check_no_padding(outputs, shapes[0], type(image_processor).__name__)
     for name, frame in zip(names, pixels, strict=True):
-        if not torch.isfinite(torch.as_tensor(frame)).all():
+        if not is_finite(torch.as_tensor(frame)):
             raise ValueError(
                 f"{type(image_processor).__name__} made pixels of {name} that are not finite numbers (NaN or "
                 "infinity): the model would answer with noise. Check `rescale_factor`, `image_mean` and `image_std`."
@@ -119,9 +120,8 @@ def _run_image_processor(
 
 def _check_no_padding(outputs: Mapping[str, Any], shape: tuple[int, int, int], name: str) -> None:
     """Check that an image processor padded no image `(C, H, W)`: the model would take the padding for a part of it."""
-    padded = [key for key in ("pixel_mask", "pixel_attention_mask") if not _all_equal(outputs.get(key, 1), 1)]
-    if not _all_equal(outputs.get("image_sizes", shape[1:]), shape[1:]):
-        padded.append("image_sizes")
+    expected = {"pixel_mask": 1, "pixel_attention_mask": 1, "image_sizes": shape[1:]}
+    padded = [key for key in expected if key in outputs and not _all_equal(outputs[key], expected[key])]
     if padded:
         raise ValueError(
             f"{name} padded images of different sizes to {shape[1]} x {shape[2]}, as its `{padded[0]}` says, and the model would "

@@ -248,8 +248,8 @@ class FlamingoProcessor(ProcessorMixin, FewShotPromptMixin):
 
         Raises:
             `ValueError`: markers and images of a sample differ in number; truncation would cut off a marker; the order
-            of images and videos is unknown; an image cannot be read, has too many pixels (given or resized), or values of
-            unknown range; a text has no tokens; a setting of the image processor would make noise of every image.
+                of images and videos is unknown; an image cannot be read, has too many pixels (given or resized), or values of
+                unknown range; a text has no tokens; a setting of the image processor would make noise of every image.
         """
         # Checked before transformers merges them, which fails without their names
         for name in ("text_kwargs", "images_kwargs", "videos_kwargs", "audio_kwargs", "common_kwargs"):

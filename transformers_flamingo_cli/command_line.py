@@ -26,6 +26,19 @@ def find_commands() -> dict[str, EntryPoint]:
     return own | {entry.name: entry for entry in sorted(entry_points(group=GROUP)) if entry.name not in own}
 
 
+def make_parser(entry: EntryPoint) -> Parser:
+    """
+    Make the parser of a subcommand, with all of its arguments.
+
+    Args:
+        entry (`EntryPoint`): The subcommand, of [`find_commands`].
+    """
+    module = entry.load()
+    parser = Parser(prog=f"flamingo {entry.name}", description=module.HELP)
+    module.add_arguments(parser)
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """
     Run the `flamingo` command.
@@ -81,10 +94,8 @@ def _run_command(entry: EntryPoint, argv: Sequence[str]) -> int:
     try:
         from .quiet import quiet_libraries
 
-        module = entry.load()
-        parser = Parser(prog=name, description=module.HELP)
         quiet_libraries()
-        module.add_arguments(parser)
+        module, parser = entry.load(), make_parser(entry)
         arguments, others = parser.parse_known_args(argv)
         if hasattr(arguments, "overrides"):  # of a recipe, which reads them itself
             arguments.overrides = others

@@ -195,8 +195,8 @@ def test_the_sizes_of_the_branches():
         model(**inputs)
         handle.remove()
         (hidden_states, latents), kwargs = states[0]
-        attended, _ = block._cross_attend(hidden_states, latents, kwargs["layout"], None, False)
-        attended = attended * block.attn_gate.tanh()
+        scale = block.attn_gate.tanh()
+        attended, _ = block._cross_attend(hidden_states, latents, kwargs["layout"], None, False, scale)
         sees_image = torch.tensor([[True] * 4, [False, True, True, True]])
         ratio = attended[sees_image].pow(2).mean().sqrt() / hidden_states[sees_image].pow(2).mean().sqrt()
         middle = hidden_states + attended

@@ -2,19 +2,20 @@
 """
 Precompute the vision features of a dataset once and store them in the `datasets` cache.
 
-The cache is keyed by the rows, by the files that they name (path, size, inode and times of the last change, in
-nanoseconds), by the weights and configuration of the encoder, by the processor, and by the version of this package. A
-second run reads what the first one wrote. With another encoder or a file that was replaced, features are computed again. A
-file at an address is known by its address alone: if it changed, start with an empty cache (`HF_DATASETS_CACHE`).
+The cache is keyed by the rows, by the content of the files that they name, by the weights and configuration of the encoder,
+by the processor, and by the version of this package. A second run reads what the first one wrote, and each file once, to know
+its content. With another encoder, or other content in a file of the same name, features are computed again. A file at an
+address is known by its address alone: if it changed, start with an empty cache (`HF_DATASETS_CACHE`).
 
 An image takes `P * Dv` numbers, 0.5 MB in float16 for CLIP ViT-L/14, which suits small datasets. An image file that many rows
 of a source name is encoded and stored once; a video is for each row.
 """
 
 import contextlib
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from typing import Any, Literal, NamedTuple
@@ -29,11 +30,11 @@ from ..processing_flamingo import FlamingoProcessor
 from ..utils.fingerprint import fingerprint, fingerprint_weights
 from .column_files import undecoded
 from .columns import ORIGIN, parse_record, row_location, rows_of
-from .data_files import stamp
 from .documents import Chunk, Turn
 from .encoding import encode_images
 from .errors import BadSampleError
 from .media import load_media
+from .media_files import open_media
 from .reader import Reader
 
 
@@ -102,7 +103,8 @@ def encode_documents(
     skip_bad_samples: bool = False,
     batch_size: int = 32,
     dtype: FeatureDtype = "float16",
-) -> Dataset:
+    only_cached: bool = False,
+) -> Dataset | None:
     """
     Read the documents of a dataset and replace their images by vision features, for [`EncodedDocuments`].
 
@@ -113,6 +115,7 @@ def encode_documents(
         max_images (`int`, *optional*): Maximum number of images and videos of a document to encode, from its beginning.
         skip_bad_samples (`bool`, *optional*, defaults to `False`):
             Whether to store the error of a bad row, for [`EncodedDocuments`] to raise, instead of raising it now.
+        only_cached (`bool`, *optional*, defaults to `False`): Whether to return `None` unless an earlier call stored the features.
 
     Returns:
         `datasets.Dataset` with the rows in their order: `text`, `prompt`, `turns` and `alternatives` of each chunk, `has_item`, `error`, and
@@ -171,7 +174,7 @@ def encode_documents(
     settings = {f.name: getattr(reader, f.name) for f in fields(reader)}
     key = (type(reader).__name__, settings, max_images, _named_files(rows, reader))
     removed = [name for name in rows.column_names if name not in kept]
-    return encoder.map(rows, encode, columns, removed, key=key, with_indices=True)
+    return encoder.map(rows, encode, columns, removed, key=key, only_cached=only_cached, with_indices=True)
 
 
 class _Place(NamedTuple):
@@ -327,8 +330,21 @@ class _Encoder:
         parts = features.split([sum(row) for row in counts])
         return {"image_features": [part.numpy() for part in parts], "num_frames": counts}
 
-    def map(self, dataset: Dataset, function, columns: dict[str, Any], removed: list[str], key: Any = None, **kwargs):
-        """Call `Dataset.map` so that its result has `columns` and those of `self.columns`, and is found in the cache."""
+    def map(
+        self,
+        dataset: Dataset,
+        function: Callable,
+        columns: dict[str, Any],
+        removed: list[str],
+        key: Any = None,
+        only_cached: bool = False,
+        **kwargs: Any,
+    ) -> Dataset | None:
+        """
+        Call `Dataset.map` so that its result has `columns` and those of `self.columns`, and is found in the cache.
+
+        With `only_cached`, return `None` if it is not there.
+        """
         features = Features(
             {
                 **columns,
@@ -336,6 +352,12 @@ class _Encoder:
                 "num_frames": List(Value("int32")),
             }
         )
+        # By default it would depend on `function`, but pickling a model is slow and gives other bytes each time
+        new_fingerprint = Hasher.hash((dataset._fingerprint, self.fingerprint, sorted(features), key))
+        directory = cache_directory(dataset)
+        file = None if directory is None else os.path.join(directory, f"cache-{new_fingerprint}.arrow")
+        if only_cached and (file is None or not os.path.exists(file)):
+            return None
         encoded = dataset.map(
             function,
             batched=True,
@@ -343,8 +365,8 @@ class _Encoder:
             writer_batch_size=self.batch_size,
             remove_columns=removed,
             features=features,
-            # By default it would depend on `function`, but pickling a model is slow and gives other bytes each time
-            new_fingerprint=Hasher.hash((dataset._fingerprint, self.fingerprint, sorted(features), key)),
+            new_fingerprint=new_fingerprint,
+            cache_file_name=file,
             desc="Encoding images",
             **kwargs,
         )
@@ -353,12 +375,17 @@ class _Encoder:
         )
 
 
+def cache_directory(dataset: Dataset) -> str | None:
+    """Return the folder in which `datasets` caches what is made of a dataset, or `None` if it is in memory."""
+    return os.path.dirname(dataset.cache_files[0]["filename"]) if dataset.cache_files else None
+
+
 def _named_files(rows: Dataset, reader: Reader) -> str:
-    """Hash the stamps of the local files that rows name, in any of their texts."""
+    """Hash the names and contents of the local files that rows name, in any of their texts."""
     rows = rows.with_format(None).flatten()
     # Other columns hold no text that could name a file, and may be large
     others = [name for name, feature in rows.features.items() if not _may_name(feature)]
-    stamps: dict[str, str | None] = {}
+    digests: dict[str, str | None] = {}
 
     def visit(value: Any, row: dict[str, Any]) -> None:
         if isinstance(value, dict | list):
@@ -366,16 +393,24 @@ def _named_files(rows: Dataset, reader: Reader) -> str:
                 visit(inner, row)
         elif isinstance(value, str) and value:
             path = reader.resolve_path(value, row)["path"]
-            if path not in stamps:
-                is_file = "://" not in path and os.path.isfile(path)
-                stamps[path] = repr(stamp(path)) if is_file else None
+            if path not in digests:
+                digests[path] = _hash_file(path) if "://" not in path and os.path.isfile(path) else None
 
     for batch in rows.remove_columns(others).iter(batch_size=100):
         for row in rows_of(batch):
             with contextlib.suppress(BadSampleError):  # which `read` will report
                 row = parse_record(row)
                 visit({name: value for name, value in row.items() if name not in ORIGIN}, row)
-    return fingerprint(known for known in stamps.values() if known is not None)
+    return fingerprint(f"{path} {digest} " for path, digest in digests.items() if digest is not None)
+
+
+def _hash_file(path: str) -> str | None:
+    """Hash the content of a file, or return `None` for one that is not read either, such as one outside of `media_root`."""
+    try:
+        with open_media(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return None
 
 
 def _may_name(feature: Any) -> bool:

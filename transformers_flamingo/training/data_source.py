@@ -5,7 +5,7 @@ import difflib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 from datasets import Dataset
@@ -45,9 +45,10 @@ class DataSource:
             Maximum number of rows that each reader of a stream (a worker of a process) holds to shuffle them; on average it
             is half of them. A row comes at most this many rows later than in its file. Defaults to 1000. With 1 only the order
             of the files is shuffled, and with 0 nothing is.
-        cache_features (`bool`, *optional*, defaults to `False`):
+        cache_features (`bool` or `"auto"`, *optional*, defaults to `False`):
             Whether to encode the images once with the frozen vision encoder before the training, and keep the features for
-            this and later runs ([`DataMixture.cache_features`]).
+            this and later runs ([`DataMixture.cache_features`]). With `"auto"`, they are kept where that saves work and they fit on
+            the disk ([`encode_if_worthwhile`]).
         split (`str`, *optional*): Read only files with this word in their name or folder.
         options (`dict`, *optional*): Fields of the reader, such as `{"min_similarity": 0.24}` for `"mmc4"`.
         leading_space_probability (`float`, *optional*, defaults to 0.5): See [`~data.document_to_sample`].
@@ -72,7 +73,12 @@ class DataSource:
         default=None,
         metadata={"help": "Maximum number of rows a reader of a stream holds to shuffle them (1000 if not given)."},
     )
-    cache_features: bool = field(default=False, metadata={"help": "Encode the images once, before the training."})
+    cache_features: bool | Literal["auto"] = field(
+        default=False,
+        metadata={
+            "help": "Encode the images once, before the training. With auto, if that saves work and the features fit on the disk."
+        },
+    )
     split: str | None = field(
         default=None, metadata={"help": "Read only files with this word in their name or folder."}
     )
@@ -112,6 +118,8 @@ class DataSource:
             except TypeError:
                 kind = next(iter(get_args(hint)), hint) if hint not in words else hint
                 reason = f"Give {words.get(kind, 'a text')}."
+                if name == "cache_features":
+                    reason = "Give true, false or auto."
                 if name == "options":
                     reason = "Give names with values, such as `--data.NAME.options.FIELD VALUE`."
                 if name not in wrong:

@@ -18,6 +18,7 @@ All random choices for a row (leading spaces and the like) come from `(seed, sou
 """
 
 import copy
+import functools
 import math
 import pickle
 import traceback
@@ -38,6 +39,7 @@ from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
 from ..utils.errors import user_message
 from .data_source import DataSource
+from .feature_cache import encode_if_worthwhile
 from .interruption import outlive_signals
 from .micro_batch import MicroBatchBuilder, MixtureBatch, MixtureSettings
 from .stream_shard import DEFAULT_BUFFER_SIZE, MIN_FILES_PER_READER, StreamOrder, StreamShard
@@ -132,9 +134,12 @@ class DataMixture(torch.utils.data.IterableDataset):
         skip_bad_samples: bool = False,
         batch_size: int = 32,
         dtype: FeatureDtype = "float16",
+        max_steps: int | None = None,
     ) -> None:
         """
         Encode all images of the sources with `cache_features`, or read the features that an earlier run cached.
+
+        Whether those of a source with `"auto"` are kept depends on `settings` and `max_steps`: see [`encode_if_worthwhile`].
 
         The batches of these sources then have features instead of pixels. The order of the rows stays the same, and the same
         rows are bad, except for images that would be cut off together with the text before them.
@@ -144,6 +149,7 @@ class DataMixture(torch.utils.data.IterableDataset):
         Args:
             model, batch_size, dtype: See [`add_image_features`].
             skip_bad_samples (`bool`, *optional*): See [`FlamingoTrainingArguments`].
+            max_steps (`int`, *optional*): Number of optimizer steps of the training. Sources with `"auto"` need it.
 
         Raises:
             BadSampleError: a row cannot be read. The message names source, file and row.
@@ -152,20 +158,28 @@ class DataMixture(torch.utils.data.IterableDataset):
         for index, source in enumerate(self.sources):
             if not source.cache_features:
                 continue
+            rows = source.load()  # `self.rows` may have been encoded by an earlier call
+            encode = functools.partial(
+                encode_documents,
+                rows,
+                source.reader,
+                model,
+                self.processor,
+                max_images=source.max_images,
+                skip_bad_samples=skip_bad_samples,
+                batch_size=batch_size,
+                dtype=dtype,
+            )
             try:
-                self.rows[index] = encode_documents(
-                    source.load(),  # `self.rows` may have been encoded by an earlier call
-                    source.reader,
-                    model,
-                    self.processor,
-                    max_images=source.max_images,
-                    skip_bad_samples=skip_bad_samples,
-                    batch_size=batch_size,
-                    dtype=dtype,
-                )
+                if source.cache_features == "auto":
+                    num_rows = None if max_steps is None else self.num_rows_read(index, max_steps)
+                    encoded = encode_if_worthwhile(source, rows, model, self.processor, dtype, num_rows, encode)
+                else:
+                    encoded = encode()
             except BadSampleError as error:
                 raise BadSampleError(f"Data source {source.name!r}: {error}") from error
-            self.readers[index] = EncodedDocuments(encoded=self.rows[index])
+            if encoded is not None:
+                self.rows[index], self.readers[index] = encoded, EncodedDocuments(encoded=encoded)
 
     def loader(self, num_workers: int = 0, **kwargs) -> DataLoader:
         """
@@ -193,6 +207,13 @@ class DataMixture(torch.utils.data.IterableDataset):
             return micro_batch % num_sources, micro_batch // num_sources
         turn, step = divmod(micro_batch, steps)
         return turn % num_sources, turn // num_sources * steps + step
+
+    def num_rows_read(self, source: int, max_steps: int) -> int:
+        """Return how many rows of a source each process reads in `max_steps` optimizer steps, without packing."""
+        num_sources = len(self.sources)
+        # In turns, source 0 has steps 0, num_sources, 2 * num_sources, ...
+        steps = max_steps if self.settings.strategy == "accumulate" else -((source - max_steps) // num_sources)
+        return steps * self.settings.gradient_accumulation_steps * self.sources[source].batch_size
 
     def num_batches_of_one_pass(self) -> int | None:
         """Return after how many micro-batches of each process every row was read, or `None` if a source is a stream."""

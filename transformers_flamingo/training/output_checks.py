@@ -57,15 +57,15 @@ def check_space(model: nn.Module, args: TrainingArguments, max_steps: int, first
     if needed > free:
         what = "A checkpoint and the model at the end take" if saves else "The model at the end takes"
         raise OSError(
-            f"{what} about {_size(needed)}, and the disk of {str(args.output_dir)!r} has {_size(free)} left, so the training would "
+            f"{what} about {format_size(needed)}, and the disk of {str(args.output_dir)!r} has {format_size(free)} left, so the training would "
             f"fail when it saves. Nothing was trained. {remedies}."
         )
     kept = saves if not args.save_total_limit else min(saves, args.save_total_limit + 1)
     reclaimed = sum(map(_folder_size, directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"))) if args.save_total_limit else 0
     if (total := weights + kept * checkpoint - reclaimed) > free:
         logger.warning(
-            f"The {kept} checkpoints that are kept at a time and the model at the end take about {_size(total)}, and the disk of "
-            f"{str(args.output_dir)!r} has {_size(free)} left. {remedies}, a lower `save_total_limit`, or less often (`save_steps`)."
+            f"The {kept} checkpoints that are kept at a time and the model at the end take about {format_size(total)}, and the disk of "
+            f"{str(args.output_dir)!r} has {format_size(free)} left. {remedies}, a lower `save_total_limit`, or less often (`save_steps`)."
         )
 
 
@@ -85,5 +85,6 @@ def _folder_size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _size(num_bytes: float) -> str:
+def format_size(num_bytes: float) -> str:
+    """Format a number of bytes in GB or MB."""
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"

@@ -144,6 +144,8 @@ def _literals(kind: Any) -> tuple:
 
 def _type_name(hint: Any) -> str:
     choices = list(dict.fromkeys(_choices(hint)))
+    if choices and bool in get_args(hint):
+        choices = ["true", "false", *choices]
     if choices:
         return " or ".join(f"`{choice}`" for choice in choices)
     kinds = [kind for kind in (get_args(hint) or (hint,)) if kind is not type(None)]

@@ -250,12 +250,17 @@ class FlamingoTrainer(
         # As exact as the training would compute them
         is_exact = model.vision_model is not None and model.vision_model.dtype == torch.float32
         is_exact = is_exact and not (self.args.bf16 or self.args.fp16)
+        mixture = self.mixture.with_settings(
+            strategy=self.args.mixture_strategy, gradient_accumulation_steps=self._steps_per_source
+        )
         with self.args.main_process_first(desc="encoding images"), self.accelerator.autocast():
-            self.mixture.cache_features(
+            # The data are shared with the mixture that has other settings
+            mixture.cache_features(
                 model,
                 skip_bad_samples=self.args.skip_bad_samples,
                 batch_size=self.args.per_device_eval_batch_size,
                 dtype="float32" if is_exact else "float16",
+                max_steps=self.args.max_steps,
             )
 
     def _calibrate_features(self) -> None:

@@ -4,7 +4,6 @@
 from typing import Any
 
 
-#: The reasons, in the order of the report, with what each means.
 REASONS = {
     "not_found": "the site no longer has it (404, 410)",
     "forbidden": "the site refuses it (401, 403, 451)",
@@ -24,9 +23,9 @@ REASONS = {
     "not_an_image": "it is a page or another file",
     "damaged": "it is an image that cannot be decoded",
 }
-#: Reasons that another day may change. They are forgotten if a run is resumed, and tried again by `--retry_failed`.
+"""The reasons, in the order of the report, with what each means."""
 TEMPORARY = ("server_error", "rate_limited", "timeout", "connection", "dns")
-#: Why a row is not in the output, with what each means.
+"""Reasons that another day may change. They are forgotten if a run is resumed, and tried again by `--retry_failed`."""
 DROPPED = {
     "dead_image": "an image of it was not fetched",
     "no_image_left": "none of its images was fetched",
@@ -34,6 +33,7 @@ DROPPED = {
     "no_text": "it has no text",
     "bad_row": "it cannot be read",
 }
+"""Why a row is not in the output, with what each means."""
 
 
 class FetchError(Exception):

@@ -31,8 +31,8 @@ from .layouts import Layout
 from .store import Store
 
 
-#: The folder of all that is not data.
 NOTES = "__fetch__"
+"""The folder of all that is not data."""
 
 # A row group is decoded at once: at most this many rows, or bytes of images
 _GROUP_ROWS, _GROUP_BYTES = 100, 2**26

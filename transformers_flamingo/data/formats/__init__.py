@@ -23,7 +23,6 @@ from .video_text_pairs import VideoTextPairs
 from .vqav2 import Vqav2
 
 
-#: The readers by the names that recipes and the command line use.
 FORMATS: dict[str, type[Reader]] = {
     "image_text_pairs": ImageTextPairs,
     "obelics": Obelics,
@@ -41,3 +40,4 @@ FORMATS: dict[str, type[Reader]] = {
     "label_studio": LabelStudio,
     "fiftyone": FiftyOne,
 }
+"""The readers by the names that recipes and the command line use."""

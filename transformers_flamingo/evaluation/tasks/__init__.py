@@ -26,7 +26,6 @@ from .vqa import OkVqa, Vqav2
 from .youcook2 import YouCook2
 
 
-#: The tasks of this distribution by their names on the command line. Others register theirs: [`find_task`].
 TASKS: dict[str, type[Task]] = {
     task.name: task
     for task in (
@@ -35,6 +34,7 @@ TASKS: dict[str, type[Task]] = {
         *(CustomCaptioning, CustomVqa, CustomClassification),
     )
 }
+"""The tasks of this distribution by their names on the command line. Others register theirs: [`find_task`]."""
 
 
 _TEXT = (str, str | None)
