@@ -292,9 +292,9 @@ def compiled_chunked_loss(
         gradients.append(states_grad)
     if needs_gradient:
         total = WithGradients.apply(total, (torch.stack(gradients), *sums), hidden_states, *values)
-    # Without a target the mean is NaN, but the gradient 0
-    mean = total / (count if num_targets is None else num_targets)
-    return torch.where(count > 0, mean, mean.detach())
+    # Without a target the mean is NaN and its scale not finite, but the gradient 0
+    total = torch.where(count > 0, total, total.detach())
+    return total / (count if num_targets is None else num_targets)
 
 
 def chunked_loss(
