@@ -2,7 +2,7 @@
 """
 The layers of Flamingo: attention, the Perceiver resampler, and the gated cross-attention block.
 
-These are the equations of section 3.1 of the paper (Alayrac et al. 2022). The resampler turns the features of each image
+These are the equations of section 2 of the paper (Alayrac et al. 2022). The resampler turns the features of each image
 or video into `L` latents:
 
     latents += attention(LN(latents), concat(LN(features), LN(latents)))
@@ -218,7 +218,7 @@ class FlamingoResamplerLayer(GradientCheckpointingLayer):
 
 class FlamingoPerceiverResampler(nn.Module):
     """
-    Perceiver resampler: turns any number of visual features into `L` latents (paper, section 3.1.1 and figure 5).
+    Perceiver resampler: turns any number of visual features into `L` latents (paper, section 2.1 and figure 5).
 
     Keys and values come from the features and the latents together. A learned embedding is added to each frame; a
     video with more frames than embeddings gets them by linear interpolation, first to first and last to last (paper,
@@ -342,7 +342,7 @@ def add_branch(hidden_states: torch.Tensor, branch: torch.Tensor, scale: torch.T
 
 class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
     """
-    Tanh-gated cross-attention and feed-forward network, before a decoder layer (paper, section 3.1.2 and figure 4).
+    Tanh-gated cross-attention and feed-forward network, before a decoder layer (paper, section 2.2 and figure 4).
 
     `x += tanh(attn_gate) * attention(LN(x), latents)`, then `x += tanh(ffn_gate) * ffn(x)`. The gates, or the last
     projections of both branches (`config.cross_attention_zero_init`), start at 0, so the language model is unchanged at
