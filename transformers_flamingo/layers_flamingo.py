@@ -297,7 +297,9 @@ class FlamingoPerceiverResampler(nn.Module):
             attention_mask = torch.zeros(visible.shape, dtype=features.dtype, device=features.device)
             attention_mask = attention_mask.masked_fill(~visible, torch.finfo(features.dtype).min)[:, None, None]
 
-        latents = self.latents[None]
+        # A copy instead of a view: without gradients a view would be a leaf that requires one, which torch's flop counter does not
+        # support.
+        latents = self.latents[None].clone()
         if self.resampler_type == "transformer":
             latents, features = _append(features, latents), None
         attentions = []

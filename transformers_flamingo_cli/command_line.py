@@ -14,7 +14,19 @@ from .parsing import Parser, UsageError
 
 
 GROUP = "transformers_flamingo.commands"
-COMMANDS = ("caption", "predict", "chat", "convert", "fetch", "check", "train", "merge", "evaluate", "pretrain")
+COMMANDS = (
+    "caption",
+    "predict",
+    "chat",
+    "convert",
+    "fetch",
+    "check",
+    "train",
+    "merge",
+    "evaluate",
+    "pretrain",
+    "memory",
+)
 # Registered by `transformers-flamingo-miniature`. Where it is not installed, they say how to install it
 MINIATURE_COMMANDS = ("demo", "miniature-data", "miniature-backbones")
 INSTALL_MINIATURE = 'pip install "transformers-flamingo[demo]", or in a clone: pip install -e miniature'

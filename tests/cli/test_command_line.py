@@ -18,6 +18,7 @@ from transformers_flamingo_cli.chat import ChatArguments
 from transformers_flamingo_cli.check import CheckArguments
 from transformers_flamingo_cli.convert import ConvertArguments
 from transformers_flamingo_cli.evaluate import EvaluationArguments
+from transformers_flamingo_cli.memory import MemoryArguments
 from transformers_flamingo_cli.merge import MergeArguments
 from transformers_flamingo_miniature.demo import DemoArguments
 from transformers_flamingo_miniature.few_shot import FewShotArguments
@@ -32,6 +33,7 @@ COMMANDS = [
     "merge",
     "evaluate",
     "pretrain",
+    "memory",
     "demo",
     "miniature-data",
     "miniature-backbones",
@@ -65,6 +67,7 @@ def test_a_command_has_a_help(command, capsys):
         (["convert"], [ConvertArguments]),
         (["check"], [CheckArguments]),
         (["merge"], [MergeArguments]),
+        (["memory"], [MemoryArguments]),
         (["train", "--help_all"], [ModelArguments, DataArguments, FlamingoTrainingArguments]),
         (["evaluate"], [EvaluationArguments, EvaluationConfig]),
         (["demo"], [DemoArguments, FewShotArguments]),
@@ -75,7 +78,7 @@ def test_a_help_lists_every_field(command, kinds, capsys):
     names = [field.name for kind in kinds for field in dataclasses.fields(kind) if field.init]
     positional = {"images", "peer", "checkpoint", "output_dir"} if command in (["caption"], ["convert"]) else set()
     positional |= {"model"} if command in (["chat"], ["evaluate"]) else set()
-    positional |= {"source"} if command in (["check"], ["merge"]) else set()
+    positional |= {"source"} if command in (["check"], ["merge"], ["memory"]) else set()
     positional |= {"output_dir"} if command == ["merge"] else set()
     switches = {"blind": "no_blind"}
     missing = [n for n in names if n not in positional and f"  --{switches.get(n, n)}" not in text]

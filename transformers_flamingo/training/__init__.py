@@ -16,6 +16,7 @@ from .held_out import GenerationEvalDataset
 from .image_use import ImageUseMeasurement, measure_image_use
 from .image_use_callback import ImageUseCallback
 from .interruption import TrainingInterrupted
+from .memory import TrainingMemory, estimate_training_memory
 from .mixture import DataMixture
 from .optimization import parameter_groups
 from .recipe import Recipe, make_recipe_parser, parse_recipe, read_recipe
@@ -38,11 +39,13 @@ __all__ = [
     "ModelArguments",
     "Recipe",
     "TrainingInterrupted",
+    "TrainingMemory",
     "add_image_features",
     "build_model",
     "check_data",
     "check_packing",
     "check_recipe",
+    "estimate_training_memory",
     "fill_recipe",
     "full_state_dict",
     "get_last_checkpoint",
