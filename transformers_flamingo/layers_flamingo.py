@@ -148,7 +148,7 @@ class FlamingoMLP(nn.Module):
     def forward(self, hidden_states: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
         """Transform `(..., hidden_size)` to the same shape, times `scale`."""
         hidden_states = self.fc1(self.norm(hidden_states))
-        if torch.compiler.is_compiling() or not (self.training and hidden_states.requires_grad):
+        if not (self.training and hidden_states.requires_grad):
             return self._project(hidden_states, scale)
         # Backward needs the widest tensor of a block before and after the activation. The latter is computed anew: it is cheap, and
         # the recomputation stops before the product.
