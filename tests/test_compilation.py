@@ -12,6 +12,9 @@ from transformers_flamingo import FlamingoModel, loss_flamingo
 from transformers_flamingo.layers_flamingo import FlamingoMLP
 
 
+# A graph is traced on a busy machine for minutes
+pytestmark = pytest.mark.timeout(900)
+
 ONE_LAYER = {"vision_kwargs": {"num_hidden_layers": 1}, "resampler_num_layers": 1}
 # (images per sample, tokens): the first is compiled for
 SHAPES = [(2, 12), (5, 17), (4, 9)]
