@@ -19,6 +19,8 @@ from transformers_flamingo.training.shapes import SHAPES, shape_config
 from transformers_flamingo.utils.memory import build_without_weights, estimate_inference_memory
 
 
+# Those of the tables; the others are of single recipes
+SIZES = ("1b", "3b", "9b", "80b")
 PAGE = Path(__file__).parents[1] / "get-started" / "hardware.md"
 GIB = 2**30
 # A micro-batch of one GPU
@@ -211,16 +213,16 @@ def update(text: str, name: str, shape: str, rows: list[str]) -> str:
     before, rest = text.split(begin)
     table, after = rest.split(end)
     old = table.splitlines()[2:]
-    kept = {other: [row for row in old if row.startswith(f"| {other} |")] for other in SHAPES} | {shape: rows}
+    kept = {other: [row for row in old if row.startswith(f"| {other} |")] for other in SIZES} | {shape: rows}
     columns = TABLES[name][1]
-    lines = [line(columns), line(["---"] * len(columns)), *(row for other in SHAPES for row in kept[other])]
+    lines = [line(columns), line(["---"] * len(columns)), *(row for other in SIZES for row in kept[other])]
     return before + begin + "".join(f"{row}\n" for row in lines) + end + after
 
 
 def main() -> None:
     """Write the rows of some shapes, each table when it is done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="shapes (default: all)")
+    parser.add_argument("--shapes", nargs="+", choices=SIZES, default=list(SIZES), help="shapes (default: all)")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES), help="tables (default: all)")
     arguments = parser.parse_args()
     for shape in arguments.shapes:
