@@ -27,7 +27,7 @@ class _CustomTask:
     Base of the tasks over your own files, which have queries and demonstrations.
 
     Args:
-        data (`str`): File, pattern or folder, as [`~data.Reader.load`] takes it, or a dataset by `hf://`.
+        data (`str`): File, pattern or folder of any layout that training reads, or a dataset by `hf://`.
         support_data (`str`, *optional*): The same for demonstrations. All of `data` are then queries.
         queries_split, support_split (`str`, *optional*, defaults to `"test"` and `"train"`):
             Without `support_data`, words in the names of the files of `data`, or of their folders, with the queries and the
