@@ -25,9 +25,8 @@ def test_ddp_does_not_wait_for_a_process_without_images(tmp_path, checkpointing)
 def test_the_loss_stays_to_the_bit_and_unused_parameters_have_gradients_of_0():
     flamingo = model(text_kwargs=NO_DROPOUT)
     inputs = without_image(0)
-    expected = flamingo.eval()(**inputs).loss.item()
     with torch.no_grad():
-        assert flamingo.train()(**inputs).loss.item() == expected
+        expected = flamingo.train()(**inputs).loss.item()
     with torch.no_grad():
         flamingo.resampler.latents[0, 0] = float("inf")  # unused, so that it must not have any effect
     loss = flamingo(**inputs).loss
