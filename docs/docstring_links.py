@@ -1,6 +1,6 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Extension of griffe, which reads the code for the reference: links of docstrings as Hugging Face writes them.
+Extension of griffe, which reads the code for the reference: links of docstrings as Hugging Face writes them, and summaries.
 
 [`FlamingoModel`] and [`~FlamingoModel.generate`] become links to what the reference shows, the latter as `generate`. What it does not
 show (inner classes, other libraries) is shown as code.
@@ -17,6 +17,8 @@ import griffe
 REFERENCE = Path(__file__).parent / "reference"
 # Not within code: `` [`X`] ``
 LINK = re.compile(r"(?<!`)\[`(~?)([\w.]+)`\](?![\[(`])")
+# Not after "et al."
+SENTENCE_END = re.compile(r"(?<=\.)(?<!al\.) (?=[A-Z`\[<])")
 
 
 @functools.cache
@@ -44,10 +46,18 @@ def write_link(match: re.Match) -> str:
     return shown if identifier is None else f'<autoref optional identifier="{identifier}">{shown}</autoref>'
 
 
+def put_first_sentence_on_a_line(text: str) -> str:
+    """Break the first paragraph after its first sentence: lists of members show the first line."""
+    first, separator, rest = text.partition("\n\n")
+    if "\n" not in first or re.search(r"\n[ -]", first):  # a list or a section
+        return text
+    return SENTENCE_END.sub("\n", first.replace("\n", " "), count=1) + separator + rest
+
+
 class DocstringLinks(griffe.Extension):
-    """Rewrite the links of each docstring when its object is read."""
+    """Rewrite each docstring when its object is read."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs: object) -> None:
-        """Rewrite the links of one docstring."""
+        """Rewrite the links and the first paragraph of one docstring."""
         if obj.docstring is not None:
-            obj.docstring.value = LINK.sub(write_link, obj.docstring.value)
+            obj.docstring.value = LINK.sub(write_link, put_first_sentence_on_a_line(obj.docstring.value))

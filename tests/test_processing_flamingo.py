@@ -362,6 +362,7 @@ def test_round_trip(tmp_path):
         "backbone_files_flamingo.py",
         "chat_template.jinja",
         "chat_templates_flamingo.py",
+        "checks_flamingo.py",
         "client_errors_flamingo.py",
         "compatibility_flamingo.py",
         "files_flamingo.py",

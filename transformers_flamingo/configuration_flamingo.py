@@ -180,7 +180,7 @@ class FlamingoConfig(PreTrainedConfig):
         resampler_activation (`str`, *optional*, defaults to `"gelu"`):
             Name of the activation function of the resampler. Paper: squared ReLU, `"relu2"`.
         resampler_num_frames (`int`, *optional*, defaults to 8):
-            Number of learned frame embeddings; longer videos interpolate between them (paper, section 3.1.1 and
+            Number of learned frame embeddings; longer videos interpolate between them (paper, section 2.1 and
             appendix A.3.2). With 0 there are none, and frames are told apart by their content alone.
         resampler_feature_positions (`int`, *optional*, defaults to 0):
             Number of positions for which the resampler has a mean of the vision features, which it takes away. 0 means that

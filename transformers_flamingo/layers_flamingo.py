@@ -2,7 +2,7 @@
 """
 The layers of Flamingo: attention, the Perceiver resampler, and the gated cross-attention block.
 
-These are the equations of section 3.1 of the paper (Alayrac et al. 2022). The resampler turns the features of each image
+These are the equations of section 2 of the paper (Alayrac et al. 2022). The resampler turns the features of each image
 or video into `L` latents:
 
     latents += attention(LN(latents), concat(LN(features), LN(latents)))
@@ -148,7 +148,7 @@ class FlamingoMLP(nn.Module):
     def forward(self, hidden_states: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
         """Transform `(..., hidden_size)` to the same shape, times `scale`."""
         hidden_states = self.fc1(self.norm(hidden_states))
-        if torch.compiler.is_compiling() or not (self.training and hidden_states.requires_grad):
+        if not (self.training and hidden_states.requires_grad):
             return self._project(hidden_states, scale)
         # Backward needs the widest tensor of a block before and after the activation. The latter is computed anew: it is cheap, and
         # the recomputation stops before the product.
@@ -218,7 +218,7 @@ class FlamingoResamplerLayer(GradientCheckpointingLayer):
 
 class FlamingoPerceiverResampler(nn.Module):
     """
-    Perceiver resampler: turns any number of visual features into `L` latents (paper, section 3.1.1 and figure 5).
+    Perceiver resampler: turns any number of visual features into `L` latents (paper, section 2.1 and figure 5).
 
     Keys and values come from the features and the latents together. A learned embedding is added to each frame; a
     video with more frames than embeddings gets them by linear interpolation, first to first and last to last (paper,
@@ -297,7 +297,9 @@ class FlamingoPerceiverResampler(nn.Module):
             attention_mask = torch.zeros(visible.shape, dtype=features.dtype, device=features.device)
             attention_mask = attention_mask.masked_fill(~visible, torch.finfo(features.dtype).min)[:, None, None]
 
-        latents = self.latents[None]
+        # A copy instead of a view: without gradients a view would be a leaf that requires one, which torch's flop counter does not
+        # support.
+        latents = self.latents[None].clone()
         if self.resampler_type == "transformer":
             latents, features = _append(features, latents), None
         attentions = []
@@ -340,7 +342,7 @@ def add_branch(hidden_states: torch.Tensor, branch: torch.Tensor, scale: torch.T
 
 class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
     """
-    Tanh-gated cross-attention and feed-forward network, before a decoder layer (paper, section 3.1.2 and figure 4).
+    Tanh-gated cross-attention and feed-forward network, before a decoder layer (paper, section 2.2 and figure 4).
 
     `x += tanh(attn_gate) * attention(LN(x), latents)`, then `x += tanh(ffn_gate) * ffn(x)`. The gates, or the last
     projections of both branches (`config.cross_attention_zero_init`), start at 0, so the language model is unchanged at
@@ -396,9 +398,9 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
             gives the latents of the image it sees, 0 if it sees none, or `None` without any image.
         """
         scales, none = self._find_scales(cache, is_step=hidden_states.shape[1] == 1), (None, None)
-        # Training needs less memory if a branch is scaled before its last projection. In inference scaling is a part of the sum. A
-        # layer that is computed anew for backward runs without gradients first, and must give the same numbers then.
-        inner, outer = (scales, none) if self.training or torch.is_grad_enabled() else (none, scales)
+        # Training needs less memory if a branch is scaled before its last projection. In inference scaling is a part of the sum. The
+        # mode decides, not whether gradients are recorded: a layer that is computed anew for backward must give the same numbers.
+        inner, outer = (scales, none) if self.training else (none, scales)
         attended, weights = self._cross_attend(hidden_states, latents, layout, cache, output_attentions, inner[0])
         # Without any image the attention branch adds exactly 0, and the feed-forward branch still runs.
         if attended is not None:

@@ -233,7 +233,7 @@ class FlamingoPreTrainedModel(
 
         | parameter                          | value                                                                  |
         |------------------------------------|------------------------------------------------------------------------|
-        | `attn_gate`, `ffn_gate`            | 0, so that the language model starts unchanged (paper, section 3.1.2)  |
+        | `attn_gate`, `ffn_gate`            | 0, so that the language model starts unchanged (paper, section 2.2)    |
         | with `zero_init="projections"`     | gates 1, and instead `attention.o_proj` and `mlp.fc2` 0                |
         | weights of linear maps             | uniform in +-1/sqrt(fan in), the default of `nn.Linear`                |
         | layer norms                        | weight 1, bias 0                                                       |

@@ -123,7 +123,7 @@ def build_flash_kwargs(documents: torch.LongTensor, device: torch.device) -> dic
 
 def compute_media_index(markers: torch.BoolTensor, documents: torch.LongTensor | None = None) -> torch.LongTensor:
     """
-    Compute the paper's phi (section 3.1.3): for each token, how many images are marked at or before it.
+    Compute the paper's phi (section 2.3): for each token, how many images are marked at or before it.
 
     Token `t` sees image `phi(t)`, counted from 1, and no other image. With `phi(t) = 0` it sees none.
 

@@ -24,7 +24,7 @@ class MemoryArguments:
     Arguments of `flamingo memory`.
 
     Args:
-        source (`str`): A shape (`"1b"`, `"3b"`, `"9b"`, `"80b"`), or a saved Flamingo.
+        source (`str`): A shape (`"1b"`, `"3b"`, `"9b"`, `"80b"`), that of a recipe (`"caption"`, `"lora"`), or a saved Flamingo.
         inference (`bool`, *optional*, defaults to `False`): Whether a generation is estimated instead of a training.
         gpu_memory (`float`, *optional*): GiB of a GPU, to say whether it fits.
         peak_tflops (`float`, *optional*): TFLOP per second of a GPU at best, to say how many steps a day has.
@@ -81,7 +81,11 @@ class MemoryArguments:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model and the options."""
-    parser.add_argument("source", metavar="SHAPE_OR_MODEL", help="1b, 3b, 9b or 80b, or a saved Flamingo.")
+    parser.add_argument(
+        "source",
+        metavar="SHAPE_OR_MODEL",
+        help="1b, 3b, 9b or 80b; caption or lora, which are the shapes of these recipes; or a saved Flamingo.",
+    )
     add_fields(parser, MemoryArguments, exclude=["source"])
 
 

@@ -3,23 +3,24 @@
 Write the tables of `docs/get-started/hardware.md`, between the markers in it.
 
     python docs/figures/hardware_tables.py            # all shapes: about eight minutes on one core, without weights and without a GPU
-    python docs/figures/hardware_tables.py 3b 9b      # these alone
+    python docs/figures/hardware_tables.py --shapes 3b 9b --tables speed
 
 Memory is in GiB (2^30 bytes), and numbers of parameters are in 10^9.
 """
 
-import sys
+import argparse
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from transformers_flamingo.training import TrainingMemory, estimate_training_memory
+from transformers_flamingo.training import estimate_training_memory
 from transformers_flamingo.training.shapes import SHAPES, shape_config
 from transformers_flamingo.utils.memory import build_without_weights, estimate_inference_memory
 
 
+# Those of the tables; the others are of single recipes
+SIZES = ("1b", "3b", "9b", "80b")
 PAGE = Path(__file__).parents[1] / "get-started" / "hardware.md"
 GIB = 2**30
 # A micro-batch of one GPU
@@ -39,11 +40,9 @@ def gib(number: float) -> str:
     return f"{number / GIB:.1f}" if number < 100 * GIB else f"{number / GIB:.0f}"
 
 
-def largest_batch(estimate: Callable[..., TrainingMemory], memory: int) -> int:
-    """Return the largest micro-batch that fits, from the line through batches of 1 and 8; 0 if none fits."""
-    one, eight = (estimate(batch_size=size).total for size in (1, 8))
-    slope = (eight - one) / 7
-    return max(0, int((memory - RESERVED - one) // slope) + 1)
+def smallest_gpu(memory: int) -> str:
+    """Name the smallest usual GPU that a peak fits in."""
+    return next((f"{size} GiB" for size in (24, 48, 80) if memory + RESERVED <= size * GIB), "none")
 
 
 def parameters(name: str) -> Rows:
@@ -126,19 +125,23 @@ def speed(name: str) -> Rows:
 
 
 def batches(name: str) -> Rows:
-    """Find the largest micro-batches."""
-    for gpus, sharding in ((1, "ddp"), (8, "fsdp2"), (64, "fsdp2")):
-        estimate = partial(
-            estimate_training_memory,
+    """Say for two micro-batches which GPU they fit in."""
+    splits = ((1, "ddp"), (8, "fsdp2"), (64, "fsdp2"))
+    peaks = {
+        (size, gpus): estimate_training_memory(
             shape_config(name),
             num_gpus=gpus,
             sharding=sharding,
             activation_checkpointing=True,
-            **{key: value for key, value in BATCH.items() if key != "batch_size"},
-        )
-        sizes = [largest_batch(estimate, memory * GIB) for memory in (24, 48, 80)]
+            **{**BATCH, "batch_size": size},
+        ).total
+        for size in (8, 32)
+        for gpus, sharding in splits
+    }
+    for gpus, sharding in splits:
         label = f"{gpus:,}" if gpus == 1 else f"{gpus:,} {SHARDING[sharding]}"
-        yield [name, label, *(str(size) if size else "does not fit" for size in sizes)]
+        cells = [cell for size in (8, 32) for cell in (gib(peaks[size, gpus]), smallest_gpu(peaks[size, gpus]))]
+        yield [name, label, *cells]
 
 
 def inference(name: str) -> Rows:
@@ -169,7 +172,7 @@ TABLES: dict[str, tuple[Callable[[str], Rows], list[str]]] = {
         ],
     ),
     "savings": (savings, ["shape", "on one GPU", "weights", "gradients and optimizer", "activations", "peak"]),
-    "batches": (batches, ["shape", "GPUs", "24 GiB", "48 GiB", "80 GiB"]),
+    "batches": (batches, ["shape", "GPUs", "8 texts", "fit in", "32 texts", "fit in"]),
     "speed": (
         speed,
         [
@@ -210,20 +213,24 @@ def update(text: str, name: str, shape: str, rows: list[str]) -> str:
     before, rest = text.split(begin)
     table, after = rest.split(end)
     old = table.splitlines()[2:]
-    kept = {other: [row for row in old if row.startswith(f"| {other} |")] for other in SHAPES} | {shape: rows}
+    kept = {other: [row for row in old if row.startswith(f"| {other} |")] for other in SIZES} | {shape: rows}
     columns = TABLES[name][1]
-    lines = [line(columns), line(["---"] * len(columns)), *(row for other in SHAPES for row in kept[other])]
+    lines = [line(columns), line(["---"] * len(columns)), *(row for other in SIZES for row in kept[other])]
     return before + begin + "".join(f"{row}\n" for row in lines) + end + after
 
 
-def main(shapes: list[str]) -> None:
+def main() -> None:
     """Write the rows of some shapes, each table when it is done."""
-    for shape in shapes:
-        for name, (make_rows, _) in TABLES.items():
-            rows = [line(cells) for cells in make_rows(shape)]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", choices=SIZES, default=list(SIZES), help="shapes (default: all)")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES), help="tables (default: all)")
+    arguments = parser.parse_args()
+    for shape in arguments.shapes:
+        for name in arguments.tables:
+            rows = [line(cells) for cells in TABLES[name][0](shape)]
             print(f"{shape}: {name}", *rows, sep="\n", flush=True)
             PAGE.write_text(update(PAGE.read_text(encoding="utf-8"), name, shape, rows), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(SHAPES))
+    main()

@@ -61,7 +61,12 @@ def test_an_error_is_one_line(arguments, message, capsys):
 
 def test_shapes_are_as_large_as_they_are_called():
     widths = {name: shape_config(name).text_config.hidden_size for name in SHAPES}
-    assert widths == {"1b": 960, "3b": 2048, "9b": 4096, "80b": 8192}
+    assert widths == {"1b": 960, "3b": 2048, "9b": 4096, "80b": 8192, "caption": 2048, "lora": 4096}
     assert len(shape_config("80b").cross_attention_layer_indices) == 12
+    assert {name: len(shape_config(name).cross_attention_layer_indices) for name in ("3b", "caption", "lora")} == {
+        "3b": 24,
+        "caption": 12,
+        "lora": 8,
+    }
     with pytest.raises(ValueError, match="no shape '2b'"):
         shape_config("2b")

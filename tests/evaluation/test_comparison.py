@@ -6,7 +6,7 @@ import re
 import pytest
 from evaluation_tasks import PAGE, START, make_sections
 
-from transformers_flamingo.evaluation.comparison import describe_differences
+from transformers_flamingo.evaluation.comparison import describe_differences, judge_comparability
 from transformers_flamingo.evaluation.published import published_scores
 from transformers_flamingo.evaluation.report import describe_comparability, plot_title
 from transformers_flamingo.evaluation.task_help import describe_task, task_fields, task_title
@@ -113,6 +113,17 @@ def test_a_plot_says_what_the_verdict_is():
     assert title.endswith("\ncomparable with the published scores: with care: another split")
     assert "comparable" not in plot_title({**summary, "comparable": "yes"}, has_published=True)
     assert "comparable" not in plot_title({**summary, "comparable": "with care"}, has_published=False)
+
+
+def test_a_subset_is_not_comparable_whatever_the_task():
+    scored = {"is_subset": True, "num_queries": 12, "num_available": 214354, "is_published_split": True}
+    task = TASKS["vqav2"]
+    assert judge_comparability(task, scored) == "no (subset)"
+    assert judge_comparability(task, scored | {"is_subset": False}) == task.comparison.verdict
+    assert (
+        judge_comparability(task, scored | {"is_subset": False, "is_published_split": False}) == "no (another split)"
+    )
+    assert judge_comparability(TASKS["captioning"], scored) is None
 
 
 def test_the_fields_of_a_task_are_described():

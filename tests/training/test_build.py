@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
+from transformers import AutoProcessor, AutoTokenizer
 
 from transformers_flamingo.training import ModelArguments, build_model, parse_recipe
 from transformers_flamingo.training.build import build_processor
@@ -73,6 +73,18 @@ def test_the_chat_template(tmp_path):
             build_processor(model_arguments(**values, chat_template="text"))
     with pytest.raises(ValueError, match="chat_template"):
         model_arguments(chat_template="alpaca")
+
+
+def test_the_bit_depth(tmp_path):
+    build_processor(model_arguments(bit_depth=12)).save_pretrained(tmp_path / "processor")
+    model, processor = build_model(model_arguments(bit_depth=10))
+    assert processor.bit_depth == 10
+    model.save_pretrained(tmp_path)
+    AutoProcessor.from_pretrained(tmp_path / "processor").save_pretrained(tmp_path)
+    saved = {"vision": None, "text": None, "model": str(tmp_path)}
+    assert [build_processor(model_arguments(**saved, bit_depth=depth)).bit_depth for depth in (None, 14)] == [12, 14]
+    with pytest.raises(ValueError, match="`bit_depth` is 17"):
+        model_arguments(bit_depth=17)
 
 
 @pytest.mark.parametrize("part", ["vision", "text", "model"])

@@ -33,7 +33,7 @@ def test_the_page_has_every_shape_in_every_table(script):
     for table, (_, columns) in script.TABLES.items():
         rows = text.split(f"<!-- begin {table} -->\n")[1].split(f"<!-- end {table} -->")[0].splitlines()
         assert rows[0] == script.line(columns)
-        assert {row.split(" | ")[0].strip("| ") for row in rows[2:]} == set(script.SHAPES), table
+        assert {row.split(" | ")[0].strip("| ") for row in rows[2:]} == set(script.SIZES), table
 
 
 def test_rows_of_a_shape_are_replaced_and_in_order(script):

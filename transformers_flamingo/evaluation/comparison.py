@@ -9,6 +9,38 @@ from .config import OPEN_FLAMINGO_CLIP
 from .task import Task
 
 
+def find_reason_against(scored: Mapping[str, Any]) -> str:
+    """
+    Find out why scores are not those of the benchmark, whatever the settings.
+
+    Args:
+        scored (`Mapping`): What was scored, as in [`describe_differences`].
+
+    Returns:
+        `str`: The reason, empty if there is none.
+    """
+    if scored.get("is_subset"):
+        return "subset" if scored["num_queries"] < scored["num_available"] else "other data"
+    return "" if scored.get("is_published_split", True) else "another split"
+
+
+def judge_comparability(task: Task, scored: Mapping[str, Any]) -> str | None:
+    """
+    Return whether scores may be compared with published ones: "no" with a reason, or the verdict of the task.
+
+    Args:
+        task ([`Task`]): The task.
+        scored (`Mapping`): What was scored, as in [`describe_differences`].
+
+    Returns:
+        `str`, or `None` for a task that the papers lack.
+    """
+    if task.comparison is None:
+        return None
+    reason = find_reason_against(scored)
+    return f"no ({reason})" if reason else task.comparison.verdict
+
+
 def describe_differences(task: Task, protocol: Mapping[str, Any], scored: Mapping[str, Any]) -> list[str]:
     """
     List what keeps the scores of a run from being compared with published ones, in words.

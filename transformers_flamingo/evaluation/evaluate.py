@@ -28,7 +28,7 @@ from ..saving_flamingo import write_json
 from ..utils.fingerprint import fingerprint_weights
 from ..utils.redaction import redact_values
 from .checks import check_media, check_model, check_references, check_task, check_texts, fingerprint_examples
-from .comparison import describe_differences
+from .comparison import describe_differences, judge_comparability
 from .config import ALL, EvaluationConfig
 from .cost import CostMeter, RunCost, describe_cost, estimate_images, estimate_tokens, say
 from .folder import RESULTS_NAME, hold_folder, merge_summaries
@@ -121,7 +121,7 @@ def evaluate(
             "model": model_name,
             "weights": weights,
             "protocol": protocol,
-            "comparable": None if task.comparison is None else task.comparison.verdict,
+            "comparable": judge_comparability(task, described),
             "differences": describe_differences(task, protocol, described),
             "results": _run_all(task, engine, processor, pools, config, queries, directory, state),
             "versions": package_versions("torch", "transformers", "transformers-flamingo"),

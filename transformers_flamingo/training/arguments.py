@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 
 from ..chat_templates_flamingo import CHAT_TEMPLATES
 from ..configuration_flamingo import FlamingoConfig
+from ..images_flamingo import check_bit_depth
 from ..utils.redaction import redact_values
 from .recipe_file import raise_together, show, suggest
 from .stock_checks import find_stock_errors
@@ -62,6 +63,9 @@ class ModelArguments:
             The chat template that conversations are trained and saved with: `"text"`, the language model's own, or
             `"few_shot"`, Flamingo's ([`FlamingoProcessor`]). By default that of `model`, or the language model's if its
             tokenizer has one.
+        bit_depth (`int`, *optional*):
+            Bits of a pixel value in images of more than 8 bits ([`FlamingoProcessor`]), saved with the processor. By default
+            that of `model`, or found for each image.
 
     Raises:
         ValueError: the arguments contradict each other.
@@ -110,9 +114,16 @@ class ModelArguments:
     chat_template: Literal["text", "few_shot"] | None = field(
         default=None, metadata={"help": "Chat template of the language model, or that of few-shot prompts."}
     )
+    bit_depth: int | None = field(
+        default=None,
+        metadata={
+            "help": "Bits of a pixel value in images of more than 8 bits, such as 12 (found for each image if not given)."
+        },
+    )
 
     def __post_init__(self):
         self.model_config = parse_json("model_config", self.model_config)
+        check_bit_depth(self.bit_depth)
         self._check_model_config()
         new = self.vision or self.text or self.model_config or self.text_from_scratch
         rules = (

@@ -78,22 +78,29 @@ def build_processor(arguments: ModelArguments) -> FlamingoProcessor:
     Raises:
         ValueError, OSError: a model or a backbone cannot be used.
     """
-    template = {} if arguments.chat_template is None else {"chat_template": arguments.chat_template}
     if arguments.model is not None:
         name = fetch_partial(arguments.model)
         if find_partial(name) is None:  # which the processor of any other model would be loaded from
             read_flamingo_config(name)
         check_name(name)
-        processor = AutoProcessor.from_pretrained(name)
-        if template:
-            processor.set_chat_template(arguments.chat_template)
-        return processor
+        return _change_settings(AutoProcessor.from_pretrained(name), arguments)
     vision, text = find_backbone(arguments.vision, "vision"), find_backbone(arguments.text, "text")
     for name in (vision, text):  # after both were looked for on this machine
         check_can_look_up(name)
     model_config = arguments.model_config or {}
     options = {name: model_config[name] for name in TOKENIZER_OPTIONS if name in model_config}
-    return FlamingoProcessor.from_vision_text_pretrained(vision, text, **options, **template)
+    settings = {"chat_template": arguments.chat_template, "bit_depth": arguments.bit_depth}
+    options |= {name: value for name, value in settings.items() if value is not None}
+    return FlamingoProcessor.from_vision_text_pretrained(vision, text, **options)
+
+
+def _change_settings(processor: FlamingoProcessor, arguments: ModelArguments) -> FlamingoProcessor:
+    """Give a saved processor what the recipe sets, and return it."""
+    if arguments.chat_template is not None:
+        processor.set_chat_template(arguments.chat_template)
+    if arguments.bit_depth is not None:
+        processor.bit_depth = arguments.bit_depth
+    return processor
 
 
 def read_text_config(arguments: ModelArguments) -> PreTrainedConfig:
@@ -200,9 +207,7 @@ def _load_saved(arguments: ModelArguments) -> tuple[FlamingoModel, FlamingoProce
             )
         model, processor = load_partial(folder)
         record_base(model, model=arguments.model)
-        if arguments.chat_template is not None:
-            processor.set_chat_template(arguments.chat_template)
-        return model, processor
+        return model, _change_settings(processor, arguments)
     processor = build_processor(arguments)
     quantization = _make_quantization_config(arguments.quantization)
     options = {} if quantization is None else {"quantization_config": quantization}

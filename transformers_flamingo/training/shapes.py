@@ -1,9 +1,9 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
-"""Configurations of the sizes that people ask about, without downloads: for estimates of memory and FLOP."""
+"""Configurations of the sizes and recipes that people ask about, without downloads: for estimates of memory and FLOP."""
 
 from typing import Any
 
-from transformers import CLIPVisionConfig, LlamaConfig, OPTConfig, PreTrainedConfig
+from transformers import CLIPVisionConfig, LlamaConfig, MistralConfig, OPTConfig, PreTrainedConfig
 
 from ..configuration_flamingo import FlamingoConfig
 from .recipe_file import RECIPES, read_recipe_file
@@ -42,16 +42,19 @@ def _small_llama() -> LlamaConfig:
     )
 
 
-# Name -> what it is, the language model, and the shipped shape of the new parts
+# Name -> what it is, the language model, and the shipped recipe that has the shape of the new parts
 SHAPES: dict[str, tuple[str, Any, str | None]] = {
     "1b": ("CLIP ViT-L/14 and SmolLM2-360M, a block before each layer", _small_llama, None),
-    "3b": ("CLIP ViT-L/14 and OPT-1.3B, the recipe `flamingo-3b`", lambda: _opt(24, 2048, 32), "flamingo-3b"),
-    "9b": ("CLIP ViT-L/14 and OPT-6.7B, the recipe `flamingo-9b`", lambda: _opt(32, 4096, 32), "flamingo-9b"),
+    "3b": ("CLIP ViT-L/14 and OPT-1.3B, the recipe `flamingo-3b`", lambda: _opt(24, 2048, 32), "shapes/flamingo-3b"),
+    "9b": ("CLIP ViT-L/14 and OPT-6.7B, the recipe `flamingo-9b`", lambda: _opt(32, 4096, 32), "shapes/flamingo-9b"),
     "80b": (
         "CLIP ViT-L/14 and 80 layers of width 8192, the shape `flamingo-80b`",
         lambda: _opt(80, 8192, 64),
-        "flamingo-80b",
+        "shapes/flamingo-80b",
     ),
+    "caption": ("CLIP ViT-L/14 and OPT-1.3B, the recipe `caption`", lambda: _opt(24, 2048, 32), "caption"),
+    # The defaults of the class are Mistral-7B, but for its 32000 tokens, <|endofchunk|> and <image>
+    "lora": ("CLIP ViT-L/14 and Mistral-7B, the recipe `lora`", lambda: MistralConfig(vocab_size=32002), "lora"),
 }
 
 
@@ -60,16 +63,16 @@ def shape_config(name: str) -> FlamingoConfig:
     Make the configuration of a size.
 
     Args:
-        name (`str`): `"1b"`, `"3b"`, `"9b"` or `"80b"`.
+        name (`str`): A key of `SHAPES`: `"1b"`, `"3b"`, `"9b"`, `"80b"`, `"caption"` or `"lora"`.
 
     Raises:
         ValueError: there is no such size.
     """
     if name not in SHAPES:
         raise ValueError(f"There is no shape {name!r}. Shapes are {', '.join(SHAPES)}.")
-    _, make_text_config, shape = SHAPES[name]
+    _, make_text_config, recipe = SHAPES[name]
     text_config: PreTrainedConfig = make_text_config()
-    fields = {} if shape is None else read_recipe_file(RECIPES / "shapes" / f"{shape}.yaml")["model_config"]
+    fields = {} if recipe is None else read_recipe_file(RECIPES / f"{recipe}.yaml")["model_config"]
     return FlamingoConfig.from_vision_text_configs(
         CLIPVisionConfig(**VISION),
         text_config,

@@ -428,6 +428,23 @@ def test_custom_queries_and_demonstrations_in_two_files(tmp_path):
             make_task("captioning", files["data"], options)
 
 
+def test_captions_in_a_file_of_cocos_layout(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    for split, caption in (("train", "a cow"), ("test", "a cat")):
+        content = {
+            "images": [{"id": 7, "file_name": "1.png"}],
+            "annotations": [{"image_id": 7, "caption": text} for text in (caption, "a pet")],
+        }
+        write(tmp_path, f"captions_{split}.json", content)
+    task = make_task("captioning", str(tmp_path))
+    (query,) = task.queries()
+    assert query.references == ["a cat", "a pet"]
+    assert query.media[0]["path"] == str(tmp_path / "1.png")
+    assert shown(task, task.support()[0]) == "<image>Output:a cow<eoc>\n"
+    with pytest.raises(ValueError, match="'coco_captions', and classification reads .* Use `--task captioning`"):
+        make_task("classification", str(tmp_path))
+
+
 def test_answers_that_are_missing_are_no_references(tmp_path):
     row = {"image": "1.png", "question": " what? ", "answers": [{"answer": " cat"}, {"answer": None}, {"answer": ""}]}
     write(tmp_path, "test.jsonl", [row])

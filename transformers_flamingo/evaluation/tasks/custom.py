@@ -12,13 +12,22 @@ from ...few_shot.templates import check_prompt
 from .common import Captioning, Choice, OpenEnded
 
 
+# What to do with files of another format
+_OTHER_TASKS = {
+    "coco_captions": "Use `--task captioning`.",
+    "image_classes": "Use `--task classification`.",
+    "question_answering": "Use `--task question_answering`.",
+    "vqav2": "Use `--task vqav2` or `--task okvqa`, which also read a part of their files.",
+}
+
+
 @dataclass(frozen=True)
 class _CustomTask:
     """
     Base of the tasks over your own files, which have queries and demonstrations.
 
     Args:
-        data (`str`): File, pattern or folder, as [`~data.Reader.load`] takes it, or a dataset by `hf://`.
+        data (`str`): File, pattern or folder of any layout that training reads, or a dataset by `hf://`.
         support_data (`str`, *optional*): The same for demonstrations. All of `data` are then queries.
         queries_split, support_split (`str`, *optional*, defaults to `"test"` and `"train"`):
             Without `support_data`, words in the names of the files of `data`, or of their folders, with the queries and the
@@ -36,7 +45,8 @@ class _CustomTask:
     support_split: str = "train"
     media_root: str | None = None
 
-    format = "image_text_pairs"
+    #: The formats that the task reads. The first one says what is wrong with files of none of them.
+    formats = ("image_text_pairs",)
 
     def __post_init__(self):
         reader = self._reader
@@ -59,8 +69,26 @@ class _CustomTask:
 
     @property
     def _reader(self) -> Reader:
-        """Return the reader of the files."""
-        return FORMATS[self.format](media_root=self.media_root)
+        """
+        Return the reader of the files.
+
+        Raises:
+            ValueError: they have a format that the task does not read.
+        """
+        path, split = self._sources[0]
+        format = self.formats[0]
+        try:
+            found = detect_format(path, split).format
+        except (OSError, ValueError):  # the reader says what is wrong
+            found = format
+        if found in self.formats:
+            format = found
+        elif found in _OTHER_TASKS:
+            raise ValueError(
+                f"{path!r} has files of the format {found!r}, and {self.name} reads {' and '.join(map(repr, self.formats))}. "
+                f"{_OTHER_TASKS[found]}"
+            )
+        return FORMATS[format](media_root=self.media_root)
 
     @property
     def _sources(self) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
@@ -103,7 +131,8 @@ class _CustomTask:
 @dataclass(frozen=True)
 class CustomCaptioning(_CustomTask, Captioning):
     """
-    Captioning of your own images, in files of the format `image_text_pairs`, scored by CIDEr times 100.
+    Captioning of your own images, scored by CIDEr times 100: in files of the format `image_text_pairs`, or of `coco_captions`, such as a
+    JSON file with `images` and `annotations`. Which of the two it is, is found out.
 
     Rows with the path of the same image are its captions, and one query. So are the texts of a row with a list of captions.
 
@@ -114,6 +143,7 @@ class CustomCaptioning(_CustomTask, Captioning):
     prompt: str = "Output:"
 
     name = "captioning"
+    formats = ("image_text_pairs", "coco_captions")
 
     def __post_init__(self):
         super().__post_init__()
@@ -149,7 +179,7 @@ class CustomVqa(_CustomTask, OpenEnded):
     template: str = OpenEnded.prompt
 
     name = "question_answering"
-    format = "question_answering"
+    formats = ("question_answering",)
 
     def __post_init__(self):
         super().__post_init__()
@@ -197,19 +227,11 @@ class CustomClassification(_CustomTask, Choice):
     classes: Sequence[str] | None = None
 
     name = "classification"
+    formats = ("image_text_pairs", "image_classes")
 
     def __post_init__(self):
         super().__post_init__()
         check_prompt(self.prompt, has_question=False)
-
-    @property
-    def _reader(self) -> Reader:
-        path, split = self._sources[0]
-        try:
-            has_classes = detect_format(path, split).format == "image_classes"
-        except (OSError, ValueError):  # the reader of pairs says what is wrong
-            has_classes = False
-        return FORMATS["image_classes" if has_classes else self.format](media_root=self.media_root)
 
     def _examples(self, path: str, split: str | None) -> list[Example]:
         documents = {source: self._documents(*source) for source in self._sources}
