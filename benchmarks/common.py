@@ -103,7 +103,12 @@ def parser(doc: str, **integers: int) -> argparse.ArgumentParser:
     result.add_argument(
         "--text", choices=TEXT, help="language model (default: gpt2 if small, or opt in peers.py; llama-1b if large)"
     )
-    result.add_argument("--device", default="cpu", help="device of torch, such as cuda (default: %(default)s)")
+    result.add_argument(
+        "--device",
+        type=devices.parse_device,
+        default="cpu",
+        help="device of torch, such as cuda (default: %(default)s)",
+    )
     result.add_argument("--repeats", type=int, default=5, help="number of runs of each case (default: %(default)s)")
     result.add_argument("--save", action="store_true", help="write the rows to benchmarks/results")
     for name, default in integers.items():

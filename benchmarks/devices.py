@@ -5,6 +5,7 @@ What a device can do, and whether a workload fits on it: peak FLOP/s of known GP
 Nothing here needs a GPU: devices are known by their names, and weights are counted on the meta device.
 """
 
+import argparse
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,6 +39,23 @@ def find_peak_flops(device_name: str) -> float | None:
         if re.search(rf"\b{pattern}\b", device_name):
             return tflops * 1e12
     return None
+
+
+def parse_device(name: str) -> str:
+    """
+    Check that torch has a device, as the `type` of an option.
+
+    Raises:
+        argparse.ArgumentTypeError: torch has no device of that name.
+    """
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # builds of torch without CUDA raise the latter
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise argparse.ArgumentTypeError(
+            f"torch cannot use the device {name!r} ({first_line}). Choose `--device cpu`, or for a GPU install torch with CUDA."
+        ) from error
+    return name
 
 
 def count_flops(case: Callable[[], Any]) -> int:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import torch
+import devices
 
 
 # What the scripts measure on a device. Those that read files or start processes (`inputs.py`, `loading.py`) measure the CPU.
@@ -45,17 +45,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SCRIPTS, help="scripts to run (default: all)")
     parser.add_argument("--dry-run", action="store_true", help="print the commands only")
     arguments = parser.parse_args()
-    is_cuda = torch.device(arguments.device).type == "cuda"
-    workload = arguments.workload or ("large" if is_cuda else "small")
+    if not arguments.dry_run:
+        try:
+            devices.parse_device(arguments.device)
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"argument --device: {error}")
+    workload = arguments.workload or ("large" if arguments.device.startswith("cuda") else "small")
     failed = []
     for command in commands(arguments.device, workload, arguments.only):
         print("$", *command, flush=True)
         if arguments.dry_run:
             continue
-        if is_cuda and not torch.cuda.is_available():
-            raise SystemExit(
-                "`--device cuda`, but torch finds no GPU. Choose `--device cpu`, or install torch with CUDA."
-            )
         if subprocess.run(command, check=False).returncode != 0:
             failed.append(Path(command[1]).name)
     if failed:

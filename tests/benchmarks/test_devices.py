@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """What the benchmarks do on a GPU, as far as no GPU is needed: peaks by name, rates, memory before anything is allocated."""
 
+import argparse
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -70,6 +71,20 @@ def test_weights_are_counted_before_they_are_allocated(scripts):
     devices.check_memory(memory, memory.total, "tiny")
     with pytest.raises(SystemExit, match="tiny needs 0.00 GB of weights and 0.00 GB of gradients"):
         devices.check_memory(memory, memory.total - 1, "tiny")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99"])
+def test_a_device_that_torch_lacks_is_an_error_of_the_option(scripts, name, monkeypatch, capsys):
+    devices = scripts("devices")
+    assert devices.parse_device("cpu") == "cpu"
+    with pytest.raises(
+        argparse.ArgumentTypeError, match=f"torch cannot use the device '{name}' .*Choose `--device cpu`"
+    ):
+        devices.parse_device(name)
+    monkeypatch.setattr(sys, "argv", ["run_all.py", "--device", name])
+    with pytest.raises(SystemExit):
+        scripts("run_all").main()
+    assert f"argument --device: torch cannot use the device '{name}'" in capsys.readouterr().err
 
 
 def test_all_scripts_are_run_on_the_device(scripts):
