@@ -9,7 +9,7 @@ from .config import OPEN_FLAMINGO_CLIP
 from .task import Task
 
 
-def find_reason_against(scored: Mapping[str, Any]) -> str:
+def find_mismatch(scored: Mapping[str, Any]) -> str:
     """
     Find out why scores are not those of the benchmark, whatever the settings.
 
@@ -37,7 +37,7 @@ def judge_comparability(task: Task, scored: Mapping[str, Any]) -> str | None:
     """
     if task.comparison is None:
         return None
-    reason = find_reason_against(scored)
+    reason = find_mismatch(scored)
     return f"no ({reason})" if reason else task.comparison.verdict
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..cards.model_card import FlamingoModelCardData
 from ..modeling_flamingo import FlamingoModel
 from ..utils.fingerprint import fingerprint_weights
-from .comparison import find_reason_against
+from .comparison import find_mismatch
 from .folder import RESULTS_NAME, read_summary, set_aside
 from .published import PublishedScore
 
@@ -131,7 +131,7 @@ def plot_results(
         name = row.model + (", RICES" if row.demonstrations == "rices" else "")
         series.setdefault(name, {})[row.shots] = row.score
     curves = [ShotCurve(f"{name} (published)", scores, style="published") for name, scores in sorted(series.items())]
-    mark = find_reason_against(summary)
+    mark = find_mismatch(summary)
     name = (summary["model"] or "this model") + (f" ({mark})" if mark else "")
     for prefix, style, label in (("", "measured", name), ("blind_", "control", "blind")):
         entries = [entry for entry in summary["results"] if f"{prefix}mean" in entry]
@@ -151,7 +151,7 @@ def plot_title(summary: dict[str, Any], has_published: bool) -> str:
     title += f"demonstrations {_demonstrations(summary['protocol'])}"
     if not has_published:
         return title
-    if mark := find_reason_against(summary):
+    if mark := find_mismatch(summary):
         return f"{title}\nnot comparable with the published scores: {mark}"
     verdict = summary.get("comparable") or "yes"
     return title if verdict == "yes" else f"{title}\ncomparable with the published scores: {verdict}"

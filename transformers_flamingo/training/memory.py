@@ -297,7 +297,7 @@ def _find_quantized(model: FlamingoModel) -> list[nn.Parameter]:
 
 @dataclass(frozen=True)
 class _Step:
-    """What decides the tensors of a step: see [`estimate_training_memory`]. Steps of equal configurations are equal."""
+    """Hold what decides the tensors of a step: see [`estimate_training_memory`]. Steps of equal configurations are equal."""
 
     config_text: str
     config: FlamingoConfig = field(compare=False)
