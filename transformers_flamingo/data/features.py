@@ -103,7 +103,7 @@ def encode_documents(
     skip_bad_samples: bool = False,
     batch_size: int = 32,
     dtype: FeatureDtype = "float16",
-    only_cached: bool = False,
+    approve: Callable[[], bool] | None = None,
 ) -> Dataset | None:
     """
     Read the documents of a dataset and replace their images by vision features, for [`EncodedDocuments`].
@@ -115,7 +115,9 @@ def encode_documents(
         max_images (`int`, *optional*): Maximum number of images and videos of a document to encode, from its beginning.
         skip_bad_samples (`bool`, *optional*, defaults to `False`):
             Whether to store the error of a bad row, for [`EncodedDocuments`] to raise, instead of raising it now.
-        only_cached (`bool`, *optional*, defaults to `False`): Whether to return `None` unless an earlier call stored the features.
+        approve (`Callable`, *optional*):
+            Is asked before anything is encoded, unless an earlier call stored the features. If it returns `False`, nothing is encoded, and
+            the result is `None`.
 
     Returns:
         `datasets.Dataset` with the rows in their order: `text`, `prompt`, `turns` and `alternatives` of each chunk, `has_item`, `error`, and
@@ -174,7 +176,7 @@ def encode_documents(
     settings = {f.name: getattr(reader, f.name) for f in fields(reader)}
     key = (type(reader).__name__, settings, max_images, _named_files(rows, reader))
     removed = [name for name in rows.column_names if name not in kept]
-    return encoder.map(rows, encode, columns, removed, key=key, only_cached=only_cached, with_indices=True)
+    return encoder.map(rows, encode, columns, removed, key=key, approve=approve, with_indices=True)
 
 
 class _Place(NamedTuple):
@@ -337,13 +339,13 @@ class _Encoder:
         columns: dict[str, Any],
         removed: list[str],
         key: Any = None,
-        only_cached: bool = False,
+        approve: Callable[[], bool] | None = None,
         **kwargs: Any,
     ) -> Dataset | None:
         """
         Call `Dataset.map` so that its result has `columns` and those of `self.columns`, and is found in the cache.
 
-        With `only_cached`, return `None` if it is not there.
+        If it is not there and `approve` returns `False`, return `None`.
         """
         features = Features(
             {
@@ -356,7 +358,8 @@ class _Encoder:
         new_fingerprint = Hasher.hash((dataset._fingerprint, self.fingerprint, sorted(features), key))
         directory = cache_directory(dataset)
         file = None if directory is None else os.path.join(directory, f"cache-{new_fingerprint}.arrow")
-        if only_cached and (file is None or not os.path.exists(file)):
+        is_cached = file is not None and os.path.exists(file)
+        if not is_cached and approve is not None and not approve():
             return None
         encoded = dataset.map(
             function,

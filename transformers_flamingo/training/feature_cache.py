@@ -52,7 +52,7 @@ def encode_if_worthwhile(
         rows (`datasets.Dataset` or [`RowStream`]): What `source.load` returned.
         model, processor, dtype: As in [`~data.encode_documents`].
         num_rows_read (`int`, *optional*): Number of rows that each process reads in the training, if it is known.
-        encode (`Callable`): [`~data.encode_documents`] with all of its arguments but `only_cached`.
+        encode (`Callable`): [`~data.encode_documents`] with all of its arguments but `approve`.
 
     Returns:
         What `encode` returned, or `None` if the features are not kept.
@@ -60,12 +60,16 @@ def encode_if_worthwhile(
     Raises:
         BadSampleError, ValueError: as [`~data.encode_documents`].
     """
-    reason, encoded, kept = find_reason_against(source, rows, model, processor, num_rows_read), None, ""
-    if reason is None:
-        encoded, kept = encode(only_cached=True), "those of an earlier run"
-    if reason is None and encoded is None:
+    encoded, kept = None, "those of an earlier run"
+    reason = find_reason_against(source, rows, model, processor, num_rows_read)
+
+    def has_space() -> bool:
+        nonlocal reason, kept
         reason, kept = _look_for_space(source, rows, model, processor, dtype)
-        encoded = encode() if reason is None else None
+        return reason is None
+
+    if reason is None:
+        encoded = encode(approve=has_space)
     subject = f"Data source {source.name!r} has `cache_features: auto`: its features are"
     logger.warning(f"{subject} not kept, because {reason}." if encoded is None else f"{subject} kept ({kept}).")
     return encoded
