@@ -36,7 +36,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from transformers import (
     CLIPVisionConfig,
     GPT2Config,
@@ -52,6 +52,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from transformers_flamingo import FlamingoConfig, FlamingoModel, FlamingoProcessor
 from transformers_flamingo.few_shot.prompts import MediaItem
+from transformers_flamingo.utils.memory import CPU_ATTENTION
 
 
 RESULTS = Path(__file__).parent / "results"
@@ -298,17 +299,6 @@ class OperationCounter(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.number += 1
         return func(*args, **(kwargs or {}))
-
-
-# The counter of torch has no entry for the fused attention of a CPU. It passes shapes.
-CPU_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
-        lambda query, key, value, *args, **kwargs: sdpa_flop_count(query, key, value)
-    ),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
-        lambda grad, query, key, value, *args, **kwargs: sdpa_backward_flop_count(grad, query, key, value)
-    ),
-}
 
 
 class ZeroProducts(TorchDispatchMode):
