@@ -4,7 +4,7 @@
 import argparse
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .parsing import UsageError, add_fields, check_range, read_fields
 
@@ -126,6 +126,18 @@ def _gib(number: float) -> str:
     return f"{number / 2**30:8.2f} GiB"
 
 
+def _sizes(options: MemoryArguments) -> dict[str, Any]:
+    """Return the arguments that both estimates have."""
+    import torch
+
+    return {
+        "batch_size": options.batch_size,
+        "num_images": options.images,
+        "text_length": options.text_length,
+        "dtype": getattr(torch, options.dtype),
+    }
+
+
 def _estimate_training(config: "FlamingoConfig", options: MemoryArguments) -> tuple[list[tuple[str, str]], float]:
     """Return the lines of a training, and its peak in GiB."""
     import torch
@@ -134,12 +146,9 @@ def _estimate_training(config: "FlamingoConfig", options: MemoryArguments) -> tu
 
     found = estimate_training_memory(
         config,
-        batch_size=options.batch_size,
-        num_images=options.images,
-        text_length=options.text_length,
+        **_sizes(options),
         num_gpus=options.gpus,
         sharding=options.sharding,
-        dtype=getattr(torch, options.dtype),
         trained_dtype=getattr(torch, options.trained_dtype),
         optimizer=options.optimizer,
         activation_checkpointing=options.activation_checkpointing,
@@ -163,18 +172,13 @@ def _estimate_training(config: "FlamingoConfig", options: MemoryArguments) -> tu
 
 def _estimate_inference(config: "FlamingoConfig", options: MemoryArguments) -> tuple[list[tuple[str, str]], float]:
     """Return the lines of a generation, and its peak in GiB."""
-    import torch
-
     from transformers_flamingo.utils.memory import estimate_inference_memory
 
     found = estimate_inference_memory(
         config,
-        batch_size=options.batch_size,
-        num_images=options.images,
-        text_length=options.text_length,
+        **_sizes(options),
         max_new_tokens=options.new_tokens,
         num_beams=options.beams,
-        dtype=getattr(torch, options.dtype),
     )
     small = {
         "cache of a token": found.cache_per_token,

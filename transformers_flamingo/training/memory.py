@@ -20,6 +20,7 @@ from ..utils.memory import (
     CostCounter,
     FakeModels,
     build_without_weights,
+    check_counts,
     count_bytes,
     count_costs,
     encode_images,
@@ -141,16 +142,8 @@ def estimate_training_memory(
     Raises:
         ValueError: a number is too small, a name is unknown, or the arguments contradict each other.
     """
-    for name, value, known in (
-        ("sharding", sharding, get_args(Sharding)),
-        ("optimizer", optimizer, get_args(Optimizer)),
-        ("quantization", quantization, (None, *get_args(Quantization))),
-    ):
-        if value not in known:
-            raise ValueError(f"`{name}` is {value!r}. It can be {', '.join(map(repr, known))}.")
-    for name, number in (("num_gpus", num_gpus), ("gradient_accumulation_steps", gradient_accumulation_steps)):
-        if number < 1:
-            raise ValueError(f"`{name}` is {number}, but it must be at least 1.")
+    _check_choices(sharding, optimizer, quantization)
+    check_counts(num_gpus=num_gpus, gradient_accumulation_steps=gradient_accumulation_steps)
     if train_text and (quantization is not None or lora_rank is not None):
         raise ValueError(
             "`train_text` trains the weights of the language model, which `quantization` and `lora_rank` keep frozen. Remove one of them."
@@ -216,6 +209,17 @@ def estimate_training_memory(
         total=total_weights + states + buffers + peak,
         flops=costs.flops * gradient_accumulation_steps,
     )
+
+
+def _check_choices(sharding: str, optimizer: str, quantization: str | None) -> None:
+    """Check that all names are known."""
+    for name, value, known in (
+        ("sharding", sharding, get_args(Sharding)),
+        ("optimizer", optimizer, get_args(Optimizer)),
+        ("quantization", quantization, (None, *get_args(Quantization))),
+    ):
+        if value not in known:
+            raise ValueError(f"`{name}` is {value!r}. It can be {', '.join(map(repr, known))}.")
 
 
 class _WeightSizes:

@@ -232,6 +232,18 @@ def encode_images(
     return {"mm_encoder_outputs": {"image": {"last_hidden_state": features}}, "frame_attention_mask": mask}
 
 
+def check_counts(**counts: int) -> None:
+    """
+    Check arguments of an estimate.
+
+    Raises:
+        ValueError: one of them is below 1.
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"`{name}` is {count}, but it must be at least 1.")
+
+
 def tensors_of(values: Any) -> list[torch.Tensor]:
     """Return the tensors in nested dicts, lists and tuples."""
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
@@ -295,9 +307,7 @@ def estimate_inference_memory(
     Raises:
         ValueError: a number is too small.
     """
-    for name, number in (("max_new_tokens", max_new_tokens), ("num_beams", num_beams)):
-        if number < 1:
-            raise ValueError(f"`{name}` is {number}, but it must be at least 1.")
+    check_counts(max_new_tokens=max_new_tokens, num_beams=num_beams)
     fakes = FakeModels()
     model = build_without_weights(config, dtype)
     fakes.fill(model)
