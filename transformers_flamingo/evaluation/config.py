@@ -75,7 +75,7 @@ class EvaluationConfig:
             their computation, or for each `"query"`, as by `open_flamingo`. The mean of scores over draws is the same. Where images
             have several questions, scores vary a little more from seed to seed.
         queries_per_draw (`int`, *optional*, defaults to 1):
-            At least so many queries have the same random demonstrations and share their computation. With more than 1, scores vary
+            At least this many queries have the same random demonstrations and share their computation. With more than 1, scores vary
             more from seed to seed.
         num_queries (`int`, *optional*): Size of a random subset of the queries, the same for all seeds. -1 asks all.
         num_orders (`int`, *optional*):
@@ -132,7 +132,7 @@ class EvaluationConfig:
     queries_per_draw: int = field(
         default=1,
         metadata={
-            "help": "At least so many queries share random demonstrations, and what they cost. With more than 1, scores vary more from "
+            "help": "At least this many queries share random demonstrations, and what they cost. With more than 1, scores vary more from "
             "seed to seed."
         },
     )
