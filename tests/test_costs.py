@@ -7,6 +7,7 @@ Count what the model computes and keeps, independently of the machine: operation
 
 import pytest
 import torch
+from allocator import allocator_peak
 from factory import IMAGE, prompt, random_images, tiny_flamingo
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -175,6 +176,20 @@ def test_the_first_layer_of_the_resampler_projects_the_latents_once(backward):
     once = 2 * resampler.num_latents * num_weights * (3 if backward else 1)
     for num_images in (2, 5):
         assert cost(num_images) - once == num_images * (cost(1) - once)
+
+
+def test_a_layer_of_the_resampler_frees_its_attention_before_the_feed_forward_network():
+    resampler = tiny_flamingo(resampler_ffn_mult=16).resampler.eval()  # the widest tensors, as at full size
+    width, num_patches = 24, 16
+
+    @torch.no_grad()
+    def peak(num_images: int) -> int:
+        features = torch.randn(num_images, 1, num_patches, width)
+        return allocator_peak(lambda: resampler(features))
+
+    # Latents before and after attention and after the network, its two wide tensors, and features with their frame embedding
+    of_an_image = 4 * (resampler.num_latents * (3 * width + 2 * 16 * width) + num_patches * width)
+    assert peak(20) - peak(10) == 10 * of_an_image
 
 
 def saved_bytes(model: FlamingoModel, batch: dict) -> int:

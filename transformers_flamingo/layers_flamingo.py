@@ -200,20 +200,32 @@ class FlamingoResamplerLayer(GradientCheckpointingLayer):
         """
         weights = None
         if self.attention is not None:
-            normed = self.norm_latents(latents)
-            q_proj, k_proj, v_proj = self.attention.q_proj, self.attention.k_proj, self.attention.v_proj
-            query, key, value = q_proj(normed), k_proj(normed), v_proj(normed)
-            if features is not None:
-                features = self.norm_features(features)
-                key, value = _append(k_proj(features), key), _append(v_proj(features), value)
-                # A copy, because not every kernel of attention takes a batch whose stride is 0
-                query = query.expand(features.shape[0], -1, -1).contiguous()
-            query, key, value = (self.attention.split_heads(states) for states in (query, key, value))
-            if num_attentions > 0:
-                weights = self.attention.compute_weights(query[:, :, -num_attentions:], key, attention_mask)
-            latents = latents + self.attention.o_proj(self.attention.attend(query, key, value, attention_mask))
+            # A method of its own: what it holds is freed before the feed-forward network needs the most memory.
+            latents, weights = self._attend(latents, features, attention_mask, num_attentions)
         latents = latents + self.mlp(latents)
         return latents if weights is None else (latents, weights)
+
+    def _attend(
+        self,
+        latents: torch.Tensor,
+        features: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        num_attentions: int,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Let latents attend to features and latents. Return them `(M, L, Dv)`, and the weights, if asked for: see `forward`."""
+        normed = self.norm_latents(latents)
+        q_proj, k_proj, v_proj = self.attention.q_proj, self.attention.k_proj, self.attention.v_proj
+        query, key, value = q_proj(normed), k_proj(normed), v_proj(normed)
+        if features is not None:
+            features = self.norm_features(features)
+            key, value = _append(k_proj(features), key), _append(v_proj(features), value)
+            # A copy, because not every kernel of attention takes a batch whose stride is 0
+            query = query.expand(features.shape[0], -1, -1).contiguous()
+        query, key, value = (self.attention.split_heads(states) for states in (query, key, value))
+        weights = None
+        if num_attentions > 0:
+            weights = self.attention.compute_weights(query[:, :, -num_attentions:], key, attention_mask)
+        return latents + self.attention.o_proj(self.attention.attend(query, key, value, attention_mask)), weights
 
 
 class FlamingoPerceiverResampler(nn.Module):
@@ -405,6 +417,7 @@ class FlamingoGatedCrossAttentionBlock(GradientCheckpointingLayer):
         # Without any image the attention branch adds exactly 0, and the feed-forward branch still runs.
         if attended is not None:
             hidden_states = add_branch(hidden_states, attended, outer[0])
+            del attended  # before the feed-forward network needs the most memory
         if self.mlp is not None:
             hidden_states = add_branch(hidden_states, self.mlp(hidden_states, inner[1]), outer[1])
         return (hidden_states, weights) if output_attentions else hidden_states
