@@ -6,10 +6,12 @@ from collections.abc import Iterator
 import pytest
 import torch
 from factory import IMAGE, VOCAB_SIZE, random_images, tiny_flamingo
+from peft import get_peft_model
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from transformers_flamingo import FlamingoModel, loss_flamingo
 from transformers_flamingo.layers_flamingo import FlamingoMLP
+from transformers_flamingo.training import lora_config
 
 
 # A graph is traced on a busy machine for minutes
@@ -80,9 +82,14 @@ def assert_equal_gradients(model: FlamingoModel, compiled, inputs: dict[str, tor
         torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_a_training_step_is_one_graph_for_all_numbers_of_images():
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_training_step_is_one_graph_for_all_numbers_of_images(adapted):
     model = small_flamingo()
-    model.freeze_backbones()
+    if adapted:
+        model = get_peft_model(model, lora_config(model, r=2, lora_dropout=0.0))
+        model.activation_checkpointing_enable()
+    else:
+        model.freeze_backbones()
     model.train()
     graphs = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(model, fullgraph=True, backend=graphs)

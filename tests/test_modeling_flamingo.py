@@ -31,6 +31,7 @@ from flamingos import (
     shared_model,
     some_families,
 )
+from torch.utils.flop_counter import FlopCounterMode
 
 from transformers_flamingo import FlamingoModel
 
@@ -112,6 +113,23 @@ def test_gradient_checkpointing_gives_the_same_gradients(text, use_reentrant, fr
     assert not frozen or not any(name.startswith("vision_model") for name in checkpointed)
     model.activation_checkpointing_disable()
     assert set(gradients()) == set(plain)
+
+
+@pytest.mark.parametrize("options", [None, {"use_reentrant": False}])
+def test_checkpointing_runs_no_gradient_below_the_first_block(options):
+    def cost(num_layers: int, backward: bool) -> int:
+        model = tiny_flamingo(text_kwargs={"n_layer": num_layers}, cross_attention_layers=[num_layers - 1])
+        model.freeze_backbones(train_token_embeddings=False)
+        model.train().activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+        ids = prompt("aIbcd")
+        with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(backward):
+            loss = model(input_ids=ids, pixel_values=random_images(1, 1), labels=ids).loss
+            if backward:
+                loss.backward()
+        return counter.get_total_flops()
+
+    # A layer below the block costs its forward pass, once
+    assert cost(4, backward=True) - cost(2, backward=True) == cost(4, backward=False) - cost(2, backward=False) > 0
 
 
 @pytest.mark.parametrize(

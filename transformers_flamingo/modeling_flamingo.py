@@ -224,6 +224,7 @@ class FlamingoPreTrainedModel(
         self._accepts_kwargs = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
         self._can_compile_fullgraph = language_model._can_compile_fullgraph
+        self._checkpoints_reentrantly = False
         self.register_load_state_dict_pre_hook(prepare_for_loading)
 
     @torch.no_grad()
@@ -262,6 +263,25 @@ class FlamingoPreTrainedModel(
             for gate in (module.attn_gate, module.ffn_gate):
                 if gate is not None:
                     init.constant_(gate, float(opens))
+
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Compute activations anew in backward: see [`~PreTrainedModel.activation_checkpointing_enable`]."""
+        given = activation_checkpointing_kwargs
+        # transformers passes `use_reentrant=False` without arguments, and torch takes it as True if it is not among them.
+        self._checkpoints_reentrantly = given is not None and given.get("use_reentrant") is not False
+        super().activation_checkpointing_enable(activation_checkpointing_kwargs, **kwargs)
+
+    def enable_input_require_grads(self) -> None:
+        """
+        Make the output of the embeddings require a gradient, where checkpointing needs it: only if it is reentrant.
+
+        transformers and peft always ask for it. A gradient would then run through the frozen layers below the first gated block
+        for nothing, and `torch.compile` would break the graph at each embedding.
+        """
+        if self._checkpoints_reentrantly or not self.is_activation_checkpointing:
+            super().enable_input_require_grads()
 
     @property
     def base_model(self) -> FlamingoBody:
