@@ -669,6 +669,15 @@ def test_a_network_that_is_down_kills_no_image(tmp_path, monkeypatch):
         assert fetch(tmp_path, source, "dead", retries=0)["images"]["failed"] == {"connection": 40}
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """Python's own handler: a shell has Ctrl-C ignored in a job of the background."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_says_how_to_go_on(tmp_path):
     with ImageServer(numbered(8)) as server:
         source = write_list(tmp_path, server, [f"{i}.png" for i in range(8)])
