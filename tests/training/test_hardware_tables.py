@@ -2,6 +2,7 @@
 """The tables of the hardware page are what its script computes: some of their rows, because all take minutes."""
 
 import importlib.util
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,11 @@ def script():
     return module
 
 
-@pytest.mark.parametrize("table", ["parameters", "inference"])
-def test_rows_are_current(script, table):
+@pytest.mark.parametrize(("table", "number"), [("parameters", None), ("inference", None), ("savings", 2)])
+def test_rows_are_current(script, table, number):
     text = script.PAGE.read_text(encoding="utf-8")
     make_rows, columns = script.TABLES[table]
-    for cells in make_rows("1b"):
+    for cells in islice(make_rows("1b"), number):
         assert script.line(cells) in text, "Write the page again: python docs/figures/hardware_tables.py"
         assert len(cells) == len(columns)
 

@@ -67,6 +67,15 @@ def test_a_smoke_recipe_trains_evaluates_and_saves(name, data, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in ABLATIONS.glob("*.yaml")))
+def test_an_ablation_can_be_built(name):
+    values = read_recipe(ABLATIONS / f"{name}.yaml", ["--use_cpu"]).model
+    model, processor = build_model(values)
+    assert all(getattr(model.config, field) == value for field, value in (values.model_config or {}).items())
+    assert logits(model, processor).isfinite().all()
+
+
+# `test_ablations_flamingo.py` trains all kinds of models, and `test_trainer_mixture.py` all mixtures.
+@pytest.mark.parametrize("name", ["resampler-mlp", "round-robin", "text-from-scratch", "vanilla-cross-attention"])
 def test_an_ablation_trains(name, data, tmp_path):
     recipe = read_recipe(ABLATIONS / f"{name}.yaml", ["--use_cpu"])
     small = [f"--data.{source.name}.batch_size=1" for source in recipe.data]
