@@ -92,6 +92,18 @@ OPTIONS = {
 }
 
 
+def positive(text: str) -> int:
+    """
+    Read a number of runs, as the `type` of an option.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not a whole number from 1 on.
+    """
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of runs: give a whole number from 1 on")
+    return int(text)
+
+
 def parser(doc: str, **integers: int) -> argparse.ArgumentParser:
     """Make a parser of the options that all scripts have, and of `--name` for each integer with its default."""
     result = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -110,7 +122,9 @@ def parser(doc: str, **integers: int) -> argparse.ArgumentParser:
         default="cpu",
         help="device of torch, such as cuda (default: %(default)s)",
     )
-    result.add_argument("--repeats", type=int, default=5, help="number of runs of each case (default: %(default)s)")
+    result.add_argument(
+        "--repeats", type=positive, default=5, help="number of runs of each case (default: %(default)s)"
+    )
     result.add_argument("--save", action="store_true", help="write the rows to benchmarks/results")
     for name, default in integers.items():
         help_text = f"{OPTIONS[name]} (default: %(default)s)"

@@ -115,6 +115,25 @@ def test_gradient_checkpointing_gives_the_same_gradients(text, use_reentrant, fr
     assert set(gradients()) == set(plain)
 
 
+def test_the_embeddings_require_a_gradient_for_reentrant_checkpointing_alone():
+    model, ids = tiny_flamingo().train(), prompt("ab")
+    model.freeze_backbones(train_token_embeddings=False)
+    embeddings = model.get_input_embeddings()
+    for options, needs in (
+        (None, False),
+        ({"use_reentrant": True}, True),
+        ({}, True),
+        ({"use_reentrant": False}, False),
+    ):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+        assert embeddings(ids).requires_grad == needs
+        model.enable_input_require_grads()  # as peft does
+        assert embeddings(ids).requires_grad == needs
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": True})
+    model.disable_input_require_grads()
+    assert not embeddings(ids).requires_grad
+
+
 @pytest.mark.parametrize("options", [None, {"use_reentrant": False}])
 def test_checkpointing_runs_no_gradient_below_the_first_block(options):
     def cost(num_layers: int, backward: bool) -> int:

@@ -280,6 +280,7 @@ class FlamingoPreTrainedModel(
         transformers and peft always ask for it. A gradient would then run through the frozen layers below the first gated block
         for nothing, and `torch.compile` would break the graph at each embedding.
         """
+        self.disable_input_require_grads()  # of an earlier call, whose hooks would stay
         if self._checkpoints_reentrantly or not self.is_activation_checkpointing:
             super().enable_input_require_grads()
 
