@@ -6,8 +6,9 @@ Measure the cost of ranking 10, 100 and 1,000 candidates after one context.
 
 The context is 8 shots and a query: 9 images and about 150 tokens. Its images were encoded before, and it is computed once
 in each run. Candidates have 1 to 4 tokens, drawn from 1,000 words. "Floor" is the work that cannot be avoided: the context
-and the distinct prefixes of the candidates, without their last tokens, here as rows of 128 tokens of plain text after an
-image, with the probabilities after each token. "Whole prompts" uses no cache: the context is computed for each candidate.
+and the distinct prefixes of the candidates, without their last tokens, here as plain text, with the probabilities after each token:
+256 tokens behind the context, and the others in rows of 256 after an image. "Whole prompts" uses no cache: the context is computed for
+each candidate.
 """
 
 import functools
@@ -39,11 +40,14 @@ def main() -> None:
 
     @torch.inference_mode()
     def floor(num_tokens: int) -> None:
-        model(input_ids=context, use_cache=True, logits_to_keep=1, **features)
-        for start in range(0, num_tokens, 128):
-            ids = torch.ones(1, min(128, num_tokens - start), dtype=torch.long, device=model.device)
-            outputs = model(input_ids=ids, media_index=ids, use_cache=False, **one_image)
-            outputs.logits.float().logsumexp(dim=-1)
+        ids = torch.ones(1, num_tokens, dtype=torch.long, device=model.device)
+        first, *others = ids.split(256, dim=1)
+        text = torch.cat([context, first], dim=1)
+        model(input_ids=text, use_cache=True, logits_to_keep=1 + first.shape[1], **features).logits.float().logsumexp(
+            dim=-1
+        )
+        for row in others:
+            model(input_ids=row, media_index=row, use_cache=False, **one_image).logits.float().logsumexp(dim=-1)
 
     @torch.inference_mode()
     def whole_prompts(chosen: list[str]) -> None:

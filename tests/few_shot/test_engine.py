@@ -113,7 +113,8 @@ def test_prefixes_of_candidates_are_computed_once(text):
         lambda module, args, kwargs, output: media_rows.append(len(kwargs["cache"].keys)), with_kwargs=True
     )
     ranking.rank(prompts(1), [CANDIDATES])
-    # Other candidates continue "w10", "w10 w11" and "w20". They are one row if the language model supports tree attention
+    # Other candidates continue "w10", "w10 w11" and "w20". They follow the context of 9 tokens in one row if the language model
+    # supports tree attention
     in_one_row = text in (
         "gpt2",
         "opt",
@@ -126,8 +127,10 @@ def test_prefixes_of_candidates_are_computed_once(text):
         "mistral",
         "gptj",
     )
-    assert shapes[1:] == [(1, 3) if in_one_row else (2, 2)]
-    assert media_rows == [1, 1]  # the image is in the cache once, for all candidates
+    context = (1, len(ranking.processor.tokenizer(prompts(1)[0].text)["input_ids"]))
+    texts = [(1, context[1] + 3)] if in_one_row else [context, (2, 2)]
+    assert shapes == texts
+    assert media_rows == [1] * len(texts)  # the image is in the cache once, for all candidates
     assert ranking.num_encoded == 3
 
     shapes.clear()
@@ -135,7 +138,7 @@ def test_prefixes_of_candidates_are_computed_once(text):
     assert len(shapes) == 1  # the logits after the context are enough
 
 
-@pytest.mark.parametrize(("size", "expected"), [(256, [(1, 40)]), (15, [(1, 15), (1, 15), (1, 12)])])
+@pytest.mark.parametrize(("size", "expected"), [(256, [40]), (15, [15, 15, 12])])
 def test_candidates_are_computed_in_chunks(size, expected):
     # 20 prefixes of one token and 20 of two; prefixes from the chunk before that are needed again are recomputed
     candidates = [f"w{10 + i} w{40 + i} w{60 + j}" for i in range(20) for j in range(3)]
@@ -145,7 +148,19 @@ def test_candidates_are_computed_in_chunks(size, expected):
         lambda module, args: shapes.append(tuple(args[0].shape))
     )
     ranking.rank(prompts(1), [candidates])
-    assert shapes[2:] == expected
+    prefix, text = (len(ids) for ids in ranking.processor.tokenizer([PREFIX, prompts(1)[0].text])["input_ids"])
+    # The shared prefix; the query with the first chunk; other chunks
+    assert shapes == [(1, prefix), (1, text - prefix + expected[0]), *((1, size) for size in expected[1:])]
+
+
+@pytest.mark.parametrize("shares_prefix", [True, False])
+def test_a_candidate_may_hold_a_marker_that_is_text(shares_prefix):
+    candidates = [["w20 w21 w22", "w10 w20 w11"]]
+    expected = engine(shares_prefix=shares_prefix).rank(prompts(1), candidates)
+    ranking = engine(shares_prefix=shares_prefix)
+    config = ranking.model.config
+    config.image_token_ids = [config.image_token_id, *ranking.processor.tokenizer("w20")["input_ids"]]
+    assert ranking.rank(prompts(1), candidates)[0] == pytest.approx(expected[0], abs=1e-5)
 
 
 def test_a_shared_prefix_is_computed_once_and_each_image_encoded_once():

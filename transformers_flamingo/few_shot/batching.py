@@ -12,8 +12,10 @@ last image of the prefix, so there are never more of them than stand after its m
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from transformers import Cache
 
 from .prompts import MediaItem, Prompt
 
@@ -48,6 +50,26 @@ class Row:
     def num_new(self) -> int:
         """Return the number of tokens after the shared ones."""
         return len(self.ids) - self.num_shared
+
+
+@dataclass
+class Batch:
+    """
+    Prompts that are computed together.
+
+    Args:
+        indices (`list[int]`): Indices of the prompts.
+        cache (`Cache`, *optional*): That of their first tokens, with a row for each prompt. `None` if none are computed.
+        ids (`torch.Tensor` of shape `(B, T)`): The whole texts, padded on the left.
+        mask (`torch.Tensor` of shape `(B, T)`): 1 at text, 0 at padding.
+        images (`dict`): Keywords of the model for the images that the cache does not have.
+    """
+
+    indices: list[int]
+    cache: Cache | None
+    ids: torch.Tensor
+    mask: torch.Tensor
+    images: dict[str, Any]
 
 
 def find_trunks(keys: Iterable[PrefixKey]) -> dict[PrefixKey, PrefixKey]:

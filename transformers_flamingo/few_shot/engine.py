@@ -6,23 +6,22 @@ Inference engine for few-shot prompts: generates answers or ranks candidates, an
 - Prompts that begin with the same demonstrations share the cache of these, which is computed once. A query then costs about as
   much as without demonstrations: only its few tokens attend to the longer text. A prompt may end where others show more
   demonstrations: the prefix of 32 serves 4, 8 and 16 (`batching.py`, `shared_prefixes.py`).
-- Candidates are scored from the cache of their context. The first token of each needs no further step.
+- Candidates follow their context as one tree, which is computed with it in one call of the model.
 """
 
 import math
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import Cache, LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from ..data import load_media
 from ..data.encoding import encode_images
 from ..modeling_flamingo import FlamingoModel
 from ..processing_flamingo import FlamingoProcessor
-from .batching import PrefixKey, Row, batch_continued, batch_whole, make_rows, pad_left
+from .batching import Batch, PrefixKey, Row, batch_continued, batch_whole, make_rows, pad_left
 from .examples import GenerationSettings
 from .model_state import in_evaluation_mode
 from .prompts import MediaItem, Prompt
@@ -40,17 +39,6 @@ class _NanWatch(LogitsProcessor):
         is_nan = scores.isnan().any()
         self.found = is_nan if self.found is None else self.found | is_nan
         return scores
-
-
-@dataclass
-class _Batch:
-    """Prompts that are computed together."""
-
-    indices: list[int]  # of the prompts
-    cache: Cache | None  # of their first tokens, a row for each; `None` if there are none
-    ids: torch.Tensor  # (B, T), the whole texts
-    mask: torch.Tensor  # (B, T)
-    images: dict[str, Any]  # keywords of the model for the images that the cache does not have
 
 
 class FewShotEngine:
@@ -131,7 +119,7 @@ class FewShotEngine:
     def _token_ids(self, texts: Sequence[str], **kwargs) -> list[list[int]]:
         return self.processor.tokenizer(list(texts), **kwargs)["input_ids"]
 
-    def _batches(self, prompts: Sequence[Prompt]) -> Iterator[_Batch]:
+    def _batches(self, prompts: Sequence[Prompt]) -> Iterator[Batch]:
         """Make batches of prompts. Images are encoded, and shared prefixes computed, when the first batch needs them."""
         aligns = self._aligns
         kept = self._kept.keys if self._kept is not None else ()
@@ -179,7 +167,7 @@ class FewShotEngine:
 
     def _make_batch(
         self, prompts: Sequence[Prompt], rows: list[Row], prefixes: SharedPrefixes | None = None, width: int = 0
-    ) -> _Batch:
+    ) -> Batch:
         """Make the inputs of rows, which continue shared prefixes with their last `width` tokens, or have none."""
         asked = [prompts[row.index] for row in rows]
         media = [prompt.query_media if prefixes else prompt.media for prompt in asked]
@@ -189,7 +177,7 @@ class FewShotEngine:
         ids, mask = pad_left([row.ids for row in rows], self.processor.tokenizer.pad_token_id)
         device = self.model.device
         indices = [row.index for row in rows]
-        return _Batch(indices, cache, ids.to(device), mask.to(device), features)
+        return Batch(indices, cache, ids.to(device), mask.to(device), features)
 
     def _last_latents(self, prompts: Sequence[Prompt]) -> torch.Tensor | None:
         """Return the latents of the last image before each query `(B, L, Dv)`, 0 where there is none; `None` if there are none at all."""
@@ -262,19 +250,8 @@ class FewShotEngine:
         """
         results: list[list[float]] = [[] for _ in prompts]
         for batch in self._batches(prompts):
-            num_past = 0 if batch.cache is None else batch.cache.get_seq_length()
-            outputs = self.model(
-                input_ids=batch.ids[:, num_past:],
-                attention_mask=batch.mask,
-                cache=batch.cache,
-                use_cache=True,
-                logits_to_keep=1,
-                **batch.images,
-            )
-            row_candidates = [candidates[index] for index in batch.indices]
-            scores = self.scorer(
-                row_candidates, outputs.logits, batch.mask, outputs.cache, length_normalized=length_normalized
-            )
+            chosen = [candidates[index] for index in batch.indices]
+            scores = self.scorer(chosen, batch, length_normalized=length_normalized)
             for index, row in zip(batch.indices, scores, strict=True):
                 if not all(map(math.isfinite, row)):
                     raise _nan_error(self.model, prompts[index])

@@ -1,8 +1,9 @@
 # Copyright 2026 The transformers-flamingo authors. Licensed under the Apache License, Version 2.0.
 """
-Log-likelihoods of candidates after contexts that are computed already.
+Log-likelihoods of candidates after contexts.
 
-Candidates are scored as a prefix tree, so shared prefixes are computed only once. The probability of the last token of a candidate
+Candidates are scored as a prefix tree, so shared prefixes are computed only once. The first tree is computed together with its
+context, so few candidates cost one call of the model. The probability of the last token of a candidate
 follows from the logits after the tokens before it, so that token is an input only if another candidate continues it.
 """
 
@@ -12,11 +13,13 @@ from itertools import zip_longest
 from typing import Any
 
 import torch
-from transformers import Cache, PreTrainedTokenizerBase
+from torch import nn
+from transformers import Cache, DynamicCache, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
 from ..media_cache_flamingo import MediaCacheLayer
 from ..modeling_flamingo import FlamingoModel
+from .batching import Batch
 
 
 # The first tokens of a candidate
@@ -27,7 +30,7 @@ LogitIndex = dict[tuple[int, Prefix], tuple[int, int]]
 
 class CandidateScorer:
     """
-    Scorer of candidates, given the cache of their contexts.
+    Scorer of candidates after their contexts.
 
     Args:
         model ([`FlamingoModel`]): The model.
@@ -39,22 +42,14 @@ class CandidateScorer:
         self.model, self.tokenizer, self.max_tokens = model, tokenizer, max_tokens
 
     def __call__(
-        self,
-        candidates: list[Sequence[str]],
-        context_logits: torch.Tensor,
-        mask: torch.Tensor,
-        cache: Cache,
-        *,
-        length_normalized: bool = True,
+        self, candidates: Sequence[Sequence[str]], contexts: Batch, *, length_normalized: bool = True
     ) -> list[list[float]]:
         """
         Score the candidates of each row.
 
         Args:
-            candidates (`list[Sequence[str]]`): The candidates of each row.
-            context_logits (`torch.Tensor` of shape `(B, 1, V)`): The logits after the context of each row.
-            mask (`torch.Tensor` of shape `(B, T)`): The mask of the contexts.
-            cache (`Cache`): The cache of the contexts.
+            candidates (`Sequence[Sequence[str]]`): The candidates of each row.
+            contexts ([`Batch`]): The contexts. Their cache is used up.
             length_normalized (`bool`, *optional*, defaults to `True`): Whether to return the mean over tokens instead of the sum.
 
         Returns:
@@ -76,10 +71,12 @@ class CandidateScorer:
                 for length, token in enumerate(ids):
                     next_tokens.setdefault((row, ids[:length]), set()).add(token)
         prefixes = [sorted({ids[:n] for ids in row_ids for n in range(1, len(ids))}) for row_ids in all_ids]
-        after_contexts = {(row, ()): (row, 0) for row, row_ids in enumerate(all_ids) if row_ids}
-        log_probs = self._gather_log_probs(next_tokens, after_contexts, context_logits)
+        cache = contexts.cache
+        if cache is None:
+            cache = DynamicCache(config=self.model.config.text_config)
         batches = self._tree_batches if self._supports_tree_attention(cache) else self._row_batches
-        for inputs, index in batches(prefixes, mask, cache):
+        log_probs: dict[tuple[int, Prefix], float] = {}
+        for inputs, index in batches(prefixes, contexts, cache):
             # Not assigned to a name, which would keep the logits of one chunk while those of the next are computed
             log_probs |= self._gather_log_probs(next_tokens, index, self.model(**inputs, use_cache=True).logits)
         return [
@@ -95,7 +92,7 @@ class CandidateScorer:
         next_tokens: dict[tuple[int, Prefix], set[int]], index: LogitIndex, logits: torch.Tensor
     ) -> dict[tuple[int, Prefix], float]:
         """Return the log-probability of each token that follows a prefix in `index`, by the prefix with that token."""
-        wanted = [(*key, token, *indices) for key, indices in index.items() for token in next_tokens[key]]
+        wanted = [(*key, token, *indices) for key, indices in index.items() for token in next_tokens.get(key, ())]
         if not wanted:
             return {}
         token, i, j = torch.tensor([entry[2:] for entry in wanted], device=logits.device).unbind(dim=1)
@@ -122,48 +119,80 @@ class CandidateScorer:
         )
 
     def _tree_batches(
-        self, prefixes: list[list[Prefix]], mask: torch.Tensor, cache: Cache
+        self, prefixes: list[list[Prefix]], contexts: Batch, cache: Cache
     ) -> Iterator[tuple[dict[str, Any], LogitIndex]]:
         """
         Make inputs in which all prefixes of a row follow its context as one tree. Each token attends to the context, to the tokens
-        before it in its prefix and to itself. The context is not copied.
+        before it in its prefix and to itself. The context is not copied, and is computed with the first tree.
         """
+        mask, device = contexts.mask, contexts.mask.device
+        num_past, num_context = cache.get_seq_length(), mask.shape[1]
         size = max(1, self.max_tokens // len(mask))
+        is_first = True
         for trees in zip_longest(*(_split_into_trees(row_prefixes, size) for row_prefixes in prefixes), fillvalue={}):
-            length = max(map(len, trees))
-            ids = torch.full((len(trees), length), self.tokenizer.pad_token_id)
-            depths = torch.ones_like(ids)
-            for row, tree in enumerate(trees):
-                ids[row, : len(tree)] = torch.tensor([prefix[-1] for prefix in tree], dtype=torch.long)
-                depths[row, : len(tree)] = torch.tensor([len(prefix) for prefix in tree], dtype=torch.long)
-            attends = torch.zeros(len(trees), length, length, dtype=torch.bool)
-            ancestors = [
-                (row, column, tree[prefix[:n]])
-                for row, tree in enumerate(trees)
-                for prefix, column in tree.items()
-                for n in range(1, len(prefix) + 1)
-            ]
-            attends[torch.tensor(ancestors).unbind(dim=1)] = True
-            attends = torch.cat([mask.bool()[:, None].expand(-1, length, -1), attends.to(mask.device)], dim=-1)
+            ids, depths, attends = (tensor.to(device) for tensor in self._build_trees(trees))
+            length = ids.shape[1]
+            index = {(row, prefix): (row, column) for row, tree in enumerate(trees) for prefix, column in tree.items()}
+            inputs: dict[str, Any] = {"cache": cache, "logits_to_keep": length}
+            position_ids = mask.sum(dim=1, keepdim=True) + depths - 1
+            attends = torch.cat([mask.bool()[:, None].expand(-1, length, -1), attends], dim=-1)
+            if is_first and self.model.find_markers(ids, None, None).any():
+                # Beside images it would be another image. After them it is text, where a marker may be text (`image_token_ids`)
+                yield _context_inputs(contexts, cache), _index_contexts(contexts)
+            elif is_first:
+                inputs |= contexts.images | {"logits_to_keep": 1 + length}
+                ids = torch.cat([contexts.ids[:, num_past:], ids], dim=1)
+                context_positions = (mask.cumsum(dim=1) - 1).clamp(min=0)  # padding has position 0
+                position_ids = torch.cat([context_positions[:, num_past:], position_ids], dim=1)
+                causal = mask.new_ones(num_context, num_context).tril()[num_past:].bool() & mask.bool()[:, None]
+                attends = torch.cat([nn.functional.pad(causal, (0, length)), attends], dim=1)
+                index = {key: (row, 1 + column) for key, (row, column) in index.items()} | _index_contexts(contexts)
+            is_first = False
             dtype = self.model.language_model.dtype
-            bias = torch.zeros(attends.shape, dtype=dtype, device=mask.device)
-            inputs = {
-                "input_ids": ids.to(mask.device),
-                "attention_mask": bias.masked_fill(~attends, torch.finfo(dtype).min)[:, None],  # (B, 1, T, past + T)
-                "position_ids": mask.sum(dim=1, keepdim=True) + depths.to(mask.device) - 1,
-                "cache": cache,
-            }
-            yield inputs, {(row, ids): (row, j) for row, tree in enumerate(trees) for ids, j in tree.items()}
+            bias = torch.zeros(attends.shape, dtype=dtype, device=device)
+            inputs["attention_mask"] = bias.masked_fill(~attends, torch.finfo(dtype).min)[
+                :, None
+            ]  # (B, 1, T, past + T)
+            yield inputs | {"input_ids": ids, "position_ids": position_ids}, index
             cache.crop(-length)
+        if is_first:  # all candidates have one token
+            yield _context_inputs(contexts, cache), _index_contexts(contexts)
+
+    def _build_trees(self, trees: Sequence[dict[Prefix, int]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        Build the tensors of one tree for each row.
+
+        Returns:
+            The tokens `(B, T)`, padded on the right; how many tokens of its prefix each one ends, from 1 `(B, T)`; and which of the others
+            it attends to `(B, T, T)`.
+        """
+        length = max(map(len, trees))
+        ids = torch.full((len(trees), length), self.tokenizer.pad_token_id)
+        depths = torch.ones_like(ids)
+        for row, tree in enumerate(trees):
+            ids[row, : len(tree)] = torch.tensor([prefix[-1] for prefix in tree], dtype=torch.long)
+            depths[row, : len(tree)] = torch.tensor([len(prefix) for prefix in tree], dtype=torch.long)
+        attends = torch.zeros(len(trees), length, length, dtype=torch.bool)
+        ancestors = [
+            (row, column, tree[prefix[:n]])
+            for row, tree in enumerate(trees)
+            for prefix, column in tree.items()
+            for n in range(1, len(prefix) + 1)
+        ]
+        attends[torch.tensor(ancestors).unbind(dim=1)] = True
+        return ids, depths, attends
 
     def _row_batches(
-        self, prefixes: list[list[Prefix]], mask: torch.Tensor, cache: Cache
+        self, prefixes: list[list[Prefix]], contexts: Batch, cache: Cache
     ) -> Iterator[tuple[dict[str, Any], LogitIndex]]:
         """
-        Make inputs with a row for each longest prefix, after a copy of its context. This works for any language model.
+        Make inputs of the contexts, and then with a row for each longest prefix, after a copy of its context. This works for any
+        language model.
 
         Prefixes are sorted, so one that the next does not continue is a longest one.
         """
+        yield _context_inputs(contexts, cache), _index_contexts(contexts)
+        mask = contexts.mask
         all_paths = [
             sorted(
                 (
@@ -214,3 +243,19 @@ def _split_into_trees(prefixes: list[Prefix], size: int) -> Iterator[dict[Prefix
             tree.setdefault(prefix[:n], len(tree))
     if tree:
         yield tree
+
+
+def _context_inputs(contexts: Batch, cache: Cache) -> dict[str, Any]:
+    """Return the inputs of contexts by themselves."""
+    return {
+        "input_ids": contexts.ids[:, cache.get_seq_length() :],
+        "attention_mask": contexts.mask,
+        "cache": cache,
+        "logits_to_keep": 1,
+        **contexts.images,
+    }
+
+
+def _index_contexts(contexts: Batch) -> LogitIndex:
+    """Return where the logits after each context are: the first ones of its row."""
+    return {(row, ()): (row, 0) for row in range(len(contexts.ids))}
