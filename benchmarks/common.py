@@ -90,18 +90,18 @@ OPTIONS = {
     "vocabulary": "number of tokens that are predicted",
     "width": "width of the hidden states",
 }
+MAY_BE_ZERO = ("layers", "max_timed_images", "shots", "workers")
 
 
-def positive(text: str) -> int:
-    """
-    Read a number of runs, as the `type` of an option.
+def at_least(minimum: int) -> Callable[[str], int]:
+    """Make the `type` of an option that is a whole number from `minimum` on, and otherwise an error of the command line."""
 
-    Raises:
-        argparse.ArgumentTypeError: it is not a whole number from 1 on.
-    """
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of runs: give a whole number from 1 on")
-    return int(text)
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and int(text) >= minimum):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {minimum} on")
+        return int(text)
+
+    return read
 
 
 def parser(doc: str, **integers: int) -> argparse.ArgumentParser:
@@ -123,12 +123,13 @@ def parser(doc: str, **integers: int) -> argparse.ArgumentParser:
         help="device of torch, such as cuda (default: %(default)s)",
     )
     result.add_argument(
-        "--repeats", type=positive, default=5, help="number of runs of each case (default: %(default)s)"
+        "--repeats", type=at_least(1), default=5, help="number of runs of each case (default: %(default)s)"
     )
     result.add_argument("--save", action="store_true", help="write the rows to benchmarks/results")
     for name, default in integers.items():
         help_text = f"{OPTIONS[name]} (default: %(default)s)"
-        result.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=help_text)
+        number = at_least(0 if name in MAY_BE_ZERO else 1)
+        result.add_argument(f"--{name.replace('_', '-')}", type=number, default=default, help=help_text)
     return result
 
 

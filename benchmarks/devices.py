@@ -41,6 +41,20 @@ def find_peak_flops(device_name: str) -> float | None:
     return None
 
 
+def parse_device_name(name: str) -> str:
+    """
+    Check that a name is one of torch's devices, of this machine or of another, as the `type` of an option.
+
+    Raises:
+        argparse.ArgumentTypeError: torch knows no such device.
+    """
+    try:
+        torch.device(name)
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{name!r} is not a device of torch, such as cpu, cuda or cuda:1") from error
+    return name
+
+
 def parse_device(name: str) -> str:
     """
     Check that torch has a device, as the `type` of an option.

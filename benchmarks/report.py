@@ -14,6 +14,7 @@ import json
 import re
 from pathlib import Path
 
+import devices
 from common import RESULTS, markdown
 
 
@@ -32,7 +33,11 @@ def table(name: str) -> str:
 def main() -> None:
     """Update all tables in place, or print those of a device."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", help="print the tables of this device, such as cuda, and change no file")
+    parser.add_argument(
+        "--device",
+        type=devices.parse_device_name,
+        help="print the tables of this device, such as cuda, and change no file",
+    )
     device = parser.parse_args().device
     if device is not None:
         names = sorted(path.stem for path in RESULTS.glob(f"*.{device}.json"))

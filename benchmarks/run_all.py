@@ -40,7 +40,9 @@ def commands(device: str, workload: str, only: list[str] | None = None) -> list[
 def main() -> None:
     """Run the commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda", help="device of torch (default: %(default)s)")
+    parser.add_argument(
+        "--device", type=devices.parse_device_name, default="cuda", help="device of torch (default: %(default)s)"
+    )
     parser.add_argument("--workload", choices=("small", "large"), help="default: large on a GPU, small on a CPU")
     parser.add_argument("--only", nargs="+", choices=SCRIPTS, help="scripts to run (default: all)")
     parser.add_argument("--dry-run", action="store_true", help="print the commands only")

@@ -3,7 +3,7 @@
 
 import argparse
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from .parsing import UsageError, add_fields, check_range, read_fields
@@ -14,6 +14,18 @@ if TYPE_CHECKING:
 
 
 HELP = "Estimate the memory of a training or a generation, and its speed. No weights are read, and no GPU is needed."
+# Options of one of the two estimates, which the other would ignore
+OF_TRAINING = (
+    "peak_tflops",
+    "gpus",
+    "sharding",
+    "activation_checkpointing",
+    "quantization",
+    "lora_rank",
+    "cache_features",
+)
+OF_TRAINING += ("optimizer", "trained_dtype", "train_vision", "train_text", "train_token_embeddings")
+OF_INFERENCE = ("new_tokens", "beams")
 # Not counted: the context of CUDA, the buffers of NCCL, and what the allocator wastes
 RESERVED_GIB = 3
 
@@ -30,13 +42,14 @@ class MemoryArguments:
         peak_tflops (`float`, *optional*): TFLOP per second of a GPU at best, to say how many steps a day has.
         utilization (`float`, *optional*, defaults to 0.4): Share of it that a training reaches.
         batch_size, images, text_length (`int`, *optional*): Texts on one GPU, images of each, and tokens of each.
-        gpus, sharding, activation_checkpointing, quantization, lora_rank, cache_features, optimizer, train_vision, train_text, trained_dtype:
+        gpus, sharding, activation_checkpointing, quantization, lora_rank, cache_features, optimizer, train_vision, train_text,
+        train_token_embeddings, trained_dtype:
             Of a training: see [`estimate_training_memory`].
         dtype (`str`, *optional*, defaults to `"bfloat16"`): Type of the weights that are not trained.
         new_tokens, beams (`int`, *optional*): Of a generation.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range, or an option would have no effect.
     """
 
     source: str
@@ -70,6 +83,9 @@ class MemoryArguments:
     )
     train_vision: bool = field(default=False, metadata={"help": "Train the vision encoder too."})
     train_text: bool = field(default=False, metadata={"help": "Train the language model too."})
+    train_token_embeddings: bool = field(
+        default=True, metadata={"help": "Train the embeddings of <image> and <|endofchunk|> as inputs."}
+    )
     new_tokens: int = field(default=32, metadata={"help": "With --inference: number of tokens that are generated."})
     beams: int = field(default=1, metadata={"help": "With --inference: number of beams."})
 
@@ -77,6 +93,19 @@ class MemoryArguments:
         for name in ("batch_size", "text_length", "gpus", "lora_rank", "new_tokens", "beams"):
             check_range(self, name, 1)
         check_range(self, "images", 0)
+        defaults = {field.name: field.default for field in fields(self)}
+        unused = [
+            name for name in (OF_TRAINING if self.inference else OF_INFERENCE) if getattr(self, name) != defaults[name]
+        ]
+        if unused:
+            of, instead = ("training", "without") if self.inference else ("generation", "with")
+            raise ValueError(
+                f"{' and '.join(f'`{name}`' for name in unused)} would have no effect: give what is only of a {of} {instead} `inference`."
+            )
+        if self.gpus == 1 and self.sharding != "ddp":
+            raise ValueError(
+                f"`sharding` is {self.sharding!r}, but there is one GPU, so nothing is divided. Give `gpus`, too."
+            )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,6 +139,8 @@ def run(arguments: argparse.Namespace) -> None:
         lines, peak = (_estimate_inference if options.inference else _estimate_training)(config, options)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    batch = f"{options.batch_size} texts of {options.text_length} tokens and {options.images} images"
+    lines.insert(0, ("batch on each GPU", f"    {batch}"))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         print(f"{name:<{width}}  {value}")
@@ -156,6 +187,7 @@ def _estimate_training(config: "FlamingoConfig", options: MemoryArguments) -> tu
         cached_features=options.cache_features,
         train_vision=options.train_vision,
         train_text=options.train_text,
+        train_token_embeddings=options.train_token_embeddings,
         lora_rank=options.lora_rank,
     )
     parts = ("weights", "gradients", "optimizer", "activations", "buffers")

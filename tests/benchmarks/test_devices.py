@@ -23,7 +23,7 @@ def scripts():
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.syspath_prepend(FOLDER)
         yield import_module
-        for name in ("devices", "run_all"):
+        for name in ("common", "devices", "report", "run_all"):
             sys.modules.pop(name, None)
 
 
@@ -74,17 +74,39 @@ def test_weights_are_counted_before_they_are_allocated(scripts):
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99"])
-def test_a_device_that_torch_lacks_is_an_error_of_the_option(scripts, name, monkeypatch, capsys):
+def test_a_device_that_torch_lacks_is_an_error(scripts, name):
     devices = scripts("devices")
     assert devices.parse_device("cpu") == "cpu"
     with pytest.raises(
         argparse.ArgumentTypeError, match=f"torch cannot use the device '{name}' .*Choose `--device cpu`"
     ):
         devices.parse_device(name)
-    monkeypatch.setattr(sys, "argv", ["run_all.py", "--device", name])
-    with pytest.raises(SystemExit):
-        scripts("run_all").main()
-    assert f"argument --device: torch cannot use the device '{name}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("run_all", ["--device", "cuda:99"], "argument --device: torch cannot use the device 'cuda:99'"),
+        ("run_all", ["--device", "gpu", "--dry-run"], "argument --device: 'gpu' is not a device of torch"),
+        ("report", ["--device", "gpu"], "argument --device: 'gpu' is not a device of torch"),
+    ],
+)
+def test_an_unknown_device_is_an_error_of_the_option(scripts, script, arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        scripts(script).main()
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--images", "0"], ["--images", "-1"], ["--images", "many"], ["--repeats", "0"], ["--layers", "-1"]]
+)
+def test_a_number_out_of_its_range_is_an_error_of_the_option(scripts, arguments, capsys):
+    parser = scripts("common").parser("A benchmark.", images=4, layers=0)
+    assert parser.parse_args(["--layers", "0", "--images", "1"]).layers == 0
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(arguments)
+    assert f"argument {arguments[0]}: '{arguments[1]}' is not a whole number from" in capsys.readouterr().err
 
 
 def test_all_scripts_are_run_on_the_device(scripts):

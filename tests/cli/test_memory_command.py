@@ -32,7 +32,21 @@ def test_a_training(saved, capsys):
     steps = estimate.steps_per_day(1e12, 0.5)
     assert lines["peak on each GPU"] == f"{estimate.total / 2**30:.2f} GiB"
     assert lines["steps per day"] == f"{steps:,.0f}, which are {steps * 32:,.0f} texts and {steps * 64:,.0f} images"
-    assert list(lines)[:5] == ["weights", "gradients", "optimizer", "activations", "buffers"]
+    assert list(lines)[1:6] == ["weights", "gradients", "optimizer", "activations", "buffers"]
+    assert lines["batch on each GPU"] == "4 texts of 16 tokens and 2 images"
+
+
+def test_embeddings_that_are_not_trained(tmp_path, capsys):
+    config = tiny_config("opt", cross_attention_layers=[1])  # below the block there is a layer
+    config.save_pretrained(tmp_path)
+    arguments = [str(tmp_path), "--text_length", "64", "--peak_tflops", "1", "--utilization", "1"]
+    found = []
+    for option, trains in (("--train_token_embeddings", True), ("--no_train_token_embeddings", False)):
+        steps = run(capsys, *arguments, option)["steps per day"].split(", which")[0]
+        expected = estimate_training_memory(config, text_length=64, train_token_embeddings=trains)
+        assert steps == f"{expected.steps_per_day(1e12, 1):,.0f}"
+        found.append(expected.flops)
+    assert found[1] < 0.98 * found[0]
 
 
 @pytest.mark.parametrize(("size", "answer"), [("24", "It fits in 24 GiB"), ("2", "It does not fit in 2 GiB")])
@@ -49,6 +63,10 @@ def test_whether_a_generation_fits(saved, capsys, size, answer):
         (["2b"], "Shapes are 1b, 3b, 9b, 80b"),
         (["1b", "--gpus", "0"], "`gpus` is 0, but it must be at least 1"),
         (["1b", "--train_text", "--lora_rank", "8"], "keep frozen"),
+        (["1b", "--train_token_embeddings", "false", "--lora_rank", "8"], "runs through all layers anyway"),
+        (["1b", "--sharding", "fsdp2"], "there is one GPU"),
+        (["1b", "--inference", "--gpus", "8", "--lora_rank", "8"], "`gpus` and `lora_rank` would have no effect"),
+        (["1b", "--beams", "3"], "`beams` would have no effect: give what is only of a generation with `inference`"),
         (["1b", "--text_length", "2"], "one token for the marker of each image"),
     ],
 )

@@ -148,6 +148,11 @@ def estimate_training_memory(
         raise ValueError(
             "`train_text` trains the weights of the language model, which `quantization` and `lora_rank` keep frozen. Remove one of them."
         )
+    if not train_token_embeddings and (train_text or lora_rank is not None):
+        raise ValueError(
+            "`train_token_embeddings` is false, but the language model or its adapters are trained, whose gradient runs through all layers "
+            "anyway. Remove it, or `train_text` and `lora_rank`."
+        )
     if cached_features and train_vision:
         raise ValueError(
             "`train_vision` trains the encoder whose features `cached_features` keeps. Remove one of them."
