@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from words import draw_image
 
+from transformers_flamingo.few_shot import ranking as ranking_module
 from transformers_flamingo.few_shot.engine import FewShotEngine
 from transformers_flamingo.few_shot.examples import GenerationSettings
 from transformers_flamingo.few_shot.prompts import MediaItem, Prompt
@@ -151,6 +152,21 @@ def test_candidates_are_computed_in_chunks(size, expected):
     prefix, text = (len(ids) for ids in ranking.processor.tokenizer([PREFIX, prompts(1)[0].text])["input_ids"])
     # The shared prefix; the query with the first chunk; other chunks
     assert shapes == [(1, prefix), (1, text - prefix + expected[0]), *((1, size) for size in expected[1:])]
+
+
+def test_a_long_context_is_computed_by_itself(monkeypatch):
+    together = engine(shares_prefix=False).rank(prompts(2), [CANDIDATES] * 2)
+    monkeypatch.setattr(ranking_module, "MAX_JOINED_TOKENS", 8)  # contexts have more
+    apart = engine(shares_prefix=False)
+    lengths = []
+    apart.model.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    assert apart.rank(prompts(2), [CANDIDATES] * 2) == [pytest.approx(row, abs=1e-5) for row in together]
+    assert lengths == [
+        max(len(ids) for ids in apart.processor.tokenizer([p.text for p in prompts(2)])["input_ids"]),
+        3,
+    ]
 
 
 @pytest.mark.parametrize("shares_prefix", [True, False])

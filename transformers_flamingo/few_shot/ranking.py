@@ -27,6 +27,9 @@ Prefix = tuple[int, ...]
 # (row of the batch, prefix of a candidate) -> the first two indices of the logits that follow the prefix
 LogitIndex = dict[tuple[int, Prefix], tuple[int, int]]
 
+# A longer context is computed by itself. Its attention needs no mask then, and a second call is little beside it
+MAX_JOINED_TOKENS = 512
+
 
 class CandidateScorer:
     """
@@ -123,36 +126,38 @@ class CandidateScorer:
     ) -> Iterator[tuple[dict[str, Any], LogitIndex]]:
         """
         Make inputs in which all prefixes of a row follow its context as one tree. Each token attends to the context, to the tokens
-        before it in its prefix and to itself. The context is not copied, and is computed with the first tree.
+        before it in its prefix and to itself. The context is not copied. If it is short, it is computed with the
+        first tree.
         """
         mask, device = contexts.mask, contexts.mask.device
         num_past, num_context = cache.get_seq_length(), mask.shape[1]
         size = max(1, self.max_tokens // len(mask))
         is_first = True
         for trees in zip_longest(*(_split_into_trees(row_prefixes, size) for row_prefixes in prefixes), fillvalue={}):
-            ids, depths, attends = (tensor.to(device) for tensor in self._build_trees(trees))
+            ids, depths, attends = self._build_trees(trees)
             length = ids.shape[1]
+            # Beside the images of the context a marker would be another image. After them it may be text (`image_token_ids`)
+            joins = num_context - num_past <= MAX_JOINED_TOKENS and not self.model.find_markers(ids, None, None).any()
+            ids, depths, attends = ids.to(device), depths.to(device), attends.to(device)
             index = {(row, prefix): (row, column) for row, tree in enumerate(trees) for prefix, column in tree.items()}
             inputs: dict[str, Any] = {"cache": cache, "logits_to_keep": length}
             position_ids = mask.sum(dim=1, keepdim=True) + depths - 1
             attends = torch.cat([mask.bool()[:, None].expand(-1, length, -1), attends], dim=-1)
-            if is_first and self.model.find_markers(ids, None, None).any():
-                # Beside images it would be another image. After them it is text, where a marker may be text (`image_token_ids`)
+            if is_first and not joins:
                 yield _context_inputs(contexts, cache), _index_contexts(contexts)
             elif is_first:
                 inputs |= contexts.images | {"logits_to_keep": 1 + length}
                 ids = torch.cat([contexts.ids[:, num_past:], ids], dim=1)
                 context_positions = (mask.cumsum(dim=1) - 1).clamp(min=0)  # padding has position 0
                 position_ids = torch.cat([context_positions[:, num_past:], position_ids], dim=1)
-                causal = mask.new_ones(num_context, num_context).tril()[num_past:].bool() & mask.bool()[:, None]
-                attends = torch.cat([nn.functional.pad(causal, (0, length)), attends], dim=1)
+                columns = torch.arange(num_context, device=device)
+                is_before = (columns <= columns[num_past:, None]) & mask.bool()[:, None]
+                attends = torch.cat([nn.functional.pad(is_before, (0, length)), attends], dim=1)
                 index = {key: (row, 1 + column) for key, (row, column) in index.items()} | _index_contexts(contexts)
             is_first = False
             dtype = self.model.language_model.dtype
-            bias = torch.zeros(attends.shape, dtype=dtype, device=device)
-            inputs["attention_mask"] = bias.masked_fill(~attends, torch.finfo(dtype).min)[
-                :, None
-            ]  # (B, 1, T, past + T)
+            bias = torch.zeros(attends.shape, dtype=dtype, device=device).masked_fill(~attends, torch.finfo(dtype).min)
+            inputs["attention_mask"] = bias[:, None]  # (B, 1, T, past + T)
             yield inputs | {"input_ids": ids, "position_ids": position_ids}, index
             cache.crop(-length)
         if is_first:  # all candidates have one token
