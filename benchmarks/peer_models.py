@@ -43,6 +43,8 @@ from transformers import (
 
 from transformers_flamingo import FlamingoConfig, FlamingoModel
 from transformers_flamingo.conversion import convert_flamingo_mini, convert_open_flamingo
+from transformers_flamingo.few_shot.batching import Batch as Contexts
+from transformers_flamingo.few_shot.ranking import CandidateScorer
 
 
 NUM_BEAMS, NUM_BEAM_TOKENS = 3, 8
@@ -99,17 +101,19 @@ class Ours(Side):
 
     def __init__(self, model: FlamingoModel):
         self.model = model
+        self.scorer = CandidateScorer(model, common.processor(model).tokenizer)
 
     def images(self, batch: Batch) -> None:
         """Encode the images to latents."""
         self.model.get_image_features(batch["pixel_values"])
 
     def ranking(self, batch: Batch, candidates: torch.LongTensor) -> torch.Tensor:
-        """Return log-likelihoods `(candidates,)`, from a cache of the context that is repeated for the candidates."""
-        context = self.model(**batch, use_cache=True, logits_to_keep=1)
-        context.cache.batch_repeat_interleave(len(candidates))
-        logits = self.model(candidates[:, :-1], cache=context.cache).logits
-        return score(context.logits, logits, candidates)
+        """Return log-likelihoods `(candidates,)` as few-shot evaluation computes them: the candidates are a tree behind the context."""
+        ids, images = batch["input_ids"], {"pixel_values": batch["pixel_values"]}
+        contexts = Contexts(indices=[0], cache=None, ids=ids, mask=torch.ones_like(ids), images=images)
+        texts = [" ".join(self.scorer.tokenizer.convert_ids_to_tokens(row)) for row in candidates.tolist()]
+        (scores,) = self.scorer([texts], contexts, length_normalized=False)
+        return torch.tensor(scores, device=ids.device)
 
     def freeze(self, train_embeddings: bool) -> None:
         """Freeze both backbones, with or without the rows of the new tokens."""
