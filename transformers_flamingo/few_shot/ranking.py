@@ -151,7 +151,9 @@ class CandidateScorer:
                 context_positions = (mask.cumsum(dim=1) - 1).clamp(min=0)  # padding has position 0
                 position_ids = torch.cat([context_positions[:, num_past:], position_ids], dim=1)
                 columns = torch.arange(num_context, device=device)
-                is_before = (columns <= columns[num_past:, None]) & mask.bool()[:, None]
+                rows = columns[num_past:, None]
+                # Padding attends to itself: a row of scores of the lowest number alone may overflow to NaN in float16
+                is_before = (columns < rows) & mask.bool()[:, None] | (columns == rows)
                 attends = torch.cat([nn.functional.pad(is_before, (0, length)), attends], dim=1)
                 index = {key: (row, 1 + column) for key, (row, column) in index.items()} | _index_contexts(contexts)
             is_first = False
