@@ -84,7 +84,8 @@ class MemoryArguments:
     train_vision: bool = field(default=False, metadata={"help": "Train the vision encoder too."})
     train_text: bool = field(default=False, metadata={"help": "Train the language model too."})
     train_token_embeddings: bool = field(
-        default=True, metadata={"help": "Train the embeddings of <image> and <|endofchunk|> as inputs."}
+        default=True,
+        metadata={"help": "Train the embeddings of the tokens that mark an image and the end of a chunk."},
     )
     new_tokens: int = field(default=32, metadata={"help": "With --inference: number of tokens that are generated."})
     beams: int = field(default=1, metadata={"help": "With --inference: number of beams."})
