@@ -23,8 +23,12 @@ OF_TRAINING = (
     "quantization",
     "lora_rank",
     "cache_features",
+    "optimizer",
+    "trained_dtype",
+    "train_vision",
+    "train_text",
+    "train_token_embeddings",
 )
-OF_TRAINING += ("optimizer", "trained_dtype", "train_vision", "train_text", "train_token_embeddings")
 OF_INFERENCE = ("new_tokens", "beams")
 # Not counted: the context of CUDA, the buffers of NCCL, and what the allocator wastes
 RESERVED_GIB = 3
