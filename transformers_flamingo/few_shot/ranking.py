@@ -17,6 +17,7 @@ from torch import nn
 from transformers import Cache, DynamicCache, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
+from ..language_models_flamingo import infer_position_ids
 from ..media_cache_flamingo import MediaCacheLayer
 from ..modeling_flamingo import FlamingoModel
 from .batching import Batch
@@ -132,38 +133,42 @@ class CandidateScorer:
         mask, device = contexts.mask, contexts.mask.device
         num_past, num_context = cache.get_seq_length(), mask.shape[1]
         size = max(1, self.max_tokens // len(mask))
-        is_first = True
-        for trees in zip_longest(*(_split_into_trees(row_prefixes, size) for row_prefixes in prefixes), fillvalue={}):
-            ids, depths, attends = self._build_trees(trees)
+        chunks = [_split_into_trees(row_prefixes, size) for row_prefixes in prefixes]
+        all_trees = list(zip_longest(*chunks, fillvalue={}))
+        joins = bool(all_trees) and num_context - num_past <= MAX_JOINED_TOKENS and not self._has_markers(all_trees[0])
+        if not joins:
+            yield _context_inputs(contexts, cache), _index_contexts(contexts)
+        for number, trees in enumerate(all_trees):
+            ids, depths, attends = (tensor.to(device) for tensor in self._build_trees(trees))
             length = ids.shape[1]
-            # Beside the images of the context a marker would be another image. After them it may be text (`image_token_ids`)
-            joins = num_context - num_past <= MAX_JOINED_TOKENS and not self.model.find_markers(ids, None, None).any()
-            ids, depths, attends = ids.to(device), depths.to(device), attends.to(device)
             index = {(row, prefix): (row, column) for row, tree in enumerate(trees) for prefix, column in tree.items()}
             inputs: dict[str, Any] = {"cache": cache, "logits_to_keep": length}
             position_ids = mask.sum(dim=1, keepdim=True) + depths - 1
             attends = torch.cat([mask.bool()[:, None].expand(-1, length, -1), attends], dim=-1)
-            if is_first and not joins:
-                yield _context_inputs(contexts, cache), _index_contexts(contexts)
-            elif is_first:
+            if joins and number == 0:
                 inputs |= contexts.images | {"logits_to_keep": 1 + length}
                 ids = torch.cat([contexts.ids[:, num_past:], ids], dim=1)
-                context_positions = (mask.cumsum(dim=1) - 1).clamp(min=0)  # padding has position 0
-                position_ids = torch.cat([context_positions[:, num_past:], position_ids], dim=1)
+                context_positions = infer_position_ids(None, mask, num_context - num_past)
+                position_ids = torch.cat([context_positions, position_ids], dim=1)
                 columns = torch.arange(num_context, device=device)
                 rows = columns[num_past:, None]
                 # Padding attends to itself: a row of scores of the lowest number alone may overflow to NaN in float16
                 is_before = (columns < rows) & mask.bool()[:, None] | (columns == rows)
                 attends = torch.cat([nn.functional.pad(is_before, (0, length)), attends], dim=1)
                 index = {key: (row, 1 + column) for key, (row, column) in index.items()} | _index_contexts(contexts)
-            is_first = False
             dtype = self.model.language_model.dtype
             bias = torch.zeros(attends.shape, dtype=dtype, device=device).masked_fill(~attends, torch.finfo(dtype).min)
             inputs["attention_mask"] = bias[:, None]  # (B, 1, T, past + T)
             yield inputs | {"input_ids": ids, "position_ids": position_ids}, index
             cache.crop(-length)
-        if is_first:  # all candidates have one token
-            yield _context_inputs(contexts, cache), _index_contexts(contexts)
+
+    def _has_markers(self, trees: Sequence[dict[Prefix, int]]) -> bool:
+        """
+        Return whether a token marks an image. Beside the images of the context it would be another one. After them it may be text
+        (`image_token_ids`).
+        """
+        tokens = torch.tensor([[prefix[-1] for tree in trees for prefix in tree]])
+        return bool(self.model.find_markers(tokens, None, None).any())
 
     def _build_trees(self, trees: Sequence[dict[Prefix, int]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
